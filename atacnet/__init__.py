@@ -1,0 +1,1 @@
+"""ATAC-Net: "Zoomed view works better for Anomaly Detection" (arXiv 2406.14398)."""

@@ -1,0 +1,1 @@
+"""Rivals of ATAC-Net, one file a method."""

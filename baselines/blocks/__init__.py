@@ -1,0 +1,1 @@
+"""What several weakly supervised methods share."""

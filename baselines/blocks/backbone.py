@@ -1,0 +1,89 @@
+"""ImageNet backbones by torchvision's names, cut after a stage, from a file of known strides."""
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.detector import BackboneSource, MethodError
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+_MOBILENET_ENDS = {1: 4, 2: 7, 3: 14, 4: 19}
+"""Blocks of mobilenet_v2.features up to the last one of stride 2 ** (stage + 1)."""
+
+
+class Backbone(nn.Module):
+    """A feature extractor: (B, 3, H, W) normalised RGB -> (B, channels, H / s, W / s) float32.
+
+    s = 2 ** (stage + 1), so a 224 px input gives 14 x 14 at stage 3 and 7 x 7 at stage 4. Only
+    this part of a network runs under autocast; what follows it sees float32.
+    """
+
+    def __init__(self, source: BackboneSource, precision: str) -> None:
+        super().__init__()
+        # Parameters that a file will replace are never initialised.
+        with torch.device("meta" if source.file else "cpu"):
+            self.layers = _layers(source)
+        if source.file:
+            _load(self.layers, source)
+        self.channels = _channels(self.layers)
+        self.autocast = {"float32": None, "bfloat16": torch.bfloat16}[precision]
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.autocast is None:
+            return self.layers(images)
+        with torch.autocast(images.device.type, self.autocast):
+            features = self.layers(images)
+        return features.float()
+
+
+def _layers(source: BackboneSource) -> nn.Sequential:
+    import torchvision  # half of all import time, and only a run needs it
+
+    network: Any = torchvision.models.get_model(source.name, weights=None)
+    if source.name.startswith("mobilenet"):
+        kept = network.features[: _MOBILENET_ENDS[source.stage]]
+        return nn.Sequential(OrderedDict(features=kept))
+    names = ["conv1", "bn1", "relu", "maxpool"]
+    names += [f"layer{i}" for i in range(1, source.stage + 1)]
+    layers = nn.Sequential(OrderedDict((name, getattr(network, name)) for name in names))
+    if source.strides == "v1":
+        for stage in range(2, source.stage + 1):
+            first = getattr(layers, f"layer{stage}")[0]
+            first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
+    return layers
+
+
+def _load(layers: nn.Sequential, source: BackboneSource) -> None:
+    assert source.file is not None
+    if source.file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        stored = load_file(source.file)
+    else:
+        stored = torch.load(source.file, map_location="cpu", weights_only=True)
+    # A counter that no forward pass reads while momentum is set; some exports leave it out.
+    wanted = {k: stored.get(k, torch.tensor(0) if k.endswith("num_batches_tracked") else None)
+              for k in layers.state_dict()}  # fmt: skip
+    absent = [k for k, v in wanted.items() if v is None]
+    if absent:
+        raise MethodError(
+            f"{source.file} lacks {len(absent)} tensors of {source.name} to stage {source.stage},"
+            f" {absent[0]} the first"
+        )
+    layers.load_state_dict(wanted, assign=True)
+
+
+def _channels(layers: nn.Module) -> int:
+    """Return the width of the last batch normalisation, which closes every stage."""
+    return [m for m in layers.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Normalise (B, 3, H, W) RGB in [0, 1] by ImageNet's mean and standard deviation."""
+    mean = images.new_tensor(MEAN).view(1, 3, 1, 1)
+    std = images.new_tensor(STD).view(1, 3, 1, 1)
+    return (images - mean) / std

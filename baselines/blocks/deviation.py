@@ -1,0 +1,59 @@
+"""The deviation loss and the top-K score of DevNet (Pang et al., arXiv 2108.00462).
+
+DevNet for images introduced both; DRA keeps them for each of its heads and ATAC-Net for its score.
+"""
+
+import torch
+from torch import Tensor
+
+REFERENCE_DRAWS = 5000
+
+
+def top_k_mean(maps: Tensor, share: float = 0.1) -> Tensor:
+    """Mean of the largest floor(share * positions) values of each map, at least one.
+
+    maps: (B, ...) -> (B,). At 224 px and a share of 0.1: K = 4 of 49 at stage 4, 19 of 196 at
+    stage 3.
+    """
+    flat = maps.flatten(1)
+    k = max(1, int(share * flat.shape[1]))
+    return flat.topk(k, dim=1).values.mean(1)
+
+
+class DeviationLoss:
+    """Mean deviation loss of scores (B,) against labels (B,) in {0, 1}.
+
+    dev = (score - mean) / std of a reference: 5000 draws of N(0, 1) made anew at every call
+    (`drawn`), or the constants 0 and 1 (`constant`).
+
+    `hinge`, the default: (1 - y) |dev| + y max(0, margin - dev) (DevNet, Eq. 6). `literal` is
+    ATAC-Net's Eq. 12 as printed, (1 - y) |dev| + y (margin - |dev|), which has no lower bound.
+    """
+
+    FORMS = ("hinge", "literal")
+    REFERENCES = ("drawn", "constant")
+
+    def __init__(
+        self,
+        margin: float,
+        form: str = "hinge",
+        reference: str = "drawn",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if form not in self.FORMS:
+            raise ValueError(f"loss_form is one of {', '.join(self.FORMS)}, not {form!r}")
+        if reference not in self.REFERENCES:
+            raise ValueError(f"reference is one of {', '.join(self.REFERENCES)}, not {reference!r}")
+        self.margin, self.form, self.reference = margin, form, reference
+        self.generator = generator
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
+        if self.reference == "drawn":
+            draws = torch.randn(REFERENCE_DRAWS, generator=self.generator)
+            deviation = (scores - draws.mean().item()) / draws.std().item()
+        else:
+            deviation = scores
+        normal = (1 - labels) * deviation.abs()
+        if self.form == "hinge":
+            return (normal + labels * (self.margin - deviation).clamp(min=0)).mean()
+        return (normal + labels * (self.margin - deviation.abs())).mean()

@@ -1,0 +1,214 @@
+"""The training loop of weakly supervised methods: images in memory, batches, augmentation, steps.
+
+All images of a run lie on the device as uint8; a batch is an index, and its augmentation a few
+tensor operations. Every random number comes from a CPU generator of a named seed, so the batches
+do not depend on the device.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from baselines.blocks.backbone import Backbone, normalise
+from baselines.blocks.pseudo_anomaly import paste, rotate
+from bench.detector import Context, MethodError, Samples, TrainingSet
+
+PATCH_SOURCES = ("same", "normal", "anomaly")
+"""Where the patch of a pseudo anomaly is cut: the image itself (DRA's "CutMix"), another normal
+(CutMix proper), or a labelled anomaly (AHL)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingParameters:
+    """What all weakly supervised methods can be told; defaults as the ATAC-Net paper states."""
+
+    lr: float = 1e-3
+    backbone_multiplier: float = 1.0
+    """The backbone learns at `lr` times this."""
+    weight_decay: float = 1e-5
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    epochs: int = 30
+    steps_per_epoch: int = 0
+    """0: ceil(normals / (batch_size / 2)), once over the normals."""
+    lr_step: int = 10
+    lr_gamma: float = 0.1
+    """The learning rate falls by this factor every `lr_step` epochs."""
+    rotation: float = 180.0
+    """Training images turn by a uniform angle in +- this many degrees."""
+    patch_source: str = "same"
+
+
+def generator(context: Context, purpose: str) -> torch.Generator:
+    """Return the CPU generator of one named seed."""
+    return torch.Generator().manual_seed(context.seeds[purpose])
+
+
+class Stream:
+    """Endless indices of n items: permutations, one after the other, each shuffled anew."""
+
+    def __init__(self, n: int, rng: torch.Generator) -> None:
+        self._n, self._rng = n, rng
+        self._left = torch.empty(0, dtype=torch.long)
+
+    def take(self, k: int) -> Tensor:
+        """Return the next k indices, (k,) long on the CPU."""
+        while len(self._left) < k:
+            self._left = torch.cat([self._left, torch.randperm(self._n, generator=self._rng)])
+        taken, self._left = self._left[:k], self._left[k:]
+        return taken
+
+
+class TrainingImages:
+    """The training images on the device, and what happens to them on their way into a batch."""
+
+    def __init__(self, train: TrainingSet, context: Context, parameters: TrainingParameters):
+        if parameters.patch_source not in PATCH_SOURCES:
+            raise MethodError(
+                f"patch_source is one of {', '.join(PATCH_SOURCES)}, not {parameters.patch_source}"
+            )
+        if not len(train.anomalous):
+            raise MethodError("a weakly supervised method needs at least one labelled anomaly")
+        both = np.concatenate([train.normal.images, train.anomalous.images])
+        self.images = torch.from_numpy(both).to(context.device)
+        self.normals, self.anomalies = len(train.normal), len(train.anomalous)
+        self._parameters = parameters
+        self._augment = generator(context, "augment")
+
+    def pick(self, indices: Tensor) -> Tensor:
+        """Return images by index, anomalies after the normals: (B, 3, H, W) float in [0, 1]."""
+        return self.images[indices.to(self.images.device)].float() / 255
+
+    def pseudo(self, images: Tensor) -> Tensor:
+        """Turn normal images into pseudo anomalies."""
+        low, high = {
+            "same": (0, 0),
+            "normal": (0, self.normals),
+            "anomaly": (self.normals, self.normals + self.anomalies),
+        }[self._parameters.patch_source]
+        sources = images
+        if high:
+            sources = self.pick(torch.randint(low, high, (len(images),), generator=self._augment))
+        return paste(images, sources, self._augment)
+
+    def finish(self, images: Tensor) -> Tensor:
+        """Rotate and normalise a batch; channels last."""
+        if self._parameters.rotation:
+            images = rotate(images, self._parameters.rotation, self._augment)
+        return normalise(images).contiguous(memory_format=torch.channels_last)
+
+
+def balanced_batches(
+    images: TrainingImages, batch_size: int, pseudo: bool, rng: torch.Generator
+) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Batches of half normals, a quarter labelled and a quarter pseudo anomalies, both label 1.
+
+    Without pseudo anomalies the second half is all labelled ones. Normals, labelled anomalies and
+    the sources of pseudo anomalies come from streams of their own. Returns a function that gives
+    (B, 3, H, W) normalised images and (B,) float labels.
+    """
+    if batch_size % 4:
+        raise MethodError(f"batch_size must be a multiple of 4, not {batch_size}")
+    half = batch_size // 2
+    seen = half // 2 if pseudo else half
+    normal = Stream(images.normals, rng)
+    anomalous = Stream(images.anomalies, rng)
+    sources = Stream(images.normals, rng)
+    labels = torch.zeros(batch_size)
+    labels[half:] = 1
+    labels = labels.to(images.images.device)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        taken = [normal.take(half), images.normals + anomalous.take(seen)]
+        if pseudo:
+            taken.append(sources.take(half - seen))
+        picked = images.pick(torch.cat(taken))
+        if pseudo:
+            picked[half + seen :] = images.pseudo(picked[half + seen :])
+        return images.finish(picked), labels
+
+    return batch
+
+
+def train(
+    model: nn.Module,
+    batch: Callable[[], tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    images: TrainingImages,
+    parameters: TrainingParameters,
+    context: Context,
+) -> None:
+    """Train `model` in place: Adam, clipped gradients, steps of the learning rate, last epoch kept.
+
+    `loss(images, labels)` runs the model on one batch and returns the scalar to minimise.
+    """
+    groups = [
+        {
+            "params": list(backbone_parameters(model)),
+            "lr": parameters.lr * parameters.backbone_multiplier,
+        },
+        {"params": list(other_parameters(model))},
+    ]
+    optimiser = torch.optim.Adam(
+        groups, lr=parameters.lr, weight_decay=parameters.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, parameters.lr_step, parameters.lr_gamma)
+    steps = parameters.steps_per_epoch or math.ceil(images.normals / (context.batch_size / 2))
+    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    model.train()
+    seconds, count = 0.0, 0
+    context.progress(0, parameters.epochs, float("nan"))
+    for epoch in range(1, parameters.epochs + 1):
+        total = torch.zeros((), device=images.images.device)
+        for _ in range(steps):
+            started = time.perf_counter()
+            batch_images, labels = batch()
+            value = loss(batch_images, labels)
+            optimiser.zero_grad()
+            value.backward()
+            nn.utils.clip_grad_norm_(trained, parameters.clip)
+            optimiser.step()
+            total += value.detach()
+            if count:  # the first step also chooses kernels
+                seconds += time.perf_counter() - started
+            count += 1
+        schedule.step()
+        waiting = time.perf_counter()
+        mean = total.item() / steps  # waits for the device
+        seconds += time.perf_counter() - waiting
+        context.progress(epoch, parameters.epochs, mean)
+    context.record("optimiser_steps", count)
+    context.record("final_loss", mean)
+    if count > 1:
+        context.record("train_images_per_s", (count - 1) * context.batch_size / seconds)
+
+
+def backbone_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that lie in a `Backbone`."""
+    return [p for m in model.modules() if isinstance(m, Backbone) for p in m.parameters()]
+
+
+def other_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that lie in no `Backbone`."""
+    inside = {id(p) for p in backbone_parameters(model)}
+    return [p for p in model.parameters() if id(p) not in inside]
+
+
+@torch.inference_mode()
+def score_in_batches(
+    model: nn.Module, score: Callable[[Tensor], Tensor], samples: Samples, context: Context
+) -> NDArray[np.float32]:
+    """Score samples with `score`, (B, 3, H, W) normalised -> (B,), without augmentation."""
+    model.eval()
+    scores = []
+    for start in range(0, len(samples), context.score_batch_size):
+        chunk = torch.from_numpy(samples.images[start : start + context.score_batch_size])
+        images = normalise(chunk.to(context.device).float() / 255)
+        scores.append(score(images.contiguous(memory_format=torch.channels_last)).float())
+    return torch.cat(scores).cpu().numpy()

@@ -1,0 +1,197 @@
+"""Which files a category consists of: each layout's rules, and the content fingerprint."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from bench.data.catalog import Dataset
+from bench.errors import DataError, MissingData
+from bench.files import write_atomically
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+
+HEAD_CT_TEST_NORMALS = frozenset(
+    {100, 104, 110, 112, 118, 122, 126, 130, 131, 133, 139, 142, 144, 145, 153, 155, 169, 170,
+     173, 176, 177, 180, 183, 188, 190}
+)  # fmt: skip
+"""The normals that the converters of DevNet, DRA and AHL leave for the test (3:1, seed 42)."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One image of a category."""
+
+    path: str
+    """Relative to the category's root folder, with forward slashes."""
+    fold: str
+    """`train` or `test`; the labelled anomalies are later drawn from the test fold."""
+    defect: str
+    """Defect type, `good` for normal images."""
+
+    @property
+    def anomalous(self) -> bool:
+        return self.defect != "good"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A category's files, sorted by path, and the folder that their paths are relative to."""
+
+    root: Path
+    files: tuple[File, ...]
+
+
+def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> Listing:
+    """List the images of a category without opening them.
+
+    Raises MissingData with the remedy where the folder is absent, DataError where it does not
+    hold what the layout asks for.
+    """
+    if dataset.layout == "synthetic":
+        from bench.data import synthetic
+
+        root = synthetic.generated(cache)
+        files = _mvtec_files(root / category, root)
+    elif dataset.layout == "mvtec":
+        home = dataset.folder or data / dataset.name
+        folder = home if category == dataset.name else home / category
+        if not (folder / "train" / "good").is_dir() or not (folder / "test").is_dir():
+            raise _missing(dataset, category, data)
+        root, files = home, _mvtec_files(folder, home)
+    elif dataset.layout == "head_ct":
+        root = data / dataset.name
+        if not (root / "head_ct").is_dir():
+            raise _missing(dataset, category, data)
+        files = _head_ct_files(root)
+    else:
+        root = data / dataset.name
+        if not (root / "yes").is_dir() or not (root / "no").is_dir():
+            raise _missing(dataset, category, data)
+        files = _brain_mri_files(root)
+    ordered = tuple(sorted(files, key=lambda f: f.path))
+    for what, there in (
+        ("normal training images", any(f.fold == "train" for f in ordered)),
+        ("normal test images", any(f.fold == "test" and not f.anomalous for f in ordered)),
+        ("anomalous test images", any(f.anomalous for f in ordered)),
+    ):
+        if not there:
+            raise DataError(f"{dataset.name}/{category} at {root} has no {what}")
+    return Listing(root, ordered)
+
+
+def _missing(dataset: Dataset, category: str, data: Path) -> MissingData:
+    place = dataset.name if category == dataset.name else f"{dataset.name}/{category}"
+    remedy = dataset.remedy.format(data=data) or f"there is no such folder in {data}"
+    return MissingData(f"{place} is not in {data}: get it from {dataset.source} and {remedy}")
+
+
+def _images(folder: Path) -> Iterable[Path]:
+    """Yield the images directly in `folder`; hidden files (macOS leaves `._*`) are no images."""
+    for path in folder.iterdir():
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+            yield path
+
+
+def _mvtec_files(folder: Path, root: Path) -> list[File]:
+    files = [
+        File(p.relative_to(root).as_posix(), "train", "good")
+        for p in _images(folder / "train" / "good")
+    ]
+    for defect in sorted((folder / "test").iterdir()):
+        if defect.is_dir():
+            files += [
+                File(p.relative_to(root).as_posix(), "test", defect.name) for p in _images(defect)
+            ]
+    return files
+
+
+def _head_ct_files(root: Path) -> list[File]:
+    labels = _head_ct_labels(root / "labels.csv")
+    files = []
+    for path in _images(root / "head_ct"):
+        try:
+            number = int(path.stem)
+        except ValueError:
+            raise DataError(f"{path} is not one of Head-CT's numbered files; move it away") from None
+        if labels.get(number, number < 100) != (number < 100):
+            raise DataError(f"{root / 'labels.csv'} disagrees with Head-CT about {path.name}")
+        if number < 100:
+            fold, defect = "test", "hemorrhage"
+        else:
+            fold, defect = ("test" if number in HEAD_CT_TEST_NORMALS else "train"), "good"
+        files.append(File(path.relative_to(root).as_posix(), fold, defect))
+    return files
+
+
+def _head_ct_labels(path: Path) -> dict[int, bool]:
+    """Read the archive's `id, hemorrhage` table; without it the file numbers alone decide."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file, skipinitialspace=True))[1:]
+    try:
+        return {int(row[0]): bool(int(row[1])) for row in rows if row}
+    except (ValueError, IndexError):
+        raise DataError(f"{path} does not hold lines of `id, hemorrhage`") from None
+
+
+def _brain_mri_files(root: Path) -> list[File]:
+    test = brain_mri_test_normals()
+    files = [File(f"yes/{p.name}", "test", "tumor") for p in _images(root / "yes")]
+    files += [
+        File(f"no/{p.name}", "test" if p.name in test else "train", "good")
+        for p in _images(root / "no")
+    ]
+    return files
+
+
+def brain_mri_test_normals() -> frozenset[str]:
+    """Names of the 25 test normals, from the manifest that the project ships.
+
+    The rivals split an unsorted listing, so theirs is lost. Ours: the 98 normals sorted by name,
+    grouped by equal decoded pixels, the groups shuffled with seed 42, and whole groups taken while
+    they fit until 25 files are reached (`tests/test_splits.py` makes it again from the images).
+    """
+    text = resources.files("bench.data").joinpath("manifests/brain_mri.json").read_text()
+    return frozenset(json.loads(text)["test_normals"])
+
+
+class FingerprintCache:
+    """sha256 of files, kept by path, size and modification time, so that each is read once."""
+
+    def __init__(self, cache: Path) -> None:
+        self._file = cache / "sha256.json"
+        try:
+            self._known: dict[str, list[object]] = json.loads(self._file.read_text())
+        except (OSError, ValueError):
+            self._known = {}
+        self._dirty = False
+
+    def sha256(self, path: Path) -> str:
+        stat = path.stat()
+        key = str(path.absolute())
+        known = self._known.get(key)
+        if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return str(known[2])
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self._known[key] = [stat.st_size, stat.st_mtime_ns, digest]
+        self._dirty = True
+        return digest
+
+    def save(self) -> None:
+        if self._dirty:
+            write_atomically(self._file, json.dumps(self._known).encode())
+            self._dirty = False
+
+
+def fingerprint(listing: Listing, known: FingerprintCache) -> str:
+    """Return the sha256 over the sorted relative paths and the contents of a category's files."""
+    digest = hashlib.sha256()
+    for file in listing.files:
+        digest.update(f"{file.path}\0{known.sha256(listing.root / file.path)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""Who is trained on, who is drawn, who is tested: seeded, and the same for every method."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.data.files import File
+from bench.errors import DataError, RequestError
+from bench.seeding import sub_seed
+
+DRAWN = 10
+"""Anomalies drawn for a seed; k shots are the first k, and all ten leave the test set."""
+
+SETTINGS = ("general", "hard")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into the category's sorted files.
+
+    Every method scores `train_pool`'s complement: the whole test fold. `role` says of each tested
+    file whether it counts: `test`, or why it does not (`drawn`, `duplicate`, `seen`).
+    """
+
+    train_normal: tuple[int, ...]
+    drawn: tuple[int, ...]
+    """The ten anomalies in drawing order; k shots are the first k."""
+    tested: tuple[int, ...]
+    role: tuple[str, ...]
+    left_out: tuple[int, ...]
+    """Training normals that are left out because the test fold shows the same pixels."""
+
+    def counted(self) -> np.ndarray:
+        """Return (len(tested),) bool: the files that `auroc` is computed on."""
+        return np.array([r == "test" for r in self.role])
+
+
+def split_category(
+    files: Sequence[File],
+    pixels: Sequence[str],
+    *,
+    seed: int,
+    dataset: str,
+    category: str,
+    setting: str = "general",
+    seen_defect: str | None = None,
+) -> Split:
+    """Split one category for one seed.
+
+    `files` are sorted by path; `pixels[i]` is the digest of what `files[i]` shows. Duplicates never
+    straddle training and test: a training normal that the test fold shows again is left out, and a
+    duplicate of a drawn anomaly is not counted in the test. The draw walks a seeded permutation of
+    the sorted anomalies and skips what it has already shown, so ten shots are ten pictures.
+    In the `hard` setting all labelled anomalies are of `seen_defect` and no image of that type
+    counts in the test. Raises RequestError or DataError where that cannot be done.
+    """
+    if setting not in SETTINGS:
+        raise RequestError(f"setting is one of {', '.join(SETTINGS)}, not {setting!r}")
+    place = f"{dataset}/{category}"
+    test_pixels = {p for f, p in zip(files, pixels, strict=True) if f.fold == "test"}
+    train = [i for i, f in enumerate(files) if f.fold == "train"]
+    left_out = tuple(i for i in train if pixels[i] in test_pixels)
+    tested = [i for i, f in enumerate(files) if f.fold == "test"]
+    candidates = [i for i in tested if files[i].anomalous]
+    if setting == "hard":
+        if seen_defect not in seen_defects(files):
+            possible = ", ".join(seen_defects(files)) or "none"
+            raise RequestError(f"{place}: hard setting with {seen_defect!r}; possible: {possible}")
+        candidates = [i for i in candidates if files[i].defect == seen_defect]
+    generator = np.random.RandomState(sub_seed(seed, "draw", dataset, category) % 2**32)
+    drawn: list[int] = []
+    shown: set[str] = set()
+    for i in (candidates[j] for j in generator.permutation(len(candidates))):
+        if len(drawn) < DRAWN and pixels[i] not in shown:
+            drawn.append(i)
+            shown.add(pixels[i])
+
+    def role(i: int) -> str:
+        if i in drawn:
+            return "drawn"
+        if pixels[i] in shown:
+            return "duplicate"
+        return "seen" if setting == "hard" and files[i].defect == seen_defect else "test"
+
+    roles = tuple(role(i) for i in tested)
+    if not any(r == "test" and files[i].anomalous for i, r in zip(tested, roles, strict=True)):
+        raise DataError(f"{place} has {len(candidates)} anomalies: none is left to test on")
+    return Split(
+        train_normal=tuple(i for i in train if i not in set(left_out)),
+        drawn=tuple(drawn),
+        tested=tuple(tested),
+        role=roles,
+        left_out=left_out,
+    )
+
+
+def seen_defects(files: Sequence[File]) -> list[str]:
+    """Return the defect types that can be the seen one: ten images at least, and not the only type.
+
+    PROTOCOL: types with fewer than ten images are skipped; a category with one defect type has no
+    hard setting.
+    """
+    counts = Counter(f.defect for f in files if f.anomalous)
+    return sorted(d for d, n in counts.items() if n >= DRAWN) if len(counts) > 1 else []
+
+
+def group_split(names: Sequence[str], pixels: Sequence[str], test: int, seed: int) -> list[str]:
+    """Return `test` of `names`, whole groups of equal pixels together; how the manifest was made.
+
+    Groups in order of their first name are shuffled by RandomState(seed) and taken while they fit.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, shown in sorted(zip(names, pixels, strict=True)):
+        groups.setdefault(shown, []).append(name)
+    ordered = list(groups.values())
+    chosen: list[str] = []
+    for i in np.random.RandomState(seed).permutation(len(ordered)):
+        if len(chosen) + len(ordered[i]) <= test:
+            chosen += ordered[i]
+    return sorted(chosen)
+
+
+def draw_manifest(split: Split, files: Sequence[File], digests: Sequence[str]) -> list[dict]:
+    """Return the ten drawn anomalies in order as {file, defect, sha256}; `digests` of the pixels."""
+    return [
+        {"file": files[i].path, "defect": files[i].defect, "pixels_sha256": digests[i]}
+        for i in split.drawn
+    ]
+
+
+def digest_of(names: Sequence[str]) -> str:
+    """Return a short digest of a list of file names, to compare test sets at a glance."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

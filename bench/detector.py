@@ -1,0 +1,105 @@
+"""The contract between the harness and a method; the only module of bench that a method imports.
+
+The harness owns data, seeds, devices, timing, metrics and files. A method owns its mathematics:
+a class with the attributes and the two functions of `Detector`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import MethodError as MethodError
+from bench.seeding import Seeds as Seeds
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N images of one category with what their files said."""
+
+    images: NDArray[np.uint8]
+    """(N, 3, S, S), RGB, resized, read-only."""
+    names: tuple[str, ...]
+    """Paths relative to the dataset's folder."""
+    width: NDArray[np.int64]
+    """(N,), of the file, in pixels, before resizing."""
+    height: NDArray[np.int64]
+    mode: tuple[str, ...]
+    """Pillow's name of the file's pixel format: L, P, RGB, RGBA ..."""
+    bytes: NDArray[np.int64]
+    """(N,), size of the file."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a method may learn from: normal images and the labelled anomalies (k, or none)."""
+
+    normal: Samples
+    anomalous: Samples
+
+
+@dataclass(frozen=True)
+class BackboneSource:
+    """Which pre-trained network a run uses, and from which file."""
+
+    name: str
+    """torchvision's name: resnet18, resnet50, wide_resnet50_2, mobilenet_v2."""
+    stage: int
+    """Deepest stage to build, 1 to 4; stage s has stride 2**(s + 1)."""
+    file: Path | None
+    """State dict under torchvision's names (.pth or .safetensors); None: random initialisation."""
+    strides: str = "v1.5"
+    """`v1`: the bottlenecks' stride sits on the first 1x1 convolution; `v1.5`: on the 3x3."""
+
+
+def _ignore(*_: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the harness gives to `fit`."""
+
+    device: str
+    """`cpu`, `cuda` or `cuda:i`."""
+    seeds: Seeds
+    """Sub-seeds by purpose: `context.seeds["init"]`; see `bench.seeding.PURPOSES`."""
+    precision: str = "float32"
+    """`float32`, or `bfloat16` for autocast of the backbone."""
+    batch_size: int = 16
+    backbone: BackboneSource | None = None
+    score_batch_size: int = 32
+    """Images scored at once; it touches the last digits of a score and nothing else."""
+    progress: Callable[[int, int, float], None] = field(default=_ignore)
+    """`progress(epoch, epochs, loss)`: call it with epoch 0 before the first step."""
+    record: Callable[[str, bool | int | float | str], None] = field(default=_ignore)
+    """`record(name, value)`: keep a fact about the run beside its result, say optimiser_steps."""
+
+
+class Detector(Protocol):
+    """A method. It is built once a run, inside a seeded process of its own."""
+
+    name: ClassVar[str]
+    """[a-z0-9_-]+, as in tables."""
+    version: ClassVar[int]
+    """Raised by hand when the method's numbers change; part of the run's identity."""
+    supervision: ClassVar[str]
+    """`weak` (normal images and k labelled anomalies) or `unsupervised` (normal images)."""
+    settings: ClassVar[frozenset[str]]
+    """Which of `precision`, `batch_size` and `backbone` it uses; only these enter its identity."""
+    Parameters: ClassVar[type]
+    """A frozen dataclass of bool, int, float or str fields, every one with a default."""
+
+    def __init__(self, parameters: Any) -> None: ...
+
+    def fit(self, train: TrainingSet, context: Context) -> None:
+        """Learn from the training set."""
+
+    def score(self, samples: Samples) -> NDArray[np.float32]:
+        """Return (N,) float32 anomaly scores, higher = more anomalous."""

@@ -1,0 +1,246 @@
+"""What people see of a command: the matrix, the run under way, the table at the end."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from bench.plan import Run
+from bench.schedule import State, time_left
+from bench.spec import RunSpec
+from bench.store import Receipt
+
+LIVE_COLUMNS = 6
+"""A matrix with more columns of method and shots than this does not fit a terminal."""
+
+
+def duration(seconds: float | None) -> str:
+    """Write seconds as 8 s, 3 min or 2.5 h; unknown as ?."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class Labels:
+    """Names of rows for people: the method, and what of its parameters differs within a matrix."""
+
+    def __init__(self, specs: Iterable[RunSpec]) -> None:
+        self._values: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
+        for spec in specs:
+            for key, value in self._told(spec).items():
+                self._values[spec.method][key].add(value)
+
+    @staticmethod
+    def _told(spec: RunSpec) -> dict[str, Any]:
+        fields = ("image_size", "resize", "precision", "batch_size", "backbone", "stage", "weights")
+        hard = {"seen": spec.seen_defect} if spec.seen_defect else {}
+        return {**spec.parameters, **{f: getattr(spec, f) for f in fields}, **hard}
+
+    def __call__(self, spec: RunSpec) -> str:
+        varied = [
+            f"{key}={value if key != 'weights' else str(value)[:8]}"
+            for key, value in self._told(spec).items()
+            if len(self._values[spec.method][key]) > 1
+        ]
+        return f"{spec.method} {' '.join(varied)}".strip()
+
+
+class PlainDisplay:
+    """One line for each thing that happens, for logs and pipes."""
+
+    def __init__(self, console: Console, state: State, slots: int) -> None:
+        self.console, self.slots = console, slots
+        self.label = Labels(r.spec for r in state.plan.runs)
+        self.total = len(state.plan.runs)
+        self.receipts = list(state.done.values())
+        self.left = {r.run_id: r for r in state.todo}
+        self.failures = 0
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _name(self, run: Run) -> str:
+        s = run.spec
+        return f"{self.label(s)} {s.place} {s.shots} shots seed {s.seed}"
+
+    def started(self, run: Run) -> None:
+        """Nothing to say before there is a result."""
+
+    def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
+        """Epochs are for the live display and the run's log."""
+
+    def finished(self, run: Run, receipt: Receipt) -> None:
+        """Say the result, what it took, and what is left."""
+        self._over(run)
+        self.receipts.append(receipt)
+        seconds = sum(receipt["timings"][k] for k in ("setup_s", "fit_s", "score_s"))
+        left = time_left(self.left.values(), self.receipts, self.slots)
+        self._line(
+            f"{self._name(run)}: auroc {receipt['metrics']['auroc']:.3f} in {duration(seconds)}"
+            + (f", {duration(left)} left" if self.left else "")
+        )
+        for warning in receipt["warnings"]:
+            self.note(f"  warning: {warning}")
+
+    def failed(self, run: Run, reason: str) -> None:
+        """Say why."""
+        self._over(run)
+        self.failures += 1
+        self._line(f"{self._name(run)}: FAILED: {reason.splitlines()[0] if reason else '?'}")
+
+    def note(self, text: str) -> None:
+        """Print a line as it is."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _over(self, run: Run) -> None:
+        self.left.pop(run.run_id, None)
+
+    def _line(self, text: str) -> None:
+        done = self.total - len(self.left)
+        self.note(f"[{done}/{self.total}] {text}")
+
+
+class LiveDisplay(PlainDisplay):
+    """The matrix of categories against methods and shots, redrawn as runs go on."""
+
+    def __init__(self, console: Console, state: State, slots: int) -> None:
+        super().__init__(console, state, slots)
+        self.runs = state.plan.runs
+        self.done = set(state.done)
+        self.bad: set[str] = set()
+        self.under_way: dict[str, tuple[Run, float, str]] = {}
+        self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=4)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        value: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        self._live.__exit__(kind, value, trace)
+
+    def started(self, run: Run) -> None:
+        """Show the run as under way."""
+        self.under_way[run.run_id] = (run, time.monotonic(), "starting")
+
+    def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
+        """Show how far it is, and for how long yet."""
+        _, started, _ = self.under_way[run.run_id]
+        text = "first step" if not epoch else f"epoch {epoch}/{epochs}  loss {loss}"
+        if epoch:
+            left = (time.monotonic() - started) / epoch * (epochs - epoch)
+            text += f"  {duration(left)} left"
+        self.under_way[run.run_id] = (run, started, text)
+
+    def finished(self, run: Run, receipt: Receipt) -> None:
+        """Mark the run in the matrix."""
+        self.done.add(run.run_id)
+        super().finished(run, receipt)
+
+    def failed(self, run: Run, reason: str) -> None:
+        """Mark the run in the matrix."""
+        self.bad.add(run.run_id)
+        super().failed(run, reason)
+
+    def _over(self, run: Run) -> None:
+        super()._over(run)
+        self.under_way.pop(run.run_id, None)
+
+    def _picture(self) -> Group:
+        lines = [
+            Text(f"▶ {self._name(run)}  {text}", style="cyan")
+            for run, _, text in self.under_way.values()
+        ]
+        left = time_left(self.left.values(), self.receipts, self.slots)
+        summary = f"{self.total - len(self.left)}/{self.total} runs"
+        if self.left and left is not None:
+            summary += f", about {duration(left)} left"
+        if self.bad:
+            summary += f", {len(self.bad)} failed"
+        return Group(self._matrix(), *lines, Text(summary, style="bold"))
+
+    def _matrix(self) -> Table | Text:
+        cells: dict[tuple[str, str], list[str]] = defaultdict(list)
+        columns: dict[str, None] = {}
+        rows: dict[str, None] = {}
+        for run in self.runs:
+            column = f"{self.label(run.spec)} {run.spec.shots}"
+            columns[column] = rows[run.spec.place] = None
+            cells[run.spec.place, column].append(run.run_id)
+        if len(columns) > LIVE_COLUMNS:
+            return Text("")
+        table = Table(box=None, header_style="bold")
+        table.add_column("")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(row, *(self._cell(cells[row, column]) for column in columns))
+        return table
+
+    def _cell(self, ids: Sequence[str]) -> Text:
+        done = sum(i in self.done for i in ids)
+        style = "green" if done == len(ids) else ""
+        if any(i in self.under_way for i in ids):
+            style = "cyan"
+        if any(i in self.bad for i in ids):
+            style = "red"
+        return Text(f"{done}/{len(ids)}" if ids else "", style=style)
+
+
+def display_for(console: Console, state: State, slots: int) -> PlainDisplay:
+    """Return the display that fits where the output goes."""
+    kind = LiveDisplay if console.is_terminal else PlainDisplay
+    return kind(console, state, slots)
+
+
+def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
+    """Return mean and standard deviation over seeds for each row that has any result."""
+    label = Labels(r.spec for r in runs)
+    groups: dict[RunSpec, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.spec.row].append(run)
+    table = Table(box=None, header_style="bold")
+    for name in ("data", "method", "shots", "AUROC", "sd", "AP", "seeds", "fit", "per image"):
+        left = name in ("data", "method")
+        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
+    unofficial = False
+    for row, members in groups.items():
+        there = [done[r.run_id] for r in members if r.run_id in done]
+        if not there:
+            continue
+        auroc = [r["metrics"]["auroc"] for r in there]
+        images = there[0]["split"]["scored"]
+        copy = any(r["provenance"]["unofficial_copy"] for r in there)
+        unofficial |= copy
+        table.add_row(
+            escape(row.place) + ("*" if copy else ""),
+            escape(label(row)),
+            str(row.shots),
+            f"{fmean(auroc):.3f}",
+            f"{stdev(auroc):.3f}" if len(auroc) > 1 else "-",
+            f"{fmean(r['metrics']['ap'] for r in there):.3f}",
+            f"{len(there)}/{len(members)}",
+            duration(fmean(r["timings"]["fit_s"] for r in there)),
+            f"{1000 * fmean(r['timings']['score_s'] for r in there) / max(1, images):.1f} ms",
+        )
+    if unofficial:
+        table.caption = "* unofficial copy of the data: see bench data list"
+        table.caption_justify = "left"
+    return table

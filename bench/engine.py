@@ -1,0 +1,200 @@
+"""Process slots on this machine: each run in a process of its own, forked from a warm server.
+
+The server (`multiprocessing`'s fork server) has imported torch and the methods, so isolation costs
+milliseconds. It is started before anything touches CUDA. Each child holds the reading end of a
+pipe whose writing end only the command has: when the command goes, by whatever way, the pipe closes
+and the child ends itself and its own children.
+"""
+
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from bench.environment import cpu_count
+from bench.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place where one run at a time goes on."""
+
+    device: str
+    threads: int
+
+
+def slots_for(device: str, per_device: int, gpus: int) -> list[Slot]:
+    """Return the slots of `auto`, `cpu`, `cuda` (every visible GPU) or `cuda:i`.
+
+    `gpus` is how many GPUs torch sees; slots share the cores. Raises RequestError for a device
+    that is not there.
+    """
+    if per_device < 1:
+        raise RequestError(f"--slots must be at least 1, not {per_device}")
+    if device == "auto":
+        device = "cuda" if gpus else "cpu"
+    if device == "cpu":
+        devices = ["cpu"]
+    elif device == "cuda" and gpus:
+        devices = [f"cuda:{i}" for i in range(gpus)]
+    elif device in [f"cuda:{i}" for i in range(gpus)]:
+        devices = [device]
+    else:
+        seen = f"torch sees {gpus} GPUs" if gpus else "torch sees no GPU"
+        raise RequestError(f"--device {device}: {seen}; use auto, cpu, cuda or cuda:i")
+    names = [d for _ in range(per_device) for d in devices]
+    threads = max(1, cpu_count() // len(names))
+    return [Slot(name, threads) for name in names]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that is over."""
+
+    key: str
+    exit_code: int | None
+    timed_out: bool
+    seconds: float
+
+    @property
+    def reason(self) -> str:
+        """Say how the process ended, for a failure that it could not record itself."""
+        if self.timed_out:
+            return f"ran into the time limit after {self.seconds:.0f} s"
+        if self.exit_code is not None and self.exit_code < 0:
+            name = signal.Signals(-self.exit_code).name
+            hint = " (out of memory?)" if name == "SIGKILL" else ""
+            return f"was ended by {name}{hint}"
+        return f"ended with exit code {self.exit_code} without a result"
+
+
+@dataclass
+class _Running:
+    process: Any
+    slot: Slot
+    lifeline: Connection
+    progress: Connection
+    started: float
+
+
+class LocalEngine:
+    """Runs targets in slots; use as a context manager, which ends what is left."""
+
+    def __init__(self, slots: Sequence[Slot], preload: Sequence[str], timeout: float | None):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault("PYTHONHASHSEED", "0")
+        self._context = multiprocessing.get_context("forkserver")
+        # The server imports these once. `__main__` is left out: a child must not run the command.
+        self._context.set_forkserver_preload(list(preload))
+        self._free = list(slots)
+        self._running: dict[str, _Running] = {}
+        self._timeout = timeout
+
+    def __enter__(self) -> "LocalEngine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for key in list(self._running):
+            self._end(key)
+
+    @property
+    def free(self) -> Slot | None:
+        """A slot that waits for work, or None."""
+        return self._free[0] if self._free else None
+
+    @property
+    def running(self) -> bool:
+        """Whether any process is under way."""
+        return bool(self._running)
+
+    def start(self, key: str, target: str, argument: Any) -> None:
+        """Call `module:function` with (argument, lifeline, progress, started) in the free slot."""
+        slot = self._free.pop(0)
+        child_lifeline, lifeline = self._context.Pipe(duplex=False)
+        progress, child_progress = self._context.Pipe(duplex=False)
+        started = time.monotonic()
+        process = self._context.Process(
+            target=_call,
+            args=(target, argument, child_lifeline, child_progress, started),
+            daemon=True,
+        )
+        with _main_hidden():
+            process.start()
+        child_lifeline.close()
+        child_progress.close()
+        self._running[key] = _Running(process, slot, lifeline, progress, started)
+
+    def events(self, patience: float = 0.5) -> Iterator[tuple[str, dict[str, Any]] | Ended]:
+        """Wait up to `patience` seconds; yield (key, message) of the runs, and those that ended."""
+        watched: dict[Any, str] = {}
+        for key, running in self._running.items():
+            watched[running.process.sentinel] = key
+            if not running.progress.closed:
+                watched[running.progress] = key
+        ready = wait(list(watched), patience)
+        for source in ready:
+            if isinstance(source, Connection):
+                yield from self._messages(watched[source], source)
+        for key in [watched[s] for s in ready if not isinstance(s, Connection)]:
+            running = self._running[key]
+            if not running.progress.closed:
+                yield from self._messages(key, running.progress)
+            yield self._end(key)
+        if self._timeout is not None:
+            now = time.monotonic()
+            late = [k for k, r in self._running.items() if now - r.started > self._timeout]
+            for key in late:
+                yield self._end(key, timed_out=True)
+
+    def _messages(
+        self, key: str, progress: Connection
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        try:
+            while progress.poll():
+                yield key, json.loads(progress.recv_bytes())
+        except (EOFError, OSError, ValueError):
+            progress.close()
+
+    def _end(self, key: str, timed_out: bool = False) -> Ended:
+        """Kill what is left of a process and its group; free its slot."""
+        running = self._running.pop(key)
+        pid = running.process.pid
+        if running.process.is_alive():
+            for kill in (os.killpg, os.kill):  # the group is the child's own once it has begun
+                try:
+                    kill(pid, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    continue
+        running.process.join(10)
+        running.lifeline.close()
+        running.progress.close()
+        self._free.append(running.slot)
+        seconds = time.monotonic() - running.started
+        return Ended(key, running.process.exitcode, timed_out, seconds)
+
+
+def _call(target: str, *arguments: Any) -> None:
+    """Find and call a function in the child; by name, so that the command need not import it."""
+    module, _, function = target.partition(":")
+    getattr(importlib.import_module(module), function)(*arguments)
+
+
+class _main_hidden:  # noqa: N801 - reads as a statement
+    """Keep `multiprocessing` from importing the command's main module in every child."""
+
+    def __enter__(self) -> None:
+        main = sys.modules["__main__"]
+        self._kept = {n: getattr(main, n) for n in ("__spec__", "__file__") if hasattr(main, n)}
+        for name in self._kept:
+            setattr(main, name, None) if name == "__spec__" else delattr(main, name)
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self._kept.items():
+            setattr(sys.modules["__main__"], name, value)

@@ -1,0 +1,48 @@
+"""Image-level metrics from anomaly scores and labels, in float64."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    s = np.asarray(scores, dtype=np.float64)
+    y = np.asarray(labels)
+    if s.ndim != 1 or s.shape != y.shape:
+        raise ValueError(f"scores {s.shape} and labels {y.shape} must be vectors of one length")
+    if not np.isfinite(s).all():
+        raise ValueError(f"{int((~np.isfinite(s)).sum())} of {s.size} scores are not finite")
+    if not np.isin(y, (0, 1)).all():
+        raise ValueError("labels must be 0 (normal) or 1 (anomalous)")
+    y = y.astype(bool)
+    if y.all() or not y.any():
+        raise ValueError("AUROC and AP need both classes; the test set has only one")
+    return s, y
+
+
+def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Area under the ROC curve by mid-ranks (Mann-Whitney), in [0, 1].
+
+    `scores`: (N,), higher = more anomalous; `labels`: (N,), 1 = anomalous. A tie counts one half.
+    Raises ValueError for one class only, unequal lengths or scores that are not finite.
+    """
+    s, y = _checked(scores, labels)
+    _, inverse, counts = np.unique(s, return_inverse=True, return_counts=True)
+    mid_ranks = np.cumsum(counts) - (counts - 1) / 2
+    n_pos = int(y.sum())
+    n_neg = y.size - n_pos
+    u = mid_ranks[inverse][y].sum() - n_pos * (n_pos + 1) / 2
+    return float(u / (n_pos * n_neg))
+
+
+def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Average precision: sum over thresholds of (recall step) x precision, without interpolation.
+
+    Arguments and errors as for `auroc`. Tied scores share one threshold.
+    """
+    s, y = _checked(scores, labels)
+    order = np.argsort(-s, kind="stable")
+    last_of_tie = np.append(np.diff(s[order]) != 0, True)
+    true_positives = np.cumsum(y[order])[last_of_tie]
+    predicted = np.flatnonzero(last_of_tie) + 1
+    recall_steps = np.diff(true_positives, prepend=0) / y.sum()
+    return float((recall_steps * true_positives / predicted).sum())

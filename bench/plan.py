@@ -1,0 +1,156 @@
+"""From cells to runs: look up data and weights, so that every run has an id or a remedy."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data import DATA_VERSION
+from bench.data.catalog import find_dataset
+from bench.data.files import FingerprintCache, Listing, fingerprint, list_category
+from bench.data.images import RESIZE_RULES
+from bench.data.splits import seen_defects
+from bench.errors import DataError, RequestError, WeightsError
+from bench.spec import RunSpec
+from bench.suite import Cell
+from bench.weights import Weights, find_weights
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things lie on this machine; none of it enters an identity."""
+
+    data: Path
+    weights: Path
+    results: Path
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """A wanted run that can be carried out here."""
+
+    spec: RunSpec
+    cell: Cell
+    listing: Listing
+    weights: Weights | None
+
+    @property
+    def run_id(self) -> str:
+        return self.spec.run_id
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A wanted run without data or weights: it has no id, but a remedy."""
+
+    cell: Cell
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for, looked up."""
+
+    runs: tuple[Run, ...]
+    missing: tuple[Missing, ...]
+
+
+def make_plan(
+    cells: Iterable[Cell],
+    folders: Folders,
+    *,
+    download: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Look up the data and the weights of every cell; nothing is decoded yet.
+
+    With `download`, published weights that are absent are fetched. Raises RequestError for what no
+    file can mend.
+    """
+    digests = FingerprintCache(folders.cache)
+    data: dict[tuple[str, str], tuple[Listing, str] | str] = {}
+    weights: dict[tuple[object, ...], Weights | str] = {}
+    runs, missing = [], []
+    for cell in cells:
+        place = (cell.dataset, cell.category)
+        if place not in data:
+            progress(f"reading {'/'.join(place)}")
+            data[place] = _find_data(*place, folders, digests)
+        found = data[place]
+        if isinstance(found, str):
+            missing.append(Missing(cell, found))
+            continue
+        listing, content = found
+        chosen: Weights | None = None
+        if "backbone" in cell.method.settings:
+            key = tuple(cell.settings[k] for k in ("backbone", "stage", "weights"))
+            if key not in weights:
+                weights[key] = _find_weights(cell, folders, digests, download)
+            there = weights[key]
+            if isinstance(there, str):
+                missing.append(Missing(cell, there))
+                continue
+            chosen = there
+        runs += [Run(spec, cell, listing, chosen) for spec in _specs(cell, listing, content, chosen)]
+    digests.save()
+    return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing))
+
+
+def _find_data(
+    dataset: str, category: str, folders: Folders, digests: FingerprintCache
+) -> tuple[Listing, str] | str:
+    try:
+        card = find_dataset(dataset, folders.data)
+        listing = list_category(card, category, folders.data, folders.cache)
+        return listing, fingerprint(listing, digests)
+    except DataError as error:
+        return str(error)
+
+
+def _find_weights(
+    cell: Cell, folders: Folders, digests: FingerprintCache, download: bool
+) -> Weights | str:
+    backbone, stage, weights = (cell.settings[k] for k in ("backbone", "stage", "weights"))
+    try:
+        return find_weights(
+            str(backbone), int(stage), str(weights), folders.weights, folders.cache, digests,
+            download=download,
+        )  # fmt: skip
+    except WeightsError as error:
+        return str(error)
+
+
+def _specs(
+    cell: Cell, listing: Listing, content: str, weights: Weights | None
+) -> Iterable[RunSpec]:
+    """Yield the spec of a cell; in the hard setting one for each defect type that can be seen."""
+    settings, method = cell.settings, cell.method
+    if settings["resize"] not in RESIZE_RULES:
+        raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}")
+    seen: Iterable[str | None] = (cell.seen_defect,)
+    if cell.setting == "hard" and cell.seen_defect is None:
+        seen = seen_defects(listing.files)
+    for defect in seen:
+        yield RunSpec(
+            kind="accuracy",
+            method=method.name,
+            method_version=method.version,
+            method_source=method.source,
+            parameters=cell.parameters,
+            dataset=cell.dataset,
+            category=cell.category,
+            setting=cell.setting,
+            shots=cell.shots,
+            seen_defect=defect,
+            seed=cell.seed,
+            image_size=int(settings["image_size"]),
+            resize=str(settings["resize"]),
+            data_version=DATA_VERSION,
+            fingerprint=content,
+            external=None,
+            precision=str(settings["precision"]) if "precision" in method.settings else None,
+            batch_size=int(settings["batch_size"]) if "batch_size" in method.settings else None,
+            backbone=weights.source.name if weights else None,
+            stage=weights.source.stage if weights else None,
+            weights=weights.digest if weights else None,
+        )

