@@ -126,6 +126,8 @@ def _drain(
     listener: Listener,
 ) -> None:
     prepared = _Prepared(folders, listener)
+    for run in waiting:
+        source_hash(run.cell.method.module)  # kept from now on: the server loads this source
     preload = ["bench.worker", "torchvision", *sorted({r.cell.method.module for r in waiting})]
     with LocalEngine(slots, preload, timeout) as engine:
         while waiting or engine.running:
@@ -168,7 +170,10 @@ def _job(
         staged=staged,
         device=slot.device,
         threads=slot.threads,
-        provenance=dict(describe_host()),
+        provenance={
+            **describe_host(),
+            "source_sha256": source_hash(run.cell.method.module),
+        },
     )
 
 

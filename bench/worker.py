@@ -35,7 +35,7 @@ from bench.detector import BackboneSource, Context, Seeds, TrainingSet
 from bench.environment import load_average
 from bench.errors import MethodError, StoreError
 from bench.job import Job
-from bench.registry import load_class, source_hash
+from bench.registry import load_class
 from bench.spec import RunSpec
 from bench.store import Store
 
@@ -157,7 +157,6 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
         "warnings": sorted(set(notes)),
         "provenance": {
             **job.provenance,
-            "source_sha256": source_hash(job.method_path.partition(":")[0]),
             "device": job.device,
             "device_name": _device_name(job.device),
             "threads": job.threads,
