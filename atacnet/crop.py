@@ -70,7 +70,9 @@ def zoom(images: Tensor, boxes: Tensor) -> Tensor:
         right, bottom = torch.maximum(right, left + 1), torch.maximum(bottom, top + 1)
         x = _sample_places(left, right, width)
         y = _sample_places(top, bottom, height)
-        grid = torch.stack(torch.broadcast_tensors(x.unsqueeze(1), y.unsqueeze(2)), 3)
+        grid = torch.stack(
+            [x.unsqueeze(1).expand(-1, height, -1), y.unsqueeze(2).expand(-1, -1, width)], 3
+        )
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 

@@ -80,7 +80,8 @@ class ATACNet:
             padding=p.padding,
             top_k=p.top_k,
             boxes=self.box_generator,
-        ).to(context.device, memory_format=torch.channels_last)
+        ).to(context.device)
+        self.network.to(memory_format=torch.channels_last)
         deviation = DeviationLoss(
             p.margin, p.loss_form, p.reference, generator(context, "reference")
         )

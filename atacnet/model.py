@@ -29,6 +29,7 @@ class SelfAttention(nn.Module):
         self.gain = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: Tensor) -> Tensor:
+        """Mix each position with all others."""
         query, key, value = (
             layer(features).flatten(2) for layer in (self.query, self.key, self.value)
         )

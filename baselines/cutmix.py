@@ -60,7 +60,8 @@ class CutMix:
             nn.Linear(backbone.channels, p.hidden),
             nn.ReLU(),
             nn.Linear(p.hidden, 2),
-        ).to(context.device, memory_format=torch.channels_last)
+        ).to(context.device)
+        self.network.to(memory_format=torch.channels_last)
         images = TrainingImages(train_set, context, p)
         total = images.normals + images.anomalies
         normal = images.normals * (1 - p.pseudo_probability)

@@ -66,4 +66,5 @@ class Shortcut:
     def score(self, samples: Samples) -> NDArray[np.float32]:
         """Signed distance to the training mean in standard deviations."""
         z = (self.statistics(samples) - self.mean) / self.scale
-        return (z[:, self.best] * self.direction).astype(np.float32)
+        scores: NDArray[np.float32] = (z[:, self.best] * self.direction).astype(np.float32)
+        return scores

@@ -65,9 +65,7 @@ DataOption = Annotated[Path, typer.Option(help="Folder of the datasets.", envvar
 WeightsOption = Annotated[
     Path, typer.Option(help="Folder of backbone weights.", envvar="BENCH_WEIGHTS")
 ]
-ResultsOption = Annotated[
-    Path, typer.Option(help="Folder of the results.", envvar="BENCH_RESULTS")
-]
+ResultsOption = Annotated[Path, typer.Option(help="Folder of the results.", envvar="BENCH_RESULTS")]
 CacheOption = Annotated[
     Path | None,
     typer.Option(help="Folder of decoded images; by default the user's.", envvar="BENCH_CACHE"),

@@ -4,7 +4,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group
@@ -47,6 +46,7 @@ class Labels:
         return {**spec.parameters, **{f: getattr(spec, f) for f in fields}, **hard}
 
     def __call__(self, spec: RunSpec) -> str:
+        """Return the name of a row."""
         varied = [
             f"{key}={value if key != 'weights' else str(value)[:8]}"
             for key, value in self._told(spec).items()
@@ -128,13 +128,8 @@ class LiveDisplay(PlainDisplay):
         self._live.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        value: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        self._live.__exit__(kind, value, trace)
+    def __exit__(self, *_: object) -> None:
+        self._live.__exit__(None, None, None)
 
     def started(self, run: Run) -> None:
         """Show the run as under way."""

@@ -153,9 +153,7 @@ class LocalEngine:
             for key in late:
                 yield self._end(key, timed_out=True)
 
-    def _messages(
-        self, key: str, progress: Connection
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _messages(self, key: str, progress: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             while progress.poll():
                 yield key, json.loads(progress.recv_bytes())
@@ -186,7 +184,7 @@ def _call(target: str, *arguments: Any) -> None:
     getattr(importlib.import_module(module), function)(*arguments)
 
 
-class _main_hidden:  # noqa: N801 - reads as a statement
+class _main_hidden:
     """Keep `multiprocessing` from importing the command's main module in every child."""
 
     def __enter__(self) -> None:

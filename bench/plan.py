@@ -36,6 +36,7 @@ class Run:
 
     @property
     def run_id(self) -> str:
+        """The id of the spec."""
         return self.spec.run_id
 
 
@@ -91,7 +92,9 @@ def make_plan(
                 missing.append(Missing(cell, there))
                 continue
             chosen = there
-        runs += [Run(spec, cell, listing, chosen) for spec in _specs(cell, listing, content, chosen)]
+        runs += [
+            Run(spec, cell, listing, chosen) for spec in _specs(cell, listing, content, chosen)
+        ]
     digests.save()
     return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing))
 

@@ -51,6 +51,7 @@ class Method:
 
     @property
     def module(self) -> str:
+        """The module that the class lies in."""
         return self.path.partition(":")[0]
 
     @property
@@ -76,7 +77,7 @@ def typed_like(key: str, value: Any, default: Value) -> Value:
     if type(value) is not type(default):
         kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
         raise RequestError(f"{key} must be {kind[type(default)]}, not {value!r}")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 def load_class(path: str) -> Any:

@@ -32,6 +32,7 @@ class State:
 
     @property
     def todo(self) -> list[Run]:
+        """Runs that are wanted and not stored."""
         return [r for r in self.plan.runs if r.run_id not in self.done]
 
     @property
@@ -153,9 +154,7 @@ def _drain(
                     _pass_on(active[key][0], message, outcome, listener)
 
 
-def _job(
-    run: Run, images: Path, official: str, folders: Folders, staged: Path, slot: Slot
-) -> Job:
+def _job(run: Run, images: Path, official: str, folders: Folders, staged: Path, slot: Slot) -> Job:
     weights = run.weights
     return Job(
         spec=run.spec,
@@ -232,7 +231,9 @@ class _Prepared:
 
         def progress(done: int, total: int) -> None:
             if done == 1:
-                self._listener.note(f"decoding {spec.place}: {total} images to {spec.image_size} px")
+                self._listener.note(
+                    f"decoding {spec.place}: {total} images to {spec.image_size} px"
+                )
 
         folder = prepare(run.listing, spec.fingerprint, self._folders.cache, spec.image_size,
                          spec.resize, progress)  # fmt: skip
@@ -250,7 +251,9 @@ def expected_seconds(spec: RunSpec, receipts: Iterable[Receipt]) -> float | None
     for receipt in receipts:
         if all(receipt["spec"][k] == getattr(spec, k) for k in same):
             seconds = sum(receipt["timings"][k] for k in ("setup_s", "fit_s", "score_s"))
-            times.append(seconds * _length(spec.parameters) / _length(receipt["spec"]["parameters"]))
+            times.append(
+                seconds * _length(spec.parameters) / _length(receipt["spec"]["parameters"])
+            )
     return sum(times) / len(times) if times else None
 
 

@@ -1,13 +1,13 @@
 """Finished runs on disk: staged, published by one rename, checked on every read.
 
-    results/runs/<run_id>/run.json        the receipt: spec, draw, metrics, timings, provenance,
-                                          sha256 of every other file and of itself
-    results/runs/<run_id>/scores.parquet  one row an image: file, label, defect, role, score
-    results/runs/<run_id>/log.txt         what the run printed
-    results/failures/<run_id>/<n>/        failure.json and log.txt of what did not finish
-    results/quarantine/                   runs whose digests do not agree
-    results/staging/                      runs under way
-    results/runs.parquet                  one row a run, rebuilt from the receipts
+results/runs/<run_id>/run.json        the receipt: spec, draw, metrics, timings, provenance,
+                                      sha256 of every other file and of itself
+results/runs/<run_id>/scores.parquet  one row an image: file, label, defect, role, score
+results/runs/<run_id>/log.txt         what the run printed
+results/failures/<run_id>/<n>/        failure.json and log.txt of what did not finish
+results/quarantine/                   runs whose digests do not agree
+results/staging/                      runs under way
+results/runs.parquet                  one row a run, rebuilt from the receipts
 """
 
 import hashlib

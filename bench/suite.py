@@ -239,13 +239,13 @@ def expand(suite: Suite, narrowing: Narrowing, registry: Registry, data: Path) -
                    cell.dataset, cell.category, cell.setting, cell.seen_defect, cell.shots,
                    cell.seed)  # fmt: skip
             cells.setdefault(key, cell)
+    for text in narrowing.overrides:
+        name = text.partition("=")[0].strip()
+        if name not in taken:
+            raise RequestError(f"--set {text}: no selected method knows {name!r}")
     _check_shared_keys(suite, registry)
     if not cells:
         raise RequestError(f"nothing is left of suite {suite.name} after narrowing")
-    for text in narrowing.overrides:
-        key = text.partition("=")[0].strip()
-        if key not in taken:
-            raise RequestError(f"--set {text}: no selected method knows {key!r}")
     return list(cells.values())
 
 

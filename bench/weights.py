@@ -195,9 +195,7 @@ def _download(known: Known, folder: Path, digests: FingerprintCache) -> Path:
     pooch.get_logger().setLevel("ERROR")
     try:
         downloader = pooch.HTTPDownloader(timeout=30)
-        file = Path(
-            pooch.retrieve(known.url, None, fname=name, path=folder, downloader=downloader)
-        )
+        file = Path(pooch.retrieve(known.url, None, fname=name, path=folder, downloader=downloader))
     except Exception as error:  # pooch passes on whatever its transport raises
         raise MissingWeights(
             f"{name} could not be downloaded ({type(error).__name__}): {remedy}"

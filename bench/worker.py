@@ -4,6 +4,7 @@ The process is forked from a server that has imported this module, so torch is a
 It speaks to the command only by lines of progress; its result is what it publishes in the store.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -36,7 +37,6 @@ from bench.environment import load_average
 from bench.errors import MethodError, StoreError
 from bench.job import Job
 from bench.registry import load_class
-from bench.spec import RunSpec
 from bench.store import Store
 
 
@@ -70,10 +70,8 @@ def _leave(code: int) -> None:
 
 def _die_with(lifeline: Connection) -> None:
     """End this process and its children as soon as the command is gone."""
-    try:
+    with contextlib.suppress(EOFError, OSError):
         lifeline.recv_bytes()
-    except (EOFError, OSError):
-        pass
     os.killpg(0, signal.SIGKILL)
 
 
@@ -88,10 +86,8 @@ def _log_to(path: Path) -> None:
 
 def _teller(progress: Connection) -> Callable[[dict[str, Any]], None]:
     def tell(message: dict[str, Any]) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the command is gone; the lifeline ends this process
             progress.send_bytes(json.dumps(message).encode())
-        except OSError:
-            pass  # the command is gone; the lifeline will end this process
 
     return tell
 
@@ -312,4 +308,3 @@ def _wait(device: str) -> None:
     """Wait for the device, so that a station's time is its own."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-

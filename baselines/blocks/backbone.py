@@ -33,6 +33,7 @@ class Backbone(nn.Module):
         self.autocast = {"float32": None, "bfloat16": torch.bfloat16}[precision]
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the features of normalised images."""
         if self.autocast is None:
             return self.layers(images)
         with torch.autocast(images.device.type, self.autocast):

@@ -48,6 +48,7 @@ class DeviationLoss:
         self.generator = generator
 
     def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss."""
         if self.reference == "drawn":
             draws = torch.randn(REFERENCE_DRAWS, generator=self.generator)
             deviation = (scores - draws.mean().item()) / draws.std().item()

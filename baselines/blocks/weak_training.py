@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,12 +149,12 @@ def train(
 
     `loss(images, labels)` runs the model on one batch and returns the scalar to minimise.
     """
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
-            "params": list(backbone_parameters(model)),
+            "params": backbone_parameters(model),
             "lr": parameters.lr * parameters.backbone_multiplier,
         },
-        {"params": list(other_parameters(model))},
+        {"params": other_parameters(model)},
     ]
     optimiser = torch.optim.Adam(
         groups, lr=parameters.lr, weight_decay=parameters.weight_decay, fused=True

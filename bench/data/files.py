@@ -34,6 +34,7 @@ class File:
 
     @property
     def anomalous(self) -> bool:
+        """Whether the picture shows a defect."""
         return self.defect != "good"
 
 
@@ -116,7 +117,9 @@ def _head_ct_files(root: Path) -> list[File]:
         try:
             number = int(path.stem)
         except ValueError:
-            raise DataError(f"{path} is not one of Head-CT's numbered files; move it away") from None
+            raise DataError(
+                f"{path} is not one of Head-CT's numbered files; move it away"
+            ) from None
         if labels.get(number, number < 100) != (number < 100):
             raise DataError(f"{root / 'labels.csv'} disagrees with Head-CT about {path.name}")
         if number < 100:
@@ -172,6 +175,7 @@ class FingerprintCache:
         self._dirty = False
 
     def sha256(self, path: Path) -> str:
+        """Return the digest of a file, read only if its size or time has changed."""
         stat = path.stat()
         key = str(path.absolute())
         known = self._known.get(key)
@@ -184,6 +188,7 @@ class FingerprintCache:
         return digest
 
     def save(self) -> None:
+        """Write what was learnt to the cache."""
         if self._dirty:
             write_atomically(self._file, json.dumps(self._known).encode())
             self._dirty = False

@@ -1,6 +1,5 @@
 """Who is trained on, who is drawn, who is tested: seeded, and the same for every method."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -123,14 +122,11 @@ def group_split(names: Sequence[str], pixels: Sequence[str], test: int, seed: in
     return sorted(chosen)
 
 
-def draw_manifest(split: Split, files: Sequence[File], digests: Sequence[str]) -> list[dict]:
-    """Return the ten drawn anomalies in order as {file, defect, sha256}; `digests` of the pixels."""
+def draw_manifest(
+    split: Split, files: Sequence[File], digests: Sequence[str]
+) -> list[dict[str, str]]:
+    """Return the drawn anomalies in order: file, defect type, digest of the pixels."""
     return [
         {"file": files[i].path, "defect": files[i].defect, "pixels_sha256": digests[i]}
         for i in split.drawn
     ]
-
-
-def digest_of(names: Sequence[str]) -> str:
-    """Return a short digest of a list of file names, to compare test sets at a glance."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

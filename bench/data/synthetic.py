@@ -58,7 +58,9 @@ def _segment(x0: float, y0: float, x1: float, y1: float, width: float) -> Array:
 def _blot(random: Random, x: float, y: float, radius: float) -> Array:
     """Signed distance to a round patch with a wavy rim."""
     angle = np.arctan2(_Y - y, _X - x)
-    wave = sum(random.uniform(-0.14, 0.14) * np.sin(k * angle + random.uniform(0, 6.3)) for k in (2, 3, 5))
+    wave: Array | float = sum(
+        random.uniform(-0.14, 0.14) * np.sin(k * angle + random.uniform(0, 6.3)) for k in (2, 3, 5)
+    )
     return np.asarray(np.hypot(_X - x, _Y - y) - radius * (1 + wave))
 
 
@@ -78,7 +80,11 @@ def _lit(random: Random, rgb: Array) -> Array:
     angle = random.uniform(0, 6.3)
     slope = ((_X - SIZE / 2) * np.cos(angle) + (_Y - SIZE / 2) * np.sin(angle)) / SIZE
     light = random.uniform(0.85, 1.12) * (1 + random.uniform(0, 0.18) * slope)
-    return np.clip(rgb * light[..., None] + random.normal(0, 0.018, rgb.shape), 0, 1)
+    lit: Array = np.clip(rgb * light[..., None] + random.normal(0, 0.018, rgb.shape), 0, 1)
+    return lit
+
+
+Defect = Callable[[Random, Picture], tuple[Array, Array]]
 
 
 # Normal pictures
@@ -165,7 +171,9 @@ def _bright_scratch(random: Random, picture: Picture) -> tuple[Array, Array]:
 def _stain(random: Random, picture: Picture) -> tuple[Array, Array]:
     x, y = _place(random, picture.inside)
     cover = _cover(_blot(random, x, y, random.uniform(8, 13)), 1.5) * picture.inside
-    colour = np.array([(0.20, 0.30, 0.45), (0.38, 0.20, 0.10), (0.16, 0.34, 0.18)][random.randint(3)])
+    colour = np.array(
+        [(0.20, 0.30, 0.45), (0.38, 0.20, 0.10), (0.16, 0.34, 0.18)][random.randint(3)]
+    )
     return _blend(picture.rgb, colour, cover * 0.75), cover
 
 
@@ -180,7 +188,7 @@ def _smear(random: Random, picture: Picture) -> tuple[Array, Array]:
 def _hole(random: Random, picture: Picture) -> tuple[Array, Array]:
     x, y = _place(random, picture.inside)
     cover = _cover(np.hypot(_X - x, _Y - y) - random.uniform(5, 7.5)) * picture.inside
-    return _blend(picture.rgb, (0.10, 0.10, 0.11), cover), cover
+    return _blend(picture.rgb, np.array([0.10, 0.10, 0.11]), cover), cover
 
 
 def _chip(random: Random, picture: Picture) -> tuple[Array, Array]:
@@ -194,7 +202,7 @@ def _chip(random: Random, picture: Picture) -> tuple[Array, Array]:
     return _blend(picture.rgb, background, cover), cover
 
 
-CATEGORIES: dict[str, tuple[Callable[[Random], Picture], dict[str, Callable]]] = {
+CATEGORIES: dict[str, tuple[Callable[[Random], Picture], dict[str, Defect]]] = {
     "weave": (_weave, {"cut": _dark_cut, "smear": _smear, "stain": _stain}),
     "speckle": (_speckle, {"scratch": _bright_scratch, "smear": _smear, "stain": _stain}),
     "washer": (_washer, {"chip": _chip, "hole": _hole, "stain": _stain}),
