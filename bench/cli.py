@@ -188,7 +188,9 @@ def run(
                 f"{len(plan.missing)} of {len(plan.missing) + len(plan.runs)} runs cannot be done"
                 " here; mend that, or leave them out with --available-only"
             )
-    chosen = slots_for(device, slots, _gpus(device, bool(state.todo)))
+    if not plan.runs and not dry_run:
+        raise RequestError(f"nothing of suite {suite} can be run here")
+    chosen = slots_for(device, slots, _gpus(device)) if state.todo else []
     _print_plan(state, len(chosen))
     if dry_run:
         return
@@ -215,17 +217,17 @@ def _print_plan(state: "State", slots: int) -> None:
         f"{len(state.plan.runs)} runs wanted, {len(state.done)} stored, {len(state.todo)} to do"
         + (f" in {slots} slots" if slots > 1 else "")
     )
-    left = time_left(state.todo, list(state.done.values()), slots)
+    left = time_left(state.todo, list(state.done.values()), max(1, slots))
     if state.todo and left is not None:
         _print(f"about {duration(left)}, from stored runs of the same kind")
     if state.stale:
         _print(f"{len(state.stale)} stored runs are stale: their method's code has changed since")
 
 
-def _gpus(device: str, needed: bool) -> int:
-    """Count the GPUs; torch is asked only where a run needs one and a driver may be there."""
+def _gpus(device: str) -> int:
+    """Count the GPUs; torch is asked only where one may be there."""
     driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
-    if device == "cpu" or not needed or (device == "auto" and not driver):
+    if device == "cpu" or (device == "auto" and not driver):
         return 0
     # Ask the driver, not the runtime: the command itself must not hold a CUDA context.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"

@@ -87,7 +87,7 @@ class PlainDisplay:
         self._over(run)
         self.receipts.append(receipt)
         seconds = sum(receipt["timings"][k] for k in ("setup_s", "fit_s", "score_s"))
-        left = time_left(self.left.values(), self.receipts, self.slots)
+        left = time_left(self.left.values(), self.receipts, max(1, self.slots))
         self._line(
             f"{self._name(run)}: auroc {receipt['metrics']['auroc']:.3f} in {duration(seconds)}"
             + (f", {duration(left)} left" if self.left else "")
@@ -163,7 +163,7 @@ class LiveDisplay(PlainDisplay):
             Text(f"▶ {self._name(run)}  {text}", style="cyan")
             for run, _, text in self.under_way.values()
         ]
-        left = time_left(self.left.values(), self.receipts, self.slots)
+        left = time_left(self.left.values(), self.receipts, max(1, self.slots))
         summary = f"{self.total - len(self.left)}/{self.total} runs"
         if self.left and left is not None:
             summary += f", about {duration(left)} left"

@@ -6,6 +6,7 @@ pipe whose writing end only the command has: when the command goes, by whatever 
 and the child ends itself and its own children.
 """
 
+import contextlib
 import importlib
 import json
 import multiprocessing
@@ -69,9 +70,9 @@ class Ended:
         if self.timed_out:
             return f"ran into the time limit after {self.seconds:.0f} s"
         if self.exit_code is not None and self.exit_code < 0:
-            name = signal.Signals(-self.exit_code).name
-            hint = " (out of memory?)" if name == "SIGKILL" else ""
-            return f"was ended by {name}{hint}"
+            name = signal.strsignal(-self.exit_code) or f"signal {-self.exit_code}"
+            hint = "; out of memory?" if self.exit_code == -signal.SIGKILL else ""
+            return f"was ended by a signal ({name}{hint})"
         return f"ended with exit code {self.exit_code} without a result"
 
 
@@ -98,6 +99,11 @@ class LocalEngine:
         self._timeout = timeout
 
     def __enter__(self) -> "LocalEngine":
+        """Start the server and wait until its imports are done, so that no run waits for them."""
+        warm = self._context.Process(target=_nothing)
+        with _main_hidden():
+            warm.start()
+        warm.join()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -164,18 +170,20 @@ class LocalEngine:
         """Kill what is left of a process and its group; free its slot."""
         running = self._running.pop(key)
         pid = running.process.pid
-        if running.process.is_alive():
-            for kill in (os.killpg, os.kill):  # the group is the child's own once it has begun
-                try:
-                    kill(pid, signal.SIGKILL)
-                except (ProcessLookupError, PermissionError):
-                    continue
+        # The group is the child's own once it has begun, and may outlive it where a method forked.
+        for kill in (os.killpg, os.kill) if running.process.is_alive() else (os.killpg,):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(pid, signal.SIGKILL)
         running.process.join(10)
         running.lifeline.close()
         running.progress.close()
         self._free.append(running.slot)
         seconds = time.monotonic() - running.started
         return Ended(key, running.process.exitcode, timed_out, seconds)
+
+
+def _nothing() -> None:
+    """What the first process does, which only waits for the server's imports."""
 
 
 def _call(target: str, *arguments: Any) -> None:

@@ -41,7 +41,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     """
     s, y = _checked(scores, labels)
     order = np.argsort(-s, kind="stable")
-    last_of_tie = np.append(np.diff(s[order]) != 0, True)
+    last_of_tie = np.append(s[order][1:] != s[order][:-1], True)
     true_positives = np.cumsum(y[order])[last_of_tie]
     predicted = np.flatnonzero(last_of_tie) + 1
     recall_steps = np.diff(true_positives, prepend=0) / y.sum()

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import sys
@@ -88,7 +89,7 @@ def load_class(path: str) -> Any:
     module_name, _, class_name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
+    except (ImportError, SyntaxError) as error:
         raise RequestError(f"cannot import {module_name!r} of {path}: {error}") from error
     cls = getattr(module, class_name, None)
     if cls is None:
@@ -202,8 +203,12 @@ def source_hash(module: str, packages: tuple[str, ...] = OWN_PACKAGES) -> str:
         file = _source_file(name)
         if name in trees or file is None:
             continue
-        trees[name] = ast.parse(file.read_bytes(), str(file))
-        waiting += [n for n in _imports(trees[name], name) if n.split(".")[0] in packages]
+        try:
+            trees[name] = ast.parse(file.read_bytes(), str(file))
+        except SyntaxError as error:
+            raise RequestError(f"{file} is not valid Python: {error}") from None
+        used = _imports(trees[name], name, file.name == "__init__.py")
+        waiting += [n for n in used if n.split(".")[0] in packages]
     digest = hashlib.sha256()
     for name in sorted(trees):
         digest.update(f"{name}\n{_canonical(trees[name])}\n".encode())
@@ -211,22 +216,30 @@ def source_hash(module: str, packages: tuple[str, ...] = OWN_PACKAGES) -> str:
 
 
 def _source_file(name: str) -> Path | None:
+    """Find a module's file without importing its package; None for what is no Python file."""
+    top, *parts = name.split(".")
     try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, AttributeError, ValueError):  # `from module import function`
+        found = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
         return None
+    for part in parts:
+        if found is None or found.submodule_search_locations is None:
+            return None  # `from module import function`
+        places = list(found.submodule_search_locations)
+        found = importlib.machinery.PathFinder.find_spec(f"{found.name}.{part}", places)
     return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
 
 
-def _imports(tree: ast.Module, module: str) -> Iterable[str]:
-    """Yield the names a module imports that may be modules."""
+def _imports(tree: ast.Module, module: str, package: bool) -> Iterable[str]:
+    """Yield the names a module (or a package, by its __init__) imports that may be modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                parent = module.split(".")[: -node.level]
+                names = module.split(".")
+                parent = names[: len(names) - node.level + package]
                 base = ".".join([*parent, base] if base else parent)
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)

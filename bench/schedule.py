@@ -129,7 +129,12 @@ def _drain(
     prepared = _Prepared(folders, listener)
     for run in waiting:
         source_hash(run.cell.method.module)  # kept from now on: the server loads this source
-    preload = ["bench.worker", "torchvision", *sorted({r.cell.method.module for r in waiting})]
+    preload = [
+        "bench.engine",
+        "bench.worker",
+        "torchvision",
+        *sorted({r.cell.method.module for r in waiting}),
+    ]
     with LocalEngine(slots, preload, timeout) as engine:
         while waiting or engine.running:
             while waiting and (slot := engine.free):
@@ -137,8 +142,7 @@ def _drain(
                 try:
                     images, official = prepared.category(run)
                 except DataError as error:
-                    outcome.failed[run.run_id] = str(error)
-                    listener.failed(run, str(error))
+                    _fail(run, store.stage(run.run_id), str(error), outcome, store, listener)
                     continue
                 staged = store.stage(run.run_id)
                 job = _job(run, images, official, folders, staged, slot)
@@ -199,9 +203,17 @@ def _settle(
         outcome.failed[run.run_id] = str(error)
     reason = outcome.failed.get(run.run_id)
     if reason is None or ended.timed_out:
-        reason = ended.reason
-        failure = {"reason": reason, "traceback": "", "provenance": dict(describe_host())}
-        store.record_failure(staged, run.spec, failure)
+        _fail(run, staged, ended.reason, outcome, store, listener)
+    else:  # the run has recorded it itself
+        listener.failed(run, reason)
+
+
+def _fail(
+    run: Run, staged: Path, reason: str, outcome: Outcome, store: Store, listener: Listener
+) -> None:
+    """Record a failure that the run could not record itself."""
+    failure = {"reason": reason, "traceback": "", "provenance": dict(describe_host())}
+    store.record_failure(staged, run.spec, failure)
     outcome.failed[run.run_id] = reason
     listener.failed(run, reason)
 

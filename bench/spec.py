@@ -41,7 +41,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RunSpec:
     """Everything that was asked of one run. Two runs with equal specs must give equal scores.
 
@@ -93,6 +93,9 @@ class RunSpec:
             if type(value) is float and not math.isfinite(value):
                 raise ValueError(f"parameter {key} of {self.method} must be finite, not {value!r}")
         object.__setattr__(self, "parameters", dict(sorted(self.parameters.items())))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunSpec) and self.canonical() == other.canonical()
 
     def __hash__(self) -> int:
         return hash(self.canonical())

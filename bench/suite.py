@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.data.catalog import find_dataset
 from bench.data.splits import DRAWN, SETTINGS
-from bench.errors import RequestError
+from bench.errors import BenchError, RequestError
 from bench.registry import METHODS, Method, Registry, typed_like
 from bench.spec import Value
 
@@ -134,8 +134,12 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     parts = values.get("block", [])
     if not isinstance(parts, list) or not all(isinstance(p, dict) for p in parts):
         raise RequestError("block must be written as [[block]]")
+    if any("block" in part for part in parts):
+        raise RequestError("a [[block]] holds no other block")
     blocks = tuple(_block(base, part) for part in parts) or (base,)
     for block in blocks:
+        if block.seen_defects and block.setting != "hard":
+            raise RequestError('seen_defects need setting = "hard"')
         if not block.methods or not block.data:
             raise RequestError("methods and data must name at least one each")
     return Suite(name, str(values.get("description", "")), blocks)
@@ -187,6 +191,14 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _without(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Take out of a file's method tables what the command line sets for all methods."""
+    return {
+        key: {k: v for k, v in value.items() if k not in over} if isinstance(value, dict) else value
+        for key, value in base.items()
+    }
+
+
 def narrow(suite: Suite, narrowing: Narrowing) -> Suite:
     """Return the suite as the command line bends it; raises RequestError where nothing is left."""
     over: dict[str, Any] = {}
@@ -195,10 +207,12 @@ def narrow(suite: Suite, narrowing: Narrowing) -> Suite:
     if narrowing.seeds is not None:
         _check_seeds(narrowing.seeds)
     _check_shots(narrowing.shots or ())
+    if narrowing.outside_method is not None and ":" not in narrowing.outside_method:
+        raise RequestError(f"--method takes package.module:Class, not {narrowing.outside_method!r}")
     blocks = []
     for block in suite.blocks:
-        changes: dict[str, Any] = {"set": _merged(block.set, over)}
-        if narrowing.outside_method:
+        changes: dict[str, Any] = {"set": _merged(_without(block.set, over), over)}
+        if narrowing.outside_method is not None:
             changes["methods"] = (narrowing.outside_method,)
         if narrowing.methods is not None:
             changes["methods"] = tuple(m for m in block.methods if m in narrowing.methods)
@@ -256,12 +270,15 @@ def _check_names(suite: Suite, narrowing: Narrowing, registry: Registry, data: P
         if name not in methods:
             registry.find(name)
             raise RequestError(f"suite {suite.name} does not run {name}")
+    try:
+        wanted = {c for b in suite.blocks for d in b.data for _, c in _categories(d, data)}
+    except BenchError as error:
+        raise RequestError(f"suite {suite.name}: {error}") from None
     named = [d.partition("/")[0] for block in suite.blocks for d in block.data]
     for name in narrowing.datasets or ():
         if name not in named:
             find_dataset(name, data)
             raise RequestError(f"suite {suite.name} does not use {name}")
-    wanted = {c for b in suite.blocks for d in b.data for _, c in _categories(d, data)}
     for name in narrowing.categories or ():
         if name not in wanted:
             raise RequestError(f"no category {name!r} in suite {suite.name}; it has: "
@@ -274,6 +291,10 @@ def _check_shared_keys(suite: Suite, registry: Registry) -> None:
     known = set(RUN_SETTINGS).union(*(registry.find(m).defaults for m in methods))
     for block in suite.blocks:
         for key, value in block.set.items():
+            if isinstance(value, dict) and key not in {registry.find(m).name for m in methods}:
+                raise RequestError(
+                    f"suite {suite.name}: there is no method {key!r} for [set.{key}]"
+                )
             if not isinstance(value, dict) and key not in known:
                 raise RequestError(f"suite {suite.name}: no method knows {key!r} in [set]")
 

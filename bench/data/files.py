@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from bench.data.catalog import Dataset
+from bench.data.catalog import Dataset, has_mvtec_layout
 from bench.errors import DataError, MissingData
 from bench.files import write_atomically
 
@@ -59,7 +59,8 @@ def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> L
         files = _mvtec_files(root / category, root)
     elif dataset.layout == "mvtec":
         home = dataset.folder or data / dataset.name
-        folder = home if category == dataset.name else home / category
+        whole = category == dataset.name and has_mvtec_layout(home)
+        folder = home if whole else home / category
         if not (folder / "train" / "good").is_dir() or not (folder / "test").is_dir():
             raise _missing(dataset, category, data)
         root, files = home, _mvtec_files(folder, home)
@@ -93,7 +94,8 @@ def _missing(dataset: Dataset, category: str, data: Path) -> MissingData:
 def _images(folder: Path) -> Iterable[Path]:
     """Yield the images directly in `folder`; hidden files (macOS leaves `._*`) are no images."""
     for path in folder.iterdir():
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+        image = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if image and path.is_file():
             yield path
 
 
@@ -103,7 +105,7 @@ def _mvtec_files(folder: Path, root: Path) -> list[File]:
         for p in _images(folder / "train" / "good")
     ]
     for defect in sorted((folder / "test").iterdir()):
-        if defect.is_dir():
+        if defect.is_dir() and not defect.name.startswith("."):
             files += [
                 File(p.relative_to(root).as_posix(), "test", defect.name) for p in _images(defect)
             ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,15 +108,20 @@ def prepare(
 ) -> Path:
     """Decode and resize a category into the cache unless it is there; return its folder.
 
-    Built beside its place and renamed, so that a reader never sees half of it. Raises DataError
-    for a file that does not decode, StoreError where the cache cannot be written.
+    Built beside its place and renamed, so that a reader never sees half of it; what is there but
+    damaged is made again. Raises DataError for a file that does not decode, StoreError where the
+    cache cannot be written.
     """
     if resize not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}, not {resize!r}")
     folder = cache_folder(cache, fingerprint, size, resize)
-    if (folder / "index.json").is_file():
-        return folder
     try:
+        if folder.is_dir():
+            try:
+                load(folder)
+                return folder
+            except DataError:
+                shutil.rmtree(folder)  # damaged: made again from the files
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staging-"))
     except OSError as error:
@@ -164,13 +170,20 @@ def _build(
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     index = {"images_sha256": digest, "files": [asdict(f) for f in facts]}
-    write_synced(staging / "index.json", json.dumps(index).encode())
+    sealed = {**index, "index_sha256": _index_digest(index)}
+    write_synced(staging / "index.json", json.dumps(sealed).encode())
+
+
+def _index_digest(index: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def load(folder: Path) -> CategoryImages:
     """Open a prepared category; raises DataError where the cache does not hold what it should."""
     try:
         index = json.loads((folder / "index.json").read_bytes())
+        if index.pop("index_sha256") != _index_digest(index):
+            raise ValueError("digest of index.json")
         facts = tuple(ImageFacts(**f) for f in index["files"])
         with (folder / "images.npy").open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -77,6 +77,11 @@ def split_category(
             drawn.append(i)
             shown.add(pixels[i])
 
+    if len(drawn) < DRAWN:
+        raise DataError(
+            f"{place} has {len(drawn)} different anomalies to draw from: {DRAWN} needed"
+        )
+
     def role(i: int) -> str:
         if i in drawn:
             return "drawn"

@@ -108,8 +108,9 @@ def _speckle(random: Random) -> Picture:
     rgb = base + 0.05 * _smooth_noise(random, 6)[..., None]
     for _ in range(90):
         x, y = random.uniform(0, SIZE, 2)
-        grain = np.hypot(_X - x, _Y - y) - random.uniform(0.7, 2.1)
-        rgb = _blend(rgb, base * random.uniform(0.5, 1.4), _cover(grain) * 0.7)
+        near = (slice(max(int(y) - 3, 0), int(y) + 5), slice(max(int(x) - 3, 0), int(x) + 5))
+        grain = np.hypot(_X[near] - x, _Y[near] - y) - random.uniform(0.7, 2.1)
+        rgb[near] = _blend(rgb[near], base * random.uniform(0.5, 1.4), _cover(grain) * 0.7)
     return Picture(rgb, np.ones((SIZE, SIZE)))
 
 

@@ -1,0 +1,38 @@
+"""Sessions for development: `nox` runs lint, typecheck and tests."""
+
+import nox
+
+nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.default_venv_backend = "venv"
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments after -- go to pytest."""
+    session.install("-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install("ruff>=0.9")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Check types."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the oldest release of every direct dependency but torch's two."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    oldest = [w.replace(">=", "==") for w in wanted if not w.startswith("torch")]
+    session.install("-e", ".", *oldest)
+    session.run("pytest", *session.posargs)

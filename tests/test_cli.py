@@ -1,0 +1,156 @@
+"""Requests that make no sense, each answered by one clear line."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bench.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, warm_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_CACHE", str(warm_cache))
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_the_version(capsys: Capture) -> None:
+    from bench import __version__
+
+    assert call(capsys, "--version") == (0, f"bench {__version__}\n", "")
+
+
+def test_the_lists(capsys: Capture) -> None:
+    assert "reference-cpu" in call(capsys, "list", "suites")[1]
+    assert "atacnet" in call(capsys, "list", "methods")[1]
+    assert "metal_nut" in call(capsys, "list", "datasets")[1]
+    code, out, _ = call(capsys, "data", "list")
+    assert code == 0
+    for word in ("transistor", "CC BY-NC-SA 4.0", "head_ct", "900 px", "kaggle"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--suite", "nosuch"], "unknown suite 'nosuch'; one of"),
+        (["--suite", "nosuch.toml"], "there is no suite file nosuch.toml"),
+        (["--suite", "smoke", "--methods", "nosuch"], "unknown method 'nosuch'"),
+        (["--suite", "smoke", "--datasets", "nosuch"], "unknown dataset 'nosuch'"),
+        (["--suite", "smoke", "--categories", "nosuch"], "no category 'nosuch'"),
+        (["--suite", "smoke", "--shots", "many"], "--shots takes whole numbers"),
+        (["--suite", "smoke", "--shots", "11"], "shots are 0 to 10"),
+        (["--suite", "smoke", "--seeds", "0"], "seeds is how many"),
+        (["--suite", "smoke", "--set", "nosuch=1"], "no selected method knows 'nosuch'"),
+        (["--suite", "smoke", "--set", "lr"], "--set takes [method.]key=value"),
+        (["--suite", "smoke", "--set", "lr=fast"], "must be a number"),
+        (["--suite", "smoke", "--set", "stage=5"], "stage is 1 to 4"),
+        (["--suite", "smoke", "--set", "backbone=vgg"], "backbone is one of"),
+        (["--suite", "smoke", "--set", "precision=half"], "precision is one of"),
+        (["--suite", "smoke", "--set", "resize=none"], "resize is one of"),
+        (["--suite", "smoke", "--device", "cuda:7"], "--device cuda:7"),
+        (["--suite", "smoke", "--method", "nosuch"], "package.module:Class"),
+        (["--suite", "smoke", "--method", "nosuch.module:X"], "cannot import"),
+        (["--suite", "table1"], "runs cannot be done here"),
+    ],
+    ids=lambda v: " ".join(v[1:]) if isinstance(v, list) else "",
+)
+def test_a_bad_request_is_one_line_with_exit_code_2(
+    capsys: Capture, arguments: list[str], said: str
+) -> None:
+    code, _, err = call(capsys, "run", *arguments)
+    assert code == 2
+    assert said in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not Path("results").exists()
+
+
+def test_what_is_missing_is_named_with_its_remedy(capsys: Capture) -> None:
+    code, out, err = call(capsys, "run", "--suite", "table1", "--dry-run", "--datasets", "head_ct")
+    assert code == 0
+    assert "head_ct is not in" in err
+    assert "kaggle.com" in err
+    assert "[30 runs]" in err
+    assert "0 runs wanted" in out
+    _, out, _ = call(capsys, "status", "--suite", "table1")
+    assert "missing  510" in out
+
+
+def test_weights_that_do_not_reach_the_stage_are_named(
+    capsys: Capture, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", "nowhere")
+    code, _, err = call(
+        capsys, "run", "--suite", "reference-cpu", "--dry-run", "--methods", "cutmix",
+        "--datasets", "head_ct", "--data", str(shared / "data"),
+        "--weights", str(shared / "weights"), "--set", "stage=4",
+    )  # fmt: skip
+    assert "resnet50_v1_imagenet_to_layer3.pth holds stages 1 to 3 only (stage=3)" in err
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("methods = [", "not valid TOML"),
+        ('methods = ["cutmix"]', "methods and data must name"),
+        ('methods = "cutmix"\ndata = ["synthetic"]', "methods must be a list"),
+        ('methods = ["cutmix"]\ndata = ["synthetic"]\nshot = [1]', "unknown key 'shot'"),
+        ('methods = ["cutmix"]\ndata = ["synthetic"]\n[set]\nnosuch = 1', "knows 'nosuch'"),
+        ('methods = ["cutmix"]\ndata = ["synthetic/nosuch"]', "no category 'nosuch'"),
+    ],
+    ids=lambda v: "" if "\n" in v else v,
+)
+def test_a_bad_suite_file_is_one_line(capsys: Capture, text: str, said: str) -> None:
+    Path("mine.toml").write_text(text)
+    code, _, err = call(capsys, "run", "--suite", "mine.toml")
+    assert code == 2
+    assert said in err
+    assert "mine" in err
+    assert err.count("\n") == 1
+
+
+def test_an_image_that_does_not_decode_is_named_and_fails_its_runs_alone(
+    capsys: Capture, warm_cache: Path
+) -> None:
+    from bench.data.synthetic import generated
+
+    source = generated(warm_cache)
+    for category in ("washer", "pellet"):
+        shutil.copytree(source / category, Path("data/mine") / category)
+    Path("data/mine/washer/test/hole/007.bmp").write_bytes(b"not an image")
+    Path("mine.toml").write_text('methods = ["shortcut"]\ndata = ["mine"]\nshots = [1]')
+    code, out, err = call(capsys, "run", "--suite", "mine.toml")
+    assert code == 1
+    assert "washer/test/hole/007.bmp does not decode" in out
+    assert "1 runs failed" in out
+    assert "mine/pellet" in out
+    assert "Traceback" not in out + err
+
+
+def test_data_prepare_fills_the_cache_and_says_what_is_unofficial(capsys: Capture) -> None:
+    for category in ("bottle", "cable"):
+        for place in ("train/good", "test/good", "test/broken"):
+            folder = Path("data/mvtec_ad") / category / place
+            folder.mkdir(parents=True)
+            Image.new("RGB", (20, 20), place[-1].encode().hex() and (9, 9, 9)).save(
+                folder / "000.png"
+            )
+    code, out, _ = call(capsys, "data", "prepare", "mvtec_ad/bottle", "--image-size", "16")
+    assert code == 0
+    assert "mvtec_ad/bottle: 3 images at 16 px (unofficial copy: 3 of 292 images; 20x20 px" in out
+    code, _, err = call(capsys, "data", "prepare", "mvtec_ad/nosuch")
+    assert code == 2
+    assert "no category 'nosuch'" in err

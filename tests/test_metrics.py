@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from bench.metrics import auroc, average_precision
+
+TIED = st.sampled_from([-1e300, -1.0, -0.0, 0.0, 5e-324, 0.1, 0.1 + 2**-56, 1.0, 1e300])
+FEW = st.integers(0, 3).map(float)
+WIDE = st.floats(-1e300, 1e300)
+SCORES = st.sampled_from([TIED, FEW, WIDE]).flatmap(lambda s: st.lists(s, min_size=1, max_size=40))
+BOTH = [auroc, average_precision]
+
+
+def one_vector(normal, anomalous):
+    return np.array(normal + anomalous), np.repeat([0, 1], [len(normal), len(anomalous)])
+
+
+@given(SCORES, SCORES)
+def test_auroc_is_that_of_scikit_learn(normal, anomalous):
+    scores, labels = one_vector(normal, anomalous)
+    assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+
+@given(SCORES, SCORES)
+def test_average_precision_is_that_of_scikit_learn(normal, anomalous):
+    scores, labels = one_vector(normal, anomalous)
+    expected = average_precision_score(labels, scores)
+    assert average_precision(scores, labels) == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=4))
+def test_float32_scores_are_ranked_exactly(values):
+    scores = np.array(values, dtype=np.float32)
+    labels = np.arange(len(scores)) % 2
+    wide = scores.astype(np.float64)
+    assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, wide), abs=1e-12)
+    assert average_precision(scores, labels) == average_precision(wide, labels)
+
+
+@given(SCORES, SCORES, st.randoms(use_true_random=False))
+def test_the_order_of_the_images_does_not_matter(normal, anomalous, random):
+    scores, labels = one_vector(normal, anomalous)
+    order = list(range(len(scores)))
+    random.shuffle(order)
+    for metric in BOTH:
+        assert metric(scores[order], labels[order]) == pytest.approx(metric(scores, labels))
+
+
+@given(SCORES, SCORES)
+def test_auroc_of_the_negated_scores_is_its_complement(normal, anomalous):
+    scores, labels = one_vector(normal, anomalous)
+    assert auroc(-scores, labels) == pytest.approx(1 - auroc(scores, labels))
+
+
+def test_values_by_hand():
+    labels = [0, 0, 1, 1]
+    assert auroc([1, 2, 3, 4], labels) == 1
+    assert auroc([4, 3, 2, 1], labels) == 0
+    assert auroc([5, 5, 5, 5], labels) == 0.5
+    assert auroc([1, 3, 2, 4], labels) == 0.75
+    assert average_precision([1, 2, 3, 4], labels) == 1
+    assert average_precision([5, 5, 5, 5], labels) == 0.5
+    assert average_precision([1, 3, 2, 4], labels) == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
+
+
+@pytest.mark.parametrize("metric", BOTH)
+def test_the_largest_finite_scores_are_ranked(metric):
+    assert metric([-1.7e308, 1.7e308], [0, 1]) == 1
+
+
+@pytest.mark.parametrize("metric", BOTH)
+def test_boolean_labels_are_taken(metric):
+    assert metric([1.0, 2.0, 0.5], np.array([False, True, False])) == 1
+
+
+@pytest.mark.parametrize("metric", BOTH)
+@pytest.mark.parametrize("labels", [[0, 0], [1, 1], [True, True]])
+def test_one_class_is_an_error(metric, labels):
+    with pytest.raises(ValueError, match="only one"):
+        metric([1.0, 2.0], labels)
+
+
+@pytest.mark.parametrize("metric", BOTH)
+def test_an_empty_test_set_is_an_error(metric):
+    with pytest.raises(ValueError, match="both classes"):
+        metric([], [])
+
+
+@pytest.mark.parametrize("metric", BOTH)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_an_error(metric, bad):
+    with pytest.raises(ValueError, match="1 of 3 scores are not finite"):
+        metric([1.0, bad, 2.0], [0, 1, 1])
+
+
+@pytest.mark.parametrize("metric", BOTH)
+@pytest.mark.parametrize("scores", [[1.0], [1.0, 2.0, 3.0], [[1.0, 2.0]], 1.0])
+def test_scores_and_labels_of_other_lengths_are_an_error(metric, scores):
+    with pytest.raises(ValueError, match="one length"):
+        metric(scores, [0, 1])
+
+
+@pytest.mark.parametrize("metric", BOTH)
+@pytest.mark.parametrize("labels", [[0, 2], [-1, 1], [0.5, 1], [np.nan, 1]])
+def test_other_labels_than_0_and_1_are_an_error(metric, labels):
+    with pytest.raises(ValueError, match=r"0 .normal. or 1"):
+        metric([1.0, 2.0], labels)

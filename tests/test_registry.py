@@ -1,0 +1,326 @@
+import sys
+
+import pytest
+
+from bench.errors import RequestError
+from bench.registry import METHODS, SUMMARIES, Method, Registry, load_class, source_hash
+
+DETECTOR = '''
+"""A method."""
+from dataclasses import dataclass
+
+class Mine:
+    name = "mine"
+    version = 1
+    supervision = "weak"
+    settings = frozenset({"batch_size"})
+
+    @dataclass(frozen=True)
+    class Parameters:
+        rate: float = 0.5
+        layers: int = 3
+        soft: bool = True
+        form: str = "plain"
+
+    def fit(self, train, context): ...
+    def score(self, samples): ...
+'''
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write modules to a folder on sys.path; they and their hashes are forgotten afterwards."""
+    names = set()
+    before = set(sys.modules)
+
+    def written(**modules):
+        for name, text in modules.items():
+            path = tmp_path / "src" / f"{name.replace('__', '/', 1)}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            names.add(name.partition("__")[0])
+        monkeypatch.syspath_prepend(tmp_path / "src")
+        source_hash.cache_clear()
+
+    yield written
+    source_hash.cache_clear()
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in names:
+            del sys.modules[name]
+
+
+# The hash of the source
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(x):\n    # why\n    return x + 1  # there\n",
+        '"""The module."""\n\n\ndef f(x):\n    """Add one."""\n\n    return x + 1\n',
+        "def f(\n    x,\n):\n    return (x + 1)\n",
+    ],
+)
+def test_comments_docstrings_and_layout_do_not_change_the_hash(write, text):
+    write(plain="def f(x):\n    return x + 1\n")
+    before = source_hash("plain", ("plain",))
+    write(plain=text)
+    assert source_hash("plain", ("plain",)) == before
+
+
+def test_the_text_below_an_attribute_does_not_change_the_hash(write):
+    write(plain="class A:\n    x: int = 1\n")
+    before = source_hash("plain", ("plain",))
+    write(plain='class A:\n    x: int = 1\n    """What x is."""\n')
+    assert source_hash("plain", ("plain",)) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(x):\n    return x + 2\n",
+        "def f(x):\n    return x + 1.0\n",
+        "def f(x):\n    return x - 1\n",
+        "def f(y):\n    return y + 1\n",
+        "def f(x=None):\n    return x + 1\n",
+        "def f(x):\n    return x + 1\nf(0)\n",
+        "def f(x):\n    x + 1\n",
+        "async def f(x):\n    return x + 1\n",
+    ],
+)
+def test_code_changes_the_hash(write, text):
+    write(plain="def f(x):\n    return x + 1\n")
+    before = source_hash("plain", ("plain",))
+    write(plain=text)
+    assert source_hash("plain", ("plain",)) != before
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from pack.helper import rate",
+        "from pack import helper",
+        "import pack.helper",
+        "from .helper import rate",
+        "from . import helper",
+        "def late():\n    from pack.helper import rate",
+        "from .between import rate",
+    ],
+)
+def test_the_hash_follows_imports(write, statement):
+    between = "from .helper import rate\n"
+    write(pack____init__="", pack__method=statement, pack__between=between, pack__helper="rate = 1")
+    before = source_hash("pack.method", ("pack",))
+    write(pack__helper="rate = 2")
+    assert source_hash("pack.method", ("pack",)) != before
+
+
+@pytest.mark.parametrize("statement", ["from .helper import rate", "from . import helper"])
+def test_the_hash_follows_imports_of_a_package_relative_to_itself(write, statement):
+    write(pack____init__=statement, pack__helper="rate = 1")
+    before = source_hash("pack", ("pack",))
+    write(pack__helper="rate = 2")
+    assert source_hash("pack", ("pack",)) != before
+
+
+def test_the_hash_does_not_follow_imports_from_elsewhere(write):
+    write(mine="import other\n", other="rate = 1\n")
+    before = source_hash("mine", ("mine",))
+    write(other="rate = 2\n")
+    assert source_hash("mine", ("mine",)) == before
+    assert source_hash("mine", ("mine", "other")) != before
+
+
+def test_modules_that_import_each_other_have_a_hash(write):
+    write(pack____init__="", pack__one="import pack.two", pack__two="import pack.one")
+    assert source_hash("pack.one", ("pack",)) == source_hash("pack.two", ("pack",))
+
+
+def test_hashing_a_method_imports_nothing_that_it_uses(write):
+    write(pack____init__="", pack__method="from pack.heavy import thing", pack__heavy="thing = 1")
+    source_hash("pack.method", ("pack",))
+    assert "pack.heavy" not in sys.modules
+
+
+def test_the_hash_of_an_own_method_covers_the_blocks_it_uses():
+    hashes = [
+        source_hash("atacnet.detector", ("bench", "baselines", "atacnet")[i:]) for i in range(3)
+    ]
+    assert len(set(hashes)) == 3
+
+
+# Cards
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_of_the_project_fits_the_contract_under_its_own_name(name, warm_cache):
+    card = Registry(warm_cache).find(name)
+    assert card.name == name
+    assert card.source is None
+    assert card.parameters({}) == card.defaults
+
+
+def test_every_method_has_a_summary():
+    assert METHODS.keys() == SUMMARIES.keys()
+
+
+def test_an_unknown_method_is_refused_with_the_names_there_are(cache):
+    with pytest.raises(RequestError, match=r"'atacnett'.*atacnet"):
+        Registry(cache).find("atacnett")
+
+
+def test_a_method_from_outside_has_a_card_with_path_and_hash(write, cache):
+    write(outside=DETECTOR)
+    card = Registry(cache).find("outside:Mine")
+    assert (card.name, card.version, card.supervision) == ("mine", 1, "weak")
+    assert card.settings == {"batch_size"}
+    assert card.defaults == {"rate": 0.5, "layers": 3, "soft": True, "form": "plain"}
+    assert card.source == f"outside:Mine@{source_hash('outside', ('outside',))}"
+
+
+def test_a_card_that_is_cached_is_found_without_importing_the_module(write, cache):
+    write(outside=DETECTOR)
+    first = Registry(cache).find("outside:Mine")
+    del sys.modules["outside"]
+    assert Registry(cache).find("outside:Mine") == first
+    assert "outside" not in sys.modules
+
+
+def test_a_card_is_read_again_when_the_source_changes(write, cache):
+    write(outside=DETECTOR)
+    Registry(cache).find("outside:Mine")
+    del sys.modules["outside"]
+    write(outside=DETECTOR.replace("version = 1", "version = 21"))
+    assert Registry(cache).find("outside:Mine").version == 21
+
+
+def test_a_damaged_cache_of_cards_is_made_again(write, cache):
+    write(outside=DETECTOR)
+    first = Registry(cache).find("outside:Mine")
+    (cache / "methods.json").write_text('{"outside:Mine')
+    assert Registry(cache).find("outside:Mine") == first
+    (cache / "methods.json").write_text("")
+    assert Registry(cache).find("outside:Mine") == first
+
+
+def test_a_method_from_outside_cannot_take_a_name_of_the_project(write, cache):
+    write(outside=DETECTOR.replace('"mine"', '"atacnet"'))
+    with pytest.raises(RequestError, match="calls itself 'atacnet'"):
+        Registry(cache).find("outside:Mine")
+
+
+@pytest.mark.parametrize("path", [":Mine", "outside:", "out-side:Mine", "a..b:C", "a:B.c", "a:b:c"])
+def test_a_path_of_another_form_is_refused(cache, monkeypatch, path):
+    monkeypatch.syspath_prepend(".")
+    with pytest.raises(RequestError, match=r"package.module:Class"):
+        Registry(cache).find(path)
+
+
+# Loading
+
+
+def test_a_module_that_is_not_there_is_refused_by_name(cache, monkeypatch):
+    monkeypatch.syspath_prepend(".")
+    with pytest.raises(RequestError, match="nowhere_at_all"):
+        Registry(cache).find("nowhere_at_all:Mine")
+    with pytest.raises(RequestError, match=r"nowhere_at_all.deeper"):
+        load_class("nowhere_at_all.deeper:Mine")
+
+
+def test_a_class_that_is_not_there_is_refused_by_file_and_name(write):
+    write(outside=DETECTOR)
+    with pytest.raises(RequestError, match=r"outside.py has no class 'Yours'"):
+        load_class("outside:Yours")
+
+
+@pytest.mark.parametrize(
+    "text", ["import nowhere_at_all", "from dataclasses import nothing_at_all", "class Mine(:"]
+)
+def test_a_module_that_cannot_be_imported_is_refused_by_name(write, cache, text):
+    write(outside=text)
+    with pytest.raises(RequestError, match="outside"):
+        Registry(cache).find("outside:Mine")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('name = "mine"', "", "name must"),
+        ('name = "mine"', 'name = "My Method"', "name must"),
+        ('name = "mine"', 'name = "mine\\n"', "name must"),
+        ("version = 1", "version = 1.0", "version must"),
+        ("version = 1", "version = True", "version must"),
+        ('supervision = "weak"', 'supervision = "strong"', "supervision must"),
+        ('frozenset({"batch_size"})', '{"batch_size"}', "settings must"),
+        ('frozenset({"batch_size"})', 'frozenset({"size"})', "settings must"),
+        ("def fit(", "def train(", "no fit"),
+        ("def score(", "def predict(", "no score"),
+        ("@dataclass(frozen=True)", "", "Parameters must be a dataclass"),
+        ("class Parameters", "class Settings", "Parameters must be a dataclass"),
+        ("rate: float = 0.5", "rate: float", "Parameters.rate"),
+        ('form: str = "plain"', "form: tuple = (1, 2)", "Parameters.form"),
+        ('form: str = "plain"', "form: str | None = None", "Parameters.form"),
+    ],
+)
+def test_a_class_that_does_not_fit_is_refused_with_what_is_wrong(write, old, new, problem):
+    assert old in DETECTOR
+    write(outside=DETECTOR.replace(old, new))
+    with pytest.raises(RequestError, match=f"outside:Mine does not fit.*{problem}"):
+        load_class("outside:Mine")
+
+
+def test_all_problems_of_a_class_are_told_at_once(write):
+    write(outside="class Mine: ...")
+    with pytest.raises(RequestError, match=r"name.*version.*supervision.*settings.*fit.*score"):
+        load_class("outside:Mine")
+
+
+# Parameters
+
+
+CARD = Method(
+    path="outside:Mine",
+    outside=True,
+    name="mine",
+    version=1,
+    supervision="weak",
+    settings=frozenset(),
+    defaults={"rate": 0.5, "layers": 3, "soft": True, "form": "plain"},
+)
+
+
+def test_parameters_are_the_defaults_and_what_is_given():
+    assert CARD.parameters({"layers": 4}) == {**CARD.defaults, "layers": 4}
+    assert CARD.defaults["layers"] == 3
+
+
+def test_a_whole_number_may_stand_for_a_float():
+    rate = CARD.parameters({"rate": 1})["rate"]
+    assert rate == 1
+    assert type(rate) is float
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rate", True),
+        ("rate", "1.0"),
+        ("layers", 3.0),
+        ("layers", True),
+        ("layers", "3"),
+        ("soft", 1),
+        ("soft", "true"),
+        ("form", 1),
+        ("form", ["plain"]),
+        ("form", None),
+    ],
+)
+def test_a_parameter_of_another_type_is_refused_by_key_and_value(key, value):
+    with pytest.raises(RequestError) as caught:
+        CARD.parameters({key: value})
+    assert f"mine.{key} must be" in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_an_unknown_parameter_is_refused_with_the_names_there_are():
+    with pytest.raises(RequestError, match=r"'layer'.*form, layers, rate, soft"):
+        CARD.parameters({"layer": 3})

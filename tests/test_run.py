@@ -1,0 +1,217 @@
+"""The real command, end to end, in processes of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from bench.metrics import auroc
+from bench.store import Store
+
+ROOT = Path(__file__).parents[1]
+
+TINY = """
+methods = [{methods}]
+data = ["synthetic/washer"]
+shots = [{shots}]
+[set]
+image_size = 32
+backbone = "resnet18"
+stage = 1
+weights = "none"
+epochs = {epochs}
+steps_per_epoch = 2
+"""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The command with folders of its own."""
+
+    folder: Path
+    cache: Path
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "BENCH_CACHE": str(self.cache), "PYTHONPATH": str(ROOT),
+                "BENCH_RESULTS": str(self.folder / "results"), "OMP_NUM_THREADS": "1"}  # fmt: skip
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "bench", *arguments], cwd=self.folder, text=True,
+            env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=600)
+        assert "Traceback" not in out + err, out + err
+        return process.returncode, out + err
+
+    def suite(self, *methods: str, shots: str = "10", epochs: int = 2) -> str:
+        named = ", ".join(f'"{m}"' for m in methods)
+        path = self.folder / "tiny.toml"
+        path.write_text(TINY.format(methods=named, shots=shots, epochs=epochs))
+        return str(path)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "results")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, warm_cache: Path) -> Bench:
+    return Bench(tmp_path, warm_cache)
+
+
+def test_a_suite_becomes_results_and_the_same_command_has_nothing_left(bench: Bench) -> None:
+    suite = bench.suite("atacnet", "cutmix", "shortcut", shots="1, 10")
+    code, said = bench("run", "--suite", suite)
+    assert code == 0, said
+    assert "6 runs wanted, 0 stored, 6 to do" in said
+    ids = bench.store.ids()
+    assert len(ids) == 6
+    table = pq.read_table(bench.store.table).to_pylist()
+    assert [row["run_id"] for row in table] == ids
+    for row in table:
+        receipt = bench.store.read(row["run_id"])
+        scores = pq.read_table(bench.store.runs / row["run_id"] / "scores.parquet").to_pydict()
+        counted = [i for i, role in enumerate(scores["role"]) if role == "test"]
+        assert scores["role"].count("drawn") == 10
+        assert len(receipt["draw"]) == 10
+        measured = auroc(
+            [scores["score"][i] for i in counted], [scores["label"][i] for i in counted]
+        )
+        assert measured == row["auroc"] == receipt["metrics"]["auroc"]
+        assert receipt["provenance"]["source_sha256"]
+        assert receipt["split"]["scored"] == len(scores["file"]) == 128
+    draws = {json.dumps(r["draw"]) for r in bench.store.receipts()}
+    assert len(draws) == 1  # every method and every number of shots meets the same draw
+
+    code, said = bench("run", "--suite", suite)
+    assert code == 0
+    assert "6 runs wanted, 6 stored, 0 to do" in said
+    code, said = bench("status", "--suite", suite)
+    assert "done     6" in said
+    assert "left     nothing" in said
+    code, said = bench("show", ids[0][:6])
+    assert f"run {ids[0]}" in said
+
+    # The same spec once more, in another results folder: the same bits.
+    again = Bench(bench.folder, bench.cache)
+    code, said = again("run", "--suite", suite, "--results", "again", "--shots", "10")
+    assert code == 0, said
+    repeated = Store(bench.folder / "again")
+    assert len(repeated.ids()) == 3
+    for run_id in repeated.ids():
+        first, second = bench.store.read(run_id), repeated.read(run_id)
+        assert first["metrics"] == second["metrics"]
+
+
+def gone(pid: int) -> bool:
+    """Whether no process of that number does anything any more."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return status == "Z"
+
+
+def children(pid: int) -> list[int]:
+    """Return a process's descendants, by /proc."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    found = [pid]
+    for known in found:
+        found += [child for child, parent in parents.items() if parent == known]
+    return found[1:]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_killed_in_the_middle_it_leaves_nothing_behind_and_continues(bench: Bench) -> None:
+    suite = bench.suite("shortcut", "cutmix", shots="10", epochs=500)
+    process = bench.start("run", "--suite", suite)
+    until = time.monotonic() + 240
+    logs: list[Path] = []
+    while time.monotonic() < until and not any("epoch 3/" in log.read_text() for log in logs):
+        time.sleep(0.2)
+        logs = list(bench.store.staging.glob("*/log.txt")) if bench.store.staging.is_dir() else []
+    family = children(process.pid)
+    assert len(family) >= 2, "a server and a run"
+    process.send_signal(signal.SIGKILL)  # the command alone; its children must notice
+    process.communicate()
+    until = time.monotonic() + 20
+    while time.monotonic() < until and not all(gone(pid) for pid in family):
+        time.sleep(0.1)
+    assert all(gone(pid) for pid in family)
+    assert len(bench.store.ids()) == 1  # the shortcut was finished, the other one is not visible
+
+    Path(suite).write_text(Path(suite).read_text().replace("epochs = 500", "epochs = 2"))
+    code, said = bench("run", "--suite", suite)
+    assert code == 0, said
+    assert "2 runs wanted, 1 stored, 1 to do" in said
+    assert not list(bench.store.staging.iterdir())
+
+
+def test_methods_that_misbehave_are_recorded_failures_and_the_others_go_on(bench: Bench) -> None:
+    names = ("Raises", "Exits", "Segfaults", "Hangs", "NotFinite", "TooShort", "WrongType",
+             "Constant", "Good")  # fmt: skip
+    suite = bench.suite(*(f"tests.misbehaving:{n}" for n in names))
+    code, said = bench("run", "--suite", suite, "--timeout", "20")
+    assert code == 1
+    assert "7 runs failed" in said
+    assert {r["spec"]["method"] for r in bench.store.receipts()} == {"constant", "good"}
+    reasons = {}
+    for folder in bench.store.failed.iterdir():
+        (failure,) = bench.store.failures(folder.name)
+        reasons[failure["spec"]["method"]] = failure["reason"]
+        if failure["spec"]["method"] == "raises":
+            assert "in fit" in failure["traceback"]
+        assert failure["provenance"]["python"]
+    for method, reason in {
+        "raises": "ValueError: this method never works",
+        "exits": "exit code 0 without a result",
+        "segfaults": "Segmentation fault",
+        "hangs": "time limit",
+        "not-finite": "128 of 128 values that are not finite",
+        "too-short": "must return shape (128,), not (127,)",
+        "wrong-type": "must return a float32 array, not float64",
+    }.items():
+        assert reason in reasons[method]
+    (constant,) = [r for r in bench.store.receipts() if r["spec"]["method"] == "constant"]
+    assert constant["metrics"]["auroc"] == 0.5
+    assert constant["warnings"] == ["all scores are equal"]
+    assert "fitting 64" in next(bench.store.failed.glob("*/1/log.txt")).read_text() or any(
+        "fitting 64" in p.read_text() for p in bench.store.failed.glob("*/1/log.txt")
+    )
+    code, said = bench("status", "--suite", suite)
+    assert "failed   7" in said
+    assert "failed" in said
+
+
+def test_a_damaged_run_is_set_aside_and_run_again(bench: Bench) -> None:
+    suite = bench.suite("shortcut")
+    assert bench("run", "--suite", suite)[0] == 0
+    (run_id,) = bench.store.ids()
+    before = bench.store.read(run_id)["metrics"]
+    scores = bench.store.runs / run_id / "scores.parquet"
+    content = bytearray(scores.read_bytes())
+    content[len(content) // 2] ^= 1
+    scores.write_bytes(content)
+    code, said = bench("run", "--suite", suite)
+    assert code == 0
+    assert "did not verify" in said
+    assert bench.store.read(run_id)["metrics"] == before
+    assert len(list(bench.store.quarantine.iterdir())) == 1

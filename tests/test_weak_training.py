@@ -1,0 +1,142 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from baselines.blocks.weak_training import (
+    Stream,
+    TrainingImages,
+    TrainingParameters,
+    balanced_batches,
+    score_in_batches,
+    train,
+)
+from bench.detector import Context, MethodError, Samples, Seeds, TrainingSet
+
+
+def samples(n: int, low: int = 0, high: int = 255, size: int = 16) -> Samples:
+    images = np.random.RandomState(n).randint(low, high + 1, (n, 3, size, size)).astype(np.uint8)
+    ones = np.ones(n, np.int64)
+    return Samples(images, tuple(map(str, range(n))), ones, ones, ("RGB",) * n, ones)
+
+
+def context(**changes: Any) -> Context:
+    return Context(device="cpu", seeds=Seeds(0, "d", "c"), **changes)
+
+
+def images(parameters: TrainingParameters, normals: int = 10, shots: int = 3) -> TrainingImages:
+    """Dark normals and bright anomalies."""
+    both = TrainingSet(samples(normals, 0, 100), samples(shots, 200, 255))
+    return TrainingImages(both, context(), parameters)
+
+
+def test_a_stream_gives_every_item_once_before_any_twice() -> None:
+    stream = Stream(7, torch.Generator().manual_seed(0))
+    taken = torch.cat([stream.take(5) for _ in range(7)]).view(5, 7)
+    assert (taken.sort(1).values == torch.arange(7)).all()
+    assert len({tuple(row.tolist()) for row in taken}) > 1
+
+
+def test_a_stream_of_one_gives_it_again_and_again() -> None:
+    assert Stream(1, torch.Generator()).take(4).tolist() == [0, 0, 0, 0]
+
+
+def test_balanced_batches_are_half_normal_a_quarter_labelled_a_quarter_pseudo() -> None:
+    parameters = TrainingParameters(rotation=0.0, patch_source="same")
+    batch = balanced_batches(images(parameters), 16, True, torch.Generator().manual_seed(0))
+    for _ in range(5):
+        pictures, labels = batch()
+        assert pictures.shape == (16, 3, 16, 16)
+        assert pictures.is_contiguous(memory_format=torch.channels_last)
+        assert labels.tolist() == [0] * 8 + [1] * 8
+        bright = pictures.mean((1, 2, 3)) > 0.5
+        assert bright.tolist() == [False] * 8 + [True] * 4 + [False] * 4
+
+
+def test_without_pseudo_anomalies_the_second_half_is_labelled_ones() -> None:
+    parameters = TrainingParameters(rotation=0.0)
+    batch = balanced_batches(images(parameters), 16, False, torch.Generator().manual_seed(0))
+    assert (batch()[0].mean((1, 2, 3)) > 0.5).tolist() == [False] * 8 + [True] * 8
+
+
+def test_the_patch_comes_from_the_named_source() -> None:
+    for source, bright in (("same", False), ("normal", False), ("anomaly", True)):
+        bank = images(TrainingParameters(patch_source=source))
+        pseudo = bank.pseudo(bank.pick(torch.arange(10)))
+        assert bool((pseudo.amax((1, 2, 3)) > 0.6).all()) == bright
+        assert not torch.equal(pseudo, bank.pick(torch.arange(10)))
+
+
+def test_bad_requests_are_refused() -> None:
+    with pytest.raises(MethodError, match="patch_source"):
+        images(TrainingParameters(patch_source="elsewhere"))
+    with pytest.raises(MethodError, match="at least one labelled"):
+        images(TrainingParameters(), shots=0)
+    with pytest.raises(MethodError, match="multiple of 4"):
+        balanced_batches(images(TrainingParameters()), 10, True, torch.Generator())
+
+
+def small_training(
+    parameters: TrainingParameters, normals: int = 10
+) -> tuple[nn.Module, dict[str, Any], list[int]]:
+    torch.manual_seed(0)
+    facts: dict[str, Any] = {}
+    epochs: list[int] = []
+    bank = images(parameters, normals)
+    batch = balanced_batches(bank, 8, True, torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1))
+    told = context(
+        batch_size=8, record=facts.__setitem__, progress=lambda e, n, loss: epochs.append(e)
+    )
+
+    def loss(pictures: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(model(pictures)[:, 0], labels)
+
+    train(model, batch, loss, bank, parameters, told)
+    return model, facts, epochs
+
+
+@pytest.mark.parametrize(
+    ("normals", "fixed", "steps"), [(10, 0, 3), (12, 0, 3), (13, 0, 4), (10, 7, 7)]
+)
+def test_an_epoch_is_once_over_the_normals_unless_fixed(
+    normals: int, fixed: int, steps: int
+) -> None:
+    _, facts, epochs = small_training(TrainingParameters(epochs=4, steps_per_epoch=fixed), normals)
+    assert facts["optimiser_steps"] == 4 * steps
+    assert epochs == [0, 1, 2, 3, 4]
+
+
+def test_training_learns_and_repeats_itself() -> None:
+    parameters = TrainingParameters(epochs=30, lr=0.05, lr_step=100)
+    model, facts, _ = small_training(parameters)
+    again, same, _ = small_training(parameters)
+    assert facts["final_loss"] == same["final_loss"] < 0.6
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
+
+
+def test_the_rate_falls_and_the_gradient_is_clipped() -> None:
+    """One step at a clipped gradient of Adam moves each weight by the rate at most."""
+    start, _, _ = small_training(TrainingParameters(epochs=1, steps_per_epoch=1, lr=0.0))
+    moved, _, _ = small_training(
+        TrainingParameters(epochs=3, steps_per_epoch=1, lr=1.0, lr_step=1, lr_gamma=0.1)
+    )
+    step = (moved[2].weight - start[2].weight).abs().max().item()
+    assert 1.0 <= step <= 1.111 + 1e-3
+
+
+def test_scoring_does_not_depend_on_the_chunks() -> None:
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(3, 1))
+    tested = samples(11)
+    scores = [
+        score_in_batches(model, lambda x: model(x)[:, 0], tested, context(score_batch_size=size))
+        for size in (1, 4, 32)
+    ]
+    assert scores[0].dtype == np.float32
+    assert scores[0].shape == (11,)
+    assert scores[0] == pytest.approx(scores[2], abs=1e-5)
+    assert scores[1] == pytest.approx(scores[2], abs=1e-5)

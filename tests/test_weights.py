@@ -1,0 +1,192 @@
+import hashlib
+
+import pytest
+
+from bench import weights
+from bench.data.files import FingerprintCache
+from bench.detector import BackboneSource
+from bench.errors import MissingWeights, RequestError, WeightsError
+from bench.weights import Known, find_weights
+
+CONTENT = b"weights of a network"
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+DECLARED = '["mine.pth"]\nbackbone = "resnet50"\nstages = 3\nstrides = "v1"\n'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "weights").mkdir()
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def find(folder, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+    def found(backbone, stage, name):
+        return find_weights(backbone, stage, name, folder, cache, FingerprintCache(cache))
+
+    return found
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Make the project know CONTENT by the first digits of its digest, to stage 3."""
+    url = "https://example.org/resnet50-abc.pth"
+    entry = Known(DIGEST[:8], "resnet50", 3, "v1", "ours", url)
+    monkeypatch.setattr(weights, "KNOWN", (entry,))
+    return entry
+
+
+@pytest.mark.parametrize("backbone", weights.BACKBONES)
+def test_no_weights_are_random_initialisation_at_every_stage(find, backbone):
+    for stage in (1, 2, 3, 4):
+        found = find(backbone, stage, "none")
+        assert found.source == BackboneSource(backbone, stage, None)
+        assert found.digest == "none"
+
+
+def test_every_backbone_can_be_had_from_its_publisher_to_the_last_stage():
+    for backbone in weights.BACKBONES:
+        first = next(k for k in weights.KNOWN if k.backbone == backbone)
+        assert first.url.startswith("https://download.pytorch.org/models/")
+        assert first.stages == weights.STAGES
+        assert first.sha256 in first.url
+
+
+@pytest.mark.parametrize("name", ["imagenet", "any.pth"])
+def test_weights_are_known_by_their_digest(find, folder, known, name):
+    (folder / "any.pth").write_bytes(CONTENT)
+    found = find("resnet50", 3, name)
+    assert found.source == BackboneSource("resnet50", 3, folder / "any.pth", "v1")
+    assert found.digest == DIGEST
+    assert found.title == "ours"
+
+
+def test_a_known_digest_needs_no_declaration_and_heeds_none(find, folder, known):
+    (folder / "mine.pth").write_bytes(CONTENT)
+    (folder / "weights.toml").write_text(DECLARED.replace('"v1"', '"v1.5"'))
+    assert find("resnet50", 2, "mine.pth").source.strides == "v1"
+
+
+def test_the_preferred_weights_that_fit_are_taken(find, folder, known, monkeypatch):
+    deeper = Known(hashlib.sha256(b"deep").hexdigest(), "resnet50", 4, "v1.5", "deep")
+    monkeypatch.setattr(weights, "KNOWN", (known, deeper))
+    (folder / "a.pth").write_bytes(b"deep")
+    (folder / "b.pth").write_bytes(CONTENT)
+    assert find("resnet50", 3, "imagenet").title == "ours"
+    assert find("resnet50", 4, "imagenet").title == "deep"
+
+
+def test_torchvisions_own_cache_is_looked_at(find, known, tmp_path):
+    place = tmp_path / "torch" / "hub" / "checkpoints"
+    place.mkdir(parents=True)
+    (place / "other.pth").write_bytes(CONTENT)
+    with pytest.raises(MissingWeights):
+        find("resnet50", 3, "imagenet")
+    (place / "resnet50-abc.pth").write_bytes(CONTENT)
+    assert find("resnet50", 3, "imagenet").source.file == place / "resnet50-abc.pth"
+
+
+def test_what_is_declared_in_weights_toml_is_taken(find, folder):
+    (folder / "mine.pth").write_bytes(CONTENT)
+    (folder / "weights.toml").write_text(DECLARED)
+    found = find("resnet50", 3, "mine.pth")
+    assert found.source == BackboneSource("resnet50", 3, folder / "mine.pth", "v1")
+    assert found.digest == DIGEST
+
+
+def test_what_is_declared_is_never_taken_for_imagenet(find, folder):
+    (folder / "mine.pth").write_bytes(CONTENT)
+    (folder / "weights.toml").write_text(DECLARED)
+    with pytest.raises(MissingWeights):
+        find("resnet50", 3, "imagenet")
+
+
+def test_an_undeclared_file_is_refused_with_what_to_write(find, folder):
+    (folder / "mine.pth").write_bytes(CONTENT)
+    with pytest.raises(
+        WeightsError, match=r'mine.pth is not known.*weights.toml as \["mine.pth"\]'
+    ):
+        find("resnet50", 3, "mine.pth")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DECLARED.replace("mine", "yours"),
+        DECLARED.replace("resnet50", "resnet51"),
+        DECLARED.replace("3", "5"),
+        DECLARED.replace("3", '"3"'),
+        DECLARED.replace('"v1"', '"v2"'),
+        DECLARED.replace('strides = "v1"', ""),
+        DECLARED + "colour = 1",
+        '"mine.pth" = 3',
+        "[[",
+        "",
+    ],
+)
+def test_a_bad_declaration_is_refused_by_file(find, folder, text):
+    (folder / "mine.pth").write_bytes(CONTENT)
+    (folder / "weights.toml").write_text(text)
+    with pytest.raises(WeightsError, match=r"weights.toml"):
+        find("resnet50", 3, "mine.pth")
+
+
+def test_weights_of_another_backbone_are_refused(find, folder, known):
+    (folder / "any.pth").write_bytes(CONTENT)
+    with pytest.raises(WeightsError, match=r"any.pth holds resnet50, not resnet18"):
+        find("resnet18", 3, "any.pth")
+
+
+def test_a_stage_that_the_file_lacks_is_refused_with_the_one_it_has(find, folder, known):
+    (folder / "any.pth").write_bytes(CONTENT)
+    with pytest.raises(WeightsError, match="stage 4 was asked for: set stage=3"):
+        find("resnet50", 4, "any.pth")
+    with pytest.raises(MissingWeights, match=r"any.pth holds stages 1 to 3 only .stage=3"):
+        find("resnet50", 4, "imagenet")
+
+
+def test_missing_weights_come_with_the_way_to_obtain_them(find, folder):
+    (folder / "other.pth").write_bytes(CONTENT)
+    with pytest.raises(MissingWeights) as caught:
+        find("resnet18", 4, "imagenet")
+    message = str(caught.value)
+    assert "https://download.pytorch.org/models/resnet18-f37072fd.pth" in message
+    assert str(folder) in message
+    assert "weights=none" in message
+
+
+@pytest.mark.parametrize("name", ["mine.pth", "../secret.pth", "/etc/hostname", "", "."])
+def test_a_name_that_is_no_file_of_the_folder_is_refused(find, folder, name):
+    (folder.parent / "secret.pth").write_bytes(CONTENT)
+    with pytest.raises(MissingWeights, match="no weights file"):
+        find("resnet50", 3, name)
+
+
+def test_a_folder_that_is_not_there_holds_no_weights(find, folder):
+    folder.rmdir()
+    with pytest.raises(MissingWeights):
+        find("resnet50", 3, "imagenet")
+
+
+def test_an_unknown_backbone_or_stage_is_refused(find):
+    with pytest.raises(RequestError, match=r"resnet18.*not 'resnet51'"):
+        find("resnet51", 3, "none")
+    for stage in (0, 5, -1):
+        with pytest.raises(RequestError, match=f"not {stage}"):
+            find("resnet50", stage, "none")
+
+
+def test_real_weights_are_recognised(shared, warm_cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = shared / "weights"
+    digests = FingerprintCache(warm_cache)
+    resnet = find_weights("resnet50", 3, "imagenet", folder, warm_cache, digests)
+    assert resnet.source.file == folder / "resnet50_v1_imagenet_to_layer3.pth"
+    assert resnet.source.strides == "v1"
+    mobile = find_weights("mobilenet_v2", 4, "imagenet", folder, warm_cache, digests)
+    assert mobile.source.file == folder / "mobilenet_v2_imagenet_features.pth"
+    assert mobile.source.strides == "v1.5"
+    with pytest.raises(MissingWeights, match="stages 1 to 3 only"):
+        find_weights("resnet50", 4, "imagenet", folder, warm_cache, digests)
