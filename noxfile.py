@@ -28,7 +28,7 @@ def typecheck(session: nox.Session) -> None:
     session.run("mypy")
 
 
-@nox.session
+@nox.session(python="3.11")
 def minimums(session: nox.Session) -> None:
     """Run the tests with the oldest release of every direct dependency but torch's two."""
     project = nox.project.load_toml("pyproject.toml")["project"]

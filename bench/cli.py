@@ -109,7 +109,7 @@ def _plan(
 ) -> "Plan":
     from bench.plan import make_plan
     from bench.registry import Registry
-    from bench.suite import Narrowing, expand, read_suite
+    from bench.suite import Narrowing, expand, knows, read_suite
 
     narrowing = Narrowing(
         methods=_words(methods),
@@ -122,11 +122,10 @@ def _plan(
     )
     cells = expand(read_suite(suite), narrowing, Registry(folders.cache), folders.data)
     for text in narrowing.overrides:
-        name = text.partition("=")[0].strip().rpartition(".")[2]
-        took = {c.method.name: c for c in cells}.values()
-        values = {m.method.name: {**m.settings, **m.parameters}.get(name) for m in took}
-        took_it = ", ".join(f"{m} {v!r}" for m, v in values.items() if v is not None)
-        _print(f"--set {text}: {took_it}")
+        prefix, _, name = text.partition("=")[0].strip().rpartition(".")
+        methods_here = {c.method.name: c.method for c in cells if prefix in ("", c.method.name)}
+        took = [m.name for m in methods_here.values() if knows(m, name)]
+        _print(f"--set {text}: taken by {', '.join(took)}")
     return make_plan(cells, folders, download=download)
 
 
@@ -272,6 +271,8 @@ def status(
     _print(f"{'left':8} {duration(left) if state.todo else 'nothing'}")
     for run_id, failure in state.failed.items():
         _print(f"failed {run_id}: {failure['reason'].splitlines()[0]}")
+    for run in state.stale:
+        _print(f"stale {run.run_id}: {run.spec}: its method's code has changed since")
     for line in missing_lines(plan.missing):
         _print(f"missing: {line}")
 
@@ -368,7 +369,7 @@ def data_prepare(
     """Decode and resize datasets into the cache ahead of the runs that need them."""
     from bench.data.catalog import find_dataset
     from bench.data.files import FingerprintCache, fingerprint, list_category
-    from bench.data.images import load, prepare, unofficial
+    from bench.data.images import load, prepare, why_unofficial
 
     folders = _folders(data, WEIGHTS, RESULTS, cache)
     digests = FingerprintCache(folders.cache)
@@ -382,7 +383,7 @@ def data_prepare(
             content = fingerprint(listing, digests)
             digests.save()
             folder = prepare(listing, content, folders.cache, image_size, resize)
-            reason = unofficial(dataset, category, content, load(folder))
+            reason = why_unofficial(dataset, category, content, load(folder))
             _print(
                 f"{dataset.name}/{category}: {len(listing.files)} images at {image_size} px"
                 + (f" (unofficial copy: {reason})" if reason else "")

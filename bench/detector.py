@@ -21,7 +21,7 @@ class Samples:
     """N images of one category with what their files said."""
 
     images: NDArray[np.uint8]
-    """(N, 3, S, S), RGB, resized, read-only."""
+    """(N, 3, S, S), RGB, resized."""
     names: tuple[str, ...]
     """Paths relative to the dataset's folder."""
     width: NDArray[np.int64]

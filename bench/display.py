@@ -17,7 +17,7 @@ from bench.schedule import State, time_left
 from bench.spec import RunSpec
 from bench.store import Receipt
 
-LIVE_COLUMNS = 6
+LIVE_COLUMNS = 8
 """A matrix with more columns of method and shots than this does not fit a terminal."""
 
 
@@ -64,7 +64,10 @@ class PlainDisplay:
         self.total = len(state.plan.runs)
         self.receipts = list(state.done.values())
         self.left = {r.run_id: r for r in state.todo}
-        self.failures = 0
+        self.expected = self._time_left()
+
+    def _time_left(self) -> float | None:
+        return time_left(list(self.left.values()), self.receipts, max(1, self.slots))
 
     def __enter__(self) -> "PlainDisplay":
         return self
@@ -87,10 +90,10 @@ class PlainDisplay:
         self._over(run)
         self.receipts.append(receipt)
         seconds = sum(receipt["timings"][k] for k in ("setup_s", "fit_s", "score_s"))
-        left = time_left(self.left.values(), self.receipts, max(1, self.slots))
+        self.expected = self._time_left()
         self._line(
             f"{self._name(run)}: auroc {receipt['metrics']['auroc']:.3f} in {duration(seconds)}"
-            + (f", {duration(left)} left" if self.left else "")
+            + (f", {duration(self.expected)} left" if self.left else "")
         )
         for warning in receipt["warnings"]:
             self.note(f"  warning: {warning}")
@@ -98,7 +101,6 @@ class PlainDisplay:
     def failed(self, run: Run, reason: str) -> None:
         """Say why."""
         self._over(run)
-        self.failures += 1
         self._line(f"{self._name(run)}: FAILED: {reason.splitlines()[0] if reason else '?'}")
 
     def note(self, text: str) -> None:
@@ -161,12 +163,11 @@ class LiveDisplay(PlainDisplay):
     def _picture(self) -> Group:
         lines = [
             Text(f"▶ {self._name(run)}  {text}", style="cyan")
-            for run, _, text in self.under_way.values()
+            for run, _, text in list(self.under_way.values())  # another thread draws
         ]
-        left = time_left(self.left.values(), self.receipts, max(1, self.slots))
         summary = f"{self.total - len(self.left)}/{self.total} runs"
-        if self.left and left is not None:
-            summary += f", about {duration(left)} left"
+        if self.left and self.expected is not None:
+            summary += f", about {duration(self.expected)} left"
         if self.bad:
             summary += f", {len(self.bad)} failed"
         return Group(self._matrix(), *lines, Text(summary, style="bold"))
@@ -215,27 +216,32 @@ def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     for name in ("data", "method", "shots", "AUROC", "sd", "AP", "seeds", "fit", "per image"):
         left = name in ("data", "method")
         table.add_column(name, justify="left" if left else "right", no_wrap=not left)
-    unofficial = False
+    unofficial: set[str] = set()
+    mixed = False
     for row, members in groups.items():
         there = [done[r.run_id] for r in members if r.run_id in done]
         if not there:
             continue
         auroc = [r["metrics"]["auroc"] for r in there]
         images = there[0]["split"]["scored"]
-        copy = any(r["provenance"]["unofficial_copy"] for r in there)
-        unofficial |= copy
+        copy = {r["provenance"]["unofficial_copy"] for r in there} - {""}
+        unofficial |= {f"{row.place}: {reason}" for reason in copy}
+        machines = {(r["provenance"]["device_name"], r["provenance"]["threads"]) for r in there}
+        mixed |= len(machines) > 1
         table.add_row(
             escape(row.place) + ("*" if copy else ""),
             escape(label(row)),
             str(row.shots),
-            f"{fmean(auroc):.3f}",
+            f"{fmean(auroc):.3f}" + ("†" if len(machines) > 1 else ""),
             f"{stdev(auroc):.3f}" if len(auroc) > 1 else "-",
             f"{fmean(r['metrics']['ap'] for r in there):.3f}",
             f"{len(there)}/{len(members)}",
             duration(fmean(r["timings"]["fit_s"] for r in there)),
             f"{1000 * fmean(r['timings']['score_s'] for r in there) / max(1, images):.1f} ms",
         )
-    if unofficial:
-        table.caption = "* unofficial copy of the data: see bench data list"
-        table.caption_justify = "left"
+    notes = [f"* unofficial copy of {reason}" for reason in sorted(unofficial)]
+    if mixed:
+        notes.append("† seeds from several devices or thread counts: the last digits differ")
+    table.caption = Text("\n".join(notes))
+    table.caption_justify = "left"
     return table

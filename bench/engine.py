@@ -13,9 +13,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -100,6 +102,8 @@ class LocalEngine:
 
     def __enter__(self) -> "LocalEngine":
         """Start the server and wait until its imports are done, so that no run waits for them."""
+        with _interrupts_ignored():  # an interrupt is the command's alone; the server inherits this
+            forkserver.ensure_running()
         warm = self._context.Process(target=_nothing)
         with _main_hidden():
             warm.start()
@@ -129,7 +133,6 @@ class LocalEngine:
         process = self._context.Process(
             target=_call,
             args=(target, argument, child_lifeline, child_progress, started),
-            daemon=True,
         )
         with _main_hidden():
             process.start()
@@ -180,6 +183,18 @@ class LocalEngine:
         self._free.append(running.slot)
         seconds = time.monotonic() - running.started
         return Ended(key, running.process.exitcode, timed_out, seconds)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _nothing() -> None:

@@ -20,7 +20,7 @@ class Job:
     weights_file: Path | None
     strides: str
     weights_title: str
-    official: str
+    unofficial: str
     """Empty, or why this copy of the data is not the official one."""
     results: Path
     staged: Path

@@ -1,7 +1,8 @@
 """From cells to runs: look up data and weights, so that every run has an id or a remedy."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bench.data import DATA_VERSION
@@ -34,7 +35,7 @@ class Run:
     listing: Listing
     weights: Weights | None
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """The id of the spec."""
         return self.spec.run_id
@@ -61,7 +62,6 @@ def make_plan(
     folders: Folders,
     *,
     download: bool = False,
-    progress: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """Look up the data and the weights of every cell; nothing is decoded yet.
 
@@ -75,8 +75,8 @@ def make_plan(
     for cell in cells:
         place = (cell.dataset, cell.category)
         if place not in data:
-            progress(f"reading {'/'.join(place)}")
             data[place] = _find_data(*place, folders, digests)
+            digests.save()  # at once: reading gigabytes is not done twice
         found = data[place]
         if isinstance(found, str):
             missing.append(Missing(cell, found))

@@ -11,6 +11,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -75,6 +76,8 @@ def typed_like(key: str, value: Any, default: Value) -> Value:
     """Return `value` as the type of `default`: an int may stand for a float, nothing else bends."""
     if type(default) is float and type(value) is int:
         return float(value)
+    if type(value) is float and not math.isfinite(value):
+        raise RequestError(f"{key} must be finite, not {value}")
     if type(value) is not type(default):
         kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
         raise RequestError(f"{key} must be {kind[type(default)]}, not {value!r}")
@@ -89,8 +92,10 @@ def load_class(path: str) -> Any:
     module_name, _, class_name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        raise RequestError(f"cannot import {module_name!r} of {path}: {error}") from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise RequestError(
+            f"cannot import {module_name!r} of {path}: {type(error).__name__}: {error}"
+        ) from error
     cls = getattr(module, class_name, None)
     if cls is None:
         raise RequestError(f"{module.__file__} has no class {class_name!r}")
@@ -186,8 +191,19 @@ def _problems(cls: Any) -> Iterable[str]:
 
 
 def outside_hash(module: str) -> str:
-    """Return the source hash of a method from outside: its own package, not the project's part."""
-    return source_hash(module, (module.partition(".")[0],))
+    """Return the source hash of a method from outside: its own package and the modules beside it.
+
+    The project's part stays out. Of an installed package nothing beside it counts.
+    """
+    top = module.partition(".")[0]
+    file = _source_file(top)
+    if file is None or "site-packages" in file.parts:
+        return source_hash(module, (top,))
+    folder = file.parent.parent if file.name == "__init__.py" else file.parent
+    beside = {
+        p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()
+    }
+    return source_hash(module, tuple(sorted(beside - set(OWN_PACKAGES) | {top})))
 
 
 @functools.cache

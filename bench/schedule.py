@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.data.catalog import find_dataset
-from bench.data.images import load, prepare, unofficial
+from bench.data.images import load, prepare, why_unofficial
 from bench.engine import Ended, LocalEngine, Slot
 from bench.environment import describe_host
 from bench.errors import BenchError, DataError
@@ -140,12 +140,12 @@ def _drain(
             while waiting and (slot := engine.free):
                 run = waiting.popleft()
                 try:
-                    images, official = prepared.category(run)
+                    images, unofficial = prepared.category(run)
                 except DataError as error:
                     _fail(run, store.stage(run.run_id), str(error), outcome, store, listener)
                     continue
                 staged = store.stage(run.run_id)
-                job = _job(run, images, official, folders, staged, slot)
+                job = _job(run, images, unofficial, folders, staged, slot)
                 active[run.run_id] = (run, staged)
                 engine.start(run.run_id, "bench.worker:run", job)
                 listener.started(run)
@@ -158,7 +158,9 @@ def _drain(
                     _pass_on(active[key][0], message, outcome, listener)
 
 
-def _job(run: Run, images: Path, official: str, folders: Folders, staged: Path, slot: Slot) -> Job:
+def _job(
+    run: Run, images: Path, unofficial: str, folders: Folders, staged: Path, slot: Slot
+) -> Job:
     weights = run.weights
     return Job(
         spec=run.spec,
@@ -168,7 +170,7 @@ def _job(run: Run, images: Path, official: str, folders: Folders, staged: Path, 
         weights_file=weights.source.file if weights else None,
         strides=weights.source.strides if weights else "",
         weights_title=weights.title if weights else "",
-        official=official,
+        unofficial=unofficial,
         results=folders.results,
         staged=staged,
         device=slot.device,
@@ -190,18 +192,18 @@ def _pass_on(run: Run, message: dict[str, Any], outcome: Outcome, listener: List
 def _settle(
     ended: Ended, run: Run, staged: Path, outcome: Outcome, store: Store, listener: Listener
 ) -> None:
-    """Believe the store: a run is done if it is there and verifies, whatever its process said."""
+    """Believe the store: a run is done if it is there and verifies, and recorded no failure."""
+    reason = outcome.failed.get(run.run_id)
     try:
-        if store.has(run.run_id):
+        if reason is None and store.has(run.run_id):
             receipt = store.read(run.run_id)
             outcome.done[run.run_id] = receipt
-            outcome.failed.pop(run.run_id, None)
             shutil.rmtree(staged, ignore_errors=True)
             listener.finished(run, receipt)
             return
     except BenchError as error:
-        outcome.failed[run.run_id] = str(error)
-    reason = outcome.failed.get(run.run_id)
+        _fail(run, staged, str(error), outcome, store, listener)
+        return
     if reason is None or ended.timed_out:
         _fail(run, staged, ended.reason, outcome, store, listener)
     else:  # the run has recorded it itself
@@ -250,7 +252,7 @@ class _Prepared:
         folder = prepare(run.listing, spec.fingerprint, self._folders.cache, spec.image_size,
                          spec.resize, progress)  # fmt: skip
         dataset = find_dataset(spec.dataset, self._folders.data)
-        reason = unofficial(dataset, spec.category, spec.fingerprint, load(folder))
+        reason = why_unofficial(dataset, spec.category, spec.fingerprint, load(folder))
         if reason:
             self._listener.note(f"{spec.place} is an unofficial copy: {reason}")
         return folder, reason
@@ -261,17 +263,23 @@ def expected_seconds(spec: RunSpec, receipts: Iterable[Receipt]) -> float | None
     same = ("method", "image_size", "precision", "batch_size", "backbone", "stage")
     times = []
     for receipt in receipts:
-        if all(receipt["spec"][k] == getattr(spec, k) for k in same):
+        parameters = receipt["spec"]["parameters"]
+        if _fixed(parameters) == _fixed(spec.parameters) and all(
+            receipt["spec"][k] == getattr(spec, k) for k in same
+        ):
             seconds = sum(receipt["timings"][k] for k in ("setup_s", "fit_s", "score_s"))
-            times.append(
-                seconds * _length(spec.parameters) / _length(receipt["spec"]["parameters"])
-            )
+            times.append(seconds * _length(spec.parameters) / _length(parameters))
     return sum(times) / len(times) if times else None
 
 
 def _length(parameters: Any) -> float:
     """Return how long a training is, in any unit: epochs times steps where they are fixed."""
-    return float(parameters.get("epochs", 1) * max(1, parameters.get("steps_per_epoch", 1)))
+    return float(parameters.get("epochs", 1) * (parameters.get("steps_per_epoch", 1) or 1))
+
+
+def _fixed(parameters: Any) -> bool:
+    """Whether an epoch has a fixed number of steps; else it depends on the category."""
+    return bool(parameters.get("steps_per_epoch", 1))
 
 
 def time_left(runs: Iterable[Run], receipts: Sequence[Receipt], slots: int) -> float | None:

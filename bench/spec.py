@@ -71,7 +71,7 @@ class RunSpec:
     data_version: int
     """Version of the data pipeline (decoding, resizing, splits, draws)."""
     fingerprint: str
-    """Content fingerprint of the category, see `bench.data.fingerprint`."""
+    """Content fingerprint of the category, see `bench.data.files.fingerprint`."""
     external: str | None
     """Fingerprint of images from outside the category, for methods that use any."""
     precision: str | None

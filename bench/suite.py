@@ -209,6 +209,8 @@ def narrow(suite: Suite, narrowing: Narrowing) -> Suite:
     _check_shots(narrowing.shots or ())
     if narrowing.outside_method is not None and ":" not in narrowing.outside_method:
         raise RequestError(f"--method takes package.module:Class, not {narrowing.outside_method!r}")
+    if narrowing.outside_method is not None and narrowing.methods is not None:
+        raise RequestError("--method replaces the suite's methods: leave --methods out")
     blocks = []
     for block in suite.blocks:
         changes: dict[str, Any] = {"set": _merged(_without(block.set, over), over)}
@@ -351,7 +353,7 @@ def _settle(
         for key, value in values.items():
             if key in RUN_SETTINGS:
                 settings[key] = typed_like(prefix + key, value, RUN_SETTINGS[key])
-                if not _touches(method, key):
+                if not touches(method, key):
                     continue
             elif key in known or prefix:
                 given[key] = value
@@ -362,7 +364,12 @@ def _settle(
     return settings, method.parameters(given), used
 
 
-def _touches(method: Method, setting: str) -> bool:
+def knows(method: Method, key: str) -> bool:
+    """Whether a key of [set] or --set means something to a method."""
+    return key in method.defaults or (key in RUN_SETTINGS and touches(method, key))
+
+
+def touches(method: Method, setting: str) -> bool:
     """Whether a run setting can change what a method computes."""
     need = _NEEDS.get(setting)
     return need is None or need in method.settings

@@ -81,10 +81,11 @@ def find_weights(
 ) -> Weights:
     """Return the weights for a backbone up to a stage.
 
-    `weights` is `imagenet` (known by digest: in `folder`, torchvision's own cache or ours; with
-    `download`, else fetched), `none` (random initialisation), or the name of a file in `folder`.
-    Raises RequestError for an unknown name, WeightsError for a file that is unknown or does not
-    hold the stage, MissingWeights with the remedy.
+    `weights` is `imagenet` (known by digest: in `folder`, else in torchvision's own cache or ours,
+    else with `download` fetched; a place is left only where nothing in it fits), `none` (random
+    initialisation), or the name of a file in `folder`. Raises RequestError for an unknown name,
+    WeightsError for a file that is unknown or does not hold the stage, MissingWeights with the
+    remedy.
     """
     if backbone not in BACKBONES:
         raise RequestError(f"backbone is one of {', '.join(BACKBONES)}, not {backbone!r}")
@@ -152,30 +153,33 @@ def _find_known(
     download: bool,
 ) -> Weights:
     wanted = [k for k in KNOWN if k.backbone == backbone]
-    hub = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser() / "hub/checkpoints"
     published = {Path(k.url).name for k in wanted if k.url}
-    files = [f for f in _weight_files(folder)]
-    files += [f for d in (hub, cache / "weights") for f in _weight_files(d) if f.name in published]
-    by_known = {
-        k: (file, digest)
-        for file in files
-        for digest in [digests.sha256(file)]
-        for k in wanted
-        if digest.startswith(k.sha256)
-    }
-    for known in wanted:
-        if known in by_known and known.stages >= stage:
-            file, digest = by_known[known]
-            return _weights(backbone, stage, file, known, digest)
+    hub = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser() / "hub/checkpoints"
+    shallow = ""
+    # Place by place, so that what another project puts into a shared cache changes nothing here.
+    for place in (folder, hub, cache / "weights"):
+        files = _weight_files(place)
+        if place != folder:
+            files = [f for f in files if f.name in published]
+        digest_of = {file: digests.sha256(file) for file in files}
+        for known in wanted:
+            for file, digest in digest_of.items():
+                if not digest.startswith(known.sha256):
+                    continue
+                if known.stages >= stage:
+                    return _weights(backbone, stage, file, known, digest)
+                shallow = f"; {file.name} holds stages 1 to {known.stages} only"
     first = wanted[0]
+    failure = ""
     if download:
-        file = _download(first, cache / "weights", digests)
-        return _weights(backbone, stage, file, first, digests.sha256(file))
-    shallow = [(f, k.stages) for k, (f, _) in by_known.items()]
-    hint = "".join(f"; {f.name} holds stages 1 to {s} only (stage={s})" for f, s in shallow)
+        try:
+            file = _download(first, cache / "weights", digests)
+            return _weights(backbone, stage, file, first, digests.sha256(file))
+        except MissingWeights as error:
+            failure = f" ({error})"
     raise MissingWeights(
-        f"no ImageNet weights of {backbone} to stage {stage} in {folder}{hint}: put {first.url}"
-        " there, or set weights=none"
+        f"no ImageNet weights of {backbone} to stage {stage} in {folder}{shallow}{failure}:"
+        f" put {first.url} there, or set weights=none" + (", or a lower stage" if shallow else "")
     )
 
 
@@ -191,16 +195,15 @@ def _download(known: Known, folder: Path, digests: FingerprintCache) -> Path:
 
     assert known.url is not None
     name = Path(known.url).name
-    remedy = f"put {known.url} into the --weights folder, or set weights=none"
     pooch.get_logger().setLevel("ERROR")
     try:
         downloader = pooch.HTTPDownloader(timeout=30)
         file = Path(pooch.retrieve(known.url, None, fname=name, path=folder, downloader=downloader))
     except Exception as error:  # pooch passes on whatever its transport raises
-        raise MissingWeights(
-            f"{name} could not be downloaded ({type(error).__name__}): {remedy}"
-        ) from error
+        raise MissingWeights(f"download failed: {type(error).__name__}") from error
     if not digests.sha256(file).startswith(known.sha256):
         file.unlink()
-        raise WeightsError(f"{known.url} gave a file of another digest: {remedy}")
+        raise WeightsError(
+            f"{known.url} gave a file of another digest: put the right one into --weights"
+        )
     return file

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import random
 import resource
@@ -135,6 +136,8 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
         detector.fit(train, context)
         _wait(job.device)
         clock.mark("fit_s")
+        if facts.get("optimiser_steps") == 0:
+            raise MethodError("training made no step: epochs and steps must be positive")
         scores = check_scores(detector.score(tested), len(tested))
         _wait(job.device)
         clock.mark("score_s")
@@ -154,13 +157,13 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
         "provenance": {
             **job.provenance,
             "device": job.device,
-            "device_name": _device_name(job.device),
+            **_accelerator(job.device),
             "threads": job.threads,
             "score_batch_size": context.score_batch_size,
             "load_average": load_average(),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_memory_bytes": _peak_memory(),
             "weights_title": job.weights_title,
-            "unofficial_copy": job.official,
+            "unofficial_copy": job.unofficial,
         },
     }
     Store(job.results).publish(job.staged, spec, receipt)
@@ -191,6 +194,8 @@ def make_deterministic(threads: int, seed: int) -> None:
     """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # Filling every new tensor costs a kernel each and changes no number of a sound method.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -217,9 +222,14 @@ def make_context(
         tell({"epoch": int(epoch), "epochs": int(epochs), "loss": f"{loss:.4g}"})
 
     def record(name: str, value: Any) -> None:
+        if isinstance(value, np.generic):
+            value = value.item()
         if type(value) not in (bool, int, float, str):
             raise MethodError(f"record({name!r}) takes a bool, int, float or str, not {value!r}")
-        facts[name] = value if value == value else "nan"
+        if type(value) is float and not math.isfinite(value):
+            warnings.warn(f"{name} is {value}", stacklevel=2)
+            value = None  # neither JSON nor a mean has a place for it
+        facts[name] = value
 
     context = Context(device=job.device, seeds=seeds, progress=progress, record=record)
     changes: dict[str, Any] = {}
@@ -300,8 +310,22 @@ def _split_facts(split: Split, labels: NDArray[np.bool_]) -> dict[str, int]:
     }
 
 
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+def _accelerator(device: str) -> dict[str, Any]:
+    """Return the GPU's name, its software and the most memory the run held there."""
+    if not device.startswith("cuda"):
+        return {"device_name": "cpu"}
+    return {
+        "device_name": torch.cuda.get_device_name(device),
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(device),
+    }
+
+
+def _peak_memory() -> int:
+    """Return the process's largest resident size; macOS counts bytes, Linux kibibytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _wait(device: str) -> None:

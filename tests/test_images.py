@@ -10,7 +10,7 @@ from PIL import Image
 from bench.data import images
 from bench.data.catalog import HEAD_CT, MVTEC_AD, SYNTHETIC, find_dataset
 from bench.data.files import File, Listing
-from bench.data.images import CategoryImages, ImageFacts, decode, load, prepare, unofficial
+from bench.data.images import CategoryImages, ImageFacts, decode, load, prepare, why_unofficial
 from bench.errors import DataError, RequestError, StoreError
 
 NOISE = np.random.RandomState(0).randint(0, 256, (13, 17, 4), np.uint8)
@@ -373,18 +373,18 @@ def facts(n, size):
 
 
 def test_an_official_copy_has_the_counts_and_the_size_of_the_catalogue():
-    assert unofficial(MVTEC_AD, "bottle", "f" * 64, facts(292, 900)) == ""
-    assert "256x256 px, not 900x900" in unofficial(MVTEC_AD, "bottle", "", facts(292, 256))
-    assert "291 of 292 images" in unofficial(MVTEC_AD, "bottle", "", facts(291, 900))
+    assert why_unofficial(MVTEC_AD, "bottle", "f" * 64, facts(292, 900)) == ""
+    assert "256x256 px, not 900x900" in why_unofficial(MVTEC_AD, "bottle", "", facts(292, 256))
+    assert "291 of 292 images" in why_unofficial(MVTEC_AD, "bottle", "", facts(291, 900))
 
 
 def test_where_the_official_fingerprint_is_known_it_decides():
-    assert unofficial(HEAD_CT, "head_ct", HEAD_CT.fingerprint, facts(1, 8)) == ""
-    assert unofficial(HEAD_CT, "head_ct", "f" * 64, facts(200, 8)) == "content differs"
+    assert why_unofficial(HEAD_CT, "head_ct", HEAD_CT.fingerprint, facts(1, 8)) == ""
+    assert why_unofficial(HEAD_CT, "head_ct", "f" * 64, facts(200, 8)) == "content differs"
 
 
 def test_the_embedded_dataset_is_official_and_a_folder_of_the_users_is_not(tmp_path):
     (tmp_path / "nuts" / "train" / "good").mkdir(parents=True)
-    assert unofficial(SYNTHETIC, "weave", "", facts(1, 8)) == ""
+    assert why_unofficial(SYNTHETIC, "weave", "", facts(1, 8)) == ""
     dataset = find_dataset("nuts", tmp_path)
-    assert unofficial(dataset, "nuts", "", facts(1, 8)) == "not in the catalogue"
+    assert why_unofficial(dataset, "nuts", "", facts(1, 8)) == "not in the catalogue"

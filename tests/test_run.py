@@ -193,12 +193,9 @@ def test_methods_that_misbehave_are_recorded_failures_and_the_others_go_on(bench
     (constant,) = [r for r in bench.store.receipts() if r["spec"]["method"] == "constant"]
     assert constant["metrics"]["auroc"] == 0.5
     assert constant["warnings"] == ["all scores are equal"]
-    assert "fitting 64" in next(bench.store.failed.glob("*/1/log.txt")).read_text() or any(
-        "fitting 64" in p.read_text() for p in bench.store.failed.glob("*/1/log.txt")
-    )
+    assert any("fitting 64" in p.read_text() for p in bench.store.failed.glob("*/1/log.txt"))
     code, said = bench("status", "--suite", suite)
     assert "failed   7" in said
-    assert "failed" in said
 
 
 def test_a_damaged_run_is_set_aside_and_run_again(bench: Bench) -> None:

@@ -20,6 +20,7 @@ from bench.data import DATA_VERSION
 from bench.data.catalog import Dataset
 from bench.data.files import File, Listing
 from bench.detector import Samples
+from bench.environment import cpu_count
 from bench.errors import DataError, RequestError, StoreError
 from bench.files import sync_folder, write_synced
 
@@ -161,7 +162,7 @@ def _build(
         return ImageFacts(file.path, *rgb.size, mode, path.stat().st_size, shown)
 
     facts = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         for fact in pool.map(one, enumerate(files)):
             facts.append(fact)
             progress(len(facts), len(files))
@@ -197,7 +198,9 @@ def load(folder: Path) -> CategoryImages:
     return CategoryImages(pixels, facts)
 
 
-def unofficial(dataset: Dataset, category: str, fingerprint: str, images: CategoryImages) -> str:
+def why_unofficial(
+    dataset: Dataset, category: str, fingerprint: str, images: CategoryImages
+) -> str:
     """Say why this copy is not the official one; empty where nothing speaks against it.
 
     By the content fingerprint where the official one is known, else by counts and native size.

@@ -20,8 +20,8 @@ SETTINGS = ("general", "hard")
 class Split:
     """Indices into the category's sorted files.
 
-    Every method scores `train_pool`'s complement: the whole test fold. `role` says of each tested
-    file whether it counts: `test`, or why it does not (`drawn`, `duplicate`, `seen`).
+    Every method scores the whole test fold. `role` says of each tested file whether it counts:
+    `test`, or why it does not (`drawn`, `duplicate`, `seen`).
     """
 
     train_normal: tuple[int, ...]
