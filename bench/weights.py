@@ -168,7 +168,9 @@ def _find_known(
                     continue
                 if known.stages >= stage:
                     return _weights(backbone, stage, file, known, digest)
-                shallow = f"; {file.name} holds stages 1 to {known.stages} only"
+                shallow = (
+                    f"; {file.name} holds stages 1 to {known.stages} only (stage={known.stages})"
+                )
     first = wanted[0]
     failure = ""
     if download:

@@ -78,9 +78,7 @@ def split_category(
             shown.add(pixels[i])
 
     if len(drawn) < DRAWN:
-        raise DataError(
-            f"{place} has {len(drawn)} different anomalies to draw from: {DRAWN} needed"
-        )
+        raise DataError(f"{place} has {len(drawn)} anomalies that differ; {DRAWN} are drawn")
 
     def role(i: int) -> str:
         if i in drawn:
