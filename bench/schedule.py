@@ -2,9 +2,10 @@
 
 import collections
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Protocol
 
 from bench.data.catalog import find_dataset
@@ -15,7 +16,6 @@ from bench.errors import BenchError, DataError
 from bench.job import Job
 from bench.plan import Folders, Missing, Plan, Run
 from bench.registry import source_hash
-from bench.spec import RunSpec
 from bench.store import Receipt, Store, verified
 
 
@@ -258,36 +258,35 @@ class _Prepared:
         return folder, reason
 
 
-def expected_seconds(spec: RunSpec, receipts: Iterable[Receipt]) -> float | None:
-    """Estimate a run's time from stored runs of the same method at the same size; None: unknown."""
-    same = ("method", "image_size", "precision", "batch_size", "backbone", "stage")
-    times = []
+def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> float | None:
+    """Estimate the seconds that `runs` will take from stored runs of the same method and size.
+
+    None where there is nothing to go by for one of them.
+    """
+    paces: dict[tuple[Any, ...], list[float]] = collections.defaultdict(list)
     for receipt in receipts:
-        parameters = receipt["spec"]["parameters"]
-        if _fixed(parameters) == _fixed(spec.parameters) and all(
-            receipt["spec"][k] == getattr(spec, k) for k in same
-        ):
-            seconds = sum(receipt["timings"][k] for k in ("setup_s", "fit_s", "score_s"))
-            times.append(seconds * _length(spec.parameters) / _length(parameters))
-    return sum(times) / len(times) if times else None
+        seconds = sum(receipt["timings"][k] for k in ("setup_s", "fit_s", "score_s"))
+        paces[_kind(receipt["spec"])].append(seconds / _length(receipt["spec"]["parameters"]))
+    total = 0.0
+    for run in runs:
+        known = paces.get(_kind(vars(run.spec)))
+        if known is None:
+            return None
+        total += fmean(known) * _length(run.spec.parameters)
+    return total / slots
 
 
-def _length(parameters: Any) -> float:
+def _kind(spec: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what two runs must share for the time of one to say something of the other's."""
+    same = ("method", "image_size", "precision", "batch_size", "backbone", "stage")
+    # Without a fixed number of steps the length of an epoch depends on the category.
+    fixed = bool(spec["parameters"].get("steps_per_epoch", 1))
+    return (*(spec[k] for k in same), fixed)
+
+
+def _length(parameters: Mapping[str, Any]) -> float:
     """Return how long a training is, in any unit: epochs times steps where they are fixed."""
     return float(parameters.get("epochs", 1) * (parameters.get("steps_per_epoch", 1) or 1))
-
-
-def _fixed(parameters: Any) -> bool:
-    """Whether an epoch has a fixed number of steps; else it depends on the category."""
-    return bool(parameters.get("steps_per_epoch", 1))
-
-
-def time_left(runs: Iterable[Run], receipts: Sequence[Receipt], slots: int) -> float | None:
-    """Estimate the seconds that `runs` will take; None where one of them is unknown."""
-    estimates = [expected_seconds(r.spec, receipts) for r in runs]
-    if any(e is None for e in estimates):
-        return None
-    return sum(e for e in estimates if e is not None) / slots
 
 
 def missing_lines(missing: Iterable[Missing]) -> list[str]:

@@ -86,3 +86,16 @@ class Constant(Good):
 
     def score(self, samples: Any) -> Any:
         return np.zeros(len(samples), np.float32)
+
+
+class Restless(Good):
+    """Slow enough that two commands overlap, and never the same twice."""
+
+    name = "restless"
+
+    def fit(self, train: Any, context: Any) -> None:
+        time.sleep(15)
+
+    def score(self, samples: Any) -> Any:
+        rng = np.random.default_rng()
+        return rng.random(len(samples)).astype(np.float32)

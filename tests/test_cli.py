@@ -63,6 +63,8 @@ def test_the_lists(capsys: Capture) -> None:
         (["--suite", "smoke", "--device", "cuda:7"], "--device cuda:7"),
         (["--suite", "smoke", "--method", "nosuch"], "package.module:Class"),
         (["--suite", "smoke", "--method", "nosuch.module:X"], "cannot import"),
+        (["--suite", "smoke", "--method", "a:B", "--methods", "cutmix"], "leave --methods out"),
+        (["--suite", "smoke", "--set", "lr=nan"], "must be finite"),
         (["--suite", "table1"], "runs cannot be done here"),
     ],
     ids=lambda v: " ".join(v[1:]) if isinstance(v, list) else "",

@@ -212,3 +212,34 @@ def test_a_damaged_run_is_set_aside_and_run_again(bench: Bench) -> None:
     assert "did not verify" in said
     assert bench.store.read(run_id)["metrics"] == before
     assert len(list(bench.store.quarantine.iterdir())) == 1
+
+
+def test_a_helper_beside_a_method_from_outside_is_part_of_its_identity(bench: Bench) -> None:
+    (bench.folder / "helper.py").write_text("SIGN = 1\n")
+    (bench.folder / "mine.py").write_text(
+        "from helper import SIGN\nfrom tests.misbehaving import Good\n"
+        "class Mine(Good):\n    name = 'mine'\n"
+        "    def score(self, samples):\n        return SIGN * super().score(samples)\n"
+    )
+    arguments = ("run", "--suite", bench.suite("shortcut"), "--method", "mine:Mine")
+    assert bench(*arguments)[0] == 0
+    assert "0 to do" in bench(*arguments)[1]
+    (bench.folder / "helper.py").write_text("SIGN = -1\n")
+    assert "1 to do" in bench(*arguments)[1]
+    first, second = (r["metrics"]["auroc"] for r in bench.store.receipts())
+    assert first == pytest.approx(1 - second)
+
+
+def test_two_different_scores_of_one_run_are_a_failure_and_the_stored_one_stays(
+    bench: Bench,
+) -> None:
+    """A method that is not deterministic is found out, not outvoted by the older result."""
+    suite = bench.suite("tests.misbehaving:Restless")
+    first = bench.start("run", "--suite", suite)
+    second = bench.start("run", "--suite", suite)
+    said = ["".join(p.communicate(timeout=120)) for p in (first, second)]
+    codes = sorted(p.returncode for p in (first, second))
+    assert codes == [0, 1], said
+    assert any("finished twice with different scores" in text for text in said)
+    (receipt,) = bench.store.receipts()
+    assert receipt["spec"]["method"] == "restless"

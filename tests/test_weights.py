@@ -190,3 +190,19 @@ def test_real_weights_are_recognised(shared, warm_cache, tmp_path, monkeypatch):
     assert mobile.source.strides == "v1.5"
     with pytest.raises(MissingWeights, match="stages 1 to 3 only"):
         find_weights("resnet50", 4, "imagenet", folder, warm_cache, digests)
+
+
+def test_a_shared_cache_changes_nothing_where_the_folder_has_what_fits(
+    find, folder, known, tmp_path, monkeypatch
+):
+    """What another project downloads must not change the ids of a suite."""
+    theirs = b"other weights"
+    url = "https://example.org/resnet50-0123.pth"
+    other = Known(hashlib.sha256(theirs).hexdigest()[:8], "resnet50", 4, "v1.5", "theirs", url)
+    monkeypatch.setattr(weights, "KNOWN", (other, *weights.KNOWN))  # preferred, if it were beside
+    (folder / "any.pth").write_bytes(CONTENT)
+    hub = tmp_path / "torch/hub/checkpoints"
+    hub.mkdir(parents=True)
+    (hub / "resnet50-0123.pth").write_bytes(theirs)
+    assert find("resnet50", 3, "imagenet").title == "ours"
+    assert find("resnet50", 4, "imagenet").title == "theirs"  # only there is stage 4
