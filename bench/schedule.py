@@ -133,6 +133,7 @@ def _drain(
         "bench.engine",
         "bench.worker",
         "torchvision",
+        "pandas",  # where it is installed, pyarrow imports it for the first table of every process
         *sorted({r.cell.method.module for r in waiting}),
     ]
     with LocalEngine(slots, preload, timeout) as engine:
