@@ -10,6 +10,8 @@ from bench.detector import BackboneSource
 from bench.errors import MissingWeights, RequestError, WeightsError
 
 BACKBONES = ("resnet18", "resnet50", "wide_resnet50_2", "mobilenet_v2")
+BOTTLENECKS = ("resnet50", "wide_resnet50_2")
+"""The networks whose stride can sit in two places; the others are declared as v1.5."""
 STAGES = 4
 SUFFIXES = (".pth", ".pt", ".safetensors")
 _HUB = "https://download.pytorch.org/models/"
@@ -136,7 +138,7 @@ def _declared(file: Path) -> Known:
         and said.keys() == {"backbone", "stages", "strides"}
         and said["backbone"] in BACKBONES
         and said["stages"] in range(1, STAGES + 1)
-        and said["strides"] in ("v1", "v1.5")
+        and said["strides"] in (("v1", "v1.5") if said["backbone"] in BOTTLENECKS else ("v1.5",))
     )
     if not fits:
         raise WeightsError(remedy)

@@ -206,3 +206,17 @@ def test_a_shared_cache_changes_nothing_where_the_folder_has_what_fits(
     (hub / "resnet50-0123.pth").write_bytes(theirs)
     assert find("resnet50", 3, "imagenet").title == "ours"
     assert find("resnet50", 4, "imagenet").title == "theirs"  # only there is stage 4
+
+
+def test_only_a_bottleneck_can_have_the_old_strides(find, folder):
+    (folder / "small.pth").write_bytes(b"unknown")
+    declaration = folder / "weights.toml"
+    for strides, refused in (("v1", True), ("v1.5", False)):
+        declaration.write_text(
+            f'["small.pth"]\nbackbone = "resnet18"\nstages = 4\nstrides = "{strides}"'
+        )
+        if refused:
+            with pytest.raises(WeightsError, match="declare it"):
+                find("resnet18", 4, "small.pth")
+        else:
+            assert find("resnet18", 4, "small.pth").source.strides == strides
