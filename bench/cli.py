@@ -214,6 +214,7 @@ def _print_plan(state: "State", slots: int) -> None:
 
     _print(
         f"{len(state.plan.runs)} runs wanted, {len(state.done)} stored, {len(state.todo)} to do"
+        + (f", {len(state.plan.missing)} more cannot be done here" if state.plan.missing else "")
         + (f" in {slots} slots" if slots > 1 else "")
     )
     left = time_left(state.todo, list(state.done.values()), max(1, slots))
@@ -262,13 +263,17 @@ def status(
     for name, count in (
         ("wanted", len(plan.runs) + len(plan.missing)),
         ("done", len(state.done)),
+        ("to do", len(state.todo)),
         ("failed", len(state.failed)),
         ("stale", len(state.stale)),
         ("damaged", len(state.damaged)),
         ("missing", len(plan.missing)),
     ):
         _print(f"{name:8} {count}")
-    _print(f"{'left':8} {duration(left) if state.todo else 'nothing'}")
+    waiting = "nothing that can run here" if plan.missing else "nothing"
+    unknown = "unknown: no stored run of the kind to go by"
+    time_to_go = duration(left) if left is not None else unknown
+    _print(f"{'left':8} {time_to_go if state.todo else waiting}")
     for run_id, failure in state.failed.items():
         _print(f"failed {run_id}: {failure['reason'].splitlines()[0]}")
     for run in state.stale:
