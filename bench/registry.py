@@ -136,6 +136,8 @@ class Registry:
         module = path.partition(":")[0]
         packages = (*OWN_PACKAGES, module.partition(".")[0])
         key = f"{path}@{source_hash(module, packages)}"
+        if outside:  # a default may come from a module beside it
+            key += outside_hash(module)
         try:
             known = json.loads(self._file.read_text())
         except (OSError, ValueError):

@@ -124,12 +124,7 @@ class Store:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = []
-        for run_id in self.ids():
-            try:
-                rows.append(flat(self.read(run_id)))
-            except CorruptRun:
-                continue
+        rows = [flat(receipt) for receipt in self.receipts()]
         table = pa.Table.from_pylist(_same_columns(rows)) if rows else pa.table({})
         table = table.replace_schema_metadata({"bench.schema": str(TABLE_SCHEMA)})
         sink = pa.BufferOutputStream()
@@ -278,7 +273,7 @@ def verified(store: Store, wanted: Iterable[str]) -> tuple[dict[str, Receipt], l
     """Return the receipts of the wanted runs that are stored, and the ids that do not verify."""
     good, bad = {}, []
     for run_id in wanted:
-        if store.has(run_id) or (store.runs / run_id).is_dir():
+        if (store.runs / run_id).is_dir():
             try:
                 good[run_id] = store.read(run_id)
             except CorruptRun:
