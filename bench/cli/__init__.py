@@ -1,0 +1,47 @@
+"""The command line: parses, calls, prints. No logic, and no import of torch."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import bench
+from bench.cli import data, results, runs
+from bench.errors import BenchError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Reproducibility harness for few-shot supervised visual anomaly detection.",
+)
+for command in (runs.run, runs.status, results.show):
+    app.command()(command)
+app.command("list")(runs.list_)
+app.add_typer(data.app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """What goes before a command."""
+    if debug:
+        os.environ["BENCH_DEBUG"] = "1"
+    if version:
+        print(f"bench {bench.__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors on purpose become one line on stderr and exit code 2."""
+    try:
+        app(arguments)
+    except BenchError as error:
+        if os.environ.get("BENCH_DEBUG"):
+            raise
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(2)

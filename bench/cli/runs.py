@@ -1,0 +1,205 @@
+"""`bench run`, `status` and `list`: what is wanted, and what becomes of it."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.options import (
+    DATA,
+    RESULTS,
+    WEIGHTS,
+    CacheOption,
+    CategoriesOption,
+    DataOption,
+    DatasetsOption,
+    MethodOption,
+    MethodsOption,
+    ResultsOption,
+    SeedsOption,
+    SetOption,
+    ShotsOption,
+    SuiteOption,
+    WeightsOption,
+    console,
+    folders_of,
+    plan,
+    say,
+)
+from bench.errors import RequestError
+
+if TYPE_CHECKING:
+    from bench.schedule import State
+
+
+class Listable(StrEnum):
+    """What `bench list` lists."""
+
+    SUITES = "suites"
+    METHODS = "methods"
+    DATASETS = "datasets"
+
+
+def run(
+    suite: SuiteOption,
+    seeds: SeedsOption = None,
+    methods: MethodsOption = None,
+    datasets: DatasetsOption = None,
+    categories: CategoriesOption = None,
+    shots: ShotsOption = None,
+    set_: SetOption = None,
+    method: MethodOption = None,
+    data: DataOption = DATA,
+    weights: WeightsOption = WEIGHTS,
+    results: ResultsOption = RESULTS,
+    cache: CacheOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.")] = "auto",
+    slots: Annotated[int, typer.Option(help="Runs at once on each device.", min=1)] = 1,
+    timeout: Annotated[
+        float | None, typer.Option(help="Longest time of a run.", metavar="SECONDS", min=0.1)
+    ] = None,
+    available_only: Annotated[
+        bool, typer.Option("--available-only", help="Leave out what is missing here.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> None:
+    """Run what a suite wants and the results do not hold yet; the same command continues.
+
+    Exit code: 0 all wanted runs are there, 1 some failed, 2 the request makes no sense here.
+    """
+    from bench.display import display_for, result_table
+    from bench.engine import slots_for
+    from bench.schedule import carry_out, look_up, missing_lines
+    from bench.store import Store
+
+    folders = folders_of(data, weights, results, cache)
+    wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method,
+                 download=not dry_run)  # fmt: skip
+    store = Store(folders.results)
+    state = look_up(wanted, store)
+    if wanted.missing:
+        for line in missing_lines(wanted.missing):
+            print(f"missing: {line}", file=sys.stderr)
+        if not available_only and not dry_run:
+            total = len(wanted.missing) + len(wanted.runs)
+            raise RequestError(
+                f"{len(wanted.missing)} of {total} runs cannot be done here; mend that, or leave"
+                " them out with --available-only"
+            )
+    if not wanted.runs and not dry_run:
+        raise RequestError(f"nothing of suite {suite} can be run here")
+    chosen = slots_for(device, slots, _gpus(device)) if state.todo else []
+    _print_plan(state, len(chosen))
+    if dry_run:
+        return
+    screen = console()
+    try:
+        with display_for(screen, state, len(chosen)) as display:
+            outcome = carry_out(state, store, folders, chosen, timeout, display)
+    except KeyboardInterrupt:
+        print("bench: stopped; the same command continues", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if outcome.done:
+        screen.print(result_table(wanted.runs, outcome.done))
+    say(f"results: {folders.results}")
+    if outcome.failed:
+        say(f"{len(outcome.failed)} runs failed; their logs are in {store.failed}")
+        raise typer.Exit(1)
+
+
+def _print_plan(state: "State", slots: int) -> None:
+    from bench.display import duration
+    from bench.schedule import time_left
+
+    say(
+        f"{len(state.plan.runs)} runs wanted, {len(state.done)} stored, {len(state.todo)} to do"
+        + (f", {len(state.plan.missing)} more cannot be done here" if state.plan.missing else "")
+        + (f" in {slots} slots" if slots > 1 else "")
+    )
+    left = time_left(state.todo, list(state.done.values()), max(1, slots))
+    if state.todo and left is not None:
+        say(f"about {duration(left)}, from stored runs of the same kind")
+    if state.stale:
+        say(f"{len(state.stale)} stored runs are stale: their method's code has changed since")
+
+
+def _gpus(device: str) -> int:
+    """Count the GPUs; torch is asked only where one may be there."""
+    driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+    if device == "cpu" or (device == "auto" and not driver):
+        return 0
+    # Ask the driver, not the runtime: the command itself must not hold a CUDA context.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def status(
+    suite: SuiteOption,
+    seeds: SeedsOption = None,
+    methods: MethodsOption = None,
+    datasets: DatasetsOption = None,
+    categories: CategoriesOption = None,
+    shots: ShotsOption = None,
+    set_: SetOption = None,
+    method: MethodOption = None,
+    data: DataOption = DATA,
+    weights: WeightsOption = WEIGHTS,
+    results: ResultsOption = RESULTS,
+    cache: CacheOption = None,
+) -> None:
+    """Say what of a suite is done, failed, stale or missing, and how long the rest takes."""
+    from bench.display import duration
+    from bench.schedule import look_up, missing_lines, time_left
+    from bench.store import Store
+
+    folders = folders_of(data, weights, results, cache)
+    wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method)
+    state = look_up(wanted, Store(folders.results))
+    left = time_left(state.todo, list(state.done.values()), 1)
+    for name, count in (
+        ("wanted", len(wanted.runs) + len(wanted.missing)),
+        ("done", len(state.done)),
+        ("to do", len(state.todo)),
+        ("failed", len(state.failed)),
+        ("stale", len(state.stale)),
+        ("damaged", len(state.damaged)),
+        ("missing", len(wanted.missing)),
+    ):
+        say(f"{name:8} {count}")
+    waiting = "nothing that can run here" if wanted.missing else "nothing"
+    unknown = "unknown: no stored run of the kind to go by"
+    time_to_go = duration(left) if left is not None else unknown
+    say(f"{'left':8} {time_to_go if state.todo else waiting}")
+    for run_id, failure in state.failed.items():
+        say(f"failed {run_id}: {failure['reason'].splitlines()[0]}")
+    for run in state.stale:
+        say(f"stale {run.run_id}: {run.spec}: its method's code has changed since")
+    for line in missing_lines(wanted.missing):
+        say(f"missing: {line}")
+
+
+def list_(
+    what: Listable,
+    data: DataOption = DATA,
+) -> None:
+    """List the suites, methods or datasets."""
+    if what is Listable.SUITES:
+        from bench.suite import read_suite, suite_names
+
+        for name in suite_names():
+            say(f"{name:16} {read_suite(name).description}")
+    elif what is Listable.METHODS:
+        from bench.registry import METHODS, SUMMARIES
+
+        for name in METHODS:
+            say(f"{name:16} {SUMMARIES[name]}")
+    else:
+        from bench.data.catalog import find_datasets
+
+        for dataset in find_datasets(data.absolute()):
+            say(f"{dataset.name:16} {', '.join(dataset.categories)}")
