@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.plan import Run
+from bench.receipt import Receipt
 from bench.schedule import State, time_left
 from bench.spec import RunSpec
-from bench.store import Receipt
 
 LIVE_COLUMNS = 8
 """A matrix with more columns of method and shots than this does not fit a terminal."""

@@ -13,11 +13,9 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -33,11 +31,11 @@ class Slot:
     threads: int
 
 
-def slots_for(device: str, per_device: int, gpus: int) -> list[Slot]:
+def slots_for(device: str, per_device: int, gpus: int, threads: int | None = None) -> list[Slot]:
     """Return the slots of `auto`, `cpu`, `cuda` (every visible GPU) or `cuda:i`.
 
-    `gpus` is how many GPUs torch sees; slots share the cores. Raises RequestError for a device
-    that is not there.
+    `gpus` is how many GPUs torch sees. Each slot has `threads`; without, the slots share the cores.
+    Raises RequestError for a device that is not there.
     """
     if per_device < 1:
         raise RequestError(f"--slots must be at least 1, not {per_device}")
@@ -53,8 +51,8 @@ def slots_for(device: str, per_device: int, gpus: int) -> list[Slot]:
         seen = f"torch sees {gpus} GPUs" if gpus else "torch sees no GPU"
         raise RequestError(f"--device {device}: {seen}; use auto, cpu, cuda or cuda:i")
     names = [d for _ in range(per_device) for d in devices]
-    threads = max(1, cpu_count() // len(names))
-    return [Slot(name, threads) for name in names]
+    each = threads or max(1, cpu_count() // len(names))
+    return [Slot(name, each) for name in names]
 
 
 @dataclass(frozen=True)
@@ -63,19 +61,46 @@ class Ended:
 
     key: str
     exit_code: int | None
-    timed_out: bool
     seconds: float
+    stopped: str = ""
+    """Why the engine ended it: `time limit`, or what `stop` was told. Empty: it ended itself."""
+
+    @property
+    def kind(self) -> str:
+        """Whose doing it was: the `method`'s, the `time limit`'s, or it was `killed` from outside.
+
+        A process is lost with the server that it was forked from: nobody is left to ask.
+        """
+        if self.stopped:
+            return "time limit" if self.stopped == TIME_LIMIT else "method"
+        return "killed" if self.lost or self.exit_code in _FROM_OUTSIDE else "method"
+
+    @property
+    def lost(self) -> bool:
+        """Whether the server of processes went, and with it the word of how this one ended."""
+        return not self.stopped and self.exit_code == _SERVER_GONE
 
     @property
     def reason(self) -> str:
         """Say how the process ended, for a failure that it could not record itself."""
-        if self.timed_out:
+        if self.stopped == TIME_LIMIT:
             return f"ran into the time limit after {self.seconds:.0f} s"
+        if self.stopped:
+            return self.stopped
+        if self.lost:
+            return "was lost with the server of processes"
         if self.exit_code is not None and self.exit_code < 0:
             name = signal.strsignal(-self.exit_code) or f"signal {-self.exit_code}"
             hint = "; out of memory?" if self.exit_code == -signal.SIGKILL else ""
             return f"was ended by a signal ({name}{hint})"
         return f"ended with exit code {self.exit_code} without a result"
+
+
+TIME_LIMIT = "time limit"
+_TRIES = 3
+_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT}
+_SERVER_GONE = 255
+"""What `multiprocessing` says of a process whose fork server is no more."""
 
 
 @dataclass
@@ -102,12 +127,7 @@ class LocalEngine:
 
     def __enter__(self) -> "LocalEngine":
         """Start the server and wait until its imports are done, so that no run waits for them."""
-        with _interrupts_ignored():  # an interrupt is the command's alone; the server inherits this
-            forkserver.ensure_running()
-        warm = self._context.Process(target=_nothing)
-        with _main_hidden():
-            warm.start()
-        warm.join()
+        self._fork(_nothing, ()).join()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,15 +150,27 @@ class LocalEngine:
         child_lifeline, lifeline = self._context.Pipe(duplex=False)
         progress, child_progress = self._context.Pipe(duplex=False)
         started = time.monotonic()
-        process = self._context.Process(
-            target=_call,
-            args=(target, argument, child_lifeline, child_progress, started),
-        )
-        with _main_hidden():
-            process.start()
+        arguments = (target, argument, child_lifeline, child_progress, started)
+        process = self._fork(_call, arguments)
         child_lifeline.close()
         child_progress.close()
         self._running[key] = _Running(process, slot, lifeline, progress, started)
+
+    def _fork(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
+        """Fork a process from the server; a server that is not there, or goes, is started anew.
+
+        Raises RequestError where that does not help.
+        """
+        for _ in range(_TRIES):
+            process = self._context.Process(target=target, args=arguments)
+            try:
+                with _main_hidden(), _interrupts_deferred():
+                    process.start()
+                return process
+            except (OSError, EOFError) as error:  # the server went at this very moment
+                trouble = error
+                time.sleep(0.1)
+        raise RequestError(f"no process can be started on this machine: {trouble!r}")
 
     def events(self, patience: float = 0.5) -> Iterator[tuple[str, dict[str, Any]] | Ended]:
         """Wait up to `patience` seconds; yield (key, message) of the runs, and those that ended."""
@@ -160,7 +192,11 @@ class LocalEngine:
             now = time.monotonic()
             late = [k for k, r in self._running.items() if now - r.started > self._timeout]
             for key in late:
-                yield self._end(key, timed_out=True)
+                yield self._end(key, TIME_LIMIT)
+
+    def stop(self, key: str, why: str) -> Ended:
+        """End a process that has gone wrong."""
+        return self._end(key, why)
 
     def _messages(self, key: str, progress: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
@@ -169,7 +205,7 @@ class LocalEngine:
         except (EOFError, OSError, ValueError):
             progress.close()
 
-    def _end(self, key: str, timed_out: bool = False) -> Ended:
+    def _end(self, key: str, stopped: str = "") -> Ended:
         """Kill what is left of a process and its group; free its slot."""
         running = self._running.pop(key)
         pid = running.process.pid
@@ -182,19 +218,17 @@ class LocalEngine:
         running.progress.close()
         self._free.append(running.slot)
         seconds = time.monotonic() - running.started
-        return Ended(key, running.process.exitcode, timed_out, seconds)
+        return Ended(key, running.process.exitcode, seconds, stopped)
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_deferred() -> Iterator[None]:
+    """Let an interrupt wait: it is the command's alone, and what is started here never gets it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _nothing() -> None:

@@ -4,6 +4,7 @@ import functools
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -38,6 +39,54 @@ def describe_host() -> dict[str, str | int]:
 def load_average() -> float:
     """Return the processes that wanted to run over the last minute."""
     return os.getloadavg()[0]
+
+
+def available_memory() -> int | None:
+    """Return the bytes that programs may still take, by the kernel and by the container's limit.
+
+    None where the system does not say (macOS).
+    """
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        said = next(line for line in lines if line.startswith("MemAvailable:"))
+        left = [int(said.split()[1]) * 1024]
+    except (OSError, StopIteration):
+        return None
+    for folder in control_groups("memory"):
+        for limit, used, cached in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            try:
+                whole = int((folder / limit).read_text())  # `max` where there is none
+                taken = int((folder / used).read_text())
+                lines = (folder / "memory.stat").read_text().splitlines()
+                stat = dict(line.split() for line in lines)
+                left.append(whole - taken + int(stat[cached]))  # page cache gives way
+            except (OSError, ValueError, KeyError):
+                continue
+    return max(0, min(left))
+
+
+def control_groups(
+    controller: str,
+    root: Path = Path("/sys/fs/cgroup"),
+    membership: Path = Path("/proc/self/cgroup"),
+) -> Iterator[Path]:
+    """Yield the folders that may limit this process, of cgroup version 2 and 1, innermost first.
+
+    In a container the kernel names folders that lie outside of what is seen: some do not exist.
+    """
+    try:
+        groups = [line.split(":", 2) for line in membership.read_text().splitlines()]
+    except OSError:
+        return
+    for _, controllers, path in groups:
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = root / controller if controllers else root
+        inner = base / path.lstrip("/")
+        yield from (f for f in (inner, *inner.parents) if f.is_relative_to(base))
 
 
 def _version(library: str) -> str:

@@ -1,10 +1,52 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON that knows its own digest."""
 
+import contextlib
+import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from bench.errors import StoreError
+
+
+def sealed(kind: str, content: Mapping[str, Any]) -> bytes:
+    """Return JSON that names its kind and holds the sha256 of itself: no flipped bit passes.
+
+    Raises ValueError for content that is not finite JSON.
+    """
+    whole = {"kind": kind, "content": dict(content)}
+    return json.dumps({**whole, "sha256": json_digest(whole)}).encode()
+
+
+def unsealed(kind: str, data: bytes) -> dict[str, Any]:
+    """Return what was `sealed` under this kind; raises ValueError for anything else."""
+    try:
+        whole = json.loads(data)
+        digest = whole.pop("sha256")
+        if whole["kind"] != kind or digest != json_digest(whole):
+            raise ValueError(f"it is not a whole {kind}")
+        content: dict[str, Any] = whole["content"]
+        return content
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is not a whole {kind}") from error
+
+
+def json_digest(content: Mapping[str, Any]) -> str:
+    """Return the sha256 of the content's sorted JSON; raises ValueError for NaN and infinity."""
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one clear line; raises StoreError in place of OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror}") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 from bench.data.files import File
 from bench.spec import RunSpec
 
+LOG_LIMIT = 64 << 20
+"""Bytes that a run may print; one that prints more has gone wrong and is ended."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -19,11 +22,11 @@ class Job:
     """The prepared category, see `bench.data.images`."""
     weights_file: Path | None
     strides: str
-    weights_title: str
-    unofficial: str
-    """Empty, or why this copy of the data is not the official one."""
     results: Path
     staged: Path
     device: str
     threads: int
+    score_batch_size: int
+    replace: bool
+    """Whether a stored result of the same run gives way: it is stale and was asked to."""
     provenance: dict[str, Any]

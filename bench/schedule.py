@@ -1,27 +1,21 @@
-"""Wanted minus stored: what is left to do, in which order, and how it ends."""
+"""Wanted minus stored: what is done, what is left, how long that takes."""
 
 import collections
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
-from bench.data.catalog import find_dataset
-from bench.data.images import load, prepare, why_unofficial
-from bench.engine import Ended, LocalEngine, Slot
-from bench.environment import describe_host
-from bench.errors import BenchError, DataError
-from bench.job import Job
-from bench.plan import Folders, Missing, Plan, Run
+from bench.plan import Missing, Plan, Run
+from bench.receipt import Receipt
 from bench.registry import source_hash
-from bench.store import Receipt, Store, verified
+from bench.store import Results, verified
 
 
 @dataclass(frozen=True)
 class State:
-    """A plan beside a store."""
+    """A plan beside what is stored."""
 
     plan: Plan
     done: dict[str, Receipt]
@@ -29,234 +23,61 @@ class State:
     """Ids of stored runs whose digests do not agree."""
     failed: dict[str, dict[str, Any]]
     """Last recorded failure of runs that are not done."""
+    retry_failed: bool = False
+    redo_stale: bool = False
 
-    @property
-    def todo(self) -> list[Run]:
-        """Runs that are wanted and not stored."""
-        return [r for r in self.plan.runs if r.run_id not in self.done]
-
-    @property
+    @cached_property
     def stale(self) -> list[Run]:
         """Runs that are done, but by other code than today's."""
-        return [r for r in self.plan.runs if r.run_id in self.done and self._is_stale(r)]
+        done = [r for r in self.plan.runs if r.run_id in self.done]
+        return [r for r in done if _other_code(r, self.done[r.run_id])]
 
-    def _is_stale(self, run: Run) -> bool:
-        stored = self.done[run.run_id]["provenance"]["source_sha256"]
-        return bool(stored != source_hash(run.cell.method.module))
+    @cached_property
+    def given_up(self) -> list[Run]:
+        """Runs that failed by themselves, under today's code: they would only fail again.
+
+        What was killed from outside, or met bad data, is no such failure.
+        """
+        return [
+            r
+            for r in self.plan.runs
+            if (failure := self.failed.get(r.run_id))
+            and failure.get("kind") in ("method", "time limit")
+            and not _other_code(r, failure)
+        ]
+
+    @cached_property
+    def todo(self) -> list[Run]:
+        """Runs that are wanted and not stored, in the order of the plan.
+
+        Those that were given up come with `retry_failed`, those that are stale with `redo_stale`.
+        """
+        left_out = set() if self.retry_failed else {r.run_id for r in self.given_up}
+        again = {r.run_id for r in self.stale} if self.redo_stale else set()
+        return [
+            r
+            for r in self.plan.runs
+            if r.run_id in again or (r.run_id not in self.done and r.run_id not in left_out)
+        ]
 
 
-def look_up(plan: Plan, store: Store) -> State:
-    """Ask the store what is there; every digest is checked."""
-    done, damaged = verified(store, [r.run_id for r in plan.runs])
+def _other_code(run: Run, stored: Mapping[str, Any]) -> bool:
+    """Whether a receipt or a failure comes from other code than today's."""
+    then = stored.get("provenance", {}).get("source_sha256")
+    return bool(then != source_hash(run.cell.method.module))
+
+
+def look_up(
+    plan: Plan, results: Results, *, retry_failed: bool = False, redo_stale: bool = False
+) -> State:
+    """Ask the results what is there; every digest is checked."""
+    done, damaged = verified(results, [r.run_id for r in plan.runs])
     failed = {
         r.run_id: failures[-1]
         for r in plan.runs
-        if r.run_id not in done and (failures := store.failures(r.run_id))
+        if r.run_id not in done and (failures := results.failures(r.run_id))
     }
-    return State(plan, done, tuple(damaged), failed)
-
-
-class Listener(Protocol):
-    """Who is told of progress: `bench.display` for people, tests for themselves."""
-
-    def started(self, run: Run) -> None:
-        """A run has begun."""
-
-    def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
-        """A run has finished an epoch, or with epoch 0 its preparations."""
-
-    def finished(self, run: Run, receipt: Receipt) -> None:
-        """A run is published."""
-
-    def failed(self, run: Run, reason: str) -> None:
-        """A run has failed, and is recorded as failed."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-
-
-@dataclass
-class Outcome:
-    """What became of a command's runs."""
-
-    done: dict[str, Receipt]
-    failed: dict[str, str] = field(default_factory=dict)
-    """Reason by run id."""
-
-
-def carry_out(
-    state: State,
-    store: Store,
-    folders: Folders,
-    slots: Sequence[Slot],
-    timeout: float | None,
-    listener: Listener,
-) -> Outcome:
-    """Run what is left, each run in a process of its own; return what is there afterwards.
-
-    A run that fails is recorded and the others go on. An interrupt ends the processes under way
-    and is passed on; what was finished stays.
-    """
-    store.open_for_writing()
-    for run_id in state.damaged:
-        store.set_aside(run_id)
-        listener.note(f"run {run_id} did not verify: moved to {store.quarantine}, runs again")
-    outcome = Outcome(dict(state.done))
-    waiting = collections.deque(state.todo)
-    if waiting:
-        active: dict[str, tuple[Run, Path]] = {}
-        try:
-            _drain(waiting, active, outcome, store, folders, slots, timeout, listener)
-        finally:
-            for _, staged in active.values():
-                shutil.rmtree(staged, ignore_errors=True)
-            store.compact()
-    elif state.damaged or not store.table.is_file():
-        store.compact()
-    return outcome
-
-
-def _drain(
-    waiting: collections.deque[Run],
-    active: dict[str, tuple[Run, Path]],
-    outcome: Outcome,
-    store: Store,
-    folders: Folders,
-    slots: Sequence[Slot],
-    timeout: float | None,
-    listener: Listener,
-) -> None:
-    prepared = _Prepared(folders, listener)
-    for run in waiting:
-        source_hash(run.cell.method.module)  # kept from now on: the server loads this source
-    preload = [
-        "bench.engine",
-        "bench.worker",
-        "torchvision",
-        "pandas",  # where it is installed, pyarrow imports it for the first table of every process
-        *sorted({r.cell.method.module for r in waiting}),
-    ]
-    with LocalEngine(slots, preload, timeout) as engine:
-        while waiting or engine.running:
-            while waiting and (slot := engine.free):
-                run = waiting.popleft()
-                try:
-                    images, unofficial = prepared.category(run)
-                except DataError as error:
-                    _fail(run, store.stage(run.run_id), str(error), outcome, store, listener)
-                    continue
-                staged = store.stage(run.run_id)
-                job = _job(run, images, unofficial, folders, staged, slot)
-                active[run.run_id] = (run, staged)
-                engine.start(run.run_id, "bench.worker:run", job)
-                listener.started(run)
-            for event in engine.events():
-                if isinstance(event, Ended):
-                    run, staged = active.pop(event.key)
-                    _settle(event, run, staged, outcome, store, listener)
-                else:
-                    key, message = event
-                    _pass_on(active[key][0], message, outcome, listener)
-
-
-def _job(
-    run: Run, images: Path, unofficial: str, folders: Folders, staged: Path, slot: Slot
-) -> Job:
-    weights = run.weights
-    return Job(
-        spec=run.spec,
-        method_path=run.cell.method.path,
-        files=run.listing.files,
-        images=images,
-        weights_file=weights.source.file if weights else None,
-        strides=weights.source.strides if weights else "",
-        weights_title=weights.title if weights else "",
-        unofficial=unofficial,
-        results=folders.results,
-        staged=staged,
-        device=slot.device,
-        threads=slot.threads,
-        provenance={
-            **describe_host(),
-            "source_sha256": source_hash(run.cell.method.module),
-        },
-    )
-
-
-def _pass_on(run: Run, message: dict[str, Any], outcome: Outcome, listener: Listener) -> None:
-    if "failed" in message:
-        outcome.failed[run.run_id] = message["failed"]
-    else:
-        listener.epoch(run, message["epoch"], message["epochs"], message["loss"])
-
-
-def _settle(
-    ended: Ended, run: Run, staged: Path, outcome: Outcome, store: Store, listener: Listener
-) -> None:
-    """Believe the store: a run is done if it is there and verifies, and recorded no failure."""
-    reason = outcome.failed.get(run.run_id)
-    try:
-        if reason is None and store.has(run.run_id):
-            receipt = store.read(run.run_id)
-            outcome.done[run.run_id] = receipt
-            shutil.rmtree(staged, ignore_errors=True)
-            listener.finished(run, receipt)
-            return
-    except BenchError as error:
-        _fail(run, staged, str(error), outcome, store, listener)
-        return
-    if reason is None or ended.timed_out:
-        _fail(run, staged, ended.reason, outcome, store, listener)
-    else:  # the run has recorded it itself
-        listener.failed(run, reason)
-
-
-def _fail(
-    run: Run, staged: Path, reason: str, outcome: Outcome, store: Store, listener: Listener
-) -> None:
-    """Record a failure that the run could not record itself."""
-    failure = {"reason": reason, "traceback": "", "provenance": dict(describe_host())}
-    store.record_failure(staged, run.spec, failure)
-    outcome.failed[run.run_id] = reason
-    listener.failed(run, reason)
-
-
-class _Prepared:
-    """Categories whose images are in the cache, each decoded once a command at most."""
-
-    def __init__(self, folders: Folders, listener: Listener) -> None:
-        self._folders, self._listener = folders, listener
-        self._known: dict[tuple[str, int, str], tuple[Path, str] | DataError] = {}
-
-    def category(self, run: Run) -> tuple[Path, str]:
-        """Return the folder of the images and why the copy is unofficial (or nothing)."""
-        key = (run.spec.fingerprint, run.spec.image_size, run.spec.resize)
-        if key not in self._known:
-            try:
-                self._known[key] = self._prepare(run)
-            except DataError as error:
-                self._known[key] = error
-        found = self._known[key]
-        if isinstance(found, DataError):
-            raise found
-        return found
-
-    def _prepare(self, run: Run) -> tuple[Path, str]:
-        spec = run.spec
-
-        def progress(done: int, total: int) -> None:
-            if done == 1:
-                self._listener.note(
-                    f"decoding {spec.place}: {total} images to {spec.image_size} px"
-                )
-
-        folder = prepare(run.listing, spec.fingerprint, self._folders.cache, spec.image_size,
-                         spec.resize, progress)  # fmt: skip
-        dataset = find_dataset(spec.dataset, self._folders.data)
-        reason = why_unofficial(dataset, spec.category, spec.fingerprint, load(folder))
-        if reason:
-            self._listener.note(f"{spec.place} is an unofficial copy: {reason}")
-        return folder, reason
+    return State(plan, done, tuple(damaged), failed, retry_failed, redo_stale)
 
 
 def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> float | None:

@@ -1,16 +1,17 @@
 """Finished runs on disk: staged, published by one rename, checked on every read.
 
-results/runs/<run_id>/run.json        the receipt: spec, draw, metrics, timings, provenance,
-                                      sha256 of every other file and of itself
+results/runs/<run_id>/run.json        the receipt, see `bench.receipt`
 results/runs/<run_id>/scores.parquet  one row an image: file, label, defect, role, score
 results/runs/<run_id>/log.txt         what the run printed
 results/failures/<run_id>/<n>/        failure.json and log.txt of what did not finish
 results/quarantine/                   runs whose digests do not agree
+results/superseded/                   runs of older code that were run again
 results/staging/                      runs under way
 results/runs.parquet                  one row a run, rebuilt from the receipts
 """
 
-import hashlib
+import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -18,16 +19,45 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from bench.errors import CorruptRun, RequestError, StoreError
-from bench.files import sync_folder, write_atomically, write_synced
+from bench.agreement import Agreement, agreement
+from bench.errors import CorruptRun, MethodError, RequestError, StoreError
+from bench.files import sync_folder, write_atomically, write_synced, writing
+from bench.receipt import Receipt, begin, file_digest, read_run, seal, table
 from bench.spec import RunSpec
 
-RECEIPT_SCHEMA = 1
-TABLE_SCHEMA = 1
+if TYPE_CHECKING:
+    from bench.scores import Scores
 
-Receipt = dict[str, Any]
+SILENT = 120.0
+"""Seconds without a heartbeat after which another command's run counts as given up."""
+LOG_KEPT = 1 << 20
+"""Bytes of a failed run's log that are kept: the first and the last half of that."""
+
+
+class Results(Protocol):
+    """What can be read alike from a results folder (`Store`) and from an archive (`Archive`)."""
+
+    root: Path
+
+    def ids(self) -> list[str]:
+        """Return the ids of all runs, sorted."""
+
+    def has(self, run_id: str) -> bool:
+        """Whether a run of that id is there; says nothing of its digests."""
+
+    def read(self, run_id: str) -> Receipt:
+        """Return a receipt, its digests checked; raises CorruptRun."""
+
+    def scores(self, run_id: str) -> "Scores":
+        """Return the scores of a run that `read` has passed; raises CorruptRun."""
+
+    def failures(self, run_id: str) -> list[dict[str, Any]]:
+        """Return what is recorded of a run's failures, oldest first."""
+
+    def table_bytes(self) -> bytes | None:
+        """Return runs.parquet as it is stored."""
 
 
 class Store:
@@ -39,6 +69,7 @@ class Store:
         self.staging = root / "staging"
         self.failed = root / "failures"
         self.quarantine = root / "quarantine"
+        self.superseded = root / "superseded"
         self.table = root / "runs.parquet"
 
     # Writing
@@ -46,90 +77,125 @@ class Store:
     def open_for_writing(self) -> None:
         """Make the folders and clear what dead commands of this host left in staging.
 
-        Raises StoreError where the folder cannot be written.
+        Raises StoreError where the folder cannot be written, or is an archive.
         """
-        try:
+        if (self.root / "archive.json").exists():
+            raise StoreError(
+                f"{self.root} is an archive: name another folder with --results and bring its runs"
+                f" in with `bench merge {self.root}`"
+            )
+        with writing(self.root):
             for folder in (self.runs, self.staging, self.failed):
                 folder.mkdir(parents=True, exist_ok=True)
             for left in self.staging.iterdir():
-                _, host, pid = (*left.name.split("@"), "", "")[:3]
+                host, pid = _owner(left)
                 if host == platform.node() and not _alive(pid):
                     shutil.rmtree(left, ignore_errors=True)
-        except OSError as error:
-            raise StoreError(f"cannot write to {self.root}: {error.strerror}") from error
 
     def stage(self, run_id: str) -> Path:
         """Return a new empty folder for a run under way, named by this host and process."""
         folder = self.staging / f"{run_id}@{platform.node()}@{os.getpid()}"
-        try:
+        with writing(self.staging):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-        except OSError as error:
-            raise StoreError(f"cannot write to {self.staging}: {error.strerror}") from error
         return folder
 
-    def publish(self, staged: Path, spec: RunSpec, receipt: Mapping[str, Any]) -> bool:
+    def keep_alive(self, staged: Path) -> None:
+        """Show other commands that a run is still under way."""
+        with contextlib.suppress(OSError):
+            os.utime(staged)
+
+    def claimed(self, run_id: str) -> bool:
+        """Whether another command has this run under way: its process lives, its heart beats.
+
+        A process on another host is not seen, so there the heartbeat alone must do.
+        """
+        ours = (platform.node(), str(os.getpid()))
+        for folder in self.staging.glob(f"{run_id}@*"):
+            host, pid = _owner(folder)
+            if (host, pid) == ours or (host == ours[0] and not _alive(pid)):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - folder.stat().st_mtime < SILENT:
+                    return True
+        return False
+
+    def publish(
+        self, staged: Path, spec: RunSpec, content: Mapping[str, Any], *, replace: bool = False
+    ) -> Agreement | None:
         """Seal a staged folder with its receipt and rename it into `runs/`.
 
-        Returns False where the same run is already there with equal scores; the staged one is
-        dropped. Raises StoreError where its scores differ, or the disk is full.
+        Where the run is there already, the stored one stays, the staged one is dropped and how far
+        they agree is returned; with `replace` the stored one moves to `superseded/` first. Raises
+        MethodError where the two differ and nothing in their environments explains it, StoreError
+        where the disk is full or cannot be written.
         """
         target = self.runs / spec.run_id
+        receipt = begin(spec) | dict(content)
         try:
             for path in staged.iterdir():
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-            write_synced(staged / "run.json", seal(spec, receipt, _digests(staged)))
+            files = {p.name: file_digest(p) for p in sorted(staged.iterdir())}
+            write_synced(staged / "run.json", seal(receipt, files))
             sync_folder(staged)
+            if replace and target.is_dir():
+                self._move(target, self.superseded)
             os.rename(staged, target)
             sync_folder(self.runs)
-            return True
+            return None
         except OSError as error:
             if not target.is_dir():
                 raise StoreError(f"cannot publish run {spec.run_id}: {error.strerror}") from error
-        there = self.read(spec.run_id)["metrics"]["scores_sha256"]
-        if there != receipt["metrics"]["scores_sha256"]:
-            raise StoreError(
-                f"run {spec.run_id} was finished twice with different scores: the stored one stays"
+        found = agreement(self.read(spec.run_id), receipt)
+        if found.kind == "different":
+            raise MethodError(
+                f"run {spec.run_id} was finished twice with different scores: the stored one"
+                f" stays; {found}"
             )
         shutil.rmtree(staged, ignore_errors=True)
-        return False
+        return found
 
     def record_failure(self, staged: Path, spec: RunSpec, failure: Mapping[str, Any]) -> Path:
         """Keep a failed run's facts and log under `failures/`, apart from all results."""
         folder = self.failed / spec.run_id
         content = {"run_id": spec.run_id, "spec": spec.as_dict(), "time": _now(), **failure}
-        try:
+        with writing(self.failed):
             folder.mkdir(parents=True, exist_ok=True)
             staged.mkdir(exist_ok=True)
             for path in staged.iterdir():
                 if path.name != "log.txt":
                     path.unlink()
+                else:
+                    _shorten(path)
             write_synced(staged / "failure.json", json.dumps(content, indent=1).encode())
             number = 1 + max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0)
             target = folder / str(number)
             os.rename(staged, target)
             sync_folder(folder)
-        except OSError as error:
-            raise StoreError(f"cannot write to {self.failed}: {error.strerror}") from error
         return target
 
     def set_aside(self, run_id: str) -> None:
         """Move a run that does not verify to `quarantine/`."""
-        self.quarantine.mkdir(parents=True, exist_ok=True)
-        os.rename(self.runs / run_id, self.quarantine / f"{run_id}-{time.time_ns()}")
+        with writing(self.quarantine):
+            self._move(self.runs / run_id, self.quarantine)
+
+    def _move(self, run: Path, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another command was faster
+            os.rename(run, folder / f"{run.name}-{time.time_ns()}")
 
     def compact(self) -> Path:
-        """Rebuild runs.parquet from the receipts; runs that do not verify are left out."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        """Rebuild runs.parquet from the receipts; runs that do not verify are left out.
 
-        rows = [flat(receipt) for receipt in self.receipts()]
-        table = pa.Table.from_pylist(_same_columns(rows)) if rows else pa.table({})
-        table = table.replace_schema_metadata({"bench.schema": str(TABLE_SCHEMA)})
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink)
-        write_atomically(self.table, sink.getvalue().to_pybytes())
+        One command at a time, so that the last to finish sees the runs of all. A table that says
+        what it should is left alone.
+        """
+        with writing(self.root), (self.root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            content = table_of(self)
+            if self.table_bytes() != content:
+                write_atomically(self.table, content)
         return self.table
 
     # Reading
@@ -138,147 +204,93 @@ class Store:
         """Return the ids of all stored runs, sorted."""
         if not self.runs.is_dir():
             return []
-        return sorted(p.name for p in self.runs.iterdir() if p.is_dir())
+        return sorted(p.name for p in self.runs.iterdir())
 
     def has(self, run_id: str) -> bool:
         """Whether a run of that id is stored; says nothing of its digests."""
-        return (self.runs / run_id / "run.json").is_file()
+        return (self.runs / run_id).exists()
 
     def read(self, run_id: str) -> Receipt:
-        """Read a receipt and check every digest; raises CorruptRun where one does not agree."""
+        """Read a receipt and check every digest.
+
+        Raises CorruptRun where one does not agree, StoreError where a newer bench wrote it.
+        """
         return read_run(self.runs / run_id)
 
-    def find(self, beginning: str) -> str:
-        """Return the one stored id that begins so; raises RequestError for none or several."""
-        found = [i for i in self.ids() if i.startswith(beginning)] if beginning else []
-        if len(found) != 1:
-            what = f"{len(found)} runs begin" if found else "no run begins"
-            raise RequestError(f"{what} with {beginning!r} in {self.runs}")
-        return found[0]
+    def scores(self, run_id: str) -> "Scores":
+        """Return the scores of a run that `read` has passed; raises CorruptRun."""
+        from bench.scores import read_scores
 
-    def receipts(self) -> Iterator[Receipt]:
-        """Yield the receipts of all runs that verify."""
-        for run_id in self.ids():
-            try:
-                yield self.read(run_id)
-            except CorruptRun:
-                continue
+        try:
+            return read_scores(self.runs / run_id / "scores.parquet")
+        except ValueError as error:
+            raise CorruptRun(f"run {run_id} is damaged: {error}") from error
+
+    def table_bytes(self) -> bytes | None:
+        """Return runs.parquet as it is stored; None where there is none."""
+        try:
+            return self.table.read_bytes()
+        except FileNotFoundError:
+            return None
 
     def failures(self, run_id: str) -> list[dict[str, Any]]:
-        """Return what is recorded of a run's failures, oldest first."""
+        """Return what is recorded of a run's failures, oldest first; `folder` says where."""
         found = []
         for path in (self.failed / run_id).glob("*/failure.json"):
             try:
-                found.append((int(path.parent.name), json.loads(path.read_bytes())))
-            except ValueError:
-                continue
+                failure = json.loads(path.read_bytes())
+                failure["folder"] = str(path.parent)
+                found.append((int(path.parent.name), failure))
+            except (OSError, ValueError, TypeError):
+                continue  # a record that cannot be read keeps nobody from trying again
         return [failure for _, failure in sorted(found, key=lambda f: f[0])]
 
 
-def seal(spec: RunSpec, receipt: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
-    """Return the bytes of run.json: the receipt with the digests of the files and of itself."""
-    whole = {
-        "schema": RECEIPT_SCHEMA,
-        "run_id": spec.run_id,
-        "spec": spec.as_dict(),
-        **receipt,
-        "files": dict(files),
-    }
-    return json.dumps({**whole, "receipt_sha256": _own_digest(whole)}, indent=1).encode()
+def find(results: Results, beginning: str) -> str:
+    """Return the one id that begins so; raises RequestError for none or several."""
+    found = [i for i in results.ids() if i.startswith(beginning)] if beginning else []
+    if len(found) != 1:
+        what = f"{len(found)} runs begin" if found else "no run begins"
+        raise RequestError(f"{what} with {beginning!r} in {results.root}")
+    return found[0]
 
 
-def read_run(folder: Path) -> Receipt:
-    """Read the receipt in `folder` and check its digests, id and files.
-
-    Raises CorruptRun naming the first file that does not agree.
-    """
-    try:
-        receipt: Receipt = json.loads((folder / "run.json").read_bytes())
-        own = receipt.pop("receipt_sha256")
-        if own != _own_digest(receipt):
-            raise ValueError("run.json does not agree with its own digest")
-        if receipt["schema"] != RECEIPT_SCHEMA:
-            raise ValueError(f"run.json has schema {receipt['schema']}")
-        if receipt["run_id"] != folder.name:
-            raise ValueError(f"run.json is of run {receipt['run_id']}")
-        there = _digests(folder)
-        for name, digest in receipt["files"].items():
-            if there.get(name) != digest:
-                raise ValueError(f"{name} does not agree with its digest")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptRun(f"run {folder.name} is damaged: {error}") from error
-    return receipt
+def receipts(results: Results) -> Iterator[Receipt]:
+    """Yield the receipts of all runs that verify, in the order of their ids."""
+    for run_id in results.ids():
+        try:
+            yield results.read(run_id)
+        except CorruptRun:
+            continue
 
 
-def _own_digest(receipt: Mapping[str, Any]) -> str:
-    text = json.dumps(receipt, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    digests = {}
-    for path in sorted(folder.iterdir()):
-        if path.name != "run.json":
-            with path.open("rb") as file:
-                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
-
-
-def flat(receipt: Receipt) -> dict[str, Any]:
-    """Return a receipt as one flat row of runs.parquet."""
-    spec, metrics = receipt["spec"], receipt["metrics"]
-    head = ("kind", "method", "method_version", "dataset", "category", "setting", "shots", "seed")
-    row = {"run_id": receipt["run_id"], **{k: spec[k] for k in head}}
-    row["version"] = row.pop("method_version")
-    order = ["run_id", "kind", "method", "version", *head[3:]]
-    row = {k: row[k] for k in order}
-    row["auroc"], row["ap"] = metrics["auroc"], metrics["ap"]
-    row |= {k: v for k, v in spec.items() if k not in head and k != "parameters"}
-    row |= {f"metric.{k}": v for k, v in metrics.items() if k not in ("auroc", "ap")}
-    for group in ("parameters", "split", "facts", "timings", "provenance"):
-        values = spec["parameters"] if group == "parameters" else receipt[group]
-        row |= {f"{_PREFIX[group]}.{k}": v for k, v in values.items()}
-    row["warnings"] = "; ".join(receipt["warnings"])
-    return row
-
-
-_PREFIX = {
-    "parameters": "param",
-    "split": "split",
-    "facts": "fact",
-    "timings": "time",
-    "provenance": "prov",
-}
-
-
-def _same_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give every row every column, and a column that holds several types one of them."""
-    columns: dict[str, set[type]] = {}
-    for row in rows:
-        for key, value in row.items():
-            types = columns.setdefault(key, set())
-            if value is not None:
-                types.add(type(value))
-
-    def cast(key: str, value: Any) -> Any:
-        types = columns[key]
-        if value is None or len(types) <= 1:
-            return value
-        return float(value) if types <= {int, float} else str(value)
-
-    return [{k: cast(k, row.get(k)) for k in columns} for row in rows]
-
-
-def verified(store: Store, wanted: Iterable[str]) -> tuple[dict[str, Receipt], list[str]]:
+def verified(results: Results, wanted: Iterable[str]) -> tuple[dict[str, Receipt], list[str]]:
     """Return the receipts of the wanted runs that are stored, and the ids that do not verify."""
     good, bad = {}, []
     for run_id in wanted:
-        if (store.runs / run_id).is_dir():
+        if results.has(run_id):
             try:
-                good[run_id] = store.read(run_id)
+                good[run_id] = results.read(run_id)
             except CorruptRun:
                 bad.append(run_id)
     return good, bad
+
+
+def table_of(results: Results) -> bytes:
+    """Return the bytes of runs.parquet, made from the receipts of all runs that verify."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table(receipts(results)), sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _owner(staged: Path) -> tuple[str, str]:
+    """Return host and process id of the command that a staged folder is of."""
+    _, host, pid = (*staged.name.split("@"), "", "")[:3]
+    return host, pid
 
 
 def _alive(pid: str) -> bool:
@@ -289,6 +301,21 @@ def _alive(pid: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _shorten(log: Path) -> None:
+    """Keep the beginning and the end of a log that has grown out of hand."""
+    size = log.stat().st_size
+    if size <= LOG_KEPT:
+        return
+    with log.open("r+b") as file:
+        head = file.read(LOG_KEPT // 2)
+        file.seek(size - LOG_KEPT // 2)
+        tail = file.read()
+        file.seek(0)
+        gap = size - len(head) - len(tail)
+        file.write(head + f"\n... {gap} bytes left out ...\n".encode() + tail)
+        file.truncate()
 
 
 def _now() -> str:

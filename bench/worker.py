@@ -6,7 +6,7 @@ It speaks to the command only by lines of progress; its result is what it publis
 
 import contextlib
 import dataclasses
-import hashlib
+import errno
 import json
 import math
 import os
@@ -14,75 +14,57 @@ import random
 import resource
 import signal
 import sys
-import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from bench import metrics
+from bench.child import hang_on, leave, limit_memory, log_to
 from bench.data.files import File
 from bench.data.images import load
 from bench.data.splits import Split, draw_manifest, split_category
 from bench.detector import BackboneSource, Context, Seeds, TrainingSet
 from bench.environment import load_average
-from bench.errors import MethodError, StoreError
-from bench.job import Job
+from bench.errors import DataError, MethodError, StoreError, WeightsError
+from bench.job import LOG_LIMIT, Job
+from bench.receipt import file_digest
 from bench.registry import load_class
+from bench.scores import Scores, write_scores
 from bench.store import Store
 
 
 def run(job: Job, lifeline: Connection, progress: Connection, started: float) -> None:
-    """Carry out a job and end the process: 0 published, 1 failed (and recorded).
+    """Carry out a job and end the process: 0 published, 1 failed (and recorded), 2 disk trouble.
 
     `lifeline` is the reading end of a pipe whose writing end only the command holds; `started` is
     the command's time.monotonic() when it asked for the process.
     """
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides what an interrupt means
-    threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
-    _log_to(job.staged / "log.txt")
+    hang_on(lifeline)
+    log_to(job.staged / "log.txt")
     tell = _teller(progress)
+    this_process = os.getpid()
     try:
+        limit_memory(job.device)
         _carry_out(job, tell, started)
     except BaseException as error:
-        traceback.print_exc()
-        _record_failure(job, error)
-        tell({"failed": f"{type(error).__name__}: {error}"})
-        _leave(1)
-    _leave(0)
-
-
-def _leave(code: int) -> None:
-    """End without the interpreter's shutdown, which a method's own threads could hang."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _die_with(lifeline: Connection) -> None:
-    """End this process and its children as soon as the command is gone."""
-    with contextlib.suppress(EOFError, OSError):
-        lifeline.recv_bytes()
-    os.killpg(0, signal.SIGKILL)
-
-
-def _log_to(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        if os.getpid() != this_process:  # a method has forked, and this is the copy
+            os._exit(1)
+        with contextlib.suppress(OSError):  # the log may be what the disk has no room for
+            traceback.print_exc()
+        trouble = _disk_trouble(error)
+        if trouble is None:
+            trouble = _record_failure(job, error)
+        tell({"trouble": trouble} if trouble else {"failed": _reason(error)})
+        leave(2 if trouble else 1)
+    leave(0)
 
 
 def _teller(progress: Connection) -> Callable[[dict[str, Any]], None]:
@@ -93,22 +75,39 @@ def _teller(progress: Connection) -> Callable[[dict[str, Any]], None]:
     return tell
 
 
-def _record_failure(job: Job, error: BaseException) -> None:
-    trace = traceback.format_exception(error)
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _disk_trouble(error: BaseException) -> str | None:
+    """Say what the disk refused, where that and not the method is what stopped a run."""
+    if isinstance(error, StoreError):
+        return str(error)
+    refused = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    if isinstance(error, OSError) and error.errno in refused:
+        return f"cannot write {error.filename or 'the run'}: {error.strerror}"
+    return None
+
+
+def _record_failure(job: Job, error: BaseException) -> str | None:
+    """Record a failure; return what the disk refused, if it did."""
     failure = {
-        "reason": f"{type(error).__name__}: {error}",
-        "traceback": "".join(trace),
+        "kind": "data" if isinstance(error, DataError | WeightsError) else "method",
+        "reason": _reason(error),
+        "traceback": "".join(traceback.format_exception(error)),
         "provenance": job.provenance,
     }
     try:
         Store(job.results).record_failure(job.staged, job.spec, failure)
-    except StoreError:
-        traceback.print_exc()
+    except StoreError as trouble:
+        return str(trouble)
+    return None
 
 
 def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float) -> None:
     clock = _Clock(started)
     spec = job.spec
+    this_process = os.getpid()
     seeds = Seeds(spec.seed, spec.dataset, spec.category)
     make_deterministic(job.threads, seeds["init"])
     method = load_class(job.method_path)
@@ -126,6 +125,7 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
         images.samples(split.train_normal), images.samples(split.drawn[: spec.shots])
     )
     tested = images.samples(split.tested)
+    _check_weights(job)
     facts: dict[str, Any] = {}
     context = make_context(job, seeds, facts, clock, tell)
     detector = method(method.Parameters(**spec.parameters))
@@ -138,35 +138,47 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
         clock.mark("fit_s")
         if facts.get("optimiser_steps") == 0:
             raise MethodError("training made no step: epochs and steps must be positive")
-        scores = check_scores(detector.score(tested), len(tested))
+        scored = check_scores(detector.score(tested), len(tested))
         _wait(job.device)
         clock.mark("score_s")
+    if os.getpid() != this_process:  # a method has forked: one of the two publishes
+        os._exit(1)
 
-    labels = np.array([job.files[i].anomalous for i in split.tested])
-    measured, notes = measure(scores, labels, split, method.supervision)
-    notes += [f"{w.category.__name__}: {w.message}" for w in caught]
-    _write_scores(job.staged / "scores.parquet", job.files, split, scores)
+    scores = _scores(job.files, split, scored)
+    measured = scores.metrics(full=method.supervision == "unsupervised")
+    notes = [f"{w.category.__name__}: {w.message}" for w in caught]
+    if np.ptp(scored[split.counted()]) == 0:
+        notes.append("all scores are equal")
+    write_scores(job.staged / "scores.parquet", scores)
     print(f"auroc {measured['auroc']:.4f}", flush=True)
+    if os.fstat(1).st_size > LOG_LIMIT:
+        raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
     receipt = {
-        "metrics": {**measured, "scores_sha256": scores_digest(tested.names, scores)},
+        "metrics": {**measured, "scores_sha256": scores.digest()},
         "draw": draw_manifest(split, job.files, [f.pixels for f in images.facts]),
-        "split": _split_facts(split, labels),
+        "split": _split_facts(split, scores.label),
         "facts": facts,
         "timings": clock.marks | {"first_step_s": clock.first_step},
         "warnings": sorted(set(notes)),
         "provenance": {
             **job.provenance,
-            "device": job.device,
             **_accelerator(job.device),
-            "threads": job.threads,
-            "score_batch_size": context.score_batch_size,
             "load_average": load_average(),
             "peak_memory_bytes": _peak_memory(),
-            "weights_title": job.weights_title,
-            "unofficial_copy": job.unofficial,
         },
     }
-    Store(job.results).publish(job.staged, spec, receipt)
+    found = Store(job.results).publish(job.staged, spec, receipt, replace=job.replace)
+    if found:
+        tell({"note": f"run {spec.run_id} was there already, from another command: {found}"})
+
+
+def _check_weights(job: Job) -> None:
+    """Read the weights once more: what is in the id must be what is loaded."""
+    if job.weights_file is not None and file_digest(job.weights_file) != job.spec.weights:
+        raise WeightsError(
+            f"{job.weights_file} is not what it was when the run was planned: put the right file"
+            " there and give the same command again"
+        )
 
 
 class _Clock:
@@ -231,7 +243,13 @@ def make_context(
             value = None  # neither JSON nor a mean has a place for it
         facts[name] = value
 
-    context = Context(device=job.device, seeds=seeds, progress=progress, record=record)
+    context = Context(
+        device=job.device,
+        seeds=seeds,
+        score_batch_size=job.score_batch_size,
+        progress=progress,
+        record=record,
+    )
     changes: dict[str, Any] = {}
     if spec.precision is not None:
         changes["precision"] = spec.precision
@@ -257,45 +275,15 @@ def check_scores(scores: Any, expected: int) -> NDArray[np.float32]:
     return scores
 
 
-def measure(
-    scores: NDArray[np.float32], labels: NDArray[np.bool_], split: Split, supervision: str
-) -> tuple[dict[str, Any], list[str]]:
-    """Return AUROC and AP without the drawn anomalies, and warnings.
-
-    A method that trains on no anomaly also gets both on the whole test set (Table 2's print).
-    """
-    counted = split.counted()
-    kept_scores, kept_labels = scores[counted], labels[counted]
-    measured = {
-        "auroc": metrics.auroc(kept_scores, kept_labels),
-        "ap": metrics.average_precision(kept_scores, kept_labels),
-    }
-    if supervision == "unsupervised":
-        measured["auroc_full"] = metrics.auroc(scores, labels)
-        measured["ap_full"] = metrics.average_precision(scores, labels)
-    notes = ["all scores are equal"] if np.ptp(kept_scores) == 0 else []
-    return measured, notes
-
-
-def scores_digest(names: tuple[str, ...], scores: NDArray[np.float32]) -> str:
-    """Return the sha256 over names and little-endian float32 scores: equal for equal results."""
-    digest = hashlib.sha256("\n".join(names).encode())
-    digest.update(scores.astype("<f4").tobytes())
-    return digest.hexdigest()
-
-
-def _write_scores(
-    path: Path, files: tuple[File, ...], split: Split, scores: NDArray[np.float32]
-) -> None:
+def _scores(files: tuple[File, ...], split: Split, scored: NDArray[np.float32]) -> Scores:
     chosen = [files[i] for i in split.tested]
-    table = pa.table({
-        "file": pa.array([f.path for f in chosen]),
-        "label": pa.array([int(f.anomalous) for f in chosen], pa.int8()),
-        "defect": pa.array([f.defect for f in chosen]),
-        "role": pa.array(split.role),
-        "score": pa.array(scores, pa.float32()),
-    })  # fmt: skip
-    pq.write_table(table, path)
+    return Scores(
+        file=tuple(f.path for f in chosen),
+        label=np.array([f.anomalous for f in chosen]),
+        defect=tuple(f.defect for f in chosen),
+        role=split.role,
+        score=scored,
+    )
 
 
 def _split_facts(split: Split, labels: NDArray[np.bool_]) -> dict[str, int]:

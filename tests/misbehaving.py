@@ -53,6 +53,80 @@ class Segfaults(Good):
         ctypes.string_at(0)
 
 
+class ExitsPolitely(Good):
+    name = "exits-politely"
+
+    def fit(self, train: Any, context: Any) -> None:
+        raise SystemExit(0)
+
+
+class Forks(Good):
+    """Goes on twice from here: the copy must neither publish nor stay."""
+
+    name = "forks"
+
+    def fit(self, train: Any, context: Any) -> None:
+        if os.fork() == 0:
+            time.sleep(0.3)
+
+
+class LeavesAChild(Good):
+    """Ends with a process of its own still running."""
+
+    name = "leaves-a-child"
+
+    def fit(self, train: Any, context: Any) -> None:
+        if os.fork() == 0:
+            time.sleep(3600)
+
+
+class FillsMemory(Good):
+    name = "fills-memory"
+
+    def fit(self, train: Any, context: Any) -> None:
+        held = []
+        while True:
+            held.append(np.empty(1 << 30, np.uint8))  # never touched, so nobody else suffers
+
+
+class Prints(Good):
+    """A gigabyte, fast."""
+
+    name = "prints"
+
+    def fit(self, train: Any, context: Any) -> None:
+        line = "x" * (1 << 20)
+        for _ in range(1024):
+            print(line)
+
+
+class FillsTheDisk(Good):
+    """Fills the disk that $FILL lies on, and goes on as if nothing were."""
+
+    name = "fills-the-disk"
+
+    def fit(self, train: Any, context: Any) -> None:
+        if "FILL" in os.environ:
+            with open(os.environ["FILL"], "wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(4096))
+                except OSError:
+                    pass
+
+
+class HoldsTheInterpreter(Good):
+    """Hangs in C code that never lets another Python thread run."""
+
+    name = "holds-the-interpreter"
+
+    def fit(self, train: Any, context: Any) -> None:
+        import ctypes
+
+        print("hanging", flush=True)
+        ctypes.PyDLL(None).sleep(3600)
+
+
 class Hangs(Good):
     name = "hangs"
 
@@ -89,13 +163,31 @@ class Constant(Good):
 
 
 class Restless(Good):
-    """Slow enough that two commands overlap, and never the same twice."""
+    """Never the same twice."""
 
     name = "restless"
-
-    def fit(self, train: Any, context: Any) -> None:
-        time.sleep(15)
 
     def score(self, samples: Any) -> Any:
         rng = np.random.default_rng()
         return rng.random(len(samples)).astype(np.float32)
+
+
+class SlowA(Good):
+    """Slow enough that two commands overlap."""
+
+    name = "slow-a"
+
+    def fit(self, train: Any, context: Any) -> None:
+        time.sleep(1.5)
+
+
+class SlowB(SlowA):
+    name = "slow-b"
+
+
+class SlowC(SlowA):
+    name = "slow-c"
+
+
+class SlowD(SlowA):
+    name = "slow-d"

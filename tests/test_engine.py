@@ -46,7 +46,7 @@ def test_children_talk_end_crash_and_run_into_the_limit() -> None:
     assert ("talk", {"epoch": 1}) in seen
     assert ("threads", {"late": 0}) in seen
     assert ended["talk"].exit_code == 0
-    assert ended["sleep"].timed_out
+    assert ended["sleep"].kind == "time limit"
     assert "time limit" in ended["sleep"].reason
     assert ended["segfault"].exit_code == -signal.SIGSEGV
     assert "Segmentation" in ended["segfault"].reason

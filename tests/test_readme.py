@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.store import receipts
 from tests.test_run import Bench
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +33,7 @@ def test_the_method_of_ones_own_runs_and_finds_defects(
         "run", "--suite", "smoke", "--method", method, "--categories", "washer", "--shots", "10"
     )
     assert code_ == 0, said
-    (receipt,) = bench.store.receipts()
+    (receipt,) = receipts(bench.store)
     assert receipt["metrics"]["auroc"] > 0.7
     assert receipt["spec"]["method_source"].startswith(f"{method}@")
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.metrics import auroc
-from bench.store import Store
+from bench.receipt import seal
+from bench.store import Store, receipts
+from bench.verify import problems
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,7 +94,7 @@ def test_a_suite_becomes_results_and_the_same_command_has_nothing_left(bench: Be
         assert measured == row["auroc"] == receipt["metrics"]["auroc"]
         assert receipt["provenance"]["source_sha256"]
         assert receipt["split"]["scored"] == len(scores["file"]) == 128
-    draws = {json.dumps(r["draw"]) for r in bench.store.receipts()}
+    draws = {json.dumps(r["draw"]) for r in receipts(bench.store)}
     assert len(draws) == 1  # every method and every number of shots meets the same draw
 
     code, said = bench("run", "--suite", suite)
@@ -143,19 +146,14 @@ def children(pid: int) -> list[int]:
 def test_killed_in_the_middle_it_leaves_nothing_behind_and_continues(bench: Bench) -> None:
     suite = bench.suite("shortcut", "cutmix", shots="10", epochs=40)
     process = bench.start("run", "--suite", suite)
-    until = time.monotonic() + 240
-    logs: list[Path] = []
-    while time.monotonic() < until and not any("epoch 3/" in log.read_text() for log in logs):
-        time.sleep(0.2)
-        logs = list(bench.store.staging.glob("*/log.txt")) if bench.store.staging.is_dir() else []
+    wait_for(
+        lambda: any("epoch 3/" in p.read_text() for p in bench.store.staging.glob("*/log.txt"))
+    )
     family = children(process.pid)
     assert len(family) >= 2, "a server and a run"
     process.send_signal(signal.SIGKILL)  # the command alone; its children must notice
     process.communicate()
-    until = time.monotonic() + 20
-    while time.monotonic() < until and not all(gone(pid) for pid in family):
-        time.sleep(0.1)
-    assert all(gone(pid) for pid in family)
+    wait_for(lambda: all(gone(pid) for pid in family), seconds=10)
     assert len(bench.store.ids()) == 1  # the shortcut was finished, the other one is not visible
 
     code, said = bench("run", "--suite", suite)
@@ -169,37 +167,79 @@ def test_killed_in_the_middle_it_leaves_nothing_behind_and_continues(bench: Benc
         assert undisturbed.read(run_id)["metrics"] == bench.store.read(run_id)["metrics"]
 
 
+MISBEHAVING = {
+    "Raises": "ValueError: this method never works",
+    "Exits": "exit code 0 without a result",
+    "ExitsPolitely": "SystemExit: 0",
+    "Segfaults": "Segmentation fault",
+    "Hangs": "time limit",
+    "HoldsTheInterpreter": "time limit",
+    "FillsMemory": "MemoryError",
+    "Prints": "printed more than 64 MiB",
+    "NotFinite": "128 of 128 values that are not finite",
+    "TooShort": "must return shape (128,), not (127,)",
+    "WrongType": "must return a float32 array, not float64",
+}
+BEHAVING = ("Constant", "Forks", "LeavesAChild", "Good")
+
+
 def test_methods_that_misbehave_are_recorded_failures_and_the_others_go_on(bench: Bench) -> None:
-    names = ("Raises", "Exits", "Segfaults", "Hangs", "NotFinite", "TooShort", "WrongType",
-             "Constant", "Good")  # fmt: skip
-    suite = bench.suite(*(f"tests.misbehaving:{n}" for n in names))
-    code, said = bench("run", "--suite", suite, "--timeout", "20")
-    assert code == 1
-    assert "7 runs failed" in said
-    assert {r["spec"]["method"] for r in bench.store.receipts()} == {"constant", "good"}
+    suite = bench.suite(*(f"tests.misbehaving:{n}" for n in (*MISBEHAVING, *BEHAVING)))
+    process = bench.start("run", "--suite", suite, "--timeout", "15")
+    said = "".join(process.communicate(timeout=300))
+    assert process.returncode == 1, said
+    assert f"{len(MISBEHAVING)} runs failed" in said
+    assert "Traceback" not in said
+    done = {r["spec"]["method_source"].partition("@")[0]: r for r in receipts(bench.store)}
+    assert {path.partition(":")[2] for path in done} == set(BEHAVING)
+    constant = done["tests.misbehaving:Constant"]
+    assert constant["metrics"]["auroc"] == 0.5
+    assert constant["warnings"] == ["all scores are equal"]
+
     reasons = {}
     for folder in bench.store.failed.iterdir():
         (failure,) = bench.store.failures(folder.name)
-        reasons[failure["spec"]["method"]] = failure["reason"]
-        if failure["spec"]["method"] == "raises":
-            assert "in fit" in failure["traceback"]
+        reasons[failure["spec"]["method_source"].partition("@")[0].partition(":")[2]] = failure
         assert failure["provenance"]["python"]
-    for method, reason in {
-        "raises": "ValueError: this method never works",
-        "exits": "exit code 0 without a result",
-        "segfaults": "Segmentation fault",
-        "hangs": "time limit",
-        "not-finite": "128 of 128 values that are not finite",
-        "too-short": "must return shape (128,), not (127,)",
-        "wrong-type": "must return a float32 array, not float64",
-    }.items():
-        assert reason in reasons[method]
-    (constant,) = [r for r in bench.store.receipts() if r["spec"]["method"] == "constant"]
-    assert constant["metrics"]["auroc"] == 0.5
-    assert constant["warnings"] == ["all scores are equal"]
-    assert any("fitting 64" in p.read_text() for p in bench.store.failed.glob("*/1/log.txt"))
+        assert failure["provenance"]["threads"] >= 1
+        assert (folder / "1" / "log.txt").stat().st_size < 2 << 20
+    assert reasons.keys() == MISBEHAVING.keys()
+    for name, reason in MISBEHAVING.items():
+        assert reason in reasons[name]["reason"]
+    assert "in fit" in reasons["Raises"]["traceback"]
+    logs = [p.read_text() for p in bench.store.failed.glob("*/1/log.txt")]
+    assert any("fitting 64" in log for log in logs)
     code, said = bench("status", "--suite", suite)
-    assert "failed   7" in said
+    assert f"failed   {len(MISBEHAVING)}" in said
+    shown = bench.start("show", reasons["Raises"]["run_id"][:8]).communicate(timeout=60)[0]
+    assert "in fit" in shown
+    assert "log.txt" in shown
+
+    # What failed by itself is not tried again, and is not forgotten either.
+    code, said = bench("run", "--suite", suite)
+    assert code == 1
+    assert f"{len(BEHAVING)} stored, 0 to do" in said
+    assert "--retry-failed" in said
+    only = ("--methods", "tests.misbehaving:Raises")
+    code, said = bench("run", "--suite", suite, *only, "--retry-failed")
+    assert code == 1
+    assert len(bench.store.failures(reasons["Raises"]["run_id"])) == 2
+
+
+def test_a_command_that_dies_takes_along_a_method_that_holds_the_interpreter(bench: Bench) -> None:
+    process = bench.start("run", "--suite", bench.suite("tests.misbehaving:HoldsTheInterpreter"))
+    wait_for(lambda: any("hanging" in p.read_text() for p in bench.store.staging.glob("*/log.txt")))
+    family = children(process.pid)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: all(gone(pid) for pid in family), seconds=5)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 def test_a_damaged_run_is_set_aside_and_run_again(bench: Bench) -> None:
@@ -230,20 +270,64 @@ def test_a_helper_beside_a_method_from_outside_is_part_of_its_identity(bench: Be
     assert "0 to do" in bench(*arguments)[1]
     (bench.folder / "helper.py").write_text("SIGN = -1\n")
     assert "1 to do" in bench(*arguments)[1]
-    first, second = (r["metrics"]["auroc"] for r in bench.store.receipts())
+    first, second = (r["metrics"]["auroc"] for r in receipts(bench.store))
     assert first == pytest.approx(1 - second)
 
 
-def test_two_different_scores_of_one_run_are_a_failure_and_the_stored_one_stays(
+def test_two_commands_at_once_share_the_work(bench: Bench) -> None:
+    suite = bench.suite(*(f"tests.misbehaving:Slow{n}" for n in "ABCD"))
+    commands = [bench.start("run", "--suite", suite) for _ in range(2)]
+    said = ["".join(p.communicate(timeout=120)) for p in commands]
+    assert [p.returncode for p in commands] == [0, 0], said
+    assert len(bench.store.ids()) == 4
+    assert list(problems(bench.store)) == []
+    trained = sum(text.count("auroc 0.") for text in said)
+    assert trained == 8  # each command tells of all four
+    assert "under way in another command" in said[0] + said[1]
+
+
+def test_a_run_of_other_code_is_stale_and_run_again_where_asked(bench: Bench) -> None:
+    """The project's own methods keep their id when their code changes: only the hash tells."""
+    suite = bench.suite("shortcut")
+    assert bench("run", "--suite", suite)[0] == 0
+    (receipt,) = receipts(bench.store)
+    run = bench.store.runs / receipt["run_id"]
+    older = {**receipt, "provenance": {**receipt["provenance"], "source_sha256": "0" * 64}}
+    (run / "run.json").write_bytes(seal(older, receipt["files"]))
+    code, said = bench("run", "--suite", suite)
+    assert code == 0
+    assert "1 stored, 0 to do" in said
+    assert "1 run stale" in said
+    code, said = bench("run", "--suite", suite, "--stale")
+    assert code == 0
+    assert "run again under today's code of the method: identical" in said
+    assert bench.store.read(receipt["run_id"])["provenance"]["source_sha256"] != "0" * 64
+    assert len(list(bench.store.superseded.iterdir())) == 1
+    assert "1 stored, 0 to do" in bench("run", "--suite", suite, "--stale")[1]
+
+
+def test_other_threads_and_other_batches_of_evaluation_are_close_not_identical(
     bench: Bench,
 ) -> None:
+    suite = bench.suite("cutmix")
+    assert bench("run", "--suite", suite, "--threads", "1", "--results", "one")[0] == 0
+    for other in (("--threads", "2"), ("--threads", "1", "--score-batch-size", "7")):
+        name = other[-2].strip("-")
+        assert bench("run", "--suite", suite, *other, "--results", name)[0] == 0
+        code, said = bench("compare", "one", name)
+        assert code == 0
+        assert "0 identical, 1 close, 0 different" in said
+    assert bench("run", "--suite", suite, "--threads", "1", "--results", "again")[0] == 0
+    assert "1 identical, 0 close, 0 different" in bench("compare", "one", "again")[1]
+
+
+def test_a_result_that_does_not_repeat_is_found_when_two_folders_meet(bench: Bench) -> None:
     """A method that is not deterministic is found out, not outvoted by the older result."""
     suite = bench.suite("tests.misbehaving:Restless")
-    first = bench.start("run", "--suite", suite)
-    second = bench.start("run", "--suite", suite)
-    said = ["".join(p.communicate(timeout=120)) for p in (first, second)]
-    codes = sorted(p.returncode for p in (first, second))
-    assert codes == [0, 1], said
-    assert any("finished twice with different scores" in text for text in said)
-    (receipt,) = bench.store.receipts()
-    assert receipt["spec"]["method"] == "restless"
+    for results in ("one", "other"):
+        assert bench("run", "--suite", suite, "--results", results)[0] == 0
+    before = [r["metrics"] for r in receipts(Store(bench.folder / "one"))]
+    code, said = bench("merge", "other", "--results", "one")
+    assert code == 1
+    assert "1 different" in said
+    assert [r["metrics"] for r in receipts(Store(bench.folder / "one"))] == before

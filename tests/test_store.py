@@ -1,339 +1,364 @@
+"""A results folder: what is published, claimed, recorded as failed, set aside and found again."""
+
 import errno
-import json
 import os
 import platform
+import shutil
 import subprocess
+import sys
+import time
 from dataclasses import replace
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bench.errors import CorruptRun, RequestError, StoreError
+from bench.errors import CorruptRun, MethodError, RequestError, StoreError
 from bench.spec import RunSpec
-from bench.store import Store, read_run, verified
-
-SPEC = RunSpec(
-    kind="accuracy",
-    method="shortcut",
-    method_version=1,
-    method_source=None,
-    parameters={"black": 10},
-    dataset="head_ct",
-    category="head_ct",
-    setting="general",
-    shots=10,
-    seen_defect=None,
-    seed=0,
-    image_size=64,
-    resize="bilinear",
-    data_version=1,
-    fingerprint="f" * 64,
-    external=None,
-    precision=None,
-    batch_size=None,
-    backbone=None,
-    stage=None,
-    weights=None,
+from bench.store import LOG_KEPT, SILENT, Store, find, receipts, verified
+from tests.fixtures.runs import (
+    CLOSE,
+    FAR,
+    FIXTURES,
+    NO_SPACE,
+    OTHER,
+    SCORES,
+    SPEC,
+    bench,
+    content,
+    fails_with,
+    publish,
+    rewrite,
+    staged,
+    store_at,
+    tree,
+    truncate,
 )
-OTHER = replace(SPEC, seed=1)
-HEAD = [
-    "run_id", "kind", "method", "version", "dataset", "category", "setting", "shots", "seed",
-    "auroc", "ap",
-]  # fmt: skip
+
+ID = SPEC.run_id
+ELSEWHERE = {"device": "cpu", "threads": 1, "source_sha256": "a" * 64}
+"""Another environment than `content` tells of: one thread, not two."""
 
 
 @pytest.fixture
 def store(tmp_path):
-    store = Store(tmp_path / "results")
-    store.open_for_writing()
-    return store
+    return store_at(tmp_path / "results")
 
 
-def receipt(auroc=0.75, scores_sha256="5" * 64, **more):
-    return {
-        "metrics": {"auroc": auroc, "ap": 0.5, "scores_sha256": scores_sha256},
-        "draw": [{"file": "a.png", "defect": "hole", "pixels_sha256": "9" * 64}],
-        "split": {"train_normal": 7},
-        "facts": {"steps": 300},
-        "timings": {"fit_s": 1.5, "first_step_s": None},
-        "warnings": ["one", "two"],
-        "provenance": {"device": "cpu", "threads": 2},
-        **more,
-    }
-
-
-def staged(store, spec):
-    folder = store.stage(spec.run_id)
-    scores = {"file": ["a.png", "b.png"], "label": [0, 1], "score": [0.25, 0.5]}
-    pq.write_table(pa.table(scores), folder / "scores.parquet")
-    (folder / "log.txt").write_text("epoch 1/1\n")
-    return folder
-
-
-def publish(store, spec=SPEC, **changes):
-    return store.publish(staged(store, spec), spec, receipt(**changes))
-
-
-def fails_with(number):
-    def fail(*_, **__):
-        raise OSError(number, os.strerror(number))
-
-    return fail
+@pytest.fixture(scope="module")
+def dead():
+    """The number of a process that is over."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
 
 
 # Publishing and reading
 
 
 def test_a_published_run_is_read_back(store):
-    assert publish(store)
-    assert store.has(SPEC.run_id)
-    assert store.ids() == [SPEC.run_id]
-    read = store.read(SPEC.run_id)
+    assert publish(store) is None
+    assert store.has(ID)
+    assert store.ids() == [ID]
+    read = store.read(ID)
     assert RunSpec.from_dict(read["spec"]) == SPEC
     assert read["files"].keys() == {"scores.parquet", "log.txt"}
-    assert {k: read[k] for k in receipt()} == receipt()
-    scores = pq.read_table(store.runs / SPEC.run_id / "scores.parquet")
-    assert scores["score"].to_pylist() == [0.25, 0.5]
+    assert {k: read[k] for k in content()} == content()
+    assert store.scores(ID).gap(SCORES) == 0.0
     assert list(store.staging.iterdir()) == []
 
 
 def test_an_empty_or_absent_store_holds_nothing(store, tmp_path):
     for empty in (store, Store(tmp_path / "nowhere")):
         assert empty.ids() == []
-        assert list(empty.receipts()) == []
-        assert not empty.has(SPEC.run_id)
-        assert empty.failures(SPEC.run_id) == []
+        assert list(receipts(empty)) == []
+        assert not empty.has(ID)
+        assert empty.failures(ID) == []
+        assert empty.table_bytes() is None
+        assert verified(empty, [ID]) == ({}, [])
+        with pytest.raises(CorruptRun, match=f"run {ID} is damaged: run.json: No such file"):
+            empty.read(ID)
+        with pytest.raises(CorruptRun, match=f"run {ID} is damaged"):
+            empty.scores(ID)
+        with pytest.raises(RequestError, match="no run begins"):
+            find(empty, ID)
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_the_same_run_again_is_dropped(store):
     publish(store)
-    before = (store.runs / SPEC.run_id / "run.json").read_bytes()
-    assert not publish(store, provenance={"device": "cuda"})
-    assert (store.runs / SPEC.run_id / "run.json").read_bytes() == before
+    before = tree(store.runs)
+    found = publish(store, provenance={"device": "cuda"})
+    assert found is not None
+    assert found.kind == "identical"
+    assert tree(store.runs) == before
     assert list(store.staging.iterdir()) == []
 
 
-def test_the_same_run_with_other_scores_is_an_error_and_the_stored_one_stays(store):
+@pytest.mark.parametrize("scores", [CLOSE, FAR], ids=["close", "far"])
+def test_other_scores_in_the_same_environment_are_an_error_and_the_stored_ones_stay(store, scores):
+    """On one machine the same spec gives the same bits: the method is not deterministic."""
     publish(store)
-    with pytest.raises(StoreError, match="twice with different scores: the stored one stays"):
-        publish(store, auroc=0.5, scores_sha256="6" * 64)
-    assert store.read(SPEC.run_id)["metrics"]["auroc"] == 0.75
+    before = tree(store.runs)
+    with pytest.raises(MethodError, match="twice with different scores: the stored one stays"):
+        publish(store, scores=scores)
+    assert tree(store.runs) == before
+
+
+def test_close_scores_of_another_environment_are_no_error_and_the_stored_ones_stay(store):
+    publish(store)
+    before = tree(store.runs)
+    found = publish(store, scores=CLOSE, provenance=ELSEWHERE)
+    assert found is not None
+    assert (found.kind, found.environment) == ("close", ("threads 2 and 1",))
+    assert tree(store.runs) == before
+    assert list(store.staging.iterdir()) == []
+
+
+def test_far_scores_are_an_error_in_any_environment(store):
+    publish(store)
+    with pytest.raises(MethodError, match=r"different: AUROC differs by -0\.75.*threads 2 and 1"):
+        publish(store, scores=FAR, provenance=ELSEWHERE)
+    assert store.read(ID)["metrics"]["auroc"] == 0.75
 
 
 def test_a_run_is_not_compared_with_a_damaged_one(store):
     publish(store)
-    (store.runs / SPEC.run_id / "log.txt").unlink()
+    (store.runs / ID / "log.txt").unlink()
     with pytest.raises(CorruptRun):
         publish(store)
 
 
+def test_a_stale_run_is_replaced_and_kept_apart(store):
+    publish(store)
+    before = (store.runs / ID / "run.json").read_bytes()
+    assert publish(store, scores=FAR, again=True) is None
+    assert store.read(ID)["metrics"]["auroc"] == 0.0
+    assert publish(store, scores=CLOSE, again=True) is None
+    assert store.ids() == [ID]
+    kept = sorted(store.superseded.glob(f"{ID}-*"))
+    assert len(kept) == 2
+    assert (kept[0] / "run.json").read_bytes() == before
+    assert {p.name for p in kept[0].iterdir()} == {"run.json", "scores.parquet", "log.txt"}
+
+
+def test_there_need_be_nothing_to_replace(store):
+    assert publish(store, again=True) is None
+    assert store.ids() == [ID]
+    assert not store.superseded.exists()
+
+
+def test_an_empty_folder_in_the_place_of_a_run_gives_way(store):
+    (store.runs / ID).mkdir()
+    assert publish(store) is None
+    assert store.read(ID)["run_id"] == ID
+
+
 @pytest.mark.parametrize("step", ["rename", "fsync"])
 def test_a_full_disk_publishes_nothing(store, monkeypatch, step):
-    folder = staged(store, SPEC)
-    monkeypatch.setattr(os, step, fails_with(errno.ENOSPC))
+    folder = staged(store)
+    monkeypatch.setattr(os, step, NO_SPACE)
     with pytest.raises(StoreError, match=r"cannot publish run .*: No space left"):
-        store.publish(folder, SPEC, receipt())
+        store.publish(folder, SPEC, content())
     assert store.ids() == []
 
 
-def test_a_receipt_that_holds_no_number_is_not_published(store):
+@pytest.mark.parametrize("step", ["rename", "fsync"])
+def test_a_full_disk_replaces_nothing(store, monkeypatch, step):
+    """It is the disk that is to blame, and not the method for other scores than before."""
+    publish(store)
+    folder = staged(store, SPEC, FAR)
+    monkeypatch.setattr(os, step, NO_SPACE)
+    with pytest.raises(StoreError, match=r"cannot publish run .*: No space left"):
+        store.publish(folder, SPEC, content(FAR), replace=True)
+    assert store.read(ID)["metrics"]["auroc"] == 0.75
+
+
+def test_a_run_that_cannot_take_the_place_of_the_old_one_leaves_it_there(store, monkeypatch):
+    publish(store)
+    folder = staged(store, SPEC, FAR)
+    real, calls = os.rename, []
+
+    def second_fails(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            NO_SPACE()
+        real(*arguments)
+
+    monkeypatch.setattr(os, "rename", second_fails)
+    with pytest.raises(StoreError, match="No space left"):
+        store.publish(folder, SPEC, content(FAR), replace=True)
+    assert store.read(ID)["metrics"]["auroc"] == 0.75
+
+
+def test_a_number_that_is_not_finite_is_not_published(store):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        publish(store, auroc=float("nan"))
+        publish(store, facts={"loss": float("nan")})
     assert store.ids() == []
 
 
-# Corruption
+def test_an_archive_is_not_written_to(tmp_path):
+    archive = FIXTURES / "archives/schema-1"
+    before = tree(archive)
+    with pytest.raises(StoreError, match=f"{archive} is an archive: .*bench merge {archive}"):
+        Store(archive).open_for_writing()
+    assert tree(archive) == before
 
 
-def truncate(folder):
-    path = folder / "scores.parquet"
-    path.write_bytes(path.read_bytes()[:-1])
+# What does not verify
 
 
-def empty(folder):
-    (folder / "scores.parquet").write_bytes(b"")
+def file_for_a_run(path):
+    path.write_text("not a run")
 
 
-def flip_a_bit(folder):
-    path = folder / "scores.parquet"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+def empty_folder(path):
+    path.mkdir()
 
 
-def delete_scores(folder):
-    (folder / "scores.parquet").unlink()
+def link_to_nothing(path):
+    path.symlink_to("nowhere")
 
 
-def delete_log(folder):
-    (folder / "log.txt").unlink()
-
-
-def delete_receipt(folder):
-    (folder / "run.json").unlink()
-
-
-def truncate_receipt(folder):
-    path = folder / "run.json"
-    path.write_bytes(path.read_bytes()[:-9])
-
-
-def empty_receipt(folder):
-    (folder / "run.json").write_bytes(b"")
-
-
-def list_for_receipt(folder):
-    (folder / "run.json").write_text("[]")
-
-
-def number_for_receipt(folder):
-    (folder / "run.json").write_text("3")
-
-
-def edit(folder, change):
-    path = folder / "run.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content, indent=1))
-
-
-def better_auroc(folder):
-    edit(folder, lambda r: r["metrics"].update(auroc=0.99))
-
-
-def extra_key(folder):
-    edit(folder, lambda r: r.update(extra=1))
-
-
-def no_digest_of_itself(folder):
-    edit(folder, lambda r: r.pop("receipt_sha256"))
-
-
-def fewer_files(folder):
-    edit(folder, lambda r: r["files"].clear())
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        truncate,
-        empty,
-        flip_a_bit,
-        delete_scores,
-        delete_log,
-        delete_receipt,
-        truncate_receipt,
-        empty_receipt,
-        list_for_receipt,
-        number_for_receipt,
-        better_auroc,
-        extra_key,
-        no_digest_of_itself,
-        fewer_files,
-    ],
-)
-def test_a_damaged_run_is_never_read(store, damage):
-    publish(store)
-    publish(store, OTHER)
-    damage(store.runs / SPEC.run_id)
-    with pytest.raises(CorruptRun, match=SPEC.run_id):
-        store.read(SPEC.run_id)
-    assert [r["run_id"] for r in store.receipts()] == [OTHER.run_id]
-    good, bad = verified(store, [SPEC.run_id, OTHER.run_id, "0" * 16])
-    assert (list(good), bad) == ([OTHER.run_id], [SPEC.run_id])
-
-
-def test_a_damaged_file_is_named(store):
-    publish(store)
-    truncate(store.runs / SPEC.run_id)
-    with pytest.raises(CorruptRun, match=r"scores.parquet"):
-        store.read(SPEC.run_id)
-
-
-def test_runs_that_were_swapped_are_never_read(store):
-    publish(store)
-    publish(store, OTHER)
-    one, other, aside = (store.runs / n for n in (SPEC.run_id, OTHER.run_id, "aside"))
-    os.rename(one, aside)
-    os.rename(other, one)
-    os.rename(aside, other)
-    for run_id in (SPEC.run_id, OTHER.run_id):
-        with pytest.raises(CorruptRun, match=r"run.json is of run"):
-            store.read(run_id)
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("results"))
-    store.open_for_writing()
-    publish(store)
-    return store.runs / SPEC.run_id
-
-
-@given(st.data())
-def test_a_bit_that_flips_in_a_receipt_is_found_or_says_the_same(published, data):
-    path = published / "run.json"
-    whole, before = path.read_bytes(), read_run(published)
-    place = data.draw(st.integers(0, len(whole) - 1))
-    flipped = bytearray(whole)
-    flipped[place] ^= 1 << data.draw(st.integers(0, 7))
-    path.write_bytes(flipped)
-    try:
-        assert read_run(published) == before
-    except CorruptRun:
-        pass
-    finally:
-        path.write_bytes(whole)
-
-
-# Failures, quarantine, staging
-
-
-def test_failures_are_numbered_and_kept_with_their_log(store):
-    for n in range(1, 12):
-        target = store.record_failure(staged(store, SPEC), SPEC, {"reason": f"number {n}"})
-        assert target == store.failed / SPEC.run_id / str(n)
-    failures = store.failures(SPEC.run_id)
-    assert [f["reason"] for f in failures] == [f"number {n}" for n in range(1, 12)]
-    assert RunSpec.from_dict(failures[0]["spec"]) == SPEC
-    assert {p.name for p in target.iterdir()} == {"failure.json", "log.txt"}
+@pytest.mark.parametrize("make", [file_for_a_run, empty_folder])
+def test_what_lies_in_the_place_of_a_run_is_corrupt_and_can_be_set_aside(store, make):
+    make(store.runs / ID)
+    assert store.ids() == [ID]
+    with pytest.raises(CorruptRun, match=f"run {ID} is damaged: run.json"):
+        store.read(ID)
+    with pytest.raises(CorruptRun):
+        store.scores(ID)
+    assert list(receipts(store)) == []
+    assert verified(store, [ID]) == ({}, [ID])
+    store.set_aside(ID)
     assert store.ids() == []
+    assert len(list(store.quarantine.iterdir())) == 1
+    assert publish(store) is None
 
 
-def test_a_run_that_left_nothing_has_a_failure_too(store):
-    store.record_failure(store.staging / "gone", SPEC, {"reason": "killed"})
-    assert [f["reason"] for f in store.failures(SPEC.run_id)] == ["killed"]
-    assert store.failures(OTHER.run_id) == []
+def test_a_link_to_nothing_in_the_place_of_a_run_is_corrupt_and_can_be_set_aside(store):
+    link_to_nothing(store.runs / ID)
+    assert verified(store, [ID]) == ({}, [ID])
+    store.set_aside(ID)
+    assert publish(store) is None
 
 
-def test_a_damaged_failure_is_skipped(store):
-    target = store.record_failure(staged(store, SPEC), SPEC, {"reason": "killed"})
-    (target / "failure.json").write_text("{")
-    assert store.failures(SPEC.run_id) == []
+def test_what_is_no_run_at_all_keeps_no_run_from_being_read(store):
+    publish(store)
+    (store.runs / ".DS_Store").write_bytes(b"\0")
+    (store.runs / "a copy").mkdir()
+    shutil.copytree(store.runs / ID, store.runs / f"{ID} (copy)")
+    assert [r["run_id"] for r in receipts(store)] == [ID]
+    assert pq.read_table(store.compact())["run_id"].to_pylist() == [ID]
+    assert find(store, ".DS") == ".DS_Store"
+    with pytest.raises(CorruptRun):
+        store.read(".DS_Store")
 
 
 def test_what_is_set_aside_can_be_run_again_and_is_kept(store):
     for _ in range(2):
         publish(store)
-        truncate(store.runs / SPEC.run_id)
-        store.set_aside(SPEC.run_id)
-        assert not store.has(SPEC.run_id)
-    assert publish(store)
-    assert len(list(store.quarantine.glob(f"{SPEC.run_id}-*/scores.parquet"))) == 2
+        truncate(store.runs / ID / "scores.parquet")
+        store.set_aside(ID)
+        assert not store.has(ID)
+    publish(store)
+    assert len(list(store.quarantine.glob(f"{ID}-*/scores.parquet"))) == 2
 
 
-def test_staging_of_dead_commands_is_cleared_and_no_other(store):
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    host = platform.node()
+def test_setting_aside_what_another_command_has_moved_is_no_error(store):
+    publish(store)
+    truncate(store.runs / ID / "scores.parquet")
+    other_command = Store(store.root)
+    other_command.set_aside(ID)
+    store.set_aside(ID)
+    assert len(list(store.quarantine.iterdir())) == 1
+
+
+def test_scores_that_do_not_read_are_a_corrupt_run(store):
+    publish(store)
+    truncate(store.runs / ID / "scores.parquet")
+    with pytest.raises(CorruptRun, match=f"run {ID} is damaged: .*scores.parquet does not read"):
+        store.scores(ID)
+
+
+# Runs under way
+
+
+def under_way(store, host, pid, seconds_ago=0.0):
+    folder = store.staging / f"{ID}@{host}@{pid}"
+    folder.mkdir()
+    then = time.time() - seconds_ago
+    os.utime(folder, (then, then))
+    return folder
+
+
+def test_a_run_is_staged_in_an_empty_folder_of_this_process(store):
+    first = staged(store, SPEC)
+    assert first.name == f"{ID}@{platform.node()}@{os.getpid()}"
+    assert store.stage(ID) == first
+    assert list(first.iterdir()) == []
+
+
+HERE, FAR_AWAY = platform.node(), platform.node() + "-elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("host", "whose", "seconds_ago", "claimed"),
+    [
+        (HERE, "alive", 0, True),
+        (HERE, "alive", SILENT - 30, True),
+        (HERE, "alive", SILENT + 30, False),
+        (HERE, "dead", 0, False),
+        (HERE, "own", 0, False),
+        (FAR_AWAY, "alive", 0, True),
+        (FAR_AWAY, "dead", 0, True),
+        (FAR_AWAY, "own", 0, True),
+        (FAR_AWAY, "dead", SILENT + 30, False),
+    ],
+)
+def test_a_run_is_claimed_by_a_live_process_or_a_fresh_heartbeat(
+    store, dead, host, whose, seconds_ago, claimed
+):
+    pid = {"alive": os.getppid(), "dead": dead, "own": os.getpid()}[whose]
+    folder = under_way(store, host, pid, seconds_ago)
+    assert store.claimed(ID) is claimed
+    assert not store.claimed(OTHER.run_id)
+    store.keep_alive(folder)
+    assert store.claimed(ID) is (claimed or seconds_ago > SILENT)
+
+
+def test_one_claim_of_several_is_enough(store, dead):
+    under_way(store, HERE, dead)
+    under_way(store, HERE, os.getpid())
+    assert not store.claimed(ID)
+    under_way(store, FAR_AWAY, dead)
+    assert store.claimed(ID)
+
+
+def test_nothing_is_claimed_where_nothing_is(tmp_path):
+    assert not Store(tmp_path / "nowhere").claimed(ID)
+
+
+@pytest.mark.parametrize("name", [ID, f"{ID}@", f"{ID}@{HERE}", f"{ID}@{HERE}@", f"{ID}@{HERE}@x"])
+def test_what_no_command_has_named_claims_nothing_here(store, name):
+    (store.staging / name).mkdir()
+    (store.staging / f"{ID}@{HERE}@{10**30}").mkdir()
+    if HERE in name or "@" not in name:
+        assert not store.claimed(ID)
+    store.open_for_writing()
+
+
+def test_a_heartbeat_of_what_is_gone_is_no_error(store):
+    store.keep_alive(store.staging / "gone")
+    assert list(store.staging.iterdir()) == []
+
+
+def test_staging_of_dead_commands_is_cleared_and_no_other(store, dead):
     left = {
-        f"a@{host}@{dead.pid}": False,
-        f"a@{host}@": False,
-        f"b@{host}@{os.getpid()}": True,
-        f"c@{host}-elsewhere@{dead.pid}": True,
+        f"a@{HERE}@{dead}": False,
+        f"a@{HERE}@": False,
+        f"b@{HERE}@{os.getpid()}": True,
+        f"b@{HERE}@{os.getppid()}": True,
+        f"c@{FAR_AWAY}@{dead}": True,
         "what-is-this": True,
     }
     for name in left:
@@ -343,92 +368,223 @@ def test_staging_of_dead_commands_is_cleared_and_no_other(store):
     assert {p.name for p in store.staging.iterdir()} == {n for n, kept in left.items() if kept}
 
 
-def test_a_run_is_staged_in_an_empty_folder(store):
-    first = staged(store, SPEC)
-    assert store.stage(SPEC.run_id) == first
-    assert list(first.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written_is_an_error_of_the_store(store, monkeypatch):
-    monkeypatch.setattr("pathlib.Path.mkdir", fails_with(errno.EACCES))
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_store(store, monkeypatch, number):
+    monkeypatch.setattr("pathlib.Path.mkdir", fails_with(number))
     for write in (
         store.open_for_writing,
-        lambda: store.stage(SPEC.run_id),
+        lambda: store.stage(ID),
         lambda: store.record_failure(store.staging / "x", SPEC, {"reason": ""}),
+        lambda: store.set_aside(ID),
     ):
-        with pytest.raises(StoreError, match=r"cannot write to .*: Permission denied"):
+        with pytest.raises(StoreError, match=rf"cannot write to .*: {os.strerror(number)}"):
             write()
 
 
-# The table and the search
+# Failures
 
 
-def test_the_table_begins_with_the_agreed_columns(store):
-    publish(store)
-    table = pq.read_table(store.compact())
-    assert table.column_names[: len(HEAD)] == HEAD
-    row = table.to_pylist()[0]
-    assert [row[k] for k in HEAD] == [
-        SPEC.run_id, "accuracy", "shortcut", 1, "head_ct", "head_ct", "general", 10, 0, 0.75, 0.5,
-    ]  # fmt: skip
-    assert row["image_size"] == 64
-    assert row["param.black"] == 10
-    assert row["split.train_normal"] == 7
-    assert row["fact.steps"] == 300
-    assert row["time.fit_s"] == 1.5
-    assert row["prov.device"] == "cpu"
-    assert row["warnings"] == "one; two"
+def test_failures_are_numbered_and_kept_with_their_log(store):
+    for n in range(1, 12):
+        target = store.record_failure(staged(store), SPEC, {"reason": f"number {n}"})
+        assert target == store.failed / ID / str(n)
+    failures = store.failures(ID)
+    assert [f["reason"] for f in failures] == [f"number {n}" for n in range(1, 12)]
+    assert [f["folder"] for f in failures] == [
+        str(store.failed / ID / str(n + 1)) for n in range(11)
+    ]
+    assert RunSpec.from_dict(failures[0]["spec"]) == SPEC
+    assert {p.name for p in target.iterdir()} == {"failure.json", "log.txt"}
+    assert store.ids() == []
 
 
-def test_the_table_copes_with_parameters_that_differ_between_methods(store):
-    publish(store)
-    publish(store, replace(SPEC, method="a", parameters={"lr": 1e-3, "k": 1}))
-    publish(store, replace(SPEC, method="b", parameters={"lr": 2, "k": "all"}))
-    publish(store, replace(SPEC, method="c", parameters={"lr": 3.5, "k": True}), facts={})
-    table = pq.read_table(store.compact())
-    assert table.column_names[: len(HEAD)] == HEAD
-    rows = {r["method"]: r for r in table.to_pylist()}
-    assert {m: r["param.black"] for m, r in rows.items()} == {
-        "shortcut": 10, "a": None, "b": None, "c": None,
-    }  # fmt: skip
-    assert {m: r["param.lr"] for m, r in rows.items()} == {
-        "shortcut": None, "a": 1e-3, "b": 2.0, "c": 3.5,
-    }  # fmt: skip
-    assert {m: r["param.k"] for m, r in rows.items()} == {
-        "shortcut": None, "a": "1", "b": "all", "c": "True",
-    }  # fmt: skip
-    assert rows["c"]["fact.steps"] is None
+def test_a_run_that_left_nothing_has_a_failure_too(store):
+    store.record_failure(store.staging / "gone", SPEC, {"reason": "killed"})
+    assert [f["reason"] for f in store.failures(ID)] == ["killed"]
+    assert store.failures(OTHER.run_id) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", "null", '"killed"', "\ud800", "[" * 100_000],
+    ids=lambda t: ascii(t)[:9],
+)
+def test_a_failure_that_does_not_read_is_skipped(store, text):
+    target = store.record_failure(staged(store), SPEC, {"reason": "killed"})
+    (target / "failure.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    store.record_failure(staged(store), SPEC, {"reason": "killed again"})
+    assert [f["reason"] for f in store.failures(ID)] == ["killed again"]
+
+
+def test_what_else_lies_among_the_failures_is_no_failure(store):
+    folder = store.failed / ID
+    for name in ("notes", "-1", "1.5"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "failure.json").mkdir()
+    (folder / "7").write_text("a file")
+    (folder / ".DS_Store").write_text("a file")
+    target = store.record_failure(staged(store), SPEC, {"reason": "killed"})
+    assert target.name == "8"
+    assert [f["reason"] for f in store.failures(ID)] == ["killed"]
+
+
+def test_a_log_of_usual_length_is_kept_whole(store):
+    folder = staged(store)
+    whole = os.urandom(LOG_KEPT)
+    (folder / "log.txt").write_bytes(whole)
+    target = store.record_failure(folder, SPEC, {"reason": "killed"})
+    assert (target / "log.txt").read_bytes() == whole
+
+
+@pytest.mark.parametrize("excess", [1, LOG_KEPT // 3, 40 << 20])
+def test_of_a_huge_log_the_beginning_and_the_end_are_kept(store, excess):
+    folder = staged(store)
+    half = LOG_KEPT // 2
+    with (folder / "log.txt").open("wb") as log:
+        log.write(b"b" * half)
+        log.seek(excess, os.SEEK_CUR)  # a hole: nothing is written
+        log.write(b"e" * half)
+    target = store.record_failure(folder, SPEC, {"reason": "printed too much"})
+    kept = (target / "log.txt").read_bytes()
+    assert kept == b"b" * half + f"\n... {excess} bytes left out ...\n".encode() + b"e" * half
+    assert len(kept) < LOG_KEPT + 100
+
+
+# The table
 
 
 def test_the_table_leaves_out_what_does_not_verify_and_can_be_made_again(store):
     publish(store)
     publish(store, OTHER)
     assert len(pq.read_table(store.compact())) == 2
-    truncate(store.runs / SPEC.run_id)
+    truncate(store.runs / ID / "scores.parquet")
     assert pq.read_table(store.compact())["run_id"].to_pylist() == [OTHER.run_id]
 
 
-def test_the_same_runs_give_the_same_table(store):
+def test_a_table_that_says_what_it_should_is_left_alone(store):
     publish(store)
+    before = store.compact().stat()
+    assert store.compact().stat().st_mtime_ns == before.st_mtime_ns
+    assert store.table.stat().st_ino == before.st_ino
     publish(store, OTHER)
-    first = store.compact().read_bytes()
-    assert store.compact().read_bytes() == first
+    assert store.compact().stat().st_ino != before.st_ino
 
 
-def test_the_table_of_no_runs_is_empty(store):
-    assert len(pq.read_table(store.compact())) == 0
+@pytest.mark.parametrize(
+    "damage", [truncate, lambda p: p.write_bytes(b""), lambda p: p.unlink()],
+    ids=["truncated", "empty", "gone"],
+)  # fmt: skip
+def test_a_damaged_table_heals(store, damage):
+    publish(store)
+    before = store.compact().read_bytes()
+    damage(store.table)
+    assert store.compact().read_bytes() == before
+
+
+def test_a_table_that_cannot_be_written_is_an_error_of_the_store(store, monkeypatch):
+    publish(store)
+    monkeypatch.setattr(os, "replace", NO_SPACE)
+    with pytest.raises(StoreError, match=r"cannot write .*runs.parquet: No space left"):
+        store.compact()
+
+
+def test_tables_made_at_once_hold_all_runs(store):
+    """The last command to finish sees the runs of all, whoever was first."""
+    for seed in range(8):
+        publish(store, replace(SPEC, seed=seed))
+    code = f"from bench.store import *; Store(Path({str(store.root)!r})).compact()"
+    both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [p.wait(60) for p in both] == [0, 0]
+    assert len(pq.read_table(store.table)) == 8
+
+
+# The search
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(store):
     for seed in range(20):  # more than 16: two of them begin alike
         publish(store, replace(SPEC, seed=seed))
     ids = store.ids()
-    assert store.find(ids[3]) == ids[3]
+    assert find(store, ids[3]) == ids[3]
     alone = next(i[:n] for n in range(1, 17) for i in ids if sum(j[:n] == i[:n] for j in ids) == 1)
-    assert store.find(alone).startswith(alone)
+    assert find(store, alone).startswith(alone)
     twice = next(i[0] for i in ids if sum(j[0] == i[0] for j in ids) > 1)
     with pytest.raises(RequestError, match=f"runs begin with '{twice}'"):
-        store.find(twice)
-    for nothing in ("", "x", ids[0] + "0"):
+        find(store, twice)
+    for nothing in ("", "x", "*", "..", "/", ids[0] + "0"):
         with pytest.raises(RequestError, match="no run begins"):
-            store.find(nothing)
+            find(store, nothing)
+
+
+# bench show
+
+
+def test_a_run_is_shown_by_the_beginning_of_its_id(store, capsys):
+    publish(store)
+    publish(store, OTHER)
+    code, out, err = bench(capsys, "show", ID[:8], "--results", store.root)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"run {ID}\n")
+    for said in ("auroc", "0.75", "threads", "hole/2.png", "black=10", "warning: two"):
+        assert said in out
+
+
+def test_a_run_of_an_archive_is_shown(capsys):
+    archive = FIXTURES / "archives/schema-1"
+    code, out, err = bench(capsys, "show", "107e", "--results", archive)
+    assert (code, err) == (0, "")
+    assert "0.754" in out
+    assert "107c993f3369d97013fad484f820b1e00974e5ac" in out
+
+
+def test_a_run_that_failed_is_shown_with_its_last_reason_and_its_log(store, capsys):
+    for reason in ("ValueError: [bold] of no avail", "ran into the time limit"):
+        failure = {
+            "kind": "method",
+            "reason": reason,
+            "traceback": "",
+            "provenance": {"threads": 2},
+        }
+        target = store.record_failure(staged(store), SPEC, failure)
+    code, out, err = bench(capsys, "show", ID[:8], "--results", store.root)
+    assert (code, err) == (0, "")
+    assert f"run {ID} has no result: it failed 2 times" in out
+    assert "ran into the time limit" in out
+    assert f"log: {target}/log.txt" in out
+    publish(store)  # a result counts, whatever failed before
+    assert bench(capsys, "show", ID[:8], "--results", store.root)[1].startswith(f"run {ID}\n")
+
+
+def test_a_failure_of_an_earlier_bench_is_shown(store, capsys):
+    shutil.copytree(FIXTURES / "failures/without-kind", store.failed, dirs_exist_ok=True)
+    code, out, err = bench(capsys, "show", "107e", "--results", store.root)
+    assert (code, err) == (0, "")
+    assert "RuntimeError: no such luck" in out
+
+
+def test_a_failure_that_says_little_is_shown_as_far_as_it_goes(store, capsys):
+    folder = store.failed / ID / "1"
+    folder.mkdir(parents=True)
+    (folder / "failure.json").write_text('{"reason": "because"}')
+    code, out, _ = bench(capsys, "show", ID[:8], "--results", store.root)
+    assert code == 0
+    assert "because" in out
+
+
+def test_what_cannot_be_shown_is_one_line(store, capsys, tmp_path):
+    publish(store)
+    publish(store, OTHER)
+    truncate(store.runs / ID / "scores.parquet")
+    newer = store.runs / OTHER.run_id
+    rewrite(newer, lambda r: r.update(schema=99))
+    for arguments, said in (
+        (["show", "x", "--results", store.root], "no run begins with 'x'"),
+        (["show", "", "--results", store.root], "no run begins with ''"),
+        (["show", ID, "--results", store.root], "scores.parquet does not agree"),
+        (["show", OTHER.run_id, "--results", store.root], "update"),
+        (["show", ID, "--results", tmp_path / "nowhere"], "neither a results folder"),
+    ):
+        code, out, err = bench(capsys, *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert said in err
+        assert err.count("\n") == 1

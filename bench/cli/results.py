@@ -1,27 +1,170 @@
-"""`bench show`: what is stored."""
+"""`bench show`, `verify`, `compare`, `merge` and `archive`: what is stored."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from bench.cli.options import RESULTS, ResultsOption, say
-from bench.errors import RequestError
+from bench.errors import CorruptRun, RequestError
+
+if TYPE_CHECKING:
+    from bench.receipt import Receipt
+    from bench.store import Results
+
+SourcesArgument = Annotated[
+    list[Path], typer.Argument(help="Results folders or archives.", show_default=False)
+]
 
 
-def show(run_id: str, results: ResultsOption = RESULTS) -> None:
-    """Show a stored run: spec, draw, metrics, timings and provenance. A beginning will do."""
-    from bench.store import Store
+def show(
+    run_id: Annotated[str, typer.Argument(help="The id, or how it begins.")],
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Show a stored run: spec, draw, metrics, timings and provenance; or how a run failed."""
+    from bench.archive import open_results
+    from bench.store import find
 
-    store = Store(results.absolute())
-    if not store.ids():
-        raise RequestError(f"there are no runs in {store.runs}; name the folder with --results")
-    receipt = store.read(store.find(run_id))
+    there = open_results(results.absolute())
+    failed = [] if any(i.startswith(run_id) for i in there.ids()) else _failures(there, run_id)
+    if failed:
+        _show_failure(failed[-1], len(failed))
+    else:
+        _show_run(there.read(find(there, run_id)))
+
+
+def _failures(there: "Results", beginning: str) -> list[dict[str, Any]]:
+    folder = there.root / "failures"
+    if not beginning or not folder.is_dir():
+        return []
+    found = sorted(p.name for p in folder.iterdir() if p.name.startswith(beginning))
+    return there.failures(found[0]) if len(found) == 1 else []
+
+
+def _show_group(name: str, values: dict[str, Any]) -> None:
+    say(f"\n{name}")
+    for key, value in values.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k}={v}" for k, v in value.items())
+        say(f"  {key:24} {value}")
+
+
+def _show_run(receipt: "Receipt") -> None:
     say(f"run {receipt['run_id']}")
     for group in ("spec", "metrics", "split", "facts", "timings", "provenance"):
-        say(f"\n{group}")
-        for key, value in receipt[group].items():
-            if isinstance(value, dict):
-                value = ", ".join(f"{k}={v}" for k, v in value.items())
-            say(f"  {key:24} {value}")
+        _show_group(group, receipt[group])
     say("\ndraw")
     for i, drawn in enumerate(receipt["draw"], 1):
         used = "labelled" if i <= receipt["spec"]["shots"] else ""
         say(f"  {i:2} {drawn['file']:40} {drawn['defect']:20} {used}")
     for warning in receipt["warnings"]:
         say(f"\nwarning: {warning}")
+
+
+def _show_failure(failure: dict[str, Any], times: int) -> None:
+    say(f"run {failure['run_id']} has no result: it failed {times} times, last {failure['time']}")
+    for group in ("spec", "provenance"):
+        _show_group(group, failure[group])
+    say(f"\n{failure.get('traceback') or failure['reason']}")
+    say(f"log: {failure['folder']}/log.txt")
+
+
+def verify(results: ResultsOption = RESULTS) -> None:
+    """Check every digest, every metric against its scores, and the table; change nothing.
+
+    Takes a results folder or an archive. Exit code: 0 all agrees, 1 something does not.
+    """
+    from bench.archive import open_results
+    from bench.verify import leftovers, problems
+
+    try:
+        there = open_results(results.absolute())
+    except CorruptRun as error:
+        say(str(error))
+        raise typer.Exit(1) from None
+    found = list(problems(there))
+    for text in found:
+        say(text)
+    for text in leftovers(there):
+        say(f"note: {text}")
+    count = len(there.ids())
+    say(f"{count} {'run' if count == 1 else 'runs'}, "
+        + (f"{len(found)} problems" if found else "everything agrees"))  # fmt: skip
+    if found:
+        raise typer.Exit(1)
+
+
+def compare(first: Path, second: Path) -> None:
+    """Compare the runs that two results folders or archives share: identical, close, different.
+
+    Exit code: 0 all shared runs are identical or close, 1 some are different.
+    """
+    from bench.agreement import agreement
+    from bench.archive import open_results
+
+    one, other = open_results(first.absolute()), open_results(second.absolute())
+    shared = sorted(set(one.ids()) & set(other.ids()))
+    if not shared:
+        raise RequestError(f"{first} and {second} share no run")
+    counts = {"identical": 0, "close": 0, "different": 0}
+    for run_id in shared:
+        receipt = one.read(run_id)
+        found = agreement(receipt, other.read(run_id))
+        counts[found.kind] += 1
+        if found.kind != "identical":
+            gap = one.scores(run_id).gap(other.scores(run_id))
+            largest = "other images" if gap is None else f"scores by up to {gap:.2g}"
+            say(f"{run_id} {_title(receipt)}: {found}; {largest}")
+    say(", ".join(f"{count} {kind}" for kind, count in counts.items())
+        + f"; {len(one.ids()) - len(shared)} only in {first}"
+        + f", {len(other.ids()) - len(shared)} only in {second}")  # fmt: skip
+    if counts["different"]:
+        raise typer.Exit(1)
+
+
+def _title(receipt: "Receipt") -> str:
+    from bench.spec import RunSpec
+
+    return str(RunSpec.from_dict(receipt["spec"]))
+
+
+def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
+    """Bring in the runs of other results folders and archives, digests checked.
+
+    A run that is there already stays. Exit code: 0 all is here, 1 some runs were damaged, or
+    differ from the ones that are here.
+    """
+    from collections import Counter
+
+    from bench.archive import open_results
+    from bench.merge import merge as bring_in
+    from bench.store import Store
+
+    store = Store(results.absolute())
+    opened = [open_results(source.absolute()) for source in sources]
+    bad = False
+    for source in opened:
+        counts: Counter[str] = Counter()
+        for run in bring_in(source, store):
+            counts[run.kind] += 1
+            if run.kind in ("damaged", "different"):
+                bad = True
+                say(f"{run.run_id}: {run.detail}")
+            elif run.detail and run.kind != "identical":
+                say(f"{run.run_id}: {run.detail}")
+        told = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "no runs"
+        say(f"{source.root}: {told}")
+    if bad:
+        raise typer.Exit(1)
+
+
+def archive(
+    out: Annotated[Path, typer.Option(help="Folder to write; one of its own.")],
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Pack all runs into a few small files that can be committed: numbers and digests only."""
+    from bench.archive import open_results, pack
+
+    count = pack(open_results(results.absolute()), out.absolute())
+    size = sum(p.stat().st_size for p in out.iterdir())
+    say(f"{count} {'run' if count == 1 else 'runs'} in {out}, {size / 1e6:.2f} MB")

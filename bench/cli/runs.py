@@ -32,6 +32,7 @@ from bench.cli.options import (
 from bench.errors import RequestError
 
 if TYPE_CHECKING:
+    from bench.plan import Plan
     from bench.schedule import State
 
 
@@ -58,9 +59,22 @@ def run(
     cache: CacheOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.")] = "auto",
     slots: Annotated[int, typer.Option(help="Runs at once on each device.", min=1)] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="CPU threads of a run; by default its share of the cores.", min=1),
+    ] = None,
+    score_batch_size: Annotated[
+        int, typer.Option(help="Images scored at once; touches the last digits only.", min=1)
+    ] = 32,
     timeout: Annotated[
         float | None, typer.Option(help="Longest time of a run.", metavar="SECONDS", min=0.1)
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run again what has failed by itself.")
+    ] = False,
+    stale: Annotated[
+        bool, typer.Option("--stale", help="Run again what older code of a method has made.")
+    ] = False,
     available_only: Annotated[
         bool, typer.Option("--available-only", help="Leave out what is missing here.")
     ] = False,
@@ -70,44 +84,62 @@ def run(
 
     Exit code: 0 all wanted runs are there, 1 some failed, 2 the request makes no sense here.
     """
+    from bench.archive import results_at
+    from bench.campaign import Order, carry_out
     from bench.display import display_for, result_table
     from bench.engine import slots_for
-    from bench.schedule import carry_out, look_up, missing_lines
+    from bench.schedule import look_up
     from bench.store import Store
 
     folders = folders_of(data, weights, results, cache)
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method,
-                 download=not dry_run)  # fmt: skip
-    store = Store(folders.results)
-    state = look_up(wanted, store)
-    if wanted.missing:
-        for line in missing_lines(wanted.missing):
-            print(f"missing: {line}", file=sys.stderr)
-        if not available_only and not dry_run:
-            total = len(wanted.missing) + len(wanted.runs)
-            raise RequestError(
-                f"{len(wanted.missing)} of {total} runs cannot be done here; mend that, or leave"
-                " them out with --available-only"
-            )
-    if not wanted.runs and not dry_run:
-        raise RequestError(f"nothing of suite {suite} can be run here")
-    chosen = slots_for(device, slots, _gpus(device)) if state.todo else []
+                  download=not dry_run)  # fmt: skip
+    stored = results_at(folders.results) if dry_run else Store(folders.results)
+    state = look_up(wanted, stored, retry_failed=retry_failed, redo_stale=stale)
+    _check_missing(wanted, suite, available_only or dry_run)
+    chosen = slots_for(device, slots, _gpus(device), threads) if state.todo else []
     _print_plan(state, len(chosen))
     if dry_run:
         return
     screen = console()
+    order = Order(chosen, timeout, score_batch_size)
+    store = Store(folders.results)
     try:
         with display_for(screen, state, len(chosen)) as display:
-            outcome = carry_out(state, store, folders, chosen, timeout, display)
+            outcome = carry_out(state, store, folders, order, display)
     except KeyboardInterrupt:
         print("bench: stopped; the same command continues", file=sys.stderr)
         raise typer.Exit(130) from None
     if outcome.done:
         screen.print(result_table(wanted.runs, outcome.done))
     say(f"results: {folders.results}")
+    given_up = [] if retry_failed else state.given_up
     if outcome.failed:
-        say(f"{len(outcome.failed)} runs failed; their logs are in {store.failed}")
+        say(f"{_runs(len(outcome.failed))} failed; their logs are in {store.failed}")
+    if given_up:
+        say(f"{_runs(len(given_up))} failed earlier and would again; --retry-failed tries them")
+    if outcome.failed or given_up:
         raise typer.Exit(1)
+
+
+def _check_missing(wanted: "Plan", suite: str, without: bool) -> None:
+    """Say what data and weights are missing, and refuse to go on unless `without` them."""
+    from bench.schedule import missing_lines
+
+    for line in missing_lines(wanted.missing):
+        print(f"missing: {line}", file=sys.stderr)
+    if wanted.missing and not without:
+        total = len(wanted.missing) + len(wanted.runs)
+        raise RequestError(
+            f"{len(wanted.missing)} of {total} runs cannot be done here; mend that, or leave them"
+            " out with --available-only"
+        )
+    if not wanted.runs and not wanted.missing:
+        raise RequestError(f"nothing of suite {suite} can be run here")
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 def _print_plan(state: "State", slots: int) -> None:
@@ -115,15 +147,17 @@ def _print_plan(state: "State", slots: int) -> None:
     from bench.schedule import time_left
 
     say(
-        f"{len(state.plan.runs)} runs wanted, {len(state.done)} stored, {len(state.todo)} to do"
+        f"{_runs(len(state.plan.runs))} wanted, {len(state.done)} stored, {len(state.todo)} to do"
         + (f", {len(state.plan.missing)} more cannot be done here" if state.plan.missing else "")
         + (f" in {slots} slots" if slots > 1 else "")
     )
     left = time_left(state.todo, list(state.done.values()), max(1, slots))
     if state.todo and left is not None:
         say(f"about {duration(left)}, from stored runs of the same kind")
-    if state.stale:
-        say(f"{len(state.stale)} stored runs are stale: their method's code has changed since")
+    if state.given_up and not state.retry_failed:
+        say(f"{_runs(len(state.given_up))} failed earlier and would again: not tried")
+    if state.stale and not state.redo_stale:
+        say(f"{_runs(len(state.stale))} stale: the method's code has changed; --stale runs again")
 
 
 def _gpus(device: str) -> int:
@@ -153,13 +187,13 @@ def status(
     cache: CacheOption = None,
 ) -> None:
     """Say what of a suite is done, failed, stale or missing, and how long the rest takes."""
+    from bench.archive import results_at
     from bench.display import duration
     from bench.schedule import look_up, missing_lines, time_left
-    from bench.store import Store
 
     folders = folders_of(data, weights, results, cache)
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method)
-    state = look_up(wanted, Store(folders.results))
+    state = look_up(wanted, results_at(folders.results), retry_failed=True)
     left = time_left(state.todo, list(state.done.values()), 1)
     for name, count in (
         ("wanted", len(wanted.runs) + len(wanted.missing)),
@@ -175,10 +209,14 @@ def status(
     unknown = "unknown: no stored run of the kind to go by"
     time_to_go = duration(left) if left is not None else unknown
     say(f"{'left':8} {time_to_go if state.todo else waiting}")
+    given_up = {r.run_id for r in state.given_up}
     for run_id, failure in state.failed.items():
-        say(f"failed {run_id}: {failure['reason'].splitlines()[0]}")
+        again = ", only with --retry-failed again" if run_id in given_up else ""
+        say(f"failed {run_id}: {failure['reason'].splitlines()[0]} ({failure['folder']}{again})")
     for run in state.stale:
         say(f"stale {run.run_id}: {run.spec}: its method's code has changed since")
+    for run_id in state.damaged:
+        say(f"damaged {run_id}: `bench verify` says what; `bench run` sets it aside")
     for line in missing_lines(wanted.missing):
         say(f"missing: {line}")
 

@@ -1,0 +1,196 @@
+"""Results packed into a few committable files, with the digest of each; numbers only.
+
+archive.json       schema, number of runs, sha256 of every other file; sealed
+receipts.parquet   run_id, receipt: every run.json, without the digests of the files left behind
+scores.parquet     run_id and the columns of a run's scores.parquet, all runs below each other
+runs.parquet       one row a run, made from the receipts
+
+The same results give the same bytes. Logs and pictures stay behind.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bench.errors import CorruptRun, RequestError, StoreError
+from bench.files import sealed, sync_folder, unsealed, write_synced, writing
+from bench.receipt import Receipt, parse, seal
+from bench.scores import Scores
+from bench.store import Results, Store, table_of
+
+ARCHIVE_SCHEMA = 1
+CARD = "archive.json"
+FILES = ("receipts.parquet", "scores.parquet", "runs.parquet")
+
+
+def open_results(path: Path) -> Results:
+    """Return what reads a results folder or an archive; raises StoreError where there is neither.
+
+    An archive's own digests are checked at once.
+    """
+    if not (path / CARD).is_file() and not (path / "runs").is_dir():
+        raise StoreError(f"{path} is neither a results folder (runs/) nor an archive ({CARD})")
+    return results_at(path)
+
+
+def results_at(path: Path) -> Results:
+    """Return what reads the archive at `path`, else a results folder that may not be there yet."""
+    return Archive(path) if (path / CARD).is_file() else Store(path)
+
+
+class Archive:
+    """A folder that `pack` has written, read like a `Store`.
+
+    Raises StoreError where a newer bench wrote it, CorruptRun where a file does not agree with its
+    digest: then no run of it can be trusted.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            card = unsealed("archive", (root / CARD).read_bytes())
+            if card["schema"] != ARCHIVE_SCHEMA:
+                raise StoreError(
+                    f"{root} is an archive of schema {card['schema']}, this bench reads"
+                    f" {ARCHIVE_SCHEMA}: a newer bench wrote it; update"
+                )
+            self._bytes = {}
+            for name in FILES:
+                self._bytes[name] = (root / name).read_bytes()
+                if hashlib.sha256(self._bytes[name]).hexdigest() != card["files"][name]:
+                    raise ValueError(f"{name} does not agree with its digest")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise CorruptRun(f"archive {root} is damaged: {reason}") from error
+
+    @cached_property
+    def _receipts(self) -> dict[str, str]:
+        columns = _parquet(self._bytes["receipts.parquet"]).to_pydict()
+        return dict(zip(columns["run_id"], columns["receipt"], strict=True))
+
+    @cached_property
+    def _scores(self) -> tuple[Any, dict[str, tuple[int, int]]]:
+        """The rows of all runs, and where those of each begin and how many they are."""
+        rows = _parquet(self._bytes["scores.parquet"])
+        ends = pc.run_end_encode(rows["run_id"].combine_chunks())
+        places, start = {}, 0
+        for run_id, end in zip(ends.values.to_pylist(), ends.run_ends.to_pylist(), strict=True):
+            places[run_id] = (start, end - start)
+            start = end
+        return rows.drop_columns("run_id"), places
+
+    def ids(self) -> list[str]:
+        """Return the ids of all runs, sorted."""
+        return sorted(self._receipts)
+
+    def has(self, run_id: str) -> bool:
+        """Whether a run of that id is there."""
+        return run_id in self._receipts
+
+    def read(self, run_id: str) -> Receipt:
+        """Return a receipt, its own digest checked; raises CorruptRun."""
+        if run_id not in self._receipts:
+            raise CorruptRun(f"archive {self.root} has no run {run_id}")
+        return parse(self._receipts[run_id].encode(), run_id)
+
+    def scores(self, run_id: str) -> Scores:
+        """Return the scores of a run; raises CorruptRun where they are not there."""
+        rows, places = self._scores
+        if run_id not in places:
+            raise CorruptRun(f"archive {self.root} has no scores of run {run_id}")
+        return Scores.from_table(rows.slice(*places[run_id]))
+
+    def failures(self, run_id: str) -> list[dict[str, Any]]:
+        """Return nothing: an archive holds results only."""
+        return []
+
+    def table_bytes(self) -> bytes:
+        """Return runs.parquet as it is stored."""
+        return self._bytes["runs.parquet"]
+
+
+def pack(results: Results, out: Path) -> int:
+    """Write all runs of `results` as an archive at `out`; return how many they are.
+
+    An archive that is there is replaced as a whole, if all its runs are among the results. Raises
+    CorruptRun where a run does not verify, RequestError where there is nothing to pack or
+    something would be lost, StoreError where the disk refuses.
+    """
+    ids = results.ids()
+    if not ids:
+        raise RequestError(f"there are no runs in {results.root} to archive")
+    _check_place(out, ids)
+    receipts, scores = [], []
+    for run_id in ids:
+        receipt, found = results.read(run_id), results.scores(run_id)
+        if found.digest() != receipt["metrics"]["scores_sha256"]:
+            raise CorruptRun(f"run {run_id} is damaged: its scores are not those of its receipt")
+        receipts.append(seal(receipt, {}).decode())  # the files stay behind
+        names = pa.array([run_id] * len(found.file), pa.string())
+        scores.append(found.table().add_column(0, "run_id", names))
+    contents = {
+        "receipts.parquet": _write(pa.table({"run_id": ids, "receipt": receipts})),
+        "scores.parquet": _write(pa.concat_tables(scores)),
+        "runs.parquet": table_of(results),
+    }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    card = {"schema": ARCHIVE_SCHEMA, "runs": len(ids), "files": digests}
+    _replace(out, {**contents, CARD: sealed("archive", card) + b"\n"})
+    return len(ids)
+
+
+def _check_place(out: Path, ids: Sequence[str]) -> None:
+    """Refuse a folder that holds anything else, or runs that would be lost."""
+    if not out.exists():
+        return
+    foreign = {p.name for p in out.iterdir()} - {*FILES, CARD} if out.is_dir() else {out.name}
+    if foreign:
+        raise RequestError(f"{out} holds {min(foreign)}, which is no part of an archive")
+    if (out / CARD).exists():
+        lost = set(Archive(out).ids()) - set(ids)
+        if lost:
+            raise RequestError(
+                f"{out} holds {len(lost)} runs that are not among the results: bring them in first"
+                f" with `bench merge {out}`"
+            )
+
+
+def _replace(out: Path, contents: dict[str, bytes]) -> None:
+    """Put the files in place as one folder: whole, or not at all."""
+    with writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.new-"))
+        try:
+            for name, content in contents.items():
+                write_synced(staging / name, content)
+            staging.chmod(0o755)
+            if out.exists():
+                old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old-"))
+                os.rename(out, old)
+                os.rename(staging, out)
+                shutil.rmtree(old)
+            else:
+                os.rename(staging, out)
+            sync_folder(out.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _write(table: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _parquet(content: bytes) -> Any:
+    return pq.ParquetFile(pa.BufferReader(content)).read()

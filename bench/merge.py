@@ -1,0 +1,80 @@
+"""Brings in runs from other results folders and archives."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.agreement import agreement
+from bench.errors import CorruptRun, MethodError
+from bench.files import writing
+from bench.receipt import Receipt
+from bench.scores import write_scores
+from bench.spec import RunSpec
+from bench.store import Results, Store
+from bench.verify import contradictions
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What became of one run of a source."""
+
+    run_id: str
+    kind: str
+    """`new`, `identical` or `close` (ours stays), `different` (ours stays) or `damaged`."""
+    detail: str = ""
+
+
+def merge(source: Results, store: Store) -> Iterator[Merged]:
+    """Bring the runs of `source` into `store`, one after the other, and say of each what it was.
+
+    Only what verifies is brought in, down to the metrics. Where the run is there already, the one
+    that is there stays, unless it is damaged: then it moves to quarantine. Raises StoreError where
+    the disk refuses; what was brought in by then stays.
+    """
+    store.open_for_writing()
+    for run_id in source.ids():
+        yield _merge_one(source, store, run_id)
+    store.compact()
+
+
+def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
+    try:
+        receipt, scores = source.read(run_id), source.scores(run_id)
+        wrong = next(contradictions(receipt, scores), None)
+        if wrong:
+            return Merged(run_id, "damaged", f"run {run_id}: {wrong}")
+    except CorruptRun as error:
+        return Merged(run_id, "damaged", str(error))
+    detail = ""
+    if store.has(run_id):
+        try:
+            found = agreement(store.read(run_id), receipt)
+            return Merged(run_id, found.kind, str(found))
+        except CorruptRun:
+            store.set_aside(run_id)
+            detail = "the one that was here was damaged"
+    staged = store.stage(run_id)
+    try:
+        with writing(staged):
+            _fill(staged, source, receipt)
+        store.publish(staged, RunSpec.from_dict(receipt["spec"]), _content(receipt))
+    except MethodError as error:  # another command was faster, with other scores
+        return Merged(run_id, "different", str(error))
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return Merged(run_id, "new", detail)
+
+
+def _fill(staged: Path, source: Results, receipt: Receipt) -> None:
+    """Copy a run's files, or write its scores again where an archive holds no files."""
+    run_id = receipt["run_id"]
+    if isinstance(source, Store):
+        for name in receipt["files"]:
+            shutil.copyfile(source.runs / run_id / name, staged / name)
+    else:
+        write_scores(staged / "scores.parquet", source.scores(run_id))
+
+
+def _content(receipt: Receipt) -> Receipt:
+    return {k: v for k, v in receipt.items() if k not in ("schema", "run_id", "spec", "files")}

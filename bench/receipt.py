@@ -1,0 +1,139 @@
+"""The receipt of a finished run, `run.json`: its form, its digests, its row of the table.
+
+A receipt holds spec, draw, split, facts, metrics, timings, warnings and provenance, the sha256 of
+every other file of the run, and the sha256 of itself.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import CorruptRun, StoreError
+from bench.files import json_digest
+from bench.spec import RunSpec
+
+RECEIPT_SCHEMA = 1
+"""Raised when the form changes; `parse` then brings older receipts to today's form."""
+
+Receipt = dict[str, Any]
+
+
+def seal(content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
+    """Return the bytes of run.json: the content with the digests of the files and of itself.
+
+    `files` takes the place of what the content says of files. Raises ValueError for a number that
+    is not finite.
+    """
+    whole = {**content, "files": dict(files)}
+    return json.dumps({**whole, "receipt_sha256": json_digest(whole)}, indent=1).encode()
+
+
+def begin(spec: RunSpec) -> Receipt:
+    """Return what every receipt begins with."""
+    return {"schema": RECEIPT_SCHEMA, "run_id": spec.run_id, "spec": spec.as_dict()}
+
+
+def parse(data: bytes, run_id: str) -> Receipt:
+    """Read run.json and check its own digest, its schema and that it is of this run.
+
+    Raises CorruptRun where it does not agree with itself, StoreError where a newer bench wrote it.
+    """
+    try:
+        receipt: Receipt = json.loads(data)
+        if receipt.pop("receipt_sha256") != json_digest(receipt):
+            raise ValueError("run.json does not agree with its own digest")
+        schema = receipt["schema"]
+        if receipt["run_id"] != run_id:
+            raise ValueError(f"run.json is of run {receipt['run_id']}")
+        if any(Path(name).name != name for name in receipt["files"]):
+            raise ValueError("run.json names files outside the run")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CorruptRun(f"run {run_id} is damaged: {error}") from error
+    if schema != RECEIPT_SCHEMA:
+        raise StoreError(
+            f"run {run_id} has a receipt of schema {schema}, this bench reads {RECEIPT_SCHEMA}:"
+            " a newer bench wrote it; update"
+        )
+    return receipt
+
+
+def read_run(folder: Path) -> Receipt:
+    """Read the receipt in `folder` and check its digests, its id and every file that it names.
+
+    Raises CorruptRun naming the first file that does not agree.
+    """
+    run_id = folder.name
+    try:
+        receipt = parse((folder / "run.json").read_bytes(), run_id)
+        for name, digest in receipt["files"].items():
+            if file_digest(folder / name) != digest:
+                raise CorruptRun(f"run {run_id} is damaged: {name} does not agree with its digest")
+    except OSError as error:
+        name = Path(error.filename or folder).name
+        raise CorruptRun(f"run {run_id} is damaged: {name}: {error.strerror}") from error
+    return receipt
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flat(receipt: Receipt) -> dict[str, Any]:
+    """Return a receipt as one flat row of runs.parquet."""
+    spec, metrics = receipt["spec"], receipt["metrics"]
+    head = ("kind", "method", "method_version", "dataset", "category", "setting", "shots", "seed")
+    row = {"run_id": receipt["run_id"], **{k: spec[k] for k in head}}
+    row["version"] = row.pop("method_version")
+    order = ["run_id", "kind", "method", "version", *head[3:]]
+    row = {k: row[k] for k in order}
+    row["auroc"], row["ap"] = metrics["auroc"], metrics["ap"]
+    row |= {k: v for k, v in spec.items() if k not in head and k != "parameters"}
+    row |= {f"metric.{k}": v for k, v in metrics.items() if k not in ("auroc", "ap")}
+    for group, prefix in _PREFIX.items():
+        values = spec["parameters"] if group == "parameters" else receipt[group]
+        row |= {f"{prefix}.{k}": v for k, v in values.items()}
+    row["warnings"] = "; ".join(receipt["warnings"])
+    return row
+
+
+_PREFIX = {
+    "parameters": "param",
+    "split": "split",
+    "facts": "fact",
+    "timings": "time",
+    "provenance": "prov",
+}
+
+
+def table(receipts: Iterable[Receipt]) -> Any:
+    """Return the `pyarrow.Table` of runs.parquet: one row a run, flat and typed."""
+    import pyarrow as pa
+
+    rows = [flat(receipt) for receipt in receipts]
+    found = pa.Table.from_pylist(_same_columns(rows)) if rows else pa.table({})
+    return found.replace_schema_metadata({"bench.schema": str(TABLE_SCHEMA)})
+
+
+TABLE_SCHEMA = 1
+
+
+def _same_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give every row every column, and a column that holds several types one of them."""
+    columns: dict[str, set[type]] = {}
+    for row in rows:
+        for key, value in row.items():
+            types = columns.setdefault(key, set())
+            if value is not None:
+                types.add(type(value))
+
+    def cast(key: str, value: Any) -> Any:
+        types = columns[key]
+        if value is None or len(types) <= 1:
+            return value
+        return float(value) if types <= {int, float} else str(value)
+
+    return [{k: cast(k, row.get(k)) for k in columns} for row in rows]
