@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import bench
-from bench.cli import data, results, runs
+from bench.cli import data, doctor, results, runs
 from bench.errors import BenchError
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
 for command in (runs.run, runs.status, results.show):
     app.command()(command)
 app.command("list")(runs.list_)
+for looking in (results.verify, results.compare, results.merge, results.archive, doctor.doctor):
+    app.command()(looking)
 app.add_typer(data.app, name="data")
 
 

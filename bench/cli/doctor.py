@@ -1,0 +1,79 @@
+"""`bench doctor`: does everything work here that a run needs."""
+
+import collections
+import dataclasses
+import json
+import textwrap
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.options import (
+    DATA,
+    RESULTS,
+    WEIGHTS,
+    CacheOption,
+    DataOption,
+    ResultsOption,
+    WeightsOption,
+    console,
+    folders_of,
+    say,
+)
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from bench.doctor import Finding
+
+STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
+
+
+def doctor(
+    suite: Annotated[
+        str | None, typer.Option(help="Also check what this suite needs: name or .toml file.")
+    ] = None,
+    data: DataOption = DATA,
+    weights: WeightsOption = WEIGHTS,
+    results: ResultsOption = RESULTS,
+    cache: CacheOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check this machine: libraries, torch and its arithmetic, disk, data, weights.
+
+    Exit code: 0 nothing is bad, 1 something is.
+    """
+    from bench.doctor import examine
+    from bench.suite import read_suite
+
+    folders = folders_of(data, weights, results, cache)
+    findings: list[Finding] = []
+    screen = console()
+    with screen.status("checking; torch takes some seconds"):
+        for finding in examine(folders, read_suite(suite) if suite else None):
+            if not as_json:
+                if findings and findings[-1].group != finding.group:
+                    screen.print()
+                screen.print(_lines(finding, min(100, screen.width)), soft_wrap=True)
+            findings.append(finding)
+    counts = collections.Counter(f.state for f in findings)
+    if as_json:
+        listed = [dataclasses.asdict(f) for f in findings]
+        print(json.dumps({"ok": not counts["bad"], "findings": listed}, indent=1))
+    else:
+        say(f"\n{counts['ok']} ok, {counts['note']} to note, {counts['bad']} bad")
+    if counts["bad"]:
+        raise typer.Exit(1)
+
+
+def _lines(finding: "Finding", width: int) -> "Text":
+    """Lay a finding out in three columns; a path or an address is never broken."""
+    from rich.text import Text
+
+    text = finding.found + (f": {finding.todo}" if finding.todo else "")
+    head = f"{finding.state:6}{finding.what:22} "
+    wrapped = textwrap.fill(
+        head + text, width, subsequent_indent=" " * len(head),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return Text.assemble((wrapped[:5], STYLES[finding.state]), wrapped[5:])

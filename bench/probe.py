@@ -1,0 +1,305 @@
+"""What torch does on this machine, measured in a process of its own: `python -m bench.probe`.
+
+A broken build may crash, hang or answer nonsense, so `bench doctor` never asks in its own process.
+The answer is one JSON object on stdout. Arguments are a cache folder and names of methods: those
+are imported too, and what the registry must know of them is kept in the cache.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.environment import cpu_count
+
+COMMAND = (sys.executable, "-m", "bench.probe")
+PATIENCE_S = 180.0
+"""How long it may take: seconds of work, but a cold disk reads torch for a minute."""
+
+Floats = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A calculation whose right answer is known."""
+
+    name: str
+    measure: Callable[[str], float]
+    """Takes a device, returns how far off the result is."""
+    limit: float
+    required: bool
+    """Whether a method of this project relies on it."""
+
+
+def ask(arguments: Sequence[str]) -> dict[str, Any]:
+    """Run the probe and return its answer, or `error` with why there is none."""
+    environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **os.environ}  # as for a run
+    try:
+        done = subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, timeout=PATIENCE_S, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"the probe gave no answer in {PATIENCE_S:g} s"}
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict) and answer.keys() & {"error", "checks"}:
+        return answer
+    if done.returncode < 0:
+        name = signal.strsignal(-done.returncode) or f"signal {-done.returncode}"
+        return {"error": f"the probe was ended by a signal ({name})"}
+    last = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()[-1:]
+    return {"error": f"the probe gave no answer ({''.join(last)[:80] or 'it said nothing'})"}
+
+
+def main() -> None:
+    """Print the report, or `error` with why there is none."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # C libraries print to stdout (oneMKL does): from here on that is stderr
+    try:
+        report = _report(*sys.argv[1:])
+    except Exception as error:  # whatever a broken installation raises when it is imported
+        report = {"error": _first_line(error)}
+    with answer:
+        json.dump(report, answer)
+
+
+def _report(cache: str = "", *methods: str) -> dict[str, Any]:
+    started = time.monotonic()
+    import torch
+    import torchvision  # noqa: F401  it fails to import where its version does not fit torch's
+
+    seconds = time.monotonic() - started
+    gpus = list(_gpus())
+    return {
+        "torch": torch.__version__,
+        "import_s": seconds,
+        "gpus": gpus,
+        "bfloat16_speedup": _bfloat16_speedup(),
+        "checks": list(_results(len(gpus))),
+        "methods": dict(_import_methods(Path(cache), methods)),
+    }
+
+
+def _gpus() -> Iterator[dict[str, Any]]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    module = Path("/sys/module/nvidia/version")
+    for i in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(i)
+        yield {
+            "name": torch.cuda.get_device_name(i),
+            "free": free,
+            "total": total,
+            "capability": ".".join(map(str, torch.cuda.get_device_capability(i))),
+            "driver": module.read_text().strip() if module.is_file() else "unknown",
+        }
+
+
+def _bfloat16_speedup() -> float:
+    """Return how many times as fast as in float32 a convolution is under autocast, on the CPU.
+
+    With one thread, in turns, the best of many: what else the machine does should not tell.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    convolution = torch.nn.Conv2d(64, 64, 3, padding=1)
+    images = torch.randn(2, 64, 56, 56)
+    times: dict[bool, list[float]] = {False: [], True: []}
+    for turn in range(40):
+        bfloat16 = bool(turn % 2)
+        started = time.perf_counter()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            convolution(images)
+        times[bfloat16].append(time.perf_counter() - started)
+    return min(times[False]) / min(times[True])
+
+
+def _results(gpus: int) -> Iterator[dict[str, Any]]:
+    """Yield every check with a run's switches: on the CPU with one and all threads, on each GPU."""
+    from bench.worker import make_deterministic
+
+    places = [("cpu", threads) for threads in sorted({1, cpu_count()})]
+    places += [(f"cuda:{i}", 1) for i in range(gpus)]
+    for device, threads in places:
+        make_deterministic(threads, seed=0)
+        for check in CHECKS:
+            residual, error = float("nan"), ""
+            try:
+                residual = check.measure(device)
+            except Exception as raised:  # a check that cannot be done has failed
+                said = str(raised).strip() or type(raised).__name__
+                error = said.splitlines()[0].partition(". ")[0]
+            yield {
+                "device": device,
+                "threads": threads,
+                "name": check.name,
+                "residual": residual,
+                "limit": check.limit,
+                "right": residual <= check.limit,  # so NaN is wrong
+                "required": check.required,
+                "error": error,
+            }
+
+
+def _import_methods(cache: Path, methods: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield methods with why they cannot be imported, or nothing."""
+    from bench.errors import BenchError
+    from bench.registry import Registry
+
+    for method in methods:
+        try:
+            Registry(cache).find(method)
+            yield method, ""
+        except BenchError as error:
+            yield method, str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+# The checks. References are numpy's in float64: another library, another precision.
+
+
+def _noise(*shape: int) -> Floats:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def _off(got: Any, wanted: Floats) -> float:
+    """Return the largest error, relative to the largest value."""
+    return float(np.abs(got.double().cpu().numpy() - wanted).max() / np.abs(wanted).max())
+
+
+def _matmul(device: str) -> float:
+    import torch
+
+    a, b = _noise(512, 768), _noise(768, 256)
+    got = torch.from_numpy(a).to(device) @ torch.from_numpy(b).to(device)
+    return _off(got, a.astype(np.float64) @ b.astype(np.float64))
+
+
+def _conv2d(device: str, bfloat16: bool = False) -> float:
+    import torch
+
+    x, kernels = _noise(2, 16, 28, 28), _noise(32, 16, 3, 3)
+    with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=bfloat16):
+        got = torch.conv2d(torch.from_numpy(x).to(device), torch.from_numpy(kernels).to(device))
+    windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (3, 3), axis=(2, 3))
+    return _off(got, np.einsum("bchwij,ocij->bohw", windows, kernels, optimize=True))
+
+
+def _covariances(device: str) -> Any:
+    """Return (4, 550, 550): what PaDiM inverts, at the size where batched LU fails on some CPUs."""
+    import torch
+
+    x = torch.from_numpy(_noise(4, 550, 1100)).to(device)
+    return x @ x.mT / x.shape[2] + 0.01 * torch.eye(550, device=device)
+
+
+def _inverse(invert: Callable[[Any, Any], Any]) -> Callable[[str], float]:
+    """Return the check of a way to invert; it is given the matrices and the identity."""
+
+    def measure(device: str) -> float:
+        import torch
+
+        matrices, identity = _covariances(device), torch.eye(550, device=device)
+        product = matrices.double() @ invert(matrices, identity).double()
+        return float((product - identity).abs().max())
+
+    return measure
+
+
+def _by_cholesky(matrices: Any, identity: Any) -> Any:
+    import torch
+
+    factor = torch.linalg.cholesky(matrices)
+    half = torch.linalg.solve_triangular(factor, identity, upper=False)
+    return torch.linalg.solve_triangular(factor.mT, half, upper=True)
+
+
+def _by_cholesky_solve(matrices: Any, identity: Any) -> Any:
+    import torch
+
+    return torch.cholesky_solve(identity.expand_as(matrices), torch.linalg.cholesky(matrices))
+
+
+def _by_inv(matrices: Any, identity: Any) -> Any:
+    import torch
+
+    return torch.linalg.inv(matrices)
+
+
+def _by_solve(matrices: Any, identity: Any) -> Any:
+    import torch
+
+    return torch.linalg.solve(matrices, identity.expand_as(matrices))
+
+
+def _eigh(device: str) -> float:
+    import torch
+
+    matrices = _covariances(device)
+    values, vectors = torch.linalg.eigh(matrices)
+    return _off((vectors * values.unsqueeze(1)) @ vectors.mT, matrices.double().cpu().numpy())
+
+
+def _order(device: str) -> float:
+    """Return how many places differ; values repeat, as scores do."""
+    import torch
+
+    values = _noise(64, 2000).round(2)
+    wanted = np.sort(values, axis=1)
+    x = torch.from_numpy(values).to(device)
+    wrong = (x.sort(1).values.cpu().numpy() != wanted).sum()
+    wrong += (x.topk(200, 1).values.cpu().numpy() != wanted[:, :-201:-1]).sum()
+    return float(wrong)
+
+
+def _repeat(device: str) -> float:
+    """Return how far two equal training steps of a small network are apart."""
+    import torch
+    from torch import nn
+
+    def gradients() -> Any:
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1),
+        ).to(device)  # fmt: skip
+        images = torch.from_numpy(_noise(16, 3, 64, 64)).to(device)
+        network(images).square().mean().backward()
+        return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+    return float((gradients() - gradients()).abs().max())
+
+
+CHECKS = (
+    Check("matmul", _matmul, 5e-5, required=True),
+    Check("conv2d", _conv2d, 5e-5, required=True),
+    Check("conv2d bfloat16", lambda d: _conv2d(d, bfloat16=True), 2e-2, required=True),
+    Check("cholesky", _inverse(_by_cholesky), 1e-4, required=True),
+    Check("cholesky_solve", _inverse(_by_cholesky_solve), 1e-4, required=True),
+    Check("eigh", _eigh, 1e-4, required=True),
+    Check("sort and topk", _order, 0, required=True),
+    Check("same bits twice", _repeat, 0, required=True),
+    # Last, since they may crash: expected to fail on some CPUs, and no method here calls them.
+    Check("linalg.inv", _inverse(_by_inv), 1e-4, required=False),
+    Check("linalg.solve", _inverse(_by_solve), 1e-4, required=False),
+)
+
+if __name__ == "__main__":
+    main()
