@@ -25,6 +25,26 @@ class CategoryFacts:
 
 
 @dataclass(frozen=True)
+class Archive:
+    """The archive that a dataset comes in."""
+
+    entries: tuple[str, ...]
+    """What is kept of it, by name; it lies at the top or one folder deep."""
+    unpacked: int
+    """About how many bytes it takes; so many must be free, and over twice that is no dataset."""
+    urls: tuple[str, ...] = ()
+    """Where to download it, in order; none where that takes an account."""
+    bytes: int = 0
+    sha256: str = ""
+    """Size and digest, where there is but one such archive."""
+
+    @property
+    def name(self) -> str:
+        """The name of the file."""
+        return self.urls[0].rpartition("/")[2] if self.urls else "archive"
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A dataset's card."""
 
@@ -36,6 +56,8 @@ class Dataset:
     """Official facts by category; a dataset without categories has one, named like itself."""
     licence: str
     source: str
+    licence_url: str = ""
+    archive: Archive | None = None
     remedy: str = ""
     """What to do where the files are missing."""
     fingerprint: str = ""
@@ -47,6 +69,9 @@ class Dataset:
 def _mvtec(**rows: tuple[int, int, int, int, int]) -> dict[str, CategoryFacts]:
     return {name: CategoryFacts(*row) for name, row in rows.items()}
 
+
+_MYDRIVE = "https://www.mydrive.ch/shares"
+_MVTEC_FILE = "download/420938113-1629960298/mvtec_anomaly_detection.tar.xz"
 
 MVTEC_AD = Dataset(
     name="mvtec_ad",
@@ -72,6 +97,21 @@ MVTEC_AD = Dataset(
         zipper=(240, 32, 119, 7, 1024),
     ),
     licence="CC BY-NC-SA 4.0",
+    licence_url="https://creativecommons.org/licenses/by-nc-sa/4.0/",
+    archive=Archive(
+        entries=(
+            *("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut"),
+            *("pill", "screw", "tile", "toothbrush", "transistor", "wood", "zipper"),
+            *("license.txt", "readme.txt"),
+        ),
+        unpacked=5_600_000_000,
+        urls=(
+            f"{_MYDRIVE}/150996/b52ecdcbf521176e9db9c731f2304b27/{_MVTEC_FILE}",
+            f"{_MYDRIVE}/38536/3830184030e49fe74747669442f0f283/{_MVTEC_FILE}",
+        ),
+        bytes=5_264_982_680,
+        sha256="cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
+    ),
     source="https://www.mvtec.com/company/research/datasets/mvtec-ad",
     remedy="unpack the archive so that {data}/mvtec_ad/<category>/train/good exists",
 )
@@ -81,6 +121,7 @@ HEAD_CT = Dataset(
     layout="head_ct",
     categories={"head_ct": CategoryFacts(75, 25, 100, 1, None)},
     licence="as stated by its author on Kaggle",
+    archive=Archive(entries=("head_ct", "labels.csv"), unpacked=60_000_000),
     source="https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage",
     remedy="unpack the archive so that {data}/head_ct/head_ct/000.png to 199.png exist",
     fingerprint="17c35fa6b628255cc7a0ebcc7abe96d04f883bf5d1486778a52e39c9f32baffe",
@@ -91,6 +132,7 @@ BRAIN_MRI = Dataset(
     layout="brain_mri",
     categories={"brain_mri": CategoryFacts(73, 25, 155, 1, None)},
     licence="as stated by its author on Kaggle",
+    archive=Archive(entries=("yes", "no"), unpacked=60_000_000),
     source="https://www.kaggle.com/datasets/navoneel/brain-mri-images-for-brain-tumor-detection",
     remedy="unpack the archive so that {data}/brain_mri/yes and {data}/brain_mri/no exist",
     fingerprint="9b53965c8f6922f9fa2bedc98f23997619280c8badf2bf822dca6230210a8e60",
