@@ -13,11 +13,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bench.data.catalog import find_dataset
+from bench.data.files import dataset_named, fits_a_line, shown, why
 from bench.data.splits import DRAWN, SETTINGS
 from bench.errors import BenchError, RequestError
 from bench.registry import METHODS, Method, Registry, typed_like
 from bench.spec import Value
+from bench.weights import parse_toml, read_toml
 
 RUN_SETTINGS: dict[str, Value] = {
     "image_size": 224,
@@ -31,6 +32,8 @@ RUN_SETTINGS: dict[str, Value] = {
 """Settings of a run beside its method's parameters, and their defaults: what the ATAC-Net paper
 states for every method."""
 
+MAX_RUNS = 100_000
+"""More runs than a suite is ever meant to have: a slip of the pen must not fill the memory."""
 PRECISIONS = ("float32", "bfloat16")
 _NEEDS = {
     "precision": "precision",
@@ -107,26 +110,29 @@ def read_suite(name: str) -> Suite:
 
     Raises RequestError naming the file and what is wrong in it.
     """
+    title = name
     if name.endswith(".toml"):
         path = Path(name)
-        if not path.is_file():
-            raise RequestError(f"there is no suite file {name}")
-        content, title = path.read_bytes(), path.stem
+        title = path.stem
+    elif name in suite_names():
+        path = Path(str(resources.files("bench").joinpath(f"suites/{name}.toml")))
     else:
-        if name not in suite_names():
-            raise RequestError(
-                f"unknown suite {name!r}; one of {', '.join(suite_names())}, or a .toml file"
-            )
-        content = resources.files("bench").joinpath(f"suites/{name}.toml").read_bytes()
-        title = name
+        raise RequestError(
+            f"unknown suite {name!r}; one of {', '.join(suite_names())}, or a .toml file"
+        )
+    place = shown(name)
     try:
-        values = tomllib.loads(content.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"suite {name} is not valid TOML: {error}") from None
+        values = read_toml(path)
+    except FileNotFoundError:
+        raise RequestError(f"there is no suite file {place}") from None
+    except OSError as error:
+        raise RequestError(f"cannot read suite {place}: {why(error)}") from None
+    except ValueError as error:
+        raise RequestError(f"suite {place} {error}") from None
     try:
-        return _suite(title, values)
+        return _suite(shown(title), values)
     except RequestError as error:
-        raise RequestError(f"suite {name}: {error}") from None
+        raise RequestError(f"suite {place}: {error}") from None
 
 
 def _suite(name: str, values: dict[str, Any]) -> Suite:
@@ -142,20 +148,25 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
             raise RequestError('seen_defects need setting = "hard"')
         if not block.methods or not block.data:
             raise RequestError("methods and data must name at least one each")
-    return Suite(name, str(values.get("description", "")), blocks)
+    description = values.get("description", "")
+    if not isinstance(description, str):
+        raise RequestError(f"description must be a text, not {description!r:.80}")
+    return Suite(name, description, blocks)
 
 
 def _block(base: Block, values: Mapping[str, Any]) -> Block:
     unknown = sorted(values.keys() - _KEYS)
     if unknown:
-        raise RequestError(f"unknown key {unknown[0]!r}; one of {', '.join(sorted(_KEYS))}")
+        raise RequestError(f"unknown key {unknown[0]!r:.80}; one of {', '.join(sorted(_KEYS))}")
     changes: dict[str, Any] = {}
     for key, kind in _LISTS.items():
         if key in values:
             value = values[key]
             if not isinstance(value, list) or not all(type(v) is kind for v in value):
-                raise RequestError(f"{key} must be a list of {kind.__name__}, not {value!r}")
-            changes[key] = tuple(value)
+                raise RequestError(f"{key} must be a list of {kind.__name__}, not {value!r:.80}")
+            for v in value:
+                _check_text(key, v)
+            changes[key] = tuple(dict.fromkeys(value))
     if "seeds" in values:
         changes["seeds"] = _check_seeds(values["seeds"])
     if "setting" in values:
@@ -166,13 +177,32 @@ def _block(base: Block, values: Mapping[str, Any]) -> Block:
     if "set" in values:
         if not isinstance(values["set"], dict):
             raise RequestError("set must be a table")
+        _check_set("set.", values["set"])
         changes["set"] = _merged(base.set, values["set"])
     return replace(base, **changes)
 
 
+def _check_set(prefix: str, table: Mapping[str, Any], depth: int = 0) -> None:
+    """Refuse in [set] what is neither one value nor a method's table of such."""
+    for key, value in table.items():
+        _check_text(f"{prefix}{key!r:.80}", key)
+        name = prefix + key
+        if isinstance(value, dict) and not depth:
+            _check_set(f"{name}.", value, depth + 1)
+        elif not isinstance(value, Value):
+            raise RequestError(f"{name} must be one value, not {value!r:.80}")
+        else:
+            _check_text(name, value)
+
+
+def _check_text(key: str, value: Any) -> None:
+    if isinstance(value, str) and not fits_a_line(value):
+        raise RequestError(f"{key} holds a control character: {value!r:.80}")
+
+
 def _check_seeds(seeds: Any) -> int:
     if type(seeds) is not int or not 1 <= seeds <= 1000:
-        raise RequestError(f"seeds is how many: a whole number from 1 to 1000, not {seeds!r}")
+        raise RequestError(f"seeds is how many: a whole number from 1 to 1000, not {seeds!r:.80}")
     return seeds
 
 
@@ -204,6 +234,7 @@ def narrow(suite: Suite, narrowing: Narrowing) -> Suite:
     over: dict[str, Any] = {}
     for text in narrowing.overrides:
         over = _merged(over, _override(text))
+    _check_set("", over)
     if narrowing.seeds is not None:
         _check_seeds(narrowing.seeds)
     _check_shots(narrowing.shots or ())
@@ -228,14 +259,18 @@ def narrow(suite: Suite, narrowing: Narrowing) -> Suite:
 
 def _override(text: str) -> dict[str, Any]:
     """Read `[method.]key=value`."""
+    if not fits_a_line(text):
+        raise RequestError(f"--set takes one line of UTF-8, not {text!r:.200}")
     key, equals, written = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts) or len(parts) > 2:
-        raise RequestError(f"--set takes [method.]key=value, not {text!r}")
+        raise RequestError(f"--set takes [method.]key=value, not {text!r:.200}")
     try:
-        value = tomllib.loads(f"value = {written}")["value"]
+        value = parse_toml(f"value = {written}")["value"]
     except tomllib.TOMLDecodeError:
         value = written.strip()  # a bare word
+    except ValueError as error:
+        raise RequestError(f"--set {text:.80}: the value {error}") from None
     return {parts[0]: value} if len(parts) == 1 else {parts[0]: {parts[1]: value}}
 
 
@@ -248,9 +283,13 @@ def expand(suite: Suite, narrowing: Narrowing, registry: Registry, data: Path) -
     _check_names(suite, narrowing, registry, data)
     cells: dict[Any, Cell] = {}
     taken: set[str] = set()
+    wanted = 0
     for block in suite.blocks:
         for cell, used in _cells(block, narrowing, registry, data):
             taken |= used
+            wanted += 1
+            if wanted > MAX_RUNS:
+                raise RequestError(f"suite {suite.name} asks for more than {MAX_RUNS} runs")
             key = (cell.method.path, tuple(cell.parameters.items()), tuple(cell.settings.items()),
                    cell.dataset, cell.category, cell.setting, cell.seen_defect, cell.shots,
                    cell.seed)  # fmt: skip
@@ -279,7 +318,7 @@ def _check_names(suite: Suite, narrowing: Narrowing, registry: Registry, data: P
     named = [d.partition("/")[0] for block in suite.blocks for d in block.data]
     for name in narrowing.datasets or ():
         if name not in named:
-            find_dataset(name, data)
+            dataset_named(name, data)
             raise RequestError(f"suite {suite.name} does not use {name}")
     for name in narrowing.categories or ():
         if name not in wanted:
@@ -304,7 +343,7 @@ def _check_shared_keys(suite: Suite, registry: Registry) -> None:
 def _categories(entry: str, data: Path) -> Iterator[tuple[str, str]]:
     """Yield (dataset, category) of one entry of `data`."""
     name, slash, category = entry.partition("/")
-    dataset = find_dataset(name, data)
+    dataset = dataset_named(name, data)
     if slash and category not in dataset.categories:
         known = ", ".join(dataset.categories)
         raise RequestError(f"{name} has no category {category!r}; it has: {known}")

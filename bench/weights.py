@@ -4,8 +4,9 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bench.data.files import FingerprintCache
+from bench.data.files import FingerprintCache, read_regular, shown, why
 from bench.detector import BackboneSource
 from bench.errors import MissingWeights, RequestError, WeightsError
 
@@ -15,6 +16,11 @@ BOTTLENECKS = ("resnet50", "wide_resnet50_2")
 STAGES = 4
 SUFFIXES = (".pth", ".pt", ".safetensors")
 _HUB = "https://download.pytorch.org/models/"
+MAX_TOML = 256 << 10
+_MAX_DOTS = 100
+"""On a line: what `tomllib` takes for a dotted key grows with the square of its parts."""
+_MAX_DEPTH = 8
+_MAX_TEXT = 2000
 
 
 @dataclass(frozen=True)
@@ -95,11 +101,24 @@ def find_weights(
         raise RequestError(f"stage is 1 to {STAGES}, not {stage}")
     if weights == "none":
         return Weights(BackboneSource(backbone, stage, None), "none", "random initialisation")
-    if weights == "imagenet":
-        return _find_known(backbone, stage, folder, cache, digests, download)
-    file = folder / weights
-    if Path(weights).name != weights or not file.is_file():
-        raise MissingWeights(f"no weights file {weights!r} in {folder}: name one with --weights")
+    try:
+        if weights == "imagenet":
+            return _find_known(backbone, stage, folder, cache, digests, download)
+        return _find_named(backbone, stage, weights, folder, digests)
+    except OSError as error:
+        place = shown(error.filename or folder)
+        raise WeightsError(f"cannot read {place}: {why(error)}") from error
+
+
+def _find_named(
+    backbone: str, stage: int, name: str, folder: Path, digests: FingerprintCache
+) -> Weights:
+    file = folder / name
+    if Path(name).name != name or not file.is_file():
+        raise MissingWeights(
+            f"no weights file {name!r} in {shown(folder)}: put it there, name the folder with"
+            " --weights, or another file with --set weights=FILE"
+        )
     digest = digests.sha256(file)
     known = next((k for k in KNOWN if digest.startswith(k.sha256)), None) or _declared(file)
     _check_fit(file, known, backbone, stage)
@@ -112,10 +131,10 @@ def _weights(backbone: str, stage: int, file: Path, known: Known, digest: str) -
 
 def _check_fit(file: Path, known: Known, backbone: str, stage: int) -> None:
     if known.backbone != backbone:
-        raise WeightsError(f"{file} holds {known.backbone}, not {backbone}")
+        raise WeightsError(f"{shown(file)} holds {known.backbone}, not {backbone}")
     if known.stages < stage:
         raise WeightsError(
-            f"{file} holds {backbone} to stage {known.stages}; stage {stage} was asked for:"
+            f"{shown(file)} holds {backbone} to stage {known.stages}; stage {stage} was asked for:"
             f" set stage={known.stages} or name other weights"
         )
 
@@ -124,26 +143,96 @@ def _declared(file: Path) -> Known:
     """Read what the folder's weights.toml says of a file that is not known by digest."""
     declaration = file.parent / "weights.toml"
     remedy = (
-        f'{file} is not known by its digest: declare it in {declaration} as ["{file.name}"] with'
-        ' backbone = "...", stages = 1 to 4, strides = "v1" or "v1.5"'
+        'backbone = "...", stages = 1 to 4, strides = "v1" or "v1.5",'
+        f" and name it with --set weights={shown(file.name)}"
     )
-    if not declaration.is_file():
-        raise WeightsError(remedy)
-    try:
-        said = tomllib.loads(declaration.read_text()).get(file.name)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{declaration} is not valid TOML: {error}") from None
-    fits = (
-        isinstance(said, dict)
-        and said.keys() == {"backbone", "stages", "strides"}
-        and said["backbone"] in BACKBONES
-        and said["stages"] in range(1, STAGES + 1)
-        and said["strides"] in (("v1", "v1.5") if said["backbone"] in BOTTLENECKS else ("v1.5",))
-    )
-    if not fits:
-        raise WeightsError(remedy)
-    assert isinstance(said, dict)
+    said: Any = None
+    if os.path.lexists(declaration):
+        try:
+            said = read_toml(declaration).get(file.name)
+        except ValueError as error:
+            raise WeightsError(f"{shown(declaration)} {error}") from None
+    if said is None:
+        raise WeightsError(
+            f"{shown(file)} is not known by its digest: declare it in {shown(declaration)} as"
+            f' ["{shown(file.name)}"] with {remedy}'
+        )
+    wrong = _wrong(said)
+    if wrong:
+        raise WeightsError(
+            f'{shown(declaration)}: ["{shown(file.name)}"] {wrong}; declare it with {remedy}'
+        )
     return Known("", **said, title=f"declared in {declaration.name}")
+
+
+def _wrong(said: Any) -> str:
+    """Say which key or value of a declaration is wrong."""
+    if not isinstance(said, dict):
+        return f"is {said!r:.80}, not a table"
+    strides = ("v1", "v1.5") if said.get("backbone") in BOTTLENECKS else ("v1.5",)
+    possible: dict[str, tuple[object, ...]] = {
+        "backbone": BACKBONES,
+        "stages": tuple(range(1, STAGES + 1)),
+        "strides": strides,
+    }
+    for key, values in possible.items():
+        if key not in said:
+            return f"lacks {key}"
+        value = said[key]
+        if value not in values or type(value) is not type(values[0]):
+            of = f" of {said['backbone']}" if key == "strides" else ""
+            return f"has {key} = {value!r:.80}; {key}{of} is one of {', '.join(map(str, values))}"
+    unknown = sorted(said.keys() - possible)
+    return f"has an unknown key {unknown[0]!r:.80}" if unknown else ""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file of a sane size; raises OSError, and ValueError with what is wrong in it.
+
+    Its values are then plain: bool, int of 64 bits, float, text, and lists and tables of those.
+    """
+    content = read_regular(path, MAX_TOML)
+    try:
+        return parse_toml(content.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not valid TOML: not UTF-8 at byte {error.start}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML from outside, see `read_toml`; TOMLDecodeError (a ValueError) if it is none."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _MAX_DOTS:
+            raise ValueError(f"has more than {_MAX_DOTS} dots in line {number}")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise tomllib.TOMLDecodeError(f"is not valid TOML: {shown(error)}") from None
+    except ValueError:
+        raise ValueError("holds a number of too many digits, or a date that is none") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    _check_plain(values, 0)
+    return values
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"is nested too deeply: more than {_MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_plain(key, depth)
+            _check_plain(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_plain(inner, depth + 1)
+    elif isinstance(value, str):
+        if len(value) > _MAX_TEXT:
+            raise ValueError(f"holds a text of {len(value)} characters, more than {_MAX_TEXT}")
+    elif isinstance(value, int):
+        if value.bit_length() > 63:
+            raise ValueError("holds a whole number of more than 64 bits")
+    elif not isinstance(value, float):
+        raise ValueError(f"holds a {type(value).__name__}, {value}: write it as a text")
 
 
 def _find_known(
@@ -170,9 +259,8 @@ def _find_known(
                     continue
                 if known.stages >= stage:
                     return _weights(backbone, stage, file, known, digest)
-                shallow = (
-                    f"; {file.name} holds stages 1 to {known.stages} only (stage={known.stages})"
-                )
+                deepest = known.stages
+                shallow = f"; {shown(file.name)} holds stages 1 to {deepest} only (stage={deepest})"
     first = wanted[0]
     failure = ""
     if download:
@@ -182,7 +270,7 @@ def _find_known(
         except MissingWeights as error:
             failure = f" ({error})"
     raise MissingWeights(
-        f"no ImageNet weights of {backbone} to stage {stage} in {folder}{shallow}{failure}:"
+        f"no ImageNet weights of {backbone} to stage {stage} in {shown(folder)}{shallow}{failure}:"
         f" put {first.url} there, or set weights=none" + (", or a lower stage" if shallow else "")
     )
 

@@ -1,5 +1,8 @@
 import io
 import os
+import time
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +12,16 @@ from PIL import Image
 
 from bench.data import images
 from bench.data.catalog import HEAD_CT, MVTEC_AD, SYNTHETIC, find_dataset
-from bench.data.files import File, Listing
-from bench.data.images import CategoryImages, ImageFacts, decode, load, prepare, why_unofficial
+from bench.data.files import SETTLED, File, FingerprintCache, Listing, fingerprint
+from bench.data.images import (
+    CategoryImages,
+    ImageFacts,
+    decode,
+    decoding_pool,
+    load,
+    prepare,
+    why_unofficial,
+)
 from bench.errors import DataError, RequestError, StoreError
 
 NOISE = np.random.RandomState(0).randint(0, 256, (13, 17, 4), np.uint8)
@@ -39,6 +50,12 @@ def saved(path, image, **options):
 
 def listing(root, *names):
     return Listing(root, tuple(File(n, "train", "good") for n in names))
+
+
+def prepared(files, cache, *size_and_rule, **options):
+    """Prepare what lies there now: nothing is kept of it, and so nothing can be outdated."""
+    content = fingerprint(files, FingerprintCache(cache / "none"))
+    return prepare(files, content, cache, *(size_and_rule or (8,)), **options)
 
 
 # Modes
@@ -166,7 +183,7 @@ def test_a_damaged_file_decodes_or_is_named(tmp_path_factory, name, data):
 
 def test_what_is_no_image_or_not_there_is_an_error_naming_it(tmp_path):
     (tmp_path / "a.png").write_text("hello")
-    with pytest.raises(DataError, match=r"a.png does not decode .is not an image"):
+    with pytest.raises(DataError, match=r"a.png does not decode .is not a PNG, JPEG"):
         decode(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"b.png does not decode .*No such file"):
         decode(tmp_path / "b.png")
@@ -181,12 +198,64 @@ def test_an_image_with_too_many_pixels_is_an_error_naming_it(tmp_path, monkeypat
     assert decode(path)[0].size == (50, 40)
 
 
-@pytest.mark.parametrize("limit", [500, 1500])  # an error of Pillow, and its warning
-def test_a_decompression_bomb_is_an_error_naming_it(tmp_path, monkeypatch, limit):
+def test_a_decompression_bomb_is_an_error_naming_it(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", Image.new("L", (50, 40)))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with pytest.raises(DataError, match=r"a.png has too many pixels"):
         decode(path)
+
+
+def test_what_pillow_only_warns_of_is_decoded_in_silence(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", Image.new("L", (50, 40)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)
+    with decoding_pool() as pool:
+        assert [i.size for i, _ in pool.map(decode, [path] * 8)] == [(50, 40)] * 8
+    with pytest.raises(DataError, match="exceeds limit"):  # warnings are errors again
+        decode(path)
+
+
+# Files of several pictures, of other formats, of more bits
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.png", "png"), ("a.tif", "tiff")])
+def test_a_file_of_several_pictures_is_refused(tmp_path, name, kind):
+    frames = [Image.fromarray(NOISE[..., :3]), Image.fromarray(NOISE[..., 1:])]
+    frames[0].save(tmp_path / name, kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=rf"{name} has several frames or pages"):
+        decode(tmp_path / name)
+
+
+def test_of_a_phones_pictures_in_one_jpeg_the_first_is_meant(tmp_path):
+    first, preview = Image.fromarray(NOISE[..., :3]), Image.new("RGB", (8, 8))
+    first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview], quality=90)
+    first.save(tmp_path / "b.jpg", "JPEG", quality=90)
+    np.testing.assert_array_equal(rgb_of(tmp_path / "a.jpg")[0], rgb_of(tmp_path / "b.jpg")[0])
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "ppm", "dib", "tga", "ico"])
+def test_another_format_is_refused_whatever_its_file_is_called(tmp_path, kind):
+    Image.fromarray(NOISE[..., :3]).resize((32, 32)).save(tmp_path / "a.png", kind)
+    with pytest.raises(DataError, match=r"a.png does not decode .is not a PNG, JPEG, BMP or TIFF"):
+        decode(tmp_path / "a.png")
+
+
+def test_colours_of_16_bits_are_refused_as_grey_of_16_bits_is(tmp_path):
+    """Pillow would cut them to 8 bits without a word."""
+    (tmp_path / "a.png").write_bytes(png(2, 2, b"\0" + b"\1\2" * 6, b"\0" + b"\1\2" * 6, depth=16))
+    with pytest.raises(DataError, match=r"a.png has mode RGB of 16 bits"):
+        decode(tmp_path / "a.png")
+
+
+def png(width, height, *rows, depth=8):
+    """Write an RGB PNG by hand."""
+
+    def chunk(kind, content):
+        crc = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + crc
+
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, 2, 0, 0, 0])
+    body = chunk(b"IDAT", zlib.compress(b"".join(rows)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + body + chunk(b"IEND", b"")
 
 
 # Preparing
@@ -195,7 +264,7 @@ def test_a_decompression_bomb_is_an_error_naming_it(tmp_path, monkeypatch, limit
 def test_images_are_resized_to_a_square_in_the_order_of_the_listing(tmp_path, cache):
     saved(tmp_path / "a.png", Image.new("RGB", (30, 20), (10, 20, 30)))
     saved(tmp_path / "b.png", Image.fromarray(NOISE[..., 0]))
-    found = load(prepare(listing(tmp_path, "a.png", "b.png"), "f" * 64, cache, 8))
+    found = load(prepared(listing(tmp_path, "a.png", "b.png"), cache, 8))
     assert found.pixels.shape == (2, 3, 8, 8)
     assert found.pixels.dtype == np.uint8
     assert found.pixels[0, :, 0, 0].tolist() == [10, 20, 30]
@@ -211,36 +280,37 @@ def test_images_are_resized_to_a_square_in_the_order_of_the_listing(tmp_path, ca
 def test_an_image_of_the_wanted_size_is_not_resampled(tmp_path, cache):
     saved(tmp_path / "a.png", Image.fromarray(NOISE[:8, :8, :3]))
     for rule in images.RESIZE_RULES:
-        found = load(prepare(listing(tmp_path, "a.png"), "f" * 64, cache, 8, rule))
+        found = load(prepared(listing(tmp_path, "a.png"), cache, 8, rule))
         np.testing.assert_array_equal(found.pixels[0], NOISE[:8, :8, :3].transpose(2, 0, 1))
 
 
 def test_size_rule_and_content_have_folders_of_their_own(tmp_path, cache):
     saved(tmp_path / "a.png", Image.fromarray(NOISE[..., :3]))
+    saved(tmp_path / "b.png", Image.fromarray(NOISE[..., 1:]))
     files = listing(tmp_path, "a.png")
     folders = {
-        prepare(files, "f" * 64, cache, 8),
-        prepare(files, "f" * 64, cache, 9),
-        prepare(files, "f" * 64, cache, 8, "bicubic"),
-        prepare(files, "e" * 64, cache, 8),
+        prepared(files, cache, 8),
+        prepared(files, cache, 9),
+        prepared(files, cache, 8, "bicubic"),
+        prepared(listing(tmp_path, "b.png"), cache, 8),
     }
     assert len(folders) == 4
-    assert len({load(f).pixels.tobytes() for f in folders}) == 3
+    assert len({load(f).pixels.tobytes() for f in folders}) == 4
 
 
 def test_an_unknown_resize_rule_is_refused(tmp_path, cache):
     with pytest.raises(RequestError, match="bilinear, bicubic, not 'nearest'"):
-        prepare(listing(tmp_path), "f" * 64, cache, 8, "nearest")
+        prepared(listing(tmp_path), cache, 8, "nearest")
 
 
 def test_what_is_cached_is_not_decoded_again(tmp_path, cache, monkeypatch):
     saved(tmp_path / "a.png", Image.fromarray(NOISE[..., :3]))
     files = listing(tmp_path, "a.png")
-    first = prepare(files, "f" * 64, cache, 8)
+    first = prepared(files, cache, 8)
     monkeypatch.setattr(images, "decode", None)
-    assert prepare(files, "f" * 64, cache, 8) == first
+    assert prepared(files, cache, 8) == first
     with pytest.raises(TypeError):
-        prepare(files, "e" * 64, cache, 8)
+        prepared(files, cache, 9)
 
 
 def test_progress_is_told_after_each_image(tmp_path, cache):
@@ -248,7 +318,7 @@ def test_progress_is_told_after_each_image(tmp_path, cache):
     for name in names:
         saved(tmp_path / name, Image.fromarray(NOISE))
     told = []
-    prepare(listing(tmp_path, *names), "f" * 64, cache, 8, progress=lambda *a: told.append(a))
+    prepared(listing(tmp_path, *names), cache, 8, progress=lambda *a: told.append(a))
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -256,7 +326,7 @@ def test_a_bad_file_leaves_nothing_in_the_cache(tmp_path, cache):
     saved(tmp_path / "a.png", Image.fromarray(NOISE))
     (tmp_path / "b.png").write_text("")
     with pytest.raises(DataError, match=r"b.png"):
-        prepare(listing(tmp_path, "a.png", "b.png"), "f" * 64, cache, 8)
+        prepared(listing(tmp_path, "a.png", "b.png"), cache, 8)
     assert list((cache / "images").iterdir()) == []
 
 
@@ -264,21 +334,21 @@ def test_a_cache_that_cannot_be_written_is_an_error_of_the_store(tmp_path, monke
     saved(tmp_path / "a.png", Image.fromarray(NOISE))
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write to the cache"):
-        prepare(listing(tmp_path, "a.png"), "f" * 64, tmp_path / "file", 8)
+        prepared(listing(tmp_path, "a.png"), tmp_path / "file", 8)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "rename", full)
     with pytest.raises(StoreError, match=r"cannot write to the cache .*No space left"):
-        prepare(listing(tmp_path, "a.png"), "f" * 64, tmp_path / "cache", 8)
+        prepared(listing(tmp_path, "a.png"), tmp_path / "cache", 8)
     assert list((tmp_path / "cache" / "images").iterdir()) == []
 
 
 def test_a_faster_process_is_no_error(tmp_path, cache, monkeypatch):
     saved(tmp_path / "a.png", Image.fromarray(NOISE))
     files = listing(tmp_path, "a.png")
-    folder = prepare(files, "f" * 64, cache, 8)
+    folder = prepared(files, cache, 8)
     build = images._build
 
     def late(*arguments):
@@ -287,8 +357,108 @@ def test_a_faster_process_is_no_error(tmp_path, cache, monkeypatch):
 
     folder.rename(folder.with_name("aside"))
     monkeypatch.setattr(images, "_build", late)
-    assert prepare(files, "f" * 64, cache, 8) == folder
+    assert prepared(files, cache, 8) == folder
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+
+
+# What is decoded is what was fingerprinted
+
+
+def test_a_file_that_changed_after_its_fingerprint_is_refused(tmp_path, cache):
+    files = listing(tmp_path, "a.png")
+    saved(tmp_path / "a.png", Image.fromarray(NOISE))
+    before = fingerprint(files, FingerprintCache(cache))
+    saved(tmp_path / "a.png", Image.fromarray(NOISE[::-1]))
+    with pytest.raises(DataError, match="does not hold what its fingerprint was taken from"):
+        prepare(files, before, cache, 8)
+    assert list((cache / "images").iterdir()) == []
+
+
+def test_bytes_that_rot_under_the_same_times_are_found_and_known_from_then_on(
+    tmp_path, cache, monkeypatch
+):
+    files = listing(tmp_path, "a.png", "b.png")
+    saved(tmp_path / "a.png", Image.fromarray(NOISE))
+    path = saved(tmp_path / "b.png", Image.fromarray(NOISE))
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * SETTLED)
+    digests = FingerprintCache(cache)
+    before = fingerprint(files, digests)
+    digests.save()
+    stat = path.stat()
+    saved(path, Image.fromarray(NOISE[::-1]))
+    # As if the disk had done it: the times stay, also the one that nobody can set.
+    real = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda p, **k: stat if p == path else real(p, **k))
+    assert fingerprint(files, FingerprintCache(cache)) == before
+    with pytest.raises(DataError, match=r"b.png does not hold what its fingerprint was taken from"):
+        prepare(files, before, cache, 8)
+    after = fingerprint(files, FingerprintCache(cache))  # what the same command does next
+    assert after != before
+    assert load(prepare(files, after, cache, 8)).pixels.shape[0] == 2
+
+
+def test_two_cache_folders_that_changed_places_are_found_and_made_again(tmp_path, cache):
+    saved(tmp_path / "a.png", Image.fromarray(NOISE))
+    saved(tmp_path / "b.png", Image.fromarray(NOISE[::-1]))
+    one, other = (listing(tmp_path, n) for n in ("a.png", "b.png"))
+    first, second = prepared(one, cache), prepared(other, cache)
+    whole = np.array(load(first).pixels)
+    first.rename(cache / "aside")
+    second.rename(first)
+    (cache / "aside").rename(second)
+    for folder in (first, second):
+        with pytest.raises(DataError, match="are damaged"):
+            load(folder)
+    assert np.array_equal(load(prepared(one, cache)).pixels, whole)
+
+
+def test_images_of_another_pillow_have_a_folder_of_their_own(tmp_path, cache, monkeypatch):
+    saved(tmp_path / "a.png", Image.fromarray(NOISE))
+    first = prepared(listing(tmp_path, "a.png"), cache)
+    monkeypatch.setattr(images.PIL, "__version__", "99.0")
+    assert prepared(listing(tmp_path, "a.png"), cache) != first
+
+
+@pytest.mark.parametrize("what", ["file", "link", "loop"])
+def test_what_is_no_folder_in_the_place_of_one_is_replaced(tmp_path, cache, what):
+    saved(tmp_path / "a.png", Image.fromarray(NOISE))
+    folder = prepared(listing(tmp_path, "a.png"), cache)
+    folder.rename(cache / "aside")
+    if what == "file":
+        folder.write_text("")
+    else:
+        folder.symlink_to(tmp_path if what == "link" else folder)
+    assert prepared(listing(tmp_path, "a.png"), cache) == folder
+    assert load(folder).pixels.shape == (1, 3, 8, 8)
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_a_disk_that_fills_up_while_images_are_written_is_an_error_of_the_store(
+    tmp_path, cache, monkeypatch
+):
+    saved(tmp_path / "a.png", Image.fromarray(NOISE))
+    real, sizes = os.pwrite, []
+
+    def nearly_full(descriptor, content, offset):
+        if len(sizes) == 3:
+            raise OSError(28, "No space left on device")
+        sizes.append(real(descriptor, content[:100], offset))
+        return sizes[-1]
+
+    monkeypatch.setattr(os, "pwrite", nearly_full)
+    with pytest.raises(StoreError, match="No space left"):
+        prepared(listing(tmp_path, "a.png"), cache)
+    assert list((cache / "images").iterdir()) == []
+
+
+def test_a_write_that_takes_a_part_goes_on(tmp_path, cache, monkeypatch):
+    saved(tmp_path / "a.png", Image.fromarray(NOISE))
+    whole = np.array(load(prepared(listing(tmp_path, "a.png"), cache)).pixels)
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda d, content, at: real(d, content[:7], at))
+    found = load(prepared(listing(tmp_path, "a.png"), cache.with_name("other")))
+    assert np.array_equal(found.pixels, whole)
 
 
 # Damage, duplicates, samples
@@ -316,7 +486,7 @@ def make_empty(path):
 @pytest.mark.parametrize("damage", [flip, truncate, remove, make_empty])
 def test_a_damaged_cache_is_an_error_naming_the_folder(tmp_path, cache, name, damage):
     saved(tmp_path / "a.png", Image.fromarray(NOISE))
-    folder = prepare(listing(tmp_path, "a.png"), "f" * 64, cache, 8)
+    folder = prepared(listing(tmp_path, "a.png"), cache, 8)
     damage(folder / name)
     with pytest.raises(DataError, match=f"{folder} are damaged .*delete that folder"):
         load(folder)
@@ -327,10 +497,10 @@ def test_a_damaged_cache_is_an_error_naming_the_folder(tmp_path, cache, name, da
 def test_a_damaged_cache_is_made_again(tmp_path, cache, name, damage):
     saved(tmp_path / "a.png", Image.fromarray(NOISE))
     files = listing(tmp_path, "a.png")
-    whole = load(prepare(files, "f" * 64, cache, 8))
+    whole = load(prepared(files, cache, 8))
     pixels = np.array(whole.pixels)  # a copy: the memory map breaks with its file
-    damage(prepare(files, "f" * 64, cache, 8) / name)
-    healed = load(prepare(files, "f" * 64, cache, 8))
+    damage(prepared(files, cache, 8) / name)
+    healed = load(prepared(files, cache, 8))
     assert np.array_equal(healed.pixels, pixels)
     assert healed.facts == whole.facts
 
@@ -344,7 +514,7 @@ def test_the_digest_is_that_of_the_picture_not_of_the_file(tmp_path, cache):
     saved(tmp_path / "e.png", grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     saved(tmp_path / "f.png", Image.fromarray(NOISE[..., 0].reshape(17, 13)))
     names = sorted(p.name for p in tmp_path.iterdir())
-    found = load(prepare(listing(tmp_path, *names), "f" * 64, cache, 8))
+    found = load(prepared(listing(tmp_path, *names), cache, 8))
     digests = [f.pixels for f in found.facts]
     assert len(set(digests[:4])) == 1
     assert len(set(digests)) == 3
@@ -353,7 +523,7 @@ def test_the_digest_is_that_of_the_picture_not_of_the_file(tmp_path, cache):
 def test_samples_are_the_chosen_images_in_the_chosen_order(tmp_path, cache):
     for n in range(3):
         saved(tmp_path / f"{n}.png", Image.new("L", (4 + n, 9), n))
-    found = load(prepare(listing(tmp_path, "0.png", "1.png", "2.png"), "f" * 64, cache, 8))
+    found = load(prepared(listing(tmp_path, "0.png", "1.png", "2.png"), cache, 8))
     samples = found.samples([2, 0])
     assert samples.names == ("2.png", "0.png")
     assert samples.images[:, 0, 0, 0].tolist() == [2, 0]

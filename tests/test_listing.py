@@ -1,11 +1,15 @@
+import hashlib
 import os
 import shutil
+import time
+from pathlib import Path
 
 import pytest
 
 from bench.data.catalog import BRAIN_MRI, HEAD_CT, MVTEC_AD, find_dataset
 from bench.data.files import (
     HEAD_CT_TEST_NORMALS,
+    SETTLED,
     FingerprintCache,
     brain_mri_test_normals,
     fingerprint,
@@ -296,24 +300,144 @@ def test_a_fingerprint_does_not_change_with_times_masks_and_the_folder_above(bot
     assert fingerprint(listing, FingerprintCache(tmp_path / "none")) == before
 
 
-def test_a_file_is_read_once_as_long_as_its_size_and_time_stay(bottle, cache):
-    folder, now = bottle
-    path = folder / "train" / "good" / "000.png"
+def later(monkeypatch):
+    """Let the clock go on until changes of now have settled."""
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * SETTLED)
+
+
+def test_a_file_is_read_once_as_long_as_its_size_and_times_stay(bottle, cache, monkeypatch):
+    _, now = bottle
+    later(monkeypatch)
     digests = FingerprintCache(cache)
     before = now(digests)
     digests.save()
+    with monkeypatch.context() as closed:
+        closed.setattr(hashlib, "file_digest", None)
+        assert now() == before
+
+
+def test_a_change_is_seen_also_where_the_time_is_put_back(bottle, cache, monkeypatch):
+    folder, now = bottle
+    later(monkeypatch)
+    digests = FingerprintCache(cache)
+    before = now(digests)
+    digests.save()
+    path = folder / "train" / "good" / "000.png"
     stat = path.stat()
     path.write_bytes(path.read_bytes()[::-1])
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert now() == before  # from the cache: the same size and time
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert now() != before
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"a": 3}'])
+def test_what_changed_a_moment_ago_is_not_kept(bottle, cache):
+    _, now = bottle
+    digests = FingerprintCache(cache)
+    now(digests)
+    digests.save()
+    assert not (cache / "sha256.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"a": 3}', "[]", "[" * 10**5, "9" * 5000, "\0"])
 def test_a_damaged_cache_of_digests_is_made_again(bottle, cache, content):
     _, now = bottle
     before = now()
     cache.mkdir(exist_ok=True)
     (cache / "sha256.json").write_text(content)
     assert now() == before
+
+
+def test_any_flipped_bit_in_the_cache_of_digests_changes_no_fingerprint(bottle, cache, monkeypatch):
+    _, now = bottle
+    later(monkeypatch)
+    digests = FingerprintCache(cache)
+    before = now(digests)
+    digests.save()
+    file = cache / "sha256.json"
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        file.unlink()
+        file.write_bytes(damaged)
+        assert now() == before
+
+
+# Names and things that are no files
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb.png", "a\x1b[31m.png", "a\u2028b.png", b"\xff.png", "a\x85.png", "\x7f.png"]
+)
+def test_a_name_that_does_not_fit_a_line_is_refused_by_its_repr(tmp_path, listed, name):
+    make_bottle(tmp_path)
+    folder = tmp_path / "mvtec_ad" / "bottle" / "train" / "good"
+    (folder / os.fsdecode(name)).write_bytes(b"")
+    with pytest.raises(DataError, match="rename it") as caught:
+        listed(MVTEC_AD, "bottle")
+    assert repr(f"bottle/train/good/{os.fsdecode(name)}") in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_a_defect_type_that_does_not_fit_a_line_is_refused(tmp_path, listed):
+    make_bottle(tmp_path)
+    make(tmp_path / "mvtec_ad" / "bottle", "test/bro\nken/000.png")
+    with pytest.raises(DataError, match=r"bro\\nken"):
+        listed(MVTEC_AD, "bottle")
+
+
+@pytest.mark.parametrize(
+    "name", [" a.png", "a .png", "ü ñ.png", "照片.png", "a\u202fb.png", "'.png"]
+)
+def test_unusual_names_are_names(tmp_path, listed, name):
+    make_bottle(tmp_path)
+    make(tmp_path / "mvtec_ad" / "bottle", f"train/good/{name}")
+    assert counts(listed(MVTEC_AD, "bottle")) == (2, 1, 2)
+
+
+def test_pipes_loops_and_folders_that_are_called_like_images_are_none(tmp_path, listed):
+    make_bottle(tmp_path)
+    folder = tmp_path / "mvtec_ad" / "bottle" / "train" / "good"
+    os.mkfifo(folder / "pipe.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    (folder / "nowhere.png").symlink_to("nothing.png")
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder.parents[1] / "test" / "pipe")
+    (folder.parents[1] / "test" / "loop").symlink_to("loop")
+    assert counts(listed(MVTEC_AD, "bottle")) == (1, 1, 2)
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, listed, monkeypatch):
+    make_bottle(tmp_path)
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(DataError, match=r"cannot read .*bottle/train/good: Permission denied"):
+        listed(MVTEC_AD, "bottle")
+
+
+def test_a_file_that_vanishes_or_turns_into_a_pipe_is_one_line(tmp_path, listed, cache):
+    make_bottle(tmp_path)
+    listing = listed(MVTEC_AD, "bottle")
+    path = tmp_path / "mvtec_ad" / "bottle" / "train" / "good" / "000.png"
+    path.unlink()
+    with pytest.raises(DataError, match=r"000.png: No such file"):
+        fingerprint(listing, FingerprintCache(cache))
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"000.png: not a regular file"):
+        fingerprint(listing, FingerprintCache(cache))
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff", b"a\0b", b"id\n1," + b"x" * 200000, b"id\n" + b"9" * 5000 + b",1"]
+)
+def test_labels_that_are_no_table_are_one_line(tmp_path, listed, content):
+    make_head_ct(tmp_path)
+    (tmp_path / "head_ct" / "labels.csv").write_bytes(content)
+    if content == b"a\0b":
+        listed(HEAD_CT, "head_ct")  # a header, and no labels
+    else:
+        with pytest.raises(DataError, match=r"labels.csv does not hold"):
+            listed(HEAD_CT, "head_ct")

@@ -1,5 +1,8 @@
 import os
+import shutil
+import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,9 +10,17 @@ from PIL import Image
 
 from bench.data import synthetic
 from bench.data.catalog import SYNTHETIC
-from bench.data.files import FingerprintCache, fingerprint, list_category
-from bench.data.synthetic import CATEGORIES, SIZE, SYNTHETIC_VERSION, generated, render
-from bench.errors import StoreError
+from bench.data.files import SETTLED, FingerprintCache, fingerprint, list_category
+from bench.data.synthetic import (
+    CATEGORIES,
+    DIGESTS,
+    SIZE,
+    SYNTHETIC_VERSION,
+    content_digest,
+    generated,
+    render,
+)
+from bench.errors import DataError, StoreError
 
 DEFECTS = [(category, defect) for category in CATEGORIES for defect in CATEGORIES[category][1]]
 
@@ -112,12 +123,97 @@ def few(folder, category):
     synthetic._save(folder / "000.bmp", np.zeros((4, 4, 3), np.uint8))
 
 
-def test_the_files_are_made_once(cache, monkeypatch):
+@pytest.fixture
+def small(cache, monkeypatch, tmp_path):
+    """Let each category be one small picture, and that be right."""
     monkeypatch.setattr(synthetic, "_write_category", few)
+    few(tmp_path / "one", "")
+    digest = content_digest(tmp_path / "one", FingerprintCache(cache / "none"))
+    monkeypatch.setattr(synthetic, "DIGESTS", dict.fromkeys(CATEGORIES, digest))
+
+
+def test_every_machine_generates_the_same_content(folder, warm_cache):
+    """Never edit DIGESTS: where pictures change, SYNTHETIC_VERSION rises."""
+    digests = FingerprintCache(warm_cache)
+    assert {c: content_digest(folder / c, digests) for c in CATEGORIES} == DIGESTS
+    assert DIGESTS["weave"][:16] == "395745003f358cd0"
+
+
+def test_the_files_are_made_once(cache, monkeypatch, small):
     folder = generated(cache)
     assert {p.name for p in folder.iterdir()} == CATEGORIES.keys()
     monkeypatch.setattr(synthetic, "_write_category", None)
     assert generated(cache) == folder
+    assert generated(cache, "weave") == folder
+
+
+def flip(folder):
+    file = folder / "test" / "good" / "003.bmp"
+    stat, content = file.stat(), bytearray(file.read_bytes())
+    content[5000] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def truncate(folder):
+    os.truncate(folder / "train" / "good" / "000.bmp", 1000)
+
+
+def delete(folder):
+    (folder / "test" / "good" / "000.bmp").unlink()
+
+
+def swap(folder):
+    one, other = folder / "train" / "good" / "000.bmp", folder / "test" / "good" / "000.bmp"
+    one.rename(folder / "aside")
+    other.rename(one)
+    (folder / "aside").rename(other)
+
+
+def add(folder):
+    shutil.copy(folder / "train/good/000.bmp", folder / "train/good/999.bmp")
+
+
+def misname(folder):
+    (folder / os.fsdecode(b"\xff.bmp")).write_bytes(b"")
+
+
+def block(folder):
+    delete(folder)
+    os.mkfifo(folder / "test" / "good" / "000.bmp")
+
+
+def clear(folder):
+    shutil.rmtree(folder)
+
+
+def replace(folder):
+    clear(folder)
+    folder.write_text("")
+
+
+def lose_a_mask(folder):
+    next((folder / "ground_truth").rglob("*.bmp")).unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, truncate, delete, swap, add, misname, block, clear, replace, lose_a_mask]
+)
+def test_what_is_damaged_is_made_again_by_the_same_call(warm_cache, folder, damage, monkeypatch):
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * SETTLED)  # digests are kept
+    generated(warm_cache)
+    damage(folder / "pellet")
+    files = list_category(SYNTHETIC, "pellet", folder, warm_cache)
+    digests = FingerprintCache(warm_cache)
+    assert fingerprint(files, digests)[:16] == "ba5adec3ad1fa7e8"
+    assert content_digest(folder / "pellet", digests) == DIGESTS["pellet"]
+
+
+def test_a_machine_that_draws_other_pictures_says_so(cache, monkeypatch, small):
+    monkeypatch.setattr(synthetic, "DIGESTS", dict.fromkeys(CATEGORIES, "0" * 64))
+    with pytest.raises(DataError, match=r"synthetic/weave comes out different .* numpy"):
+        generated(cache)
 
 
 @pytest.mark.parametrize("step", ["rename", "makedirs"])
@@ -129,17 +225,19 @@ def test_a_disk_that_is_full_leaves_no_half_made_dataset(cache, monkeypatch, ste
     monkeypatch.setattr(os, "rename", full)
     with pytest.raises(StoreError, match=r"cannot write to the cache .*No space left"):
         generated(cache)
-    assert list((cache / "datasets").iterdir()) == []
+    assert [p for p in (cache / "datasets").rglob("*") if p.is_file()] == []
 
 
-def test_a_faster_process_is_no_error(cache, monkeypatch):
+def test_a_faster_process_is_no_error(cache, monkeypatch, small):
     folder = cache / "datasets" / f"synthetic-v{SYNTHETIC_VERSION}"
+    real = os.path.lexists
 
-    def late(staging, category):
-        few(staging, category)
-        few(folder / category, category)
+    def late(path):
+        there = real(path)
+        few(folder / Path(path).name, "")  # between the look and the rename
+        return there
 
-    monkeypatch.setattr(synthetic, "_write_category", late)
+    monkeypatch.setattr(os.path, "lexists", late)
     assert generated(cache) == folder
     assert [p.name for p in folder.parent.iterdir()] == [folder.name]
 

@@ -1,4 +1,5 @@
 import hashlib
+import os
 
 import pytest
 
@@ -112,25 +113,55 @@ def test_an_undeclared_file_is_refused_with_what_to_write(find, folder):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "said"),
     [
-        DECLARED.replace("mine", "yours"),
-        DECLARED.replace("resnet50", "resnet51"),
-        DECLARED.replace("3", "5"),
-        DECLARED.replace("3", '"3"'),
-        DECLARED.replace('"v1"', '"v2"'),
-        DECLARED.replace('strides = "v1"', ""),
-        DECLARED + "colour = 1",
-        '"mine.pth" = 3',
-        "[[",
-        "",
+        (DECLARED.replace("mine", "yours"), "mine.pth is not known by its digest: declare it in"),
+        ("", "mine.pth is not known by its digest: declare it in"),
+        (DECLARED.replace("resnet50", "resnet51"), "has backbone = 'resnet51'; backbone is one of"),
+        (DECLARED.replace('"resnet50"', "[[1]]"), "has backbone = [[1]]; backbone is one of"),
+        (DECLARED.replace("3", "5"), "has stages = 5; stages is one of 1, 2, 3, 4"),
+        (DECLARED.replace("3", '"3"'), "has stages = '3'; stages is one of"),
+        (DECLARED.replace("3", "3.0"), "has stages = 3.0; stages is one of"),
+        (DECLARED.replace("3", "true"), "has stages = True; stages is one of"),
+        (
+            DECLARED.replace('"v1"', '"v2"'),
+            "strides = 'v2'; strides of resnet50 is one of v1, v1.5",
+        ),
+        (DECLARED.replace('strides = "v1"', ""), "lacks strides"),
+        (DECLARED + "colour = 1", "has an unknown key 'colour'"),
+        ('"mine.pth" = 3', "is 3, not a table"),
+        ("[[", "weights.toml is not valid TOML"),
+        ("a = " + "[" * 5000, "weights.toml is nested too deeply"),
+        ("a = 1979-05-27", "weights.toml holds a date, 1979-05-27"),
+        ("a = " + "9" * 5000, "weights.toml holds a number of too many digits"),
+        ("# " + "x" * 300_000, "weights.toml: more than 256 KiB"),
     ],
 )
-def test_a_bad_declaration_is_refused_by_file(find, folder, text):
+def test_a_bad_declaration_is_refused_by_file_key_and_value(find, folder, text, said):
     (folder / "mine.pth").write_bytes(CONTENT)
     (folder / "weights.toml").write_text(text)
-    with pytest.raises(WeightsError, match=r"weights.toml"):
+    with pytest.raises(WeightsError, match=r"weights.toml") as caught:
         find("resnet50", 3, "mine.pth")
+    message = str(caught.value)
+    assert said in message
+    if "mine.pth" in said or " is one of" in said:
+        assert "--set weights=mine.pth" in message
+
+
+@pytest.mark.parametrize("name", ["weights.toml", "mine.pth"])
+def test_what_is_no_readable_file_is_refused(find, folder, name):
+    (folder / "mine.pth").write_bytes(CONTENT)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(WeightsError, match=r"not a regular file|no weights file"):
+        find("resnet50", 3, "mine.pth")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "a\nb", "\udcff.pth"])
+def test_a_name_that_no_file_can_have_is_one_line(find, name):
+    with pytest.raises(WeightsError) as caught:
+        find("resnet50", 3, name)
+    assert str(caught.value).isprintable()
 
 
 def test_weights_of_another_backbone_are_refused(find, folder, known):
@@ -216,7 +247,7 @@ def test_only_a_bottleneck_can_have_the_old_strides(find, folder):
             f'["small.pth"]\nbackbone = "resnet18"\nstages = 4\nstrides = "{strides}"'
         )
         if refused:
-            with pytest.raises(WeightsError, match="declare it"):
+            with pytest.raises(WeightsError, match=r"strides of resnet18 is one of v1.5;"):
                 find("resnet18", 4, "small.pth")
         else:
             assert find("resnet18", 4, "small.pth").source.strides == strides

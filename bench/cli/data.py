@@ -1,5 +1,9 @@
 """`bench data`: the datasets, and their way into the cache."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -83,3 +87,111 @@ def data_prepare(
                 f"{dataset.name}/{category}: {len(listing.files)} images at {image_size} px"
                 + (f" (unofficial copy: {reason})" if reason else "")
             )
+
+
+@app.command("verify")
+def data_verify(
+    names: Annotated[list[str], typer.Argument(help="dataset, or dataset/category")],
+    data: DataOption = DATA,
+    cache: CacheOption = None,
+) -> None:
+    """Read and decode every file anew, and compare with the catalogue; exit 1 if it differs."""
+    from bench.data.files import FingerprintCache, shown
+    from bench.data.inspect import inspect, places, report
+
+    folders = folders_of(data, WEIGHTS, RESULTS, cache)
+    digests = FingerprintCache(folders.cache)
+    good = True
+    for dataset, category in places(names, folders.data):
+        found = inspect(dataset, category, folders.data, folders.cache, digests)
+        good &= found.good
+        for line in report(found):
+            say(line)
+    for path in digests.corrected:
+        say(f"{shown(path)} was not what the cache knew of it: put right there")
+    digests.save()
+    if not good:
+        raise typer.Exit(1)
+
+
+@app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="dataset")],
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="Accept the licence that is shown.")
+    ] = False,
+    archive: Annotated[
+        Path | None, typer.Option(help="Take this archive instead of downloading it.")
+    ] = None,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option(help="Ask here first: http, https or file; repeatable.", metavar="URL"),
+    ] = None,
+    data: DataOption = DATA,
+    cache: CacheOption = None,
+) -> None:
+    """Obtain a dataset: accept its licence, download or take its archive, check and unpack it."""
+    from bench.data.catalog import DATASETS
+    from bench.data.fetch import fetch
+
+    folders = folders_of(data, WEIGHTS, RESULTS, cache)
+    if name not in DATASETS:
+        raise RequestError(f"cannot fetch {name!r}: it is not one of {', '.join(DATASETS)}")
+    dataset = DATASETS[name]
+
+    def accept() -> bool:
+        say(f"{dataset.title}, from {dataset.source}")
+        say(f"Licence: {dataset.licence} {dataset.licence_url}".rstrip())
+        if accept_licence:
+            return True
+        if not sys.stdin.isatty():
+            raise RequestError(
+                f"the licence of {dataset.title} must be accepted: give --accept-licence"
+            )
+        return bool(typer.prompt("Type yes to accept it", default="no").strip() == "yes")
+
+    with _download_bar() as progress:
+        fetch(
+            dataset,
+            folders.data,
+            folders.cache,
+            accept=accept,
+            archive=archive,
+            mirrors=mirror or (),
+            say=say,
+            progress=progress,
+        )
+
+
+@contextmanager
+def _download_bar() -> Iterator[Callable[[int, int], None]]:
+    """Show how far a download is: a bar on a terminal, else a line for each tenth."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    screen = console()
+    bar = Progress(
+        BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), console=screen
+    )
+    task = bar.add_task("", total=None)
+    tenth = 0
+
+    def show(here: int, whole: int) -> None:
+        nonlocal tenth
+        if screen.is_terminal:
+            bar.start()
+            bar.update(task, completed=here, total=whole)
+        elif here * 10 // whole > tenth:
+            tenth = here * 10 // whole
+            say(f"{tenth * 10} %")
+
+    try:
+        yield show
+    finally:
+        if bar.live.is_started:  # stopping prints an empty line
+            bar.stop()

@@ -1,34 +1,55 @@
 """Images of a category, decoded and resized once, kept as one memory-mapped uint8 array."""
 
 import hashlib
-import json
+import io
+import logging
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from bench.data import DATA_VERSION
 from bench.data.catalog import Dataset
-from bench.data.files import File, Listing
+from bench.data.files import (
+    File,
+    FingerprintCache,
+    Listing,
+    combined,
+    open_regular,
+    read_regular,
+    shown,
+    why,
+)
 from bench.detector import Samples
 from bench.environment import cpu_count
 from bench.errors import DataError, RequestError, StoreError
-from bench.files import sync_folder, write_synced
+from bench.files import sealed, sync_folder, unsealed, write_synced
 
 RESIZE_RULES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """To a square, aspect ratio not kept, with Pillow's antialiasing filter of that name."""
 
 MAX_PIXELS = 64_000_000
+MAX_SCANS = 100
+"""Of a JPEG of so many pixels; more, where it has fewer."""
+MAX_BYTES = 8 * MAX_PIXELS
+"""No encoding of so many pixels is larger, unless by what is not pixels."""
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
+_KIND = "prepared images"
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else some of its errors are printed
 
 
 @dataclass(frozen=True)
@@ -65,38 +86,111 @@ class CategoryImages:
         )
 
 
-def decode(path: Path) -> tuple[Image.Image, str]:
+@contextmanager
+def decoding_pool() -> Iterator[ThreadPoolExecutor]:
+    """Give threads to decode in; what Pillow warns of on the way is not printed.
+
+    Filters of warnings belong to the process, not to a thread, so they are set here, once, by the
+    thread that opens the pool: in `decode` threads would put back each other's.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            yield pool
+
+
+def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
+    """Return the bytes of an image file, read once, and their digest; raises DataError."""
+    try:
+        return digests.read(path, MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read {shown(path)}: {why(error)}") from error
+
+
+def decode(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
     """Decode one file to RGB (alpha composed on black) and return it with its own mode.
 
-    Raises DataError naming the file where it is not a whole image of a supported mode.
+    `content` are its bytes where they are read already. Of the several pictures in a phone's JPEG
+    (MPO: a preview, depth, a gain map) the first is meant, as every reader takes it; other files
+    of several pictures are refused. Raises DataError naming the file where it is not one whole
+    8-bit image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(f"{path} has {image.width}x{image.height} pixels: too many")
-                mode = image.mode
-                if mode not in _MODES:
-                    raise DataError(f"{path} has mode {mode}; save it as 8-bit grey, RGB or RGBA")
-                image.load()
-                if "A" in mode or "transparency" in image.info:
-                    rgba = image.convert("RGBA")
-                    black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-                    return Image.alpha_composite(black, rgba).convert("RGB"), mode
-                return image.convert("RGB"), mode
+        if content is None:
+            content = read_regular(path, MAX_BYTES)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            mode = image.mode
+            problem = _problem(image, content)
+            if problem:
+                raise DataError(f"{shown(path)} has {problem}")
+            image.load()
+            if "A" in mode or "transparency" in image.info:
+                rgba = image.convert("RGBA")
+                black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+                return Image.alpha_composite(black, rgba).convert("RGB"), mode
+            return image.convert("RGB"), mode
     except DataError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = "is not an image" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise DataError(f"{path} does not decode ({reason}); replace or remove it") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(f"{path} has too many pixels (more than {MAX_PIXELS})") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{shown(path)} has too many pixels: more than {MAX_PIXELS}") from None
+    except Exception as error:
+        # Whatever: besides errors of its own Pillow lets through what struct, zlib, an index or a
+        # failed allocation raise on bytes that nobody foresaw.
+        if content == b"":
+            reason = "is empty"
+        elif isinstance(error, UnidentifiedImageError):
+            reason = "is not a PNG, JPEG, BMP or TIFF image"
+        elif isinstance(error, OSError):
+            reason = why(error)
+        else:
+            reason = shown(error) or type(error).__name__
+        raise DataError(
+            f"{shown(path)} does not decode ({reason[:200]}); replace or remove it"
+        ) from error
+
+
+def _problem(image: ImageFile, content: bytes) -> str:
+    """Say what of an image's header we do not take; nothing is decompressed yet."""
+    if image.width * image.height > MAX_PIXELS:
+        return f"{image.width}x{image.height} pixels: too many, more than {MAX_PIXELS}"
+    # Pillow would cut colours of 16 bits to 8; the tiles name what lies in the file.
+    if image.mode not in _MODES or ";16" in repr(image.tile[:1]):
+        depth = f"mode {image.mode}" + (" of 16 bits" if image.mode in _MODES else "")
+        return f"{depth}; save it as 8-bit grey, RGB or RGBA"
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        return "several frames or pages; save the one that is meant as a file of its own"
+    # Each scan of a progressive JPEG goes over all pixels, and takes but a few bytes.
+    scans = content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
+    if scans * image.width * image.height > MAX_SCANS * MAX_PIXELS:
+        return f"{scans} scans: too many; save it as a plain JPEG"
+    return ""
+
+
+def facts_of(path: str, content: bytes, rgb: Image.Image, mode: str) -> ImageFacts:
+    """Return what a decoded file said and shows."""
+    pixels = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
+    return ImageFacts(path, rgb.width, rgb.height, mode, len(content), pixels)
+
+
+def _identity(fingerprint: str, size: int, resize: str) -> dict[str, Any]:
+    """Return what prepared images depend on."""
+    return {
+        "fingerprint": fingerprint,
+        "data_version": DATA_VERSION,
+        "size": size,
+        "resize": resize,
+        "pillow": PIL.__version__,
+    }
+
+
+def _name(of: Mapping[str, Any]) -> str:
+    start = str(of["fingerprint"])[:32]
+    return f"{start}-v{of['data_version']}-{of['size']}-{of['resize']}-pillow{of['pillow']}"
 
 
 def cache_folder(cache: Path, fingerprint: str, size: int, resize: str) -> Path:
     """Return where the arrays of one category at one size are kept."""
-    return cache / "images" / f"{fingerprint[:32]}-v{DATA_VERSION}-{size}-{resize}"
+    return cache / "images" / _name(_identity(fingerprint, size, resize))
 
 
 def prepare(
@@ -110,90 +204,125 @@ def prepare(
     """Decode and resize a category into the cache unless it is there; return its folder.
 
     Built beside its place and renamed, so that a reader never sees half of it; what is there but
-    damaged is made again. Raises DataError for a file that does not decode, StoreError where the
-    cache cannot be written.
+    damaged is made again. Raises DataError for a file that does not decode and where the files do
+    not have this fingerprint, StoreError where the cache cannot be written.
     """
     if resize not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}, not {resize!r}")
     folder = cache_folder(cache, fingerprint, size, resize)
     try:
-        if folder.is_dir():
+        if os.path.lexists(folder):
             try:
                 load(folder)
                 return folder
-            except DataError:
-                shutil.rmtree(folder)  # damaged: made again from the files
+            except DataError:  # damaged, or something else: made again from the files
+                _remove(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staging-"))
     except OSError as error:
-        raise StoreError(f"cannot write to the cache {cache}: {error.strerror}") from error
+        raise StoreError(f"cannot write to the cache {shown(cache)}: {why(error)}") from error
     try:
-        _build(listing, staging, size, RESIZE_RULES[resize], progress)
+        of = _identity(fingerprint, size, resize)
+        _build(listing, of, FingerprintCache(cache), staging, progress)
         os.rename(staging, folder)
         sync_folder(folder.parent)
     except OSError as error:
         if (folder / "index.json").is_file():  # another process was faster
             return folder
-        raise StoreError(f"cannot write to the cache {cache}: {error.strerror}") from error
+        raise StoreError(f"cannot write to the cache {shown(cache)}: {why(error)}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def _build(
     listing: Listing,
+    of: dict[str, Any],
+    digests: FingerprintCache,
     staging: Path,
-    size: int,
-    resampling: Image.Resampling,
     progress: Callable[[int, int], None],
 ) -> None:
-    files = listing.files
-    array = np.lib.format.open_memmap(
-        staging / "images.npy", mode="w+", dtype=np.uint8, shape=(len(files), 3, size, size)
-    )
+    size, resampling = of["size"], RESIZE_RULES[of["resize"]]
+    header = _header(len(listing.files), size)
 
-    def one(job: tuple[int, File]) -> ImageFacts:
+    def one(job: tuple[int, File]) -> tuple[ImageFacts, str]:
         i, file = job
         path = listing.root / file.path
-        rgb, mode = decode(path)
+        content, digest = read(path, digests)
+        rgb, mode = decode(path, content)
         resized = rgb if rgb.size == (size, size) else rgb.resize((size, size), resampling)
-        array[i] = np.asarray(resized).transpose(2, 0, 1)
-        shown = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
-        return ImageFacts(file.path, *rgb.size, mode, path.stat().st_size, shown)
+        pixels = np.asarray(resized).transpose(2, 0, 1).tobytes()
+        _write_at(array.fileno(), len(header) + i * len(pixels), pixels)
+        return facts_of(file.path, content, rgb, mode), digest
 
-    facts = []
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        for fact in pool.map(one, enumerate(files)):
-            facts.append(fact)
-            progress(len(facts), len(files))
-    array.flush()
-    with (staging / "images.npy").open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    index = {"images_sha256": digest, "files": [asdict(f) for f in facts]}
-    sealed = {**index, "index_sha256": _index_digest(index)}
-    write_synced(staging / "index.json", json.dumps(sealed).encode())
+    found: list[tuple[ImageFacts, str]] = []
+    # Written, not mapped: on a full disk a write fails with an error, a map kills the process.
+    with (staging / "images.npy").open("x+b", buffering=0) as array:
+        _write_at(array.fileno(), 0, header)
+        try:
+            with decoding_pool() as pool:
+                for fact in pool.map(one, enumerate(listing.files)):
+                    found.append(fact)
+                    progress(len(found), len(listing.files))
+        finally:
+            if digests.corrected:
+                digests.save()
+        if combined(listing.files, [digest for _, digest in found]) != of["fingerprint"]:
+            changed = digests.corrected[0] if digests.corrected else listing.root
+            raise DataError(
+                f"{shown(changed)} does not hold what its fingerprint was taken from: it has"
+                " changed or its disk is failing; check it, then run the same command again"
+            )
+        os.fsync(array.fileno())
+        digest = hashlib.file_digest(array, "sha256").hexdigest()
+    index = {"of": of, "images_sha256": digest, "files": [asdict(facts) for facts, _ in found]}
+    write_synced(staging / "index.json", sealed(_KIND, index))
 
 
-def _index_digest(index: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+def _header(images: int, size: int) -> bytes:
+    """Return what an .npy file of so many images starts with."""
+    header = io.BytesIO()
+    shape = (images, 3, size, size)
+    entries = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, entries)
+    return header.getvalue()
+
+
+def _write_at(descriptor: int, offset: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:  # a nearly full disk takes a part, and refuses the next
+        written = os.pwrite(descriptor, left, offset)
+        left, offset = left[written:], offset + written
 
 
 def load(folder: Path) -> CategoryImages:
     """Open a prepared category; raises DataError where the cache does not hold what it should."""
     try:
-        index = json.loads((folder / "index.json").read_bytes())
-        if index.pop("index_sha256") != _index_digest(index):
-            raise ValueError("digest of index.json")
+        index = unsealed(_KIND, read_regular(folder / "index.json", MAX_BYTES))
+        of = index["of"]
+        if _name(of) != folder.name:
+            raise ValueError(f"it is {_name(of)}")
         facts = tuple(ImageFacts(**f) for f in index["files"])
-        with (folder / "images.npy").open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != index["images_sha256"]:
-            raise ValueError("digest of images.npy")
-        pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        header = _header(len(facts), of["size"])
+        with open_regular(folder / "images.npy") as file:
+            if file.read(len(header)) != header:
+                raise ValueError("header of images.npy")
+            file.seek(0)
+            if hashlib.file_digest(file, "sha256").hexdigest() != index["images_sha256"]:
+                raise ValueError("digest of images.npy")
+            shape = (len(facts), 3, of["size"], of["size"])
+            pixels = np.memmap(file, np.uint8, "r", len(header), shape)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = shown(error)[:200]
         raise DataError(
-            f"cached images in {folder} are damaged ({error}); delete that folder"
+            f"cached images in {shown(folder)} are damaged ({reason}); delete that folder"
         ) from error
     return CategoryImages(pixels, facts)
 
@@ -205,19 +334,26 @@ def why_unofficial(
 
     By the content fingerprint where the official one is known, else by counts and native size.
     """
-    if dataset.layout == "synthetic":
-        return ""
     if dataset.folder is not None:
         return "not in the catalogue"
+    reasons = [other_content(dataset, category, fingerprint, images.facts)]
+    if dataset.layout != "synthetic" and not dataset.fingerprint:
+        facts = dataset.categories[category]
+        official = facts.train + facts.test_normal + facts.test_anomalous
+        if len(images.facts) != official:
+            reasons.insert(0, f"{len(images.facts)} of {official} images")
+    return "; ".join(filter(None, reasons))
+
+
+def other_content(
+    dataset: Dataset, category: str, fingerprint: str, facts: Sequence[ImageFacts]
+) -> str:
+    """Say how the images differ from the official ones; empty where nothing is known of those."""
     if dataset.fingerprint:
         return "" if fingerprint == dataset.fingerprint else "content differs"
-    facts = dataset.categories[category]
-    official = facts.train + facts.test_normal + facts.test_anomalous
-    reasons = []
-    if len(images.facts) != official:
-        reasons.append(f"{len(images.facts)} of {official} images")
-    sizes = {(f.width, f.height) for f in images.facts}
-    if facts.native_size and sizes != {(facts.native_size, facts.native_size)}:
-        width, height = min(sizes)
-        reasons.append(f"{width}x{height} px, not {facts.native_size}x{facts.native_size}")
-    return "; ".join(reasons)
+    native = dataset.categories[category].native_size if dataset.layout != "synthetic" else None
+    sizes = {(f.width, f.height) for f in facts} - {(native, native)}
+    if not native or not sizes:
+        return ""
+    width, height = min(sizes)
+    return f"{width}x{height} px, not {native}x{native}"
