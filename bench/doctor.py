@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.data.catalog import Dataset, find_datasets
-from bench.data.files import FingerprintCache, list_category
+from bench.data.files import list_category
 from bench.data.images import cache_folder
+from bench.digests import FingerprintCache
 from bench.environment import (
     available_memory,
     control_groups,

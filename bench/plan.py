@@ -7,9 +7,10 @@ from pathlib import Path
 
 from bench.data import DATA_VERSION
 from bench.data.catalog import find_dataset
-from bench.data.files import FingerprintCache, Listing, fingerprint, list_category
+from bench.data.files import Listing, fingerprint, list_category
 from bench.data.images import RESIZE_RULES
 from bench.data.splits import seen_defects
+from bench.digests import FingerprintCache
 from bench.errors import DataError, RequestError, WeightsError
 from bench.spec import RunSpec
 from bench.suite import Cell

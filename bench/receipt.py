@@ -4,12 +4,12 @@ A receipt holds spec, draw, split, facts, metrics, timings, warnings and provena
 every other file of the run, and the sha256 of itself.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.digests import file_digest
 from bench.errors import CorruptRun, StoreError
 from bench.files import json_digest
 from bench.spec import RunSpec
@@ -74,12 +74,6 @@ def read_run(folder: Path) -> Receipt:
         name = Path(error.filename or folder).name
         raise CorruptRun(f"run {run_id} is damaged: {name}: {error.strerror}") from error
     return receipt
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flat(receipt: Receipt) -> dict[str, Any]:

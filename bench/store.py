@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bench.agreement import Agreement, agreement
+from bench.digests import file_digest
 from bench.errors import CorruptRun, MethodError, RequestError, StoreError
 from bench.files import sync_folder, write_atomically, write_synced, writing
-from bench.receipt import Receipt, begin, file_digest, read_run, seal, table
+from bench.receipt import Receipt, begin, read_run, seal, table
 from bench.spec import RunSpec
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from bench.data.files import dataset_named, fits_a_line, shown, why
+from bench.data.catalog import find_dataset
 from bench.data.splits import DRAWN, SETTINGS
 from bench.errors import BenchError, RequestError
+from bench.outside import fits_a_line, parse_toml, read_toml, shown, why
 from bench.registry import METHODS, Method, Registry, typed_like
 from bench.spec import Value
-from bench.weights import parse_toml, read_toml
 
 RUN_SETTINGS: dict[str, Value] = {
     "image_size": 224,
@@ -318,7 +318,7 @@ def _check_names(suite: Suite, narrowing: Narrowing, registry: Registry, data: P
     named = [d.partition("/")[0] for block in suite.blocks for d in block.data]
     for name in narrowing.datasets or ():
         if name not in named:
-            dataset_named(name, data)
+            find_dataset(name, data)
             raise RequestError(f"suite {suite.name} does not use {name}")
     for name in narrowing.categories or ():
         if name not in wanted:
@@ -343,7 +343,7 @@ def _check_shared_keys(suite: Suite, registry: Registry) -> None:
 def _categories(entry: str, data: Path) -> Iterator[tuple[str, str]]:
     """Yield (dataset, category) of one entry of `data`."""
     name, slash, category = entry.partition("/")
-    dataset = dataset_named(name, data)
+    dataset = find_dataset(name, data)
     if slash and category not in dataset.categories:
         known = ", ".join(dataset.categories)
         raise RequestError(f"{name} has no category {category!r}; it has: {known}")

@@ -1,14 +1,14 @@
 """Backbone weights: which files are known, what they hold, where they lie. Never imports torch."""
 
 import os
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data.files import FingerprintCache, read_regular, shown, why
 from bench.detector import BackboneSource
+from bench.digests import FingerprintCache
 from bench.errors import MissingWeights, RequestError, WeightsError
+from bench.outside import read_toml, shown, why
 
 BACKBONES = ("resnet18", "resnet50", "wide_resnet50_2", "mobilenet_v2")
 BOTTLENECKS = ("resnet50", "wide_resnet50_2")
@@ -16,11 +16,6 @@ BOTTLENECKS = ("resnet50", "wide_resnet50_2")
 STAGES = 4
 SUFFIXES = (".pth", ".pt", ".safetensors")
 _HUB = "https://download.pytorch.org/models/"
-MAX_TOML = 256 << 10
-_MAX_DOTS = 100
-"""On a line: what `tomllib` takes for a dotted key grows with the square of its parts."""
-_MAX_DEPTH = 8
-_MAX_TEXT = 2000
 
 
 @dataclass(frozen=True)
@@ -184,55 +179,6 @@ def _wrong(said: Any) -> str:
             return f"has {key} = {value!r:.80}; {key}{of} is one of {', '.join(map(str, values))}"
     unknown = sorted(said.keys() - possible)
     return f"has an unknown key {unknown[0]!r:.80}" if unknown else ""
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file of a sane size; raises OSError, and ValueError with what is wrong in it.
-
-    Its values are then plain: bool, int of 64 bits, float, text, and lists and tables of those.
-    """
-    content = read_regular(path, MAX_TOML)
-    try:
-        return parse_toml(content.decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not valid TOML: not UTF-8 at byte {error.start}") from None
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """Parse TOML from outside, see `read_toml`; TOMLDecodeError (a ValueError) if it is none."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.count(".") > _MAX_DOTS:
-            raise ValueError(f"has more than {_MAX_DOTS} dots in line {number}")
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise tomllib.TOMLDecodeError(f"is not valid TOML: {shown(error)}") from None
-    except ValueError:
-        raise ValueError("holds a number of too many digits, or a date that is none") from None
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
-    _check_plain(values, 0)
-    return values
-
-
-def _check_plain(value: Any, depth: int) -> None:
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"is nested too deeply: more than {_MAX_DEPTH} levels")
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _check_plain(key, depth)
-            _check_plain(inner, depth + 1)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_plain(inner, depth + 1)
-    elif isinstance(value, str):
-        if len(value) > _MAX_TEXT:
-            raise ValueError(f"holds a text of {len(value)} characters, more than {_MAX_TEXT}")
-    elif isinstance(value, int):
-        if value.bit_length() > 63:
-            raise ValueError("holds a whole number of more than 64 bits")
-    elif not isinstance(value, float):
-        raise ValueError(f"holds a {type(value).__name__}, {value}: write it as a text")
 
 
 def _find_known(

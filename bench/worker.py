@@ -30,10 +30,10 @@ from bench.data.files import File
 from bench.data.images import load
 from bench.data.splits import Split, draw_manifest, split_category
 from bench.detector import BackboneSource, Context, Seeds, TrainingSet
+from bench.digests import file_digest
 from bench.environment import load_average
 from bench.errors import DataError, MethodError, StoreError, WeightsError
 from bench.job import LOG_LIMIT, Job
-from bench.receipt import file_digest
 from bench.registry import load_class
 from bench.scores import Scores, write_scores
 from bench.store import Store

@@ -477,6 +477,7 @@ def test_scores_that_were_changed_beside_a_true_receipt_are_not_packed(store, tm
     """The file is not among those of the receipt: its digests alone would not tell."""
     folder = store.runs / ID
     rewrite(folder, lambda r: r["files"].pop("scores.parquet"))
+    (folder / "scores.parquet").unlink()
     write_scores(folder / "scores.parquet", FAR)
     with pytest.raises(CorruptRun, match=f"run {ID} is damaged"):
         pack(store, tmp_path / "archive")

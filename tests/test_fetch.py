@@ -25,8 +25,9 @@ import pytest
 from bench.cli import main
 from bench.data import catalog, fetch
 from bench.data.catalog import Archive, CategoryFacts, Dataset
-from bench.data.fetch import Patience
-from bench.data.files import FingerprintCache, fingerprint, list_category
+from bench.data.download import Patience
+from bench.data.files import fingerprint, list_category
+from bench.digests import FingerprintCache
 from bench.errors import MissingData, StoreError
 
 HURRY = Patience(connect=5, read=5, pause=0, fruitless=2, attempts=20)

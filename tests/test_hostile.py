@@ -20,21 +20,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.data.catalog import MVTEC_AD
-from bench.data.files import (
-    SETTLED,
-    File,
-    FingerprintCache,
-    Listing,
-    fingerprint,
-    fits_a_line,
-    list_category,
-)
+from bench.data.files import File, Listing, fingerprint, list_category
 from bench.data.images import decode, decoding_pool, load, prepare
+from bench.digests import SETTLED, FingerprintCache
 from bench.errors import BenchError, DataError, RequestError, WeightsError
 from bench.files import sealed
+from bench.outside import MAX_TOML, fits_a_line
 from bench.registry import Registry
 from bench.suite import Narrowing, expand, narrow, read_suite
-from bench.weights import MAX_TOML, find_weights
+from bench.weights import find_weights
 
 SECONDS = 20
 """What no single piece of hostile content may take, on a busy machine."""

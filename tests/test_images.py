@@ -12,7 +12,7 @@ from PIL import Image
 
 from bench.data import images
 from bench.data.catalog import HEAD_CT, MVTEC_AD, SYNTHETIC, find_dataset
-from bench.data.files import SETTLED, File, FingerprintCache, Listing, fingerprint
+from bench.data.files import File, Listing, fingerprint
 from bench.data.images import (
     CategoryImages,
     ImageFacts,
@@ -22,6 +22,7 @@ from bench.data.images import (
     prepare,
     why_unofficial,
 )
+from bench.digests import SETTLED, FingerprintCache
 from bench.errors import DataError, RequestError, StoreError
 
 NOISE = np.random.RandomState(0).randint(0, 256, (13, 17, 4), np.uint8)

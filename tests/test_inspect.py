@@ -9,8 +9,9 @@ from PIL import Image
 
 from bench.cli import main
 from bench.data.catalog import BRAIN_MRI, HEAD_CT, MVTEC_AD, SYNTHETIC, Dataset
-from bench.data.files import SETTLED, FingerprintCache, fingerprint, list_category
+from bench.data.files import fingerprint, list_category
 from bench.data.inspect import Inspection, inspect, places, report
+from bench.digests import SETTLED, FingerprintCache
 from bench.errors import DataError, MissingData, RequestError
 
 

@@ -9,12 +9,11 @@ import pytest
 from bench.data.catalog import BRAIN_MRI, HEAD_CT, MVTEC_AD, find_dataset
 from bench.data.files import (
     HEAD_CT_TEST_NORMALS,
-    SETTLED,
-    FingerprintCache,
     brain_mri_test_normals,
     fingerprint,
     list_category,
 )
+from bench.digests import SETTLED, FingerprintCache
 from bench.errors import DataError, MissingData
 
 

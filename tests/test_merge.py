@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +19,10 @@ from bench.store import Store
 from bench.verify import problems
 from tests.fixtures.runs import (
     CLOSE,
+    ELSEWHERE,
     FAR,
     FIXTURES,
+    HERE,
     NO_SPACE,
     OTHER,
     REFERENCE,
@@ -37,7 +41,6 @@ from tests.fixtures.runs import (
 )
 
 ID = SPEC.run_id
-ELSEWHERE = {"device": "cpu", "threads": 1, "source_sha256": "a" * 64}
 
 
 @pytest.fixture
@@ -95,21 +98,22 @@ def test_the_same_runs_again_change_nothing(source, store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("scores", "kind", "says"),
-    [(CLOSE, "close", r"\+0\.000000"), (FAR, "different", r"-0\.750000")],
-)
-def test_of_runs_that_differ_ours_stays(store, tmp_path, scores, kind, says):
+    ("scores", "provenance", "kind", "says"),
+    [
+        (CLOSE, ELSEWHERE, "close", "close: AUROC differs by +0.000000 (threads 2 and 1)"),
+        (CLOSE, HERE, "different", "by +0.000000 (the environment is the same)"),
+        (FAR, ELSEWHERE, "different", "different: AUROC differs by -0.750000 (threads 2 and 1)"),
+        (FAR, HERE, "different", "by -0.750000 (the environment is the same)"),
+    ],
+)  # fmt: skip
+def test_of_runs_that_differ_ours_stays(store, tmp_path, scores, provenance, kind, says):
     publish(store)
-    publish(store, OTHER)
-    theirs = store_at(tmp_path / "theirs", SPEC, OTHER, scores=scores)
-    rewrite(theirs.runs / ID, lambda r: r.update(provenance=ELSEWHERE))
-    before = tree(store.runs)
+    theirs = store_at(tmp_path / "theirs", SPEC, OTHER, scores=scores, provenance=provenance)
+    before = tree(store.runs / ID)
     found = {m.run_id: m for m in merge(theirs, store)}
-    assert {m.kind for m in found.values()} == {kind}
-    assert says.replace("\\", "") in found[ID].detail
-    assert "threads 2 and 1" in found[ID].detail
-    assert "the environment is the same" in found[OTHER.run_id].detail
-    assert tree(store.runs) == before
+    assert (found[ID].kind, found[OTHER.run_id].kind) == (kind, "new")
+    assert says in found[ID].detail
+    assert tree(store.runs / ID) == before
 
 
 def broken_scores(folder):
@@ -255,6 +259,21 @@ def test_an_interrupt_leaves_whole_runs_only(source, store, monkeypatch):
     assert list(store.staging.iterdir()) == []
 
 
+def test_a_run_that_another_command_brings_in_meanwhile_is_not_called_new(
+    source, store, monkeypatch
+):
+    real = shutil.copyfile
+
+    def copy_late(there, here, **more):
+        if Path(there).parent.name == ID and not store.has(ID):
+            shutil.copytree(source.runs / ID, store.runs / ID)
+        return real(there, here, **more)
+
+    monkeypatch.setattr("shutil.copyfile", copy_late)
+    assert told(source, store) == {ID: "identical", OTHER.run_id: "new", THIRD.run_id: "new"}
+    assert list(store.staging.iterdir()) == []
+
+
 # Hostile sources
 
 
@@ -351,15 +370,15 @@ def test_the_command_makes_the_results_folder_and_an_empty_source_is_no_error(tm
 def test_the_command_says_what_is_close_different_or_damaged(source, store, tmp_path, capsys):
     publish(store)
     publish(store, OTHER)
-    theirs = store_at(tmp_path / "theirs", SPEC, THIRD, scores=CLOSE)
+    theirs = store_at(tmp_path / "theirs", SPEC, THIRD, scores=CLOSE, provenance=ELSEWHERE)
     arguments = ("merge", theirs.root, "--results", store.root)
     code, out, err = bench(capsys, *arguments)
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        f"{ID}: close: AUROC differs by +0.000000 (the environment is the same)",
+        f"{ID}: close: AUROC differs by +0.000000 (threads 2 and 1)",
         f"{theirs.root}: 1 close, 1 new",
     ]
-    publish(store_at(theirs.root), OTHER, FAR)
+    publish(theirs, OTHER, FAR)
     code, out, err = bench(capsys, *arguments)
     assert (code, err) == (1, "")
     assert f"{OTHER.run_id}: different: AUROC differs by -0.750000" in out

@@ -1,4 +1,4 @@
-"""The displays and estimates of a campaign, without running one."""
+"""What is left to do of a plan, the displays and the estimates of a campaign; without running one."""
 
 import io
 from pathlib import Path
@@ -9,10 +9,11 @@ from rich.console import Console
 
 from bench.display import LiveDisplay, PlainDisplay, duration, result_table
 from bench.plan import Folders, Plan, Run, make_plan
-from bench.registry import Registry
+from bench.registry import Registry, source_hash
 from bench.schedule import State, look_up, time_left
 from bench.store import Store
 from bench.suite import Narrowing, expand, read_suite
+from tests.fixtures.runs import publish, truncate
 
 
 @pytest.fixture
@@ -88,19 +89,156 @@ def test_a_row_that_mixes_machines_or_copies_says_so(plan: Plan) -> None:
     assert "2/2" in out.getvalue()
 
 
-def test_damaged_and_failed_runs_are_still_to_do(plan: Plan, tmp_path: Path) -> None:
+# Wanted minus stored
+
+
+@pytest.fixture
+def three(plan: Plan) -> Plan:
+    return Plan(plan.runs[:3], ())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "results")
-    first, second = plan.runs[:2]
-    (store.runs / first.run_id).mkdir(parents=True)
-    (store.runs / first.run_id / "run.json").write_text("{")
-    folder = store.failed / second.run_id / "1"
-    folder.mkdir(parents=True)
-    (folder / "failure.json").write_text('{"reason": "because"}')
-    state = look_up(Plan((first, second), ()), store)
+    store.open_for_writing()
+    return store
+
+
+def today(run: Run) -> str:
+    return source_hash(run.cell.method.module)
+
+
+def fail(store: Store, run: Run, kind: str | None, source: str | None = None) -> None:
+    failure = {"reason": "because", "provenance": {"source_sha256": source or today(run)}}
+    if kind is not None:
+        failure["kind"] = kind
+    store.record_failure(store.stage(run.run_id), run.spec, failure)
+
+
+def succeed(store: Store, run: Run, source: str | None = None) -> None:
+    publish(store, run.spec, provenance={"source_sha256": source or today(run)})
+
+
+def test_what_is_stored_is_done_and_the_rest_is_to_do(three: Plan, store: Store) -> None:
+    first, second, third = three.runs
+    assert look_up(three, store).todo == [first, second, third]
+    succeed(store, second)
+    state = look_up(three, store)
     assert isinstance(state, State)
+    assert list(state.done) == [second.run_id]
+    assert state.todo == [first, third]
+    assert (state.damaged, state.failed, state.stale, state.given_up) == ((), {}, [], [])
+
+
+def test_damaged_runs_are_still_to_do(three: Plan, store: Store) -> None:
+    first, second, third = three.runs
+    for run in three.runs:
+        succeed(store, run)
+    truncate(store.runs / first.run_id / "scores.parquet")
+    (store.runs / second.run_id / "run.json").write_text("{")
+    state = look_up(three, store)
+    assert state.damaged == (first.run_id, second.run_id)
     assert state.todo == [first, second]
-    assert state.damaged == (first.run_id,)
+    assert list(state.done) == [third.run_id]
+
+
+@pytest.mark.parametrize("kind", ["method", "time limit"])
+def test_what_failed_by_itself_under_todays_code_is_given_up(
+    three: Plan, store: Store, kind: str
+) -> None:
+    """It would only fail again; with --retry-failed it is tried all the same."""
+    first, second, third = three.runs
+    fail(store, second, kind)
+    state = look_up(three, store)
     assert state.failed[second.run_id]["reason"] == "because"
+    assert state.given_up == [second]
+    assert state.todo == [first, third]
+    state = look_up(three, store, retry_failed=True)
+    assert state.given_up == [second]
+    assert state.todo == [first, second, third]
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("killed", None), ("data", None), (None, None), ("something new", None),
+        ("method", "0" * 64), ("time limit", "0" * 64), ("killed", "0" * 64), (None, "0" * 64),
+    ],
+)  # fmt: skip
+def test_what_failed_from_outside_or_under_other_code_is_tried_again(
+    three: Plan, store: Store, kind: str | None, source: str | None
+) -> None:
+    fail(store, three.runs[0], kind, source)
+    state = look_up(three, store)
+    assert list(state.failed) == [three.runs[0].run_id]
+    assert state.given_up == []
+    assert state.todo == list(three.runs)
+
+
+def test_the_last_failure_decides(three: Plan, store: Store) -> None:
+    first, second, _ = three.runs
+    fail(store, first, "method")
+    fail(store, first, "killed")
+    fail(store, second, "killed")
+    fail(store, second, "method")
+    state = look_up(three, store)
+    assert state.given_up == [second]
+    assert state.failed[first.run_id]["kind"] == "killed"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "{}", '{"reason": "because"}', '{"kind": "method", "reason": "because"}',
+             '{"kind": "method", "provenance": {}}', '{"kind": "method", "provenance": null}'],
+)  # fmt: skip
+def test_a_failure_that_does_not_say_enough_keeps_nobody_from_trying_again(
+    three: Plan, store: Store, text: str
+) -> None:
+    folder = store.failed / three.runs[0].run_id / "1"
+    folder.mkdir(parents=True)
+    (folder / "failure.json").write_text(text)
+    assert look_up(three, store).todo == list(three.runs)
+
+
+def test_what_was_done_after_a_failure_is_done(three: Plan, store: Store) -> None:
+    fail(store, three.runs[0], "method")
+    succeed(store, three.runs[0])
+    state = look_up(three, store)
+    assert state.failed == {}
+    assert state.given_up == []
+    assert state.todo == list(three.runs[1:])
+
+
+def test_what_other_code_has_done_is_stale_and_done_again_only_on_demand(
+    three: Plan, store: Store
+) -> None:
+    first, second, third = three.runs
+    succeed(store, first, "0" * 64)
+    succeed(store, second)
+    for retry in (False, True):
+        state = look_up(three, store, retry_failed=retry)
+        assert state.stale == [first]
+        assert state.todo == [third]
+    state = look_up(three, store, redo_stale=True)
+    assert state.stale == [first]
+    assert state.todo == [first, third]
+    assert set(state.done) == {first.run_id, second.run_id}
+
+
+def test_stale_and_failed_runs_are_told_apart(three: Plan, store: Store) -> None:
+    first, second, third = three.runs
+    succeed(store, first, "0" * 64)
+    fail(store, first, "method")  # the attempt to do it again
+    fail(store, second, "method")
+    assert look_up(three, store).todo == [third]
+    assert look_up(three, store, redo_stale=True).todo == [first, third]
+    assert look_up(three, store, retry_failed=True).todo == [second, third]
+    both = look_up(three, store, retry_failed=True, redo_stale=True)
+    assert both.todo == [first, second, third]
+
+
+def test_a_receipt_that_does_not_name_its_code_is_stale(three: Plan, store: Store) -> None:
+    publish(store, three.runs[0].spec, provenance={})
+    assert look_up(three, store).stale == [three.runs[0]]
 
 
 @pytest.mark.parametrize(

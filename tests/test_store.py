@@ -17,6 +17,7 @@ from bench.spec import RunSpec
 from bench.store import LOG_KEPT, SILENT, Store, find, receipts, verified
 from tests.fixtures.runs import (
     CLOSE,
+    ELSEWHERE,
     FAR,
     FIXTURES,
     NO_SPACE,
@@ -35,8 +36,6 @@ from tests.fixtures.runs import (
 )
 
 ID = SPEC.run_id
-ELSEWHERE = {"device": "cpu", "threads": 1, "source_sha256": "a" * 64}
-"""Another environment than `content` tells of: one thread, not two."""
 
 
 @pytest.fixture
@@ -298,17 +297,17 @@ def test_a_run_is_staged_in_an_empty_folder_of_this_process(store):
     assert list(first.iterdir()) == []
 
 
-HERE, FAR_AWAY = platform.node(), platform.node() + "-elsewhere"
+HOST, FAR_AWAY = platform.node(), platform.node() + "-elsewhere"
 
 
 @pytest.mark.parametrize(
     ("host", "whose", "seconds_ago", "claimed"),
     [
-        (HERE, "alive", 0, True),
-        (HERE, "alive", SILENT - 30, True),
-        (HERE, "alive", SILENT + 30, False),
-        (HERE, "dead", 0, False),
-        (HERE, "own", 0, False),
+        (HOST, "alive", 0, True),
+        (HOST, "alive", SILENT - 30, True),
+        (HOST, "alive", SILENT + 30, False),
+        (HOST, "dead", 0, False),
+        (HOST, "own", 0, False),
         (FAR_AWAY, "alive", 0, True),
         (FAR_AWAY, "dead", 0, True),
         (FAR_AWAY, "own", 0, True),
@@ -327,8 +326,8 @@ def test_a_run_is_claimed_by_a_live_process_or_a_fresh_heartbeat(
 
 
 def test_one_claim_of_several_is_enough(store, dead):
-    under_way(store, HERE, dead)
-    under_way(store, HERE, os.getpid())
+    under_way(store, HOST, dead)
+    under_way(store, HOST, os.getpid())
     assert not store.claimed(ID)
     under_way(store, FAR_AWAY, dead)
     assert store.claimed(ID)
@@ -338,11 +337,11 @@ def test_nothing_is_claimed_where_nothing_is(tmp_path):
     assert not Store(tmp_path / "nowhere").claimed(ID)
 
 
-@pytest.mark.parametrize("name", [ID, f"{ID}@", f"{ID}@{HERE}", f"{ID}@{HERE}@", f"{ID}@{HERE}@x"])
+@pytest.mark.parametrize("name", [ID, f"{ID}@", f"{ID}@{HOST}", f"{ID}@{HOST}@", f"{ID}@{HOST}@x"])
 def test_what_no_command_has_named_claims_nothing_here(store, name):
     (store.staging / name).mkdir()
-    (store.staging / f"{ID}@{HERE}@{10**30}").mkdir()
-    if HERE in name or "@" not in name:
+    (store.staging / f"{ID}@{HOST}@{10**30}").mkdir()
+    if HOST in name or "@" not in name:
         assert not store.claimed(ID)
     store.open_for_writing()
 
@@ -354,10 +353,10 @@ def test_a_heartbeat_of_what_is_gone_is_no_error(store):
 
 def test_staging_of_dead_commands_is_cleared_and_no_other(store, dead):
     left = {
-        f"a@{HERE}@{dead}": False,
-        f"a@{HERE}@": False,
-        f"b@{HERE}@{os.getpid()}": True,
-        f"b@{HERE}@{os.getppid()}": True,
+        f"a@{HOST}@{dead}": False,
+        f"a@{HOST}@": False,
+        f"b@{HOST}@{os.getpid()}": True,
+        f"b@{HOST}@{os.getppid()}": True,
         f"c@{FAR_AWAY}@{dead}": True,
         "what-is-this": True,
     }

@@ -10,7 +10,7 @@ from PIL import Image
 
 from bench.data import synthetic
 from bench.data.catalog import SYNTHETIC
-from bench.data.files import SETTLED, FingerprintCache, fingerprint, list_category
+from bench.data.files import fingerprint, list_category
 from bench.data.synthetic import (
     CATEGORIES,
     DIGESTS,
@@ -20,6 +20,7 @@ from bench.data.synthetic import (
     generated,
     render,
 )
+from bench.digests import SETTLED, FingerprintCache
 from bench.errors import DataError, StoreError
 
 DEFECTS = [(category, defect) for category in CATEGORIES for defect in CATEGORIES[category][1]]

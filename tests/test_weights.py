@@ -4,8 +4,8 @@ import os
 import pytest
 
 from bench import weights
-from bench.data.files import FingerprintCache
 from bench.detector import BackboneSource
+from bench.digests import FingerprintCache
 from bench.errors import MissingWeights, RequestError, WeightsError
 from bench.weights import Known, find_weights
 

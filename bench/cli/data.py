@@ -67,8 +67,9 @@ def data_prepare(
 ) -> None:
     """Decode and resize datasets into the cache ahead of the runs that need them."""
     from bench.data.catalog import find_dataset
-    from bench.data.files import FingerprintCache, fingerprint, list_category
+    from bench.data.files import fingerprint, list_category
     from bench.data.images import load, prepare, why_unofficial
+    from bench.digests import FingerprintCache
 
     folders = folders_of(data, WEIGHTS, RESULTS, cache)
     digests = FingerprintCache(folders.cache)
@@ -96,8 +97,9 @@ def data_verify(
     cache: CacheOption = None,
 ) -> None:
     """Read and decode every file anew, and compare with the catalogue; exit 1 if it differs."""
-    from bench.data.files import FingerprintCache, shown
     from bench.data.inspect import inspect, places, report
+    from bench.digests import FingerprintCache
+    from bench.outside import shown
 
     folders = folders_of(data, WEIGHTS, RESULTS, cache)
     digests = FingerprintCache(folders.cache)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.errors import MissingData, RequestError
+from bench.outside import shown, why
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 """What a dataset or category may be called: names become parts of paths and of tables."""
@@ -162,21 +163,20 @@ def find_dataset(name: str, data: Path) -> Dataset:
     if name in DATASETS:
         return DATASETS[name]
     if not NAME.match(name):
-        raise RequestError(f"dataset name {name!r} may hold only a-z, 0-9, _ and -")
+        raise RequestError(f"dataset name {name!r:.80} may hold only a-z, 0-9, _ and -")
     folder = data / name
-    if has_mvtec_layout(folder):
-        found = [name]
-    elif folder.is_dir():
-        found = sorted(c.name for c in folder.iterdir() if has_mvtec_layout(c))
-    else:
-        found = []
+    try:
+        found = _categories_in(folder)
+    except OSError as error:
+        raise RequestError(f"cannot look for dataset {name!r:.80}: {why(error)}") from error
     bad = [c for c in found if not NAME.match(c)]
     if bad:
-        raise RequestError(f"category folder {folder / bad[0]} may hold only a-z, 0-9, _ and -")
+        place = shown(folder / bad[0])
+        raise RequestError(f"category folder {place} may hold only a-z, 0-9, _ and -")
     if not found:
         raise MissingData(
             f"unknown dataset {name!r}: not one of {', '.join(DATASETS)}, and no folder in MVTec's"
-            f" layout at {folder}"
+            f" layout at {shown(folder)}"
         )
     return Dataset(
         name=name,
@@ -187,6 +187,15 @@ def find_dataset(name: str, data: Path) -> Dataset:
         source=str(folder),
         folder=folder,
     )
+
+
+def _categories_in(folder: Path) -> list[str]:
+    """Return the categories of a folder of one's own; it may be one itself."""
+    if has_mvtec_layout(folder):
+        return [folder.name]
+    if not folder.is_dir():
+        return []
+    return sorted(c.name for c in folder.iterdir() if has_mvtec_layout(c))
 
 
 def find_datasets(data: Path) -> list[Dataset]:

@@ -4,49 +4,32 @@ Nothing appears under the dataset's name before all of it has been checked; one 
 there. A download that ends half way, however it ends, is continued by the next attempt.
 """
 
-import fcntl
-import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
-
-from rich.filesize import decimal
 
 import bench
 from bench.data.catalog import Archive, Dataset
-from bench.data.files import FingerprintCache, fingerprint, list_category
-from bench.data.unpack import Limits, storing, unpack
-from bench.errors import BenchError, DataError, MissingData, RequestError, StoreError
-from bench.files import sync_folder, write_atomically
-
-Say = Callable[[str], None]
-Progress = Callable[[int, int], None]
-"""Called with the bytes that are here and the bytes that there are."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a server is waited for."""
-
-    connect: float = 20.0
-    read: float = 60.0
-    """Seconds without a byte."""
-    pause: float = 2.0
-    """Seconds before the next attempt."""
-    fruitless: int = 3
-    """Attempts in a row that bring nothing; then the next server is asked."""
-    attempts: int = 100
+from bench.data.download import (
+    Patience,
+    Progress,
+    Say,
+    alone,
+    check_archive,
+    check_mirror,
+    demand_space,
+    download,
+)
+from bench.data.files import fingerprint, list_category
+from bench.data.unpack import Limits, unpack
+from bench.digests import FingerprintCache
+from bench.errors import DataError, MissingData, RequestError
+from bench.files import sync_folder, write_atomically, writing
 
 
 def fetch(
@@ -73,7 +56,7 @@ def fetch(
     if mirrors and (archive is not None or not known.sha256):
         raise RequestError("--mirror is for datasets that are downloaded, without --archive")
     for mirror in mirrors:
-        _check_mirror(mirror)
+        check_mirror(mirror)
     if archive is None and not known.urls:
         _check_by_hand(dataset, data, cache, say)
         return
@@ -91,7 +74,7 @@ def fetch(
         say(f"{archive} may be deleted once {dataset.name} is in place")
     elif known.sha256:
         say(f"checking {archive}")
-        _check_archive(archive, known)
+        check_archive(archive, known)
     _install(dataset, known, archive, data, cache, say)
     say(f"{dataset.name} is in {data / dataset.name}")
 
@@ -137,290 +120,24 @@ def _record_acceptance(dataset: Dataset, data: Path) -> None:
     write_atomically(data / "licences.json", json.dumps(record, indent=1).encode())
 
 
-# --- download -------------------------------------------------------------------------------------
-
-
-class _Refused(Exception):
-    """Why a server is not asked again."""
-
-
-class _TryAgain(Exception):
-    """Why an attempt failed that the next one may do better."""
-
-
-class _NoRange(Exception):
-    """The server misunderstands requests for a part."""
-
-
-class _Part:
-    """The file under way, as pooch writes to it: it only grows, and never too far."""
-
-    def __init__(self, path: Path, whole: int, progress: Progress) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with storing(path):
-            self._descriptor = os.open(path, flags, 0o644)
-        self.path, self.whole, self._progress = path, whole, progress
-        self.size = os.fstat(self._descriptor).st_size
-        self.skip = 0
-        """How many of the coming bytes are here already."""
-        self.mark = self.size
-        """What is kept when it turns out that the server has another file."""
-        if self.size > whole:
-            self.cut(0)
-
-    def write(self, data: bytes) -> None:
-        """Append, but for what is to be skipped."""
-        new = memoryview(data)[self.skip :]
-        self.skip = max(0, self.skip - len(data))
-        if self.size + len(new) > self.whole:
-            self.cut(self.mark)
-            raise _Refused("sends too much")
-        with storing(self.path):
-            while new:
-                written = os.write(self._descriptor, new)
-                self.size += written
-                new = new[written:]
-        self._progress(self.size, self.whole)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def cut(self, size: int) -> None:
-        """Keep only the first bytes."""
-        with storing(self.path):
-            os.ftruncate(self._descriptor, size)
-        self.size = size
-
-    def close(self) -> None:
-        """Close the file; it stays."""
-        os.close(self._descriptor)
-
-
-def _check_mirror(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        good = (parts.scheme in ("http", "https") and bool(parts.hostname)) or (
-            parts.scheme == "file" and parts.netloc in ("", "localhost")
-        )
-    except ValueError:
-        good = False
-    if not good:
-        raise RequestError(f"--mirror takes an address by http, https or file, not {url!r}")
-
-
-def download(
-    dataset: Dataset,
-    archive: Archive,
-    folder: Path,
-    mirrors: Sequence[str],
-    say: Say,
-    progress: Progress,
-    patience: Patience,
-) -> Path:
-    """Return the dataset's archive, its checksum verified, from the first server that has it.
-
-    What an earlier attempt left in `folder` is used. Raises MissingData with each server's answer.
-    """
-    whole = folder / f"{archive.sha256[:16]}-{archive.name}"
-    answers = []
-    with _alone(whole.with_name(f"{whole.name}.lock"), say):
-        with storing(whole):
-            if whole.is_file():
-                say(f"checking {whole}")
-                if _digest(whole) == archive.sha256:
-                    return whole
-                say(f"{whole} is damaged and deleted")
-                whole.unlink()
-        path = whole.with_name(f"{whole.name}.part")
-        with closing(_Part(path, archive.bytes, progress)) as part:
-            _demand_space(folder, archive.bytes - part.size, "--cache")
-            for url in (*mirrors, *archive.urls):
-                parts = urlsplit(url)
-                say(f"asking {parts.hostname or url}")
-                try:
-                    if parts.scheme == "file":
-                        file = Path(url2pathname(parts.path))
-                        _check_archive(file, archive)
-                        return file
-                    _complete(url, part, archive.sha256, say, patience)
-                    with storing(whole):
-                        os.replace(path, whole)
-                    return whole
-                except (_Refused, DataError) as error:
-                    # Not the whole address: it may hold a password.
-                    answers.append(f"{parts.hostname or 'file'} {error}")
-                    say(answers[-1])
-            if part.size:
-                say(f"{decimal(part.size)} are kept: the same command continues from there")
-    raise MissingData(
-        f"{dataset.title} could not be downloaded ({'; '.join(answers)}): get {archive.name} from"
-        f" {dataset.source} and give it with --archive FILE"
-    )
-
-
-def _complete(url: str, part: _Part, sha256: str, say: Say, patience: Patience) -> None:
-    """Fetch what is missing, or everything where what was here turns out to be wrong."""
-    while True:
-        part.mark = part.size
-        if part.size < part.whole:
-            _transfer(url, part, patience)
-        say("checking the checksum")
-        with storing(part.path):
-            right = _digest(part.path) == sha256
-        if right:
-            return
-        began, part.mark = part.mark, 0
-        part.cut(0)
-        if began == 0:
-            raise _Refused("gave a file with another checksum, which is deleted")
-        say("the checksum is wrong: deleted, and once more from the start")
-
-
-def _transfer(url: str, part: _Part, patience: Patience) -> None:
-    """Ask a server again and again while that brings something."""
-    ranged, fruitless, problem = True, 0, ""
-    for _ in range(patience.attempts):
-        before = part.size
-        try:
-            _request(url, part, ranged, patience)
-            problem = "ends too early"
-        except (BenchError, _Refused):
-            raise
-        except _NoRange:
-            ranged = False
-            continue
-        except _TryAgain as error:
-            problem = str(error)
-        except Exception as error:  # requests, urllib3, ssl: pooch passes on whatever they raise
-            problem = f"fails ({type(error).__name__})"
-        if part.size == part.whole:
-            return
-        fruitless = 0 if part.size > before else fruitless + 1
-        if fruitless == patience.fruitless:
-            break
-        time.sleep(patience.pause)
-    raise _Refused(problem)
-
-
-def _request(url: str, part: _Part, ranged: bool, patience: Patience) -> None:
-    import pooch
-
-    headers = {"Accept-Encoding": "identity"}
-    if part.size and ranged:
-        headers["Range"] = f"bytes={part.size}-"
-    responses = []
-
-    def judge(response: Any, **_: object) -> None:
-        responses.append(response)
-        _judge(response, part, "Range" in headers)
-
-    try:
-        pooch.HTTPDownloader(
-            chunk_size=1 << 14,
-            headers=headers,
-            timeout=(patience.connect, patience.read),
-            hooks={"response": judge},
-        )(url, part, None)
-    finally:
-        for response in responses:  # requests leaves those open that were not read to the end
-            response.close()
-
-
-def _judge(response: Any, part: _Part, ranged: bool) -> None:
-    """Look at the head of an answer, so that nothing of another file is ever written."""
-    status, headers = response.status_code, response.headers
-    if response.is_redirect:
-        response.close()  # else requests reads its body, however long
-        return
-    if status >= 500 or status in (408, 429):
-        raise _TryAgain(f"answers {status}")
-    if status != 200 and not (status == 206 and ranged):
-        raise _Refused(f"answers {status}")
-    if headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise _Refused("does not send the file as it is")
-    size = headers.get("Content-Length", "")
-    if status == 206:
-        said = re.fullmatch(
-            r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", headers.get("Content-Range", "")
-        )
-        if said is None or int(said[1]) != part.size:
-            raise _NoRange
-        size = said[2]
-    if re.fullmatch(r"\d{1,18}", size) and int(size) != part.whole:
-        raise _Refused(f"has a file of {int(size)} bytes, not of {part.whole}")
-    # A server without ranges sends everything again. What is here already is passed over, not
-    # thrown away, so that a page of apology under status 200 costs nothing.
-    part.skip = part.size if status == 200 else 0
-
-
-def _check_archive(file: Path, archive: Archive) -> None:
-    try:
-        size = file.stat().st_size
-        right = size == archive.bytes and _digest(file) == archive.sha256
-    except (OSError, ValueError) as error:  # ValueError: an address may name the byte zero
-        why = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{str(file)!r} cannot be read: {why}") from error
-    if not right:
-        why = f"it has {size} bytes" if size != archive.bytes else "its sha256 differs"
-        raise DataError(
-            f"{file} is not the archive {archive.name} of {archive.bytes} bytes: {why}; get it anew"
-        )
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _demand_space(folder: Path, needed: int, option: str) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise StoreError(
-            f"{folder} has {decimal(free)} free and needs {decimal(needed)}: make room, or name"
-            f" another folder with {option}"
-        )
-
-
-@contextmanager
-def _alone(lock: Path, say: Say) -> Iterator[None]:
-    """Wait until no other process holds the lock; the kernel frees those of the dead."""
-    with storing(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(lock, flags, 0o644)
-    try:
-        with storing(lock):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"another fetch holds {lock}: waiting for it")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-# --- unpacked -------------------------------------------------------------------------------------
-
-
 def _install(
     dataset: Dataset, known: Archive, archive: Path, data: Path, cache: Path, say: Say
 ) -> None:
     """Unpack in a hidden folder, check, and publish by one rename."""
-    with _alone(data / ".staging.lock", say):
+    with alone(data / ".staging.lock", say):
         _check_absent(dataset, data)
-        with storing(data):
+        with writing(data):
             for leftover in data.glob(".staging-*"):  # under the lock, so its owner is dead
                 shutil.rmtree(leftover, ignore_errors=True)
-            _demand_space(data, known.unpacked, "--data")
+            demand_space(data, known.unpacked, "--data")
             say(f"unpacking {archive}")
             staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=data))
         try:
             unpack(archive, staging / "archive", Limits(total=2 * known.unpacked))
-            with storing(data):
+            with writing(data):
                 _lay_out(staging / "archive", known, staging / dataset.name)
             _check_content(dataset, known, archive, staging, data, cache)
-            with storing(data / dataset.name):
+            with writing(data / dataset.name):
                 os.sync()  # a name must not outlive the bytes in a power cut
                 os.rename(staging / dataset.name, data / dataset.name)
                 sync_folder(data)

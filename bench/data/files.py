@@ -1,23 +1,17 @@
 """Which files a category consists of: each layout's rules, and the content fingerprint."""
 
 import csv
-import errno
 import hashlib
-import io
 import json
-import os
-import re
-import stat
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from bench.data.catalog import Dataset, find_dataset, has_mvtec_layout
-from bench.errors import DataError, MissingData, RequestError
-from bench.files import sealed, unsealed, write_atomically
+from bench.data.catalog import Dataset, has_mvtec_layout
+from bench.digests import FingerprintCache
+from bench.errors import DataError, MissingData
+from bench.outside import fits_a_line, read_regular, shown, why
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 MAX_LABELS = 1 << 20
@@ -27,45 +21,6 @@ HEAD_CT_TEST_NORMALS = frozenset(
      173, 176, 177, 180, 183, 188, 190}
 )  # fmt: skip
 """The normals that the converters of DevNet, DRA and AHL leave for the test (3:1, seed 42)."""
-
-_BREAKS_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""Control characters, line separators, and the stand-ins for bytes that are not UTF-8."""
-
-
-def fits_a_line(text: str) -> bool:
-    """Whether a name from outside can be printed and stored as it is."""
-    return not _BREAKS_A_LINE.search(text)
-
-
-def shown(text: object) -> str:
-    """Return a path or a message from outside as a part of one line, what breaks it escaped."""
-    return _BREAKS_A_LINE.sub(lambda found: repr(found[0])[1:-1], str(text))
-
-
-def why(error: OSError) -> str:
-    """Return the reason of an error of the system, as a part of one line."""
-    return shown(error.strerror or error)
-
-
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file to read; raises OSError for a folder, and for a pipe instead of waiting on it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except ValueError as error:  # a null byte in the name
-        raise OSError(errno.EINVAL, str(error), str(path)) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return open(descriptor, "rb")
-
-
-def read_regular(path: Path, limit: int) -> bytes:
-    """Return the content of a file; raises OSError for one of more than `limit` bytes."""
-    with open_regular(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"more than {limit >> 10} KiB", str(path))
-    return content
 
 
 @dataclass(frozen=True)
@@ -91,16 +46,6 @@ class Listing:
 
     root: Path
     files: tuple[File, ...]
-
-
-def dataset_named(name: str, data: Path) -> Dataset:
-    """Find a dataset as the catalogue does, with errors of one line whatever lies in `data`."""
-    try:
-        return find_dataset(name, data)
-    except (RequestError, MissingData) as error:
-        raise type(error)(shown(error)) from None
-    except OSError as error:
-        raise RequestError(f"cannot look for dataset {name!r:.80}: {why(error)}") from error
 
 
 def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> Listing:
@@ -236,87 +181,6 @@ def brain_mri_test_normals() -> frozenset[str]:
     """
     text = resources.files("bench.data").joinpath("manifests/brain_mri.json").read_text()
     return frozenset(json.loads(text)["test_normals"])
-
-
-Stamp = tuple[int, int, int]
-"""Size, and the times of the last change of the content and of the inode, in nanoseconds.
-
-The second time cannot be set by hand: it also tells a change whose maker put the first one back.
-"""
-SETTLED = 2_000_000_000
-"""Nanoseconds after which a change moves a time for certain, also where clocks tick coarsely."""
-_KIND = "sha256 of files"
-
-
-def _stamp(found: os.stat_result) -> Stamp:
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-class FingerprintCache:
-    """sha256 of files, kept by path, size and times, so that each is read once."""
-
-    def __init__(self, cache: Path) -> None:
-        self._file = cache / "sha256.json"
-        self._known = _entries(self._file)
-        self._dirty = False
-        self.corrected: list[Path] = []
-        """Files whose bytes, when read, were not what was kept for the same size and times."""
-
-    def sha256(self, path: Path) -> str:
-        """Return the digest of a file, read only if its size or times have changed.
-
-        Raises OSError where it cannot be read.
-        """
-        known = self._kept(path, _stamp(path.stat()))
-        if known:
-            return known
-        with open_regular(path) as file:
-            stamp = _stamp(os.fstat(file.fileno()))
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._keep(path, stamp, digest)
-        return digest
-
-    def read(self, path: Path, limit: int) -> tuple[bytes, str]:
-        """Return the bytes of a file and their digest; what was kept of it is put right.
-
-        Raises OSError where it cannot be read, and for more than `limit` bytes.
-        """
-        stamp = _stamp(path.stat())
-        content = read_regular(path, limit)
-        digest = hashlib.sha256(content).hexdigest()
-        known = self._kept(path, stamp)
-        if known and known != digest:
-            self.corrected.append(path)
-        if known != digest:
-            self._keep(path, stamp, digest)
-        return content, digest
-
-    def _kept(self, path: Path, stamp: Stamp) -> str | None:
-        match self._known.get(str(path.absolute())):
-            case [int(size), int(changed), int(moved), str(digest)]:
-                return digest if (size, changed, moved) == stamp else None
-        return None
-
-    def _keep(self, path: Path, stamp: Stamp, digest: str) -> None:
-        if max(stamp[1:]) > time.time_ns() - SETTLED:
-            return  # it could change once more without a trace in its times
-        self._known[str(path.absolute())] = [*stamp, digest]
-        self._dirty = True
-
-    def save(self) -> None:
-        """Write what was learnt to the cache; of two commands at once, the last one's stays."""
-        if self._dirty:
-            write_atomically(self._file, sealed(_KIND, self._known))
-            self._dirty = False
-
-
-def _entries(file: Path) -> dict[str, Any]:
-    """Read what is kept; a file that is damaged, or not ours, is started anew."""
-    try:
-        with open_regular(file) as opened:
-            return unsealed(_KIND, opened.read())
-    except (OSError, ValueError):
-        return {}
 
 
 def fingerprint(listing: Listing, known: FingerprintCache) -> str:

@@ -22,20 +22,13 @@ from PIL.ImageFile import ImageFile
 
 from bench.data import DATA_VERSION
 from bench.data.catalog import Dataset
-from bench.data.files import (
-    File,
-    FingerprintCache,
-    Listing,
-    combined,
-    open_regular,
-    read_regular,
-    shown,
-    why,
-)
+from bench.data.files import File, Listing, combined
 from bench.detector import Samples
+from bench.digests import FingerprintCache
 from bench.environment import cpu_count
 from bench.errors import DataError, RequestError, StoreError
 from bench.files import sealed, sync_folder, unsealed, write_synced
+from bench.outside import open_regular, read_regular, shown, why
 
 RESIZE_RULES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """To a square, aspect ratio not kept, with Pillow's antialiasing filter of that name."""

@@ -6,18 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data.catalog import CategoryFacts, Dataset
-from bench.data.files import (
-    File,
-    FingerprintCache,
-    Listing,
-    combined,
-    dataset_named,
-    list_category,
-    shown,
-)
+from bench.data.catalog import CategoryFacts, Dataset, find_dataset
+from bench.data.files import File, Listing, combined, list_category
 from bench.data.images import ImageFacts, decode, decoding_pool, facts_of, other_content, read
+from bench.digests import FingerprintCache
 from bench.errors import DataError, RequestError
+from bench.outside import shown
 
 WIDTH = 100
 
@@ -57,7 +51,7 @@ def places(names: Iterable[str], data: Path) -> list[tuple[Dataset, str]]:
     found: dict[tuple[str, str], tuple[Dataset, str]] = {}
     for name in names:
         dataset_name, slash, only = name.partition("/")
-        dataset = dataset_named(dataset_name, data)
+        dataset = find_dataset(dataset_name, data)
         if slash and only not in dataset.categories:
             known = ", ".join(dataset.categories)
             raise RequestError(f"{dataset_name} has no category {only!r}; it has: {known}")

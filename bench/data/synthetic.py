@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.catalog import SYNTHETIC
-from bench.data.files import File, FingerprintCache, combined, shown, why
+from bench.data.files import File, combined
+from bench.digests import FingerprintCache
 from bench.errors import DataError, StoreError
+from bench.outside import shown, why
 
 SYNTHETIC_VERSION = 1
 """Raised when the images change; their fingerprint changes with them."""

@@ -16,12 +16,12 @@ import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from bench.errors import BenchError, DataError, StoreError
+from bench.errors import BenchError, DataError
+from bench.files import writing
 
 NAME_BYTES, PATH_BYTES, DEPTH = 255, 1024, 32
 """The longest component, the longest path, and how many folders deep a member may lie."""
@@ -114,7 +114,7 @@ class _Tree:
         self._target, self._limits, self._left = target, limits, budget
         self._members = 0
         self._taken: dict[str, tuple[str, bool]] = {}
-        with storing(target):
+        with writing(target):
             target.mkdir()
 
     def add(self, member: _Member) -> None:
@@ -142,7 +142,7 @@ class _Tree:
 
     def _folder(self, path: str) -> None:
         if self._take(path, True):
-            with storing(self._target / path):
+            with writing(self._target / path):
                 (self._target / path).mkdir(mode=0o755)
 
     def _take(self, path: str, is_folder: bool) -> bool:
@@ -160,7 +160,7 @@ class _Tree:
 
     def _write(self, path: str, member: _Member) -> None:
         left = member.size
-        with storing(self._target / path), open(self._target / path, "xb", opener=_opened) as file:
+        with writing(self._target / path), open(self._target / path, "xb", opener=_opened) as file:
             while left:
                 try:
                     data = member.read(min(left, _CHUNK))
@@ -176,15 +176,6 @@ class _Tree:
 
 def _opened(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o644)
-
-
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Tell what the disk refuses from what is wrong with the archive."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -1,0 +1,104 @@
+"""Text and files from outside: read within bounds, shown on one line."""
+
+import errno
+import io
+import os
+import re
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+MAX_TOML = 256 << 10
+_MAX_DOTS = 100
+"""On a line: what `tomllib` takes for a dotted key grows with the square of its parts."""
+_MAX_DEPTH = 8
+_MAX_TEXT = 2000
+
+_BREAKS_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, line separators, and the stand-ins for bytes that are not UTF-8."""
+
+
+def fits_a_line(text: str) -> bool:
+    """Whether a name from outside can be printed and stored as it is."""
+    return not _BREAKS_A_LINE.search(text)
+
+
+def shown(text: object) -> str:
+    """Return a path or a message from outside as a part of one line, what breaks it escaped."""
+    return _BREAKS_A_LINE.sub(lambda found: repr(found[0])[1:-1], str(text))
+
+
+def why(error: OSError) -> str:
+    """Return the reason of an error of the system, as a part of one line."""
+    return shown(error.strerror or error)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to read; raises OSError for a folder, and for a pipe instead of waiting on it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a null byte in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(descriptor, "rb")
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Return the content of a file; raises OSError for one of more than `limit` bytes."""
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit >> 10} KiB", str(path))
+    return content
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file of a sane size; raises OSError, and ValueError with what is wrong in it.
+
+    Its values are then plain: bool, int of 64 bits, float, text, and lists and tables of those.
+    """
+    content = read_regular(path, MAX_TOML)
+    try:
+        return parse_toml(content.decode())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not valid TOML: not UTF-8 at byte {error.start}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML from outside, see `read_toml`; TOMLDecodeError (a ValueError) if it is none."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _MAX_DOTS:
+            raise ValueError(f"has more than {_MAX_DOTS} dots in line {number}")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise tomllib.TOMLDecodeError(f"is not valid TOML: {shown(error)}") from None
+    except ValueError:
+        raise ValueError("holds a number of too many digits, or a date that is none") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    _check_plain(values, 0)
+    return values
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"is nested too deeply: more than {_MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_plain(key, depth)
+            _check_plain(inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_plain(inner, depth + 1)
+    elif isinstance(value, str):
+        if len(value) > _MAX_TEXT:
+            raise ValueError(f"holds a text of {len(value)} characters, more than {_MAX_TEXT}")
+    elif isinstance(value, int):
+        if value.bit_length() > 63:
+            raise ValueError("holds a whole number of more than 64 bits")
+    elif not isinstance(value, float):
+        raise ValueError(f"holds a {type(value).__name__}, {value}: write it as a text")
