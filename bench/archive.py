@@ -25,26 +25,10 @@ from bench.errors import CorruptRun, RequestError, StoreError
 from bench.files import sealed, sync_folder, unsealed, write_synced, writing
 from bench.receipt import Receipt, parse, seal
 from bench.scores import Scores
-from bench.store import Results, Store, table_of
+from bench.store import CARD, Results, table_of
 
 ARCHIVE_SCHEMA = 1
-CARD = "archive.json"
 FILES = ("receipts.parquet", "scores.parquet", "runs.parquet")
-
-
-def open_results(path: Path) -> Results:
-    """Return what reads a results folder or an archive; raises StoreError where there is neither.
-
-    An archive's own digests are checked at once.
-    """
-    if not (path / CARD).is_file() and not (path / "runs").is_dir():
-        raise StoreError(f"{path} is neither a results folder (runs/) nor an archive ({CARD})")
-    return results_at(path)
-
-
-def results_at(path: Path) -> Results:
-    """Return what reads the archive at `path`, else a results folder that may not be there yet."""
-    return Archive(path) if (path / CARD).is_file() else Store(path)
 
 
 class Archive:
@@ -57,7 +41,7 @@ class Archive:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            card = unsealed("archive", (root / CARD).read_bytes())
+            card = unsealed("archive", (root / CARD).read_bytes().removesuffix(b"\n"))
             if card["schema"] != ARCHIVE_SCHEMA:
                 raise StoreError(
                     f"{root} is an archive of schema {card['schema']}, this bench reads"

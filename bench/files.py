@@ -22,13 +22,12 @@ def sealed(kind: str, content: Mapping[str, Any]) -> bytes:
 
 
 def unsealed(kind: str, data: bytes) -> dict[str, Any]:
-    """Return what was `sealed` under this kind; raises ValueError for anything else."""
+    """Return what was `sealed` under this kind; raises ValueError where a single bit differs."""
     try:
         whole = json.loads(data)
-        digest = whole.pop("sha256")
-        if whole["kind"] != kind or digest != json_digest(whole):
-            raise ValueError(f"it is not a whole {kind}")
         content: dict[str, Any] = whole["content"]
+        if sealed(kind, content) != data:
+            raise ValueError(f"it is not a whole {kind}")
         return content
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it is not a whole {kind}") from error

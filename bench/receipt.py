@@ -26,7 +26,7 @@ def seal(content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
     `files` takes the place of what the content says of files. Raises ValueError for a number that
     is not finite.
     """
-    whole = {**content, "files": dict(files)}
+    whole = {k: v for k, v in content.items() if k != "files"} | {"files": dict(files)}
     return json.dumps({**whole, "receipt_sha256": json_digest(whole)}, indent=1).encode()
 
 
@@ -42,7 +42,8 @@ def parse(data: bytes, run_id: str) -> Receipt:
     """
     try:
         receipt: Receipt = json.loads(data)
-        if receipt.pop("receipt_sha256") != json_digest(receipt):
+        receipt.pop("receipt_sha256")
+        if seal(receipt, receipt["files"]) != data:  # a stray bit between the values counts too
             raise ValueError("run.json does not agree with its own digest")
         schema = receipt["schema"]
         if receipt["run_id"] != run_id:

@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping
@@ -20,7 +19,7 @@ from typing import Any
 
 from bench.data.catalog import NAME
 from bench.errors import RequestError
-from bench.files import write_atomically
+from bench.files import sealed, unsealed, write_atomically
 from bench.spec import Value
 
 METHODS = {
@@ -35,6 +34,7 @@ SUMMARIES = {
 }
 SUPERVISION = ("weak", "unsupervised")
 SETTINGS = frozenset({"precision", "batch_size", "backbone"})
+_KIND = "method cards"
 OWN_PACKAGES = ("bench", "baselines", "atacnet")
 
 
@@ -139,7 +139,7 @@ class Registry:
         if outside:  # a default may come from a module beside it
             key += outside_hash(module)
         try:
-            known = json.loads(self._file.read_text())
+            known = unsealed(_KIND, self._file.read_bytes())
         except (OSError, ValueError):
             known = {}
         if key in known:
@@ -156,7 +156,7 @@ class Registry:
             "defaults": {f.name: f.default for f in dataclasses.fields(cls.Parameters)},
         }
         stale = {k: v for k, v in known.items() if k.partition("@")[0] != path}
-        write_atomically(self._file, json.dumps({**stale, key: card}).encode())
+        write_atomically(self._file, sealed(_KIND, {**stale, key: card}))
         return Method(path, outside, **{**card, "settings": frozenset(cls.settings)})
 
 

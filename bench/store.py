@@ -31,6 +31,8 @@ from bench.spec import RunSpec
 if TYPE_CHECKING:
     from bench.scores import Scores
 
+CARD = "archive.json"
+"""The file that makes a folder an archive, see `bench.archive`."""
 SILENT = 120.0
 """Seconds without a heartbeat after which another command's run counts as given up."""
 LOG_KEPT = 1 << 20
@@ -80,7 +82,7 @@ class Store:
 
         Raises StoreError where the folder cannot be written, or is an archive.
         """
-        if (self.root / "archive.json").exists():
+        if (self.root / CARD).exists():
             raise StoreError(
                 f"{self.root} is an archive: name another folder with --results and bring its runs"
                 f" in with `bench merge {self.root}`"
@@ -245,6 +247,25 @@ class Store:
             except (OSError, ValueError, TypeError):
                 continue  # a record that cannot be read keeps nobody from trying again
         return [failure for _, failure in sorted(found, key=lambda f: f[0])]
+
+
+def open_results(path: Path) -> Results:
+    """Return what reads a results folder or an archive; raises StoreError where there is neither.
+
+    An archive's own digests are checked at once.
+    """
+    if not (path / CARD).is_file() and not (path / "runs").is_dir():
+        raise StoreError(f"{path} is neither a results folder (runs/) nor an archive ({CARD})")
+    return results_at(path)
+
+
+def results_at(path: Path) -> Results:
+    """Return what reads the archive at `path`, else a results folder that may not be there yet."""
+    if not (path / CARD).is_file():
+        return Store(path)
+    from bench.archive import Archive
+
+    return Archive(path)
 
 
 def find(results: Results, beginning: str) -> str:

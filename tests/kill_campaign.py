@@ -98,10 +98,17 @@ class Campaign:
         return {"worker": workers, "server": servers, "command": [command], "group": [command]}
 
     def strike(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill something of a command that is under way."""
-        possible = {t: v for t, v in self.victims(process.pid).items() if v}
-        target = self.random.choice([t for t in TARGETS if t in possible])
-        victim = self.random.choice(possible[target])
+        """Kill something of a command that is under way, at a moment when it is there."""
+        target = self.random.choice(TARGETS)
+        while not self.victims(process.pid)[target]:
+            if process.poll() is not None:
+                return
+            time.sleep(0.02)
+        time.sleep(self.random.choice([0, self.random.uniform(0, 1), self.random.uniform(0, 8)]))
+        possible = self.victims(process.pid)[target]
+        if process.poll() is not None or not possible:
+            return
+        victim = self.random.choice(possible)
         with contextlib.suppress(ProcessLookupError):
             if target == "group":
                 os.killpg(victim, signal.SIGKILL)
@@ -131,11 +138,7 @@ class Campaign:
         undisturbed = self.undisturbed()
         while sum(self.kills.values()) < kills:
             process = self.start()
-            pause = self.random.choice([1, 4, 12])
-            while sum(self.kills.values()) < kills:
-                time.sleep(self.random.uniform(0, pause))
-                if process.poll() is not None:
-                    break
+            while sum(self.kills.values()) < kills and process.poll() is None:
                 self.strike(process)
             if process.wait(600) == 0:
                 self.complete(undisturbed)

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bench import doctor, environment, probe
+from bench import doctor, environment
 from bench.cli import main
-from bench.doctor import Finding
+from bench.doctor import Finding, inputs, machine, places, probe
 from bench.plan import Folders
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warm_cache: Path) -> 
     monkeypatch.setenv("TORCH_HOME", "nowhere")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(doctor, "ask", lambda arguments: answer(check("matmul")))
-    monkeypatch.setattr(doctor, "load_average", lambda: 0.0)
+    monkeypatch.setattr(machine, "load_average", lambda: 0.0)
 
 
 def call(capsys: Capture, *arguments: str) -> tuple[int, str, str]:
@@ -131,7 +131,7 @@ def libraries(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> dict[s
         return installed(name) if found == "as installed" else found
 
     monkeypatch.setattr(metadata, "version", version)
-    return by_name(doctor.check_libraries())
+    return by_name(machine.check_libraries())
 
 
 def test_a_library_that_is_absent_or_too_old_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,24 +152,24 @@ def test_an_old_python_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     card = Message()
     card["Requires-Python"] = ">=99.1"
     monkeypatch.setattr(metadata, "metadata", lambda name: card)
-    found = by_name(doctor.check_libraries())["python"]
+    found = by_name(machine.check_libraries())["python"]
     assert found.state == "bad"
     assert ">=99.1" in found.todo
 
 
 def test_a_checkout_that_is_not_installed_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "DISTRIBUTION", "no-such-distribution")
-    assert [f.state for f in doctor.check_libraries()] == ["note"]
+    monkeypatch.setattr(machine, "DISTRIBUTION", "no-such-distribution")
+    assert [f.state for f in machine.check_libraries()] == ["note"]
 
 
 # Machine
 
 
 def test_little_memory_and_a_busy_machine_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "available_memory", lambda: 2**30)
-    monkeypatch.setattr(doctor, "load_average", lambda: 1000.0)
+    monkeypatch.setattr(machine, "available_memory", lambda: 2**30)
+    monkeypatch.setattr(machine, "load_average", lambda: 1000.0)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    found = by_name(doctor.check_machine())
+    found = by_name(machine.check_machine())
     assert found["memory"].state == found["load"].state == "note"
     assert "1.0 GiB available" in found["memory"].found
     assert "OMP_NUM_THREADS=3" in found["cores"].found
@@ -178,8 +178,8 @@ def test_little_memory_and_a_busy_machine_are_noted(monkeypatch: pytest.MonkeyPa
 def test_memory_that_the_system_does_not_tell_is_no_problem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(doctor, "available_memory", lambda: None)
-    assert by_name(doctor.check_machine())["memory"].state == "ok"
+    monkeypatch.setattr(machine, "available_memory", lambda: None)
+    assert by_name(machine.check_machine())["memory"].state == "ok"
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def test_a_containers_share_of_the_cores(
 ) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(doctor, "control_groups", lambda controller: [tmp_path, tmp_path / "no"])
-    monkeypatch.setattr(doctor, "cpu_count", lambda: 4)
-    assert doctor.cpu_quota() == quota
-    cores = by_name(doctor.check_machine())["cores"]
+    monkeypatch.setattr(machine, "control_groups", lambda controller: [tmp_path, tmp_path / "no"])
+    monkeypatch.setattr(machine, "cpu_count", lambda: 4)
+    assert machine.cpu_quota() == quota
+    cores = by_name(machine.check_machine())["cores"]
     assert cores.state == ("note" if quota else "ok")
     if quota == 1.5:
         assert "taskset -c 0-0" in cores.todo
@@ -247,7 +247,7 @@ def test_a_probe_that_crashes_hangs_or_babbles_is_a_bad_line(
 ) -> None:
     monkeypatch.setattr(probe, "COMMAND", (sys.executable, "-S", "-c", code))
     monkeypatch.setattr(probe, "PATIENCE_S", 0.5 if "sleep" in code else 30.0)
-    (found,) = doctor.check_torch(probe.ask([]))
+    (found,) = machine.check_torch(probe.ask([]))
     assert found.state == "bad"
     assert said in found.found
 
@@ -259,14 +259,14 @@ def test_a_torch_that_does_not_import_is_a_bad_line(
     (tmp_path / "torch.py").write_text("print('noise')\nraise ImportError('no libcudart')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     monkeypatch.chdir(tmp_path)
-    (found,) = doctor.check_torch(probe.ask([]))
+    (found,) = machine.check_torch(probe.ask([]))
     assert found.state == "bad"
     assert found.found == "ImportError: no libcudart"
 
 
 def test_wrong_arithmetic_is_bad_where_methods_rely_on_it() -> None:
     found = by_name(
-        doctor.check_arithmetic(
+        machine.check_arithmetic(
             [
                 check("cholesky", 2e-7, threads=1),
                 check("cholesky", 0.21),
@@ -292,7 +292,7 @@ def test_wrong_arithmetic_is_bad_where_methods_rely_on_it() -> None:
 def test_gpus_are_listed_and_a_busy_one_is_noted() -> None:
     gpu = {"name": "H200", "total": 140 * 2**30, "capability": "9.0", "driver": "580.1"}
     gpus = [{**gpu, "free": 139 * 2**30}, {**gpu, "free": 9 * 2**30}]
-    found = by_name(doctor.check_torch(answer(gpus=gpus, bfloat16_speedup=0.4)))
+    found = by_name(machine.check_torch(answer(gpus=gpus, bfloat16_speedup=0.4)))
     assert found["cuda:0"].found == "H200, 139 of 140 GiB free, capability 9.0, driver 580.1"
     assert [found[w].state for w in ("cuda:0", "cuda:1", "bfloat16")] == ["ok", "note", "note"]
 
@@ -301,8 +301,8 @@ def test_gpus_are_listed_and_a_busy_one_is_noted() -> None:
 
 
 def test_trying_a_folder_leaves_nothing_behind(tmp_path: Path) -> None:
-    assert doctor.check_write_access("results", tmp_path).state == "ok"
-    found = doctor.check_write_access("results", tmp_path / "not/made/yet")
+    assert places.check_write_access("results", tmp_path).state == "ok"
+    found = places.check_write_access("results", tmp_path / "not/made/yet")
     assert found.state == "ok"
     assert "not made yet" in found.found
     assert list(tmp_path.iterdir()) == []
@@ -312,15 +312,15 @@ def test_a_folder_that_cannot_be_written_is_bad(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    found = doctor.check_write_access("cache", tmp_path / "file" / "cache")
+    found = places.check_write_access("cache", tmp_path / "file" / "cache")
     assert found.state == "bad"
     assert "--cache" in found.todo
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(doctor, "write_synced", full)
-    found = doctor.check_write_access("results", tmp_path)
+    monkeypatch.setattr(places, "write_synced", full)
+    found = places.check_write_access("results", tmp_path)
     assert found.state == "bad"
     assert "No space left" in found.found
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
@@ -336,7 +336,7 @@ def test_a_folder_whose_renames_replace_others_is_bad(
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", careless)
-    found = doctor.check_write_access("results", tmp_path)
+    found = places.check_write_access("results", tmp_path)
     assert found.state == "bad"
     assert "vanish" in found.todo
 
@@ -359,8 +359,8 @@ def test_space_is_compared_with_what_is_needed(
 ) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free))
-    monkeypatch.setattr(doctor, "file_system", lambda folder: "ext4")
-    (found,) = doctor.check_disk(folders, needed)
+    monkeypatch.setattr(places, "file_system", lambda folder: "ext4")
+    (found,) = places.check_disk(folders, needed)
     assert found.state == state
     if state == "bad":
         assert "5.0 GB free" in found.found
@@ -378,13 +378,13 @@ def test_file_systems_with_weak_renames_are_noted(
         "/dev/a / ext4 rw 0 0\nhost:/x /mnt/a\\040b nfs4 rw 0 0\n"
         f"a {tmp_path} ext4 rw 0 0\nb {tmp_path} tmpfs rw 0 0\n"
     )
-    assert doctor.file_system(Path("/mnt/a b/c"), mounts) == "nfs4"
-    assert doctor.file_system(Path("/mnt/a"), mounts) == "ext4"
-    assert doctor.file_system(tmp_path / "x", mounts) == "tmpfs"
-    assert doctor.file_system(tmp_path, tmp_path / "absent") == ""
+    assert places.file_system(Path("/mnt/a b/c"), mounts) == "nfs4"
+    assert places.file_system(Path("/mnt/a"), mounts) == "ext4"
+    assert places.file_system(tmp_path / "x", mounts) == "tmpfs"
+    assert places.file_system(tmp_path, tmp_path / "absent") == ""
     for kind, state in (("tmpfs", "note"), ("nfs4", "note"), ("xfs", "ok"), ("", "ok")):
-        monkeypatch.setattr(doctor, "file_system", lambda folder, kind=kind: kind)
-        (found,) = doctor.check_disk(folders, {})
+        monkeypatch.setattr(places, "file_system", lambda folder, kind=kind: kind)
+        (found,) = places.check_disk(folders, {})
         assert found.state == state
 
 
@@ -400,14 +400,14 @@ def bottle(data: Path, count: int) -> None:
 
 
 def test_datasets_that_are_absent_or_unofficial_are_noted(folders: Folders) -> None:
-    found = by_name(doctor.check_datasets(folders, None))
+    found = by_name(inputs.check_datasets(folders, None))
     assert {name: f.state for name, f in found.items()} == {
         "mvtec_ad": "note", "brain_mri": "note", "head_ct": "note", "synthetic": "ok",
     }  # fmt: skip
     assert "kaggle.com" in found["head_ct"].todo
     assert found["mvtec_ad"].found.endswith("nor 14 more of 15 categories")
     bottle(folders.data, 1)
-    found = by_name(doctor.check_datasets(folders, None))
+    found = by_name(inputs.check_datasets(folders, None))
     assert found["mvtec_ad"].found.endswith("nor 13 more of 15 categories")
 
 

@@ -17,6 +17,7 @@ from bench.files import (
     write_synced,
     writing,
 )
+from tests.fixtures.runs import bug
 
 
 def full(*_):
@@ -123,11 +124,8 @@ def test_no_flipped_bit_passes(content, data):
     whole = sealed("archive", content)
     flipped = bytearray(whole)
     flipped[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    try:
-        read = unsealed("archive", bytes(flipped))
-    except ValueError:
-        return
-    assert json_digest(read) == json_digest(content)  # space for line, 1e5 for 1E5
+    with pytest.raises(ValueError):  # noqa: PT011  JSON's own messages
+        unsealed("archive", bytes(flipped))
 
 
 @given(dictionaries)
@@ -136,8 +134,9 @@ def test_every_other_length_is_refused(content):
     for length in range(len(whole)):
         with pytest.raises(ValueError):  # noqa: PT011  JSON's own messages
             unsealed("archive", whole[:length])
-    with pytest.raises(ValueError, match="Extra data"):
-        unsealed("archive", whole * 2)
+    for longer in (whole + b" ", whole + b"\n", b" " + whole, whole * 2):
+        with pytest.raises(ValueError):  # noqa: PT011
+            unsealed("archive", longer)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +190,7 @@ def test_other_errors_pass_as_they_are(tmp_path, error):
     assert caught.value is error
 
 
+@bug("strerror is None, and so says the line")
 def test_an_error_without_a_number_is_told_too(tmp_path):
     with pytest.raises(StoreError, match="the disk is odd"), writing(tmp_path):
         raise OSError("the disk is odd")

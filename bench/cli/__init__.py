@@ -9,6 +9,7 @@ import typer
 import bench
 from bench.cli import data, doctor, results, runs
 from bench.errors import BenchError
+from bench.outside import shown
 
 app = typer.Typer(
     add_completion=False,
@@ -39,11 +40,17 @@ def top(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; errors on purpose become one line on stderr and exit code 2."""
+    """Run the command line; errors on purpose become one line on stderr and exit code 2.
+
+    So does what the system refuses where nobody foresaw it.
+    """
     try:
         app(arguments)
-    except BenchError as error:
+    except BrokenPipeError:  # `bench status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (BenchError, OSError) as error:
         if os.environ.get("BENCH_DEBUG"):
             raise
-        print(f"bench: {error}", file=sys.stderr)
+        print(f"bench: {shown(error)}", file=sys.stderr)
         sys.exit(2)

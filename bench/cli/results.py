@@ -22,8 +22,7 @@ def show(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Show a stored run: spec, draw, metrics, timings and provenance; or how a run failed."""
-    from bench.archive import open_results
-    from bench.store import find
+    from bench.store import find, open_results
 
     there = open_results(results.absolute())
     failed = [] if any(i.startswith(run_id) for i in there.ids()) else _failures(there, run_id)
@@ -74,7 +73,7 @@ def verify(results: ResultsOption = RESULTS) -> None:
 
     Takes a results folder or an archive. Exit code: 0 all agrees, 1 something does not.
     """
-    from bench.archive import open_results
+    from bench.store import open_results
     from bench.verify import leftovers, problems
 
     try:
@@ -100,7 +99,7 @@ def compare(first: Path, second: Path) -> None:
     Exit code: 0 all shared runs are identical or close, 1 some are different.
     """
     from bench.agreement import agreement
-    from bench.archive import open_results
+    from bench.store import open_results
 
     one, other = open_results(first.absolute()), open_results(second.absolute())
     shared = sorted(set(one.ids()) & set(other.ids()))
@@ -136,9 +135,8 @@ def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
     """
     from collections import Counter
 
-    from bench.archive import open_results
     from bench.merge import merge as bring_in
-    from bench.store import Store
+    from bench.store import Store, open_results
 
     store = Store(results.absolute())
     opened = [open_results(source.absolute()) for source in sources]
@@ -163,7 +161,8 @@ def archive(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Pack all runs into a few small files that can be committed: numbers and digests only."""
-    from bench.archive import open_results, pack
+    from bench.archive import pack
+    from bench.store import open_results
 
     count = pack(open_results(results.absolute()), out.absolute())
     size = sum(p.stat().st_size for p in out.iterdir())

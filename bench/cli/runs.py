@@ -84,12 +84,11 @@ def run(
 
     Exit code: 0 all wanted runs are there, 1 some failed, 2 the request makes no sense here.
     """
-    from bench.archive import results_at
     from bench.campaign import Order, carry_out
     from bench.display import display_for, result_table
     from bench.engine import slots_for
     from bench.schedule import look_up
-    from bench.store import Store
+    from bench.store import Store, results_at
 
     folders = folders_of(data, weights, results, cache)
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method,
@@ -187,9 +186,9 @@ def status(
     cache: CacheOption = None,
 ) -> None:
     """Say what of a suite is done, failed, stale or missing, and how long the rest takes."""
-    from bench.archive import results_at
     from bench.display import duration
     from bench.schedule import look_up, missing_lines, time_left
+    from bench.store import results_at
 
     folders = folders_of(data, weights, results, cache)
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method)

@@ -1,4 +1,4 @@
-"""What torch does on this machine, measured in a process of its own: `python -m bench.probe`.
+"""What torch does here, measured in a process of its own: `python -m bench.doctor.probe`.
 
 A broken build may crash, hang or answer nonsense, so `bench doctor` never asks in its own process.
 The answer is one JSON object on stdout. Arguments are a cache folder and names of methods: those
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from bench.environment import cpu_count
 
-COMMAND = (sys.executable, "-m", "bench.probe")
+COMMAND = (sys.executable, "-m", "bench.doctor.probe")
 PATIENCE_S = 180.0
 """How long it may take: seconds of work, but a cold disk reads torch for a minute."""
 

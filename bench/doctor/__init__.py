@@ -1,0 +1,42 @@
+"""What of this machine stands in the way of runs, and what to do about it. Never imports torch.
+
+What torch can do is asked of `bench.doctor.probe`, a process of its own.
+"""
+
+from collections.abc import Iterator
+
+from bench.doctor.finding import Finding as Finding
+from bench.doctor.inputs import check_datasets, check_suite, check_weights, look_up_suite
+from bench.doctor.machine import check_arithmetic, check_libraries, check_machine, check_torch
+from bench.doctor.places import bytes_needed, check_disk, check_write_access, written
+from bench.doctor.probe import ask
+from bench.plan import Folders
+from bench.registry import METHODS
+from bench.schedule import State
+from bench.suite import Cell, Suite
+
+
+def examine(folders: Folders, suite: Suite | None) -> Iterator[Finding]:
+    """Check everything; with a suite, also whether what it wants is there and fits."""
+    yield from check_libraries()
+    yield from check_machine()
+    methods = {*METHODS, *(m for block in suite.blocks for m in block.methods)} if suite else set()
+    answer = ask([str(folders.cache), *sorted(methods)] if suite else [])
+    yield from check_torch(answer)
+    yield from check_arithmetic(answer.get("checks", ()))
+    looked_up = look_up_suite(suite, folders, answer) if suite else None
+    state = looked_up if isinstance(looked_up, State) else None
+    for name, folder in written(folders).items():
+        yield check_write_access(name, folder)
+    yield from check_disk(folders, bytes_needed(state, folders.cache) if state else {})
+    cells = _cells(state) if state else None
+    yield from check_datasets(folders, cells)
+    yield from check_weights(folders, cells)
+    if suite and state:
+        yield check_suite(suite, state)
+    elif isinstance(looked_up, Finding):
+        yield looked_up
+
+
+def _cells(state: State) -> list[Cell]:
+    return [run.cell for run in state.plan.runs] + [gap.cell for gap in state.plan.missing]
