@@ -8,11 +8,12 @@ runs.parquet       one row a run, made from the receipts
 The same results give the same bytes. Logs and pictures stay behind.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 
 from bench.errors import CorruptRun, RequestError, StoreError
 from bench.files import sealed, sync_folder, unsealed, write_synced, writing
+from bench.outside import shown, why
 from bench.receipt import Receipt, parse, seal
 from bench.scores import Scores
 from bench.store import CARD, Results, table_of
@@ -53,24 +55,38 @@ class Archive:
                 if hashlib.sha256(self._bytes[name]).hexdigest() != card["files"][name]:
                     raise ValueError(f"{name} does not agree with its digest")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = why(error) if isinstance(error, OSError) else shown(error)
             raise CorruptRun(f"archive {root} is damaged: {reason}") from error
 
     @cached_property
     def _receipts(self) -> dict[str, str]:
-        columns = _parquet(self._bytes["receipts.parquet"]).to_pydict()
-        return dict(zip(columns["run_id"], columns["receipt"], strict=True))
+        with self._reading("receipts.parquet"):
+            columns = _parquet(self._bytes["receipts.parquet"]).to_pydict()
+            found = dict(zip(columns["run_id"], columns["receipt"], strict=True))
+            if not all(type(text) is str for pair in found.items() for text in pair):
+                raise ValueError("its columns are no texts")
+            return found
 
     @cached_property
     def _scores(self) -> tuple[Any, dict[str, tuple[int, int]]]:
         """The rows of all runs, and where those of each begin and how many they are."""
-        rows = _parquet(self._bytes["scores.parquet"])
-        ends = pc.run_end_encode(rows["run_id"].combine_chunks())
-        places, start = {}, 0
-        for run_id, end in zip(ends.values.to_pylist(), ends.run_ends.to_pylist(), strict=True):
-            places[run_id] = (start, end - start)
-            start = end
-        return rows.drop_columns("run_id"), places
+        with self._reading("scores.parquet"):
+            rows = _parquet(self._bytes["scores.parquet"])
+            ends = pc.run_end_encode(rows["run_id"].combine_chunks())
+            places, start = {}, 0
+            for run_id, end in zip(ends.values.to_pylist(), ends.run_ends.to_pylist(), strict=True):
+                places[run_id] = (start, end - start)
+                start = end
+            return rows.drop_columns("run_id"), places
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Turn what a file of another form makes of its readers into one clear line."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            reason = shown(error).splitlines()[0]
+            raise CorruptRun(f"archive {self.root} is damaged: {name}: {reason}") from error
 
     def ids(self) -> list[str]:
         """Return the ids of all runs, sorted."""
@@ -91,7 +107,8 @@ class Archive:
         rows, places = self._scores
         if run_id not in places:
             raise CorruptRun(f"archive {self.root} has no scores of run {run_id}")
-        return Scores.from_table(rows.slice(*places[run_id]))
+        with self._reading("scores.parquet"):
+            return Scores.from_table(rows.slice(*places[run_id]))
 
     def failures(self, run_id: str) -> list[dict[str, Any]]:
         """Return nothing: an archive holds results only."""
@@ -158,15 +175,29 @@ def _replace(out: Path, contents: dict[str, bytes]) -> None:
                 write_synced(staging / name, content)
             staging.chmod(0o755)
             if out.exists():
-                old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old-"))
-                os.rename(out, old)
-                os.rename(staging, out)
-                shutil.rmtree(old)
+                _exchange(out, staging)
             else:
                 os.rename(staging, out)
             sync_folder(out.parent)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def _exchange(out: Path, staging: Path) -> None:
+    """Put a folder in the place of another one, which is still there if that fails."""
+    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old-"))
+    try:
+        os.rename(out, old)
+        try:
+            os.rename(staging, out)
+        except OSError:
+            os.rename(old, out)
+            raise
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.rmdir(old)  # which refuses while it holds anything
+        raise
+    shutil.rmtree(old)
 
 
 def _write(table: Any) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import StoreError
+from bench.outside import shown, why
 
 
 def sealed(kind: str, content: Mapping[str, Any]) -> bytes:
@@ -45,7 +46,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"cannot write to {folder}: {error.strerror}") from error
+        raise StoreError(f"cannot write to {shown(folder)}: {why(error)}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -84,7 +85,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+        raise StoreError(f"cannot write {shown(path)}: {why(error)}") from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)

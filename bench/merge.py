@@ -58,8 +58,10 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
     try:
         with writing(staged):
             _fill(staged, source, receipt)
-        store.publish(staged, RunSpec.from_dict(receipt["spec"]), _content(receipt))
-    except MethodError as error:  # another command was faster, with other scores
+        there = store.publish(staged, RunSpec.from_dict(receipt["spec"]), _content(receipt))
+        if there:  # another command was faster
+            return Merged(run_id, there.kind, str(there))
+    except MethodError as error:  # and had other scores
         return Merged(run_id, "different", str(error))
     finally:
         shutil.rmtree(staged, ignore_errors=True)

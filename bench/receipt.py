@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.digests import file_digest
-from bench.errors import CorruptRun, StoreError
+from bench.errors import CorruptRun, RequestError, StoreError
 from bench.files import json_digest
+from bench.outside import fits_a_line, shown, why
 from bench.spec import RunSpec
 
 RECEIPT_SCHEMA = 1
@@ -42,22 +43,46 @@ def parse(data: bytes, run_id: str) -> Receipt:
     """
     try:
         receipt: Receipt = json.loads(data)
-        receipt.pop("receipt_sha256")
-        if seal(receipt, receipt["files"]) != data:  # a stray bit between the values counts too
+        stated = receipt.pop("receipt_sha256")
+        if stated != json_digest(receipt):
             raise ValueError("run.json does not agree with its own digest")
         schema = receipt["schema"]
+        if type(schema) is int and schema > RECEIPT_SCHEMA:
+            raise StoreError(
+                f"run {run_id} has a receipt of schema {schema}, this bench reads {RECEIPT_SCHEMA}:"
+                " a newer bench wrote it; update"
+            )
         if receipt["run_id"] != run_id:
-            raise ValueError(f"run.json is of run {receipt['run_id']}")
-        if any(Path(name).name != name for name in receipt["files"]):
-            raise ValueError("run.json names files outside the run")
+            raise ValueError(f"run.json is of run {shown(receipt['run_id'])[:40]}")
+        _check_form(receipt)
+        if seal(receipt, receipt["files"]) != data:  # a stray bit between the values counts too
+            raise ValueError("run.json is not as it was written")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptRun(f"run {run_id} is damaged: {error}") from error
-    if schema != RECEIPT_SCHEMA:
-        raise StoreError(
-            f"run {run_id} has a receipt of schema {schema}, this bench reads {RECEIPT_SCHEMA}:"
-            " a newer bench wrote it; update"
-        )
+        reason = shown(error) if isinstance(error, ValueError) else "run.json has another form"
+        raise CorruptRun(f"run {run_id} is damaged: {reason}") from error
     return receipt
+
+
+_GROUPS = ("metrics", "split", "facts", "timings", "provenance")
+_Plain = bool | int | float | str | None
+
+
+def _check_form(receipt: Receipt) -> None:
+    """Raise ValueError unless all is there that readers of a receipt rely on."""
+    try:
+        RunSpec.from_dict(receipt["spec"])
+    except RequestError as error:
+        raise ValueError(error) from None
+    groups = [receipt[group] for group in _GROUPS]
+    plain = all(isinstance(v, _Plain) for group in groups for v in group.values())
+    metrics = receipt["metrics"]
+    measured = all(type(metrics[m]) is float and 0 <= metrics[m] <= 1 for m in ("auroc", "ap"))
+    texts = [*receipt["warnings"], *receipt["files"].values(), metrics["scores_sha256"]]
+    texts += [drawn[key] for drawn in receipt["draw"] for key in ("file", "defect")]
+    if not (plain and measured and all(type(text) is str for text in texts)):
+        raise ValueError("run.json has another form")
+    if not all(Path(name).name == name and fits_a_line(name) for name in receipt["files"]):
+        raise ValueError("run.json names files outside the run")
 
 
 def read_run(folder: Path) -> Receipt:
@@ -68,12 +93,14 @@ def read_run(folder: Path) -> Receipt:
     run_id = folder.name
     try:
         receipt = parse((folder / "run.json").read_bytes(), run_id)
+        if "scores.parquet" not in receipt["files"]:
+            raise CorruptRun(f"run {run_id} is damaged: it has no scores.parquet")
         for name, digest in receipt["files"].items():
             if file_digest(folder / name) != digest:
                 raise CorruptRun(f"run {run_id} is damaged: {name} does not agree with its digest")
     except OSError as error:
         name = Path(error.filename or folder).name
-        raise CorruptRun(f"run {run_id} is damaged: {name}: {error.strerror}") from error
+        raise CorruptRun(f"run {run_id} is damaged: {name}: {why(error)}") from error
     return receipt
 
 
@@ -108,12 +135,19 @@ def table(receipts: Iterable[Receipt]) -> Any:
     """Return the `pyarrow.Table` of runs.parquet: one row a run, flat and typed."""
     import pyarrow as pa
 
-    rows = [flat(receipt) for receipt in receipts]
+    rows = [{k: _storable(v) for k, v in flat(receipt).items()} for receipt in receipts]
     found = pa.Table.from_pylist(_same_columns(rows)) if rows else pa.table({})
     return found.replace_schema_metadata({"bench.schema": str(TABLE_SCHEMA)})
 
 
 TABLE_SCHEMA = 1
+
+
+def _storable(value: Any) -> Any:
+    """Return a value as a column can hold it: numbers of 64 bits, text that is UTF-8."""
+    if type(value) is int and value.bit_length() > 63:
+        return str(value)
+    return value.encode(errors="backslashreplace").decode() if type(value) is str else value
 
 
 def _same_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ class State:
             r
             for r in self.plan.runs
             if (failure := self.failed.get(r.run_id))
-            and failure.get("kind") in ("method", "time limit")
+            and failure["kind"] in ("method", "time limit")
             and not _other_code(r, failure)
         ]
 
@@ -63,7 +63,7 @@ class State:
 
 def _other_code(run: Run, stored: Mapping[str, Any]) -> bool:
     """Whether a receipt or a failure comes from other code than today's."""
-    then = stored.get("provenance", {}).get("source_sha256")
+    then = stored["provenance"].get("source_sha256")
     return bool(then != source_hash(run.cell.method.module))
 
 
@@ -87,7 +87,7 @@ def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> f
     """
     paces: dict[tuple[Any, ...], list[float]] = collections.defaultdict(list)
     for receipt in receipts:
-        seconds = sum(receipt["timings"][k] for k in ("setup_s", "fit_s", "score_s"))
+        seconds = sum(receipt["timings"].get(k) or 0 for k in ("setup_s", "fit_s", "score_s"))
         paces[_kind(receipt["spec"])].append(seconds / _length(receipt["spec"]["parameters"]))
     total = 0.0
     for run in runs:
@@ -113,5 +113,14 @@ def _length(parameters: Mapping[str, Any]) -> float:
 
 def missing_lines(missing: Iterable[Missing]) -> list[str]:
     """Return one line for each different remedy, with how many runs wait for it."""
-    counts = collections.Counter(m.remedy for m in missing)
-    return [f"{remedy}  [{n} run{'s' if n > 1 else ''}]" for remedy, n in counts.items()]
+    waiting: dict[str, list[str]] = collections.defaultdict(list)
+    for m in missing:
+        what, _, remedy = m.remedy.partition(": ")
+        waiting[remedy].append(what)
+    lines = []
+    for remedy, whats in waiting.items():
+        first, *others = dict.fromkeys(whats)
+        more = f", nor {len(others)} more" if others else ""
+        runs = f"{len(whats)} run{'s' if len(whats) > 1 else ''}"
+        lines.append(f"{first}{more}{': ' if remedy else ''}{remedy}  [{runs}]")
+    return lines

@@ -74,9 +74,12 @@ class Scores:
         """Read a `pyarrow.Table` of `SCHEMA`; raises ValueError for any other."""
         if not table.schema.equals(SCHEMA) or any(c.null_count for c in table.columns):
             raise ValueError(f"scores have columns {', '.join(table.column_names)}")
+        label = table["label"].to_numpy()
+        if not np.isin(label, (0, 1)).all():
+            raise ValueError("labels of scores are 0 or 1")
         return cls(
             file=tuple(table["file"].to_pylist()),
-            label=table["label"].to_numpy().astype(bool),
+            label=label.astype(bool),
             defect=tuple(table["defect"].to_pylist()),
             role=tuple(table["role"].to_pylist()),
             score=table["score"].to_numpy(),

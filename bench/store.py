@@ -11,6 +11,7 @@ results/runs.parquet                  one row a run, rebuilt from the receipts
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -25,6 +26,7 @@ from bench.agreement import Agreement, agreement
 from bench.digests import file_digest
 from bench.errors import CorruptRun, MethodError, RequestError, StoreError
 from bench.files import sync_folder, write_atomically, write_synced, writing
+from bench.outside import why
 from bench.receipt import Receipt, begin, read_run, seal, table
 from bench.spec import RunSpec
 
@@ -142,14 +144,18 @@ class Store:
             files = {p.name: file_digest(p) for p in sorted(staged.iterdir())}
             write_synced(staged / "run.json", seal(receipt, files))
             sync_folder(staged)
-            if replace and target.is_dir():
-                self._move(target, self.superseded)
-            os.rename(staged, target)
+            older = self._move(target, self.superseded) if replace and target.is_dir() else None
+            try:
+                os.rename(staged, target)
+            except OSError:
+                if older:
+                    os.rename(older, target)
+                raise
             sync_folder(self.runs)
             return None
         except OSError as error:
-            if not target.is_dir():
-                raise StoreError(f"cannot publish run {spec.run_id}: {error.strerror}") from error
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise StoreError(f"cannot publish run {spec.run_id}: {why(error)}") from error
         found = agreement(self.read(spec.run_id), receipt)
         if found.kind == "different":
             raise MethodError(
@@ -183,10 +189,15 @@ class Store:
         with writing(self.quarantine):
             self._move(self.runs / run_id, self.quarantine)
 
-    def _move(self, run: Path, folder: Path) -> None:
+    def _move(self, run: Path, folder: Path) -> Path | None:
+        """Move a run away; return where it is now, or None where another command was faster."""
         folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # another command was faster
-            os.rename(run, folder / f"{run.name}-{time.time_ns()}")
+        target = folder / f"{run.name}-{time.time_ns()}"
+        try:
+            os.rename(run, target)
+        except FileNotFoundError:
+            return None
+        return target
 
     def compact(self) -> Path:
         """Rebuild runs.parquet from the receipts; runs that do not verify are left out.
@@ -211,7 +222,7 @@ class Store:
 
     def has(self, run_id: str) -> bool:
         """Whether a run of that id is stored; says nothing of its digests."""
-        return (self.runs / run_id).exists()
+        return os.path.lexists(self.runs / run_id)
 
     def read(self, run_id: str) -> Receipt:
         """Read a receipt and check every digest.
@@ -230,21 +241,25 @@ class Store:
             raise CorruptRun(f"run {run_id} is damaged: {error}") from error
 
     def table_bytes(self) -> bytes | None:
-        """Return runs.parquet as it is stored; None where there is none."""
+        """Return runs.parquet as it is stored: None where there is none, nothing if unreadable."""
         try:
             return self.table.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError:
+            return b""
 
     def failures(self, run_id: str) -> list[dict[str, Any]]:
         """Return what is recorded of a run's failures, oldest first; `folder` says where."""
         found = []
         for path in (self.failed / run_id).glob("*/failure.json"):
             try:
-                failure = json.loads(path.read_bytes())
-                failure["folder"] = str(path.parent)
+                read = json.loads(path.read_bytes())
+                failure = {k: read[k] if type(read.get(k)) is type(v) else v
+                           for k, v in _NO_FAILURE.items()}  # fmt: skip
+                failure["run_id"], failure["folder"] = run_id, str(path.parent)
                 found.append((int(path.parent.name), failure))
-            except (OSError, ValueError, TypeError):
+            except (OSError, ValueError, AttributeError, RecursionError):
                 continue  # a record that cannot be read keeps nobody from trying again
         return [failure for _, failure in sorted(found, key=lambda f: f[0])]
 
@@ -266,6 +281,12 @@ def results_at(path: Path) -> Results:
     from bench.archive import Archive
 
     return Archive(path)
+
+
+_NO_FAILURE = {
+    "kind": "", "reason": "?", "traceback": "", "time": "?", "spec": {}, "provenance": {}
+}  # fmt: skip
+"""What a record of a failure holds, for those that lack some of it."""
 
 
 def find(results: Results, beginning: str) -> str:

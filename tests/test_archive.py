@@ -27,7 +27,6 @@ from tests.fixtures.runs import (
     SPEC,
     THIRD,
     bench,
-    bug,
     contents,
     fails_with,
     flip,
@@ -259,7 +258,6 @@ def read_all(out):
     return [(archive.read(i), archive.scores(i)) for i in (ID, *archive.ids())]
 
 
-@bug("Archive trusts the form of what its digests vouch for: KeyError, ArrowInvalid, ValueError")
 @pytest.mark.parametrize("name", ["receipts.parquet", "scores.parquet"])
 @pytest.mark.parametrize(
     "content",
@@ -371,7 +369,6 @@ def test_an_empty_folder_becomes_an_archive_and_its_parents_are_made(store, tmp_
     assert Archive(tmp_path / "deep" / "er").ids() == Archive(tmp_path / "empty").ids()
 
 
-@bug("the old archive is not put back, and .old- stays beside it")
 @pytest.mark.parametrize("failing", [1, 2])
 def test_a_rename_that_fails_leaves_the_old_archive_and_nothing_else(
     store, out, monkeypatch, failing

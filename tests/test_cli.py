@@ -137,7 +137,7 @@ def test_an_image_that_does_not_decode_is_named_and_fails_its_runs_alone(
     code, out, err = call(capsys, "run", "--suite", "mine.toml")
     assert code == 1
     assert "washer/test/hole/007.bmp does not decode" in out
-    assert "1 runs failed" in out
+    assert "1 run failed" in out
     assert "mine/pellet" in out
     assert "Traceback" not in out + err
 

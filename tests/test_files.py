@@ -17,7 +17,6 @@ from bench.files import (
     write_synced,
     writing,
 )
-from tests.fixtures.runs import bug
 
 
 def full(*_):
@@ -190,7 +189,6 @@ def test_other_errors_pass_as_they_are(tmp_path, error):
     assert caught.value is error
 
 
-@bug("strerror is None, and so says the line")
 def test_an_error_without_a_number_is_told_too(tmp_path):
     with pytest.raises(StoreError, match="the disk is odd"), writing(tmp_path):
         raise OSError("the disk is odd")

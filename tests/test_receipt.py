@@ -223,7 +223,7 @@ def test_a_bit_that_flips_in_a_receipt_is_found_or_says_the_same(data):
 def test_a_receipt_of_another_run_is_not_read(store, run):
     publish(store, OTHER)
     shutil.copy(store.runs / OTHER.run_id / "run.json", run / "run.json")
-    with pytest.raises(CorruptRun, match=f"run.json is of run {OTHER.run_id}"):
+    with pytest.raises(CorruptRun, match=f"run.json is of run .?{OTHER.run_id}"):
         store.read(ID)
 
 
@@ -253,17 +253,14 @@ def test_a_receipt_that_names_files_elsewhere_is_refused(store, run, name):
         parse((run / "run.json").read_bytes(), ID)
 
 
-NO_NAME = bug("read_run lets the ValueError of a name that no path can have through")
-
-
 @pytest.mark.parametrize(
     "name",
     [
         "",
         "..",
         "x" * 300,
-        pytest.param("no\0such", marks=NO_NAME),
-        pytest.param("\ud800", marks=NO_NAME),
+        "no\0such",
+        "\ud800",
     ],
     ids=ascii,
 )
@@ -280,7 +277,6 @@ def test_files_of_another_form_are_a_corrupt_run(store, run, files):
         store.read(ID)
 
 
-@bug("a receipt need not name scores.parquet: merge then leaves the scores behind")
 def test_a_receipt_without_its_scores_among_the_files_is_corrupt(store, run):
     """Else a run could pass, and go on to another folder, without the scores it rests on."""
     rewrite(run, lambda r: r["files"].pop("scores.parquet"))
@@ -291,13 +287,8 @@ def test_a_receipt_without_its_scores_among_the_files_is_corrupt(store, run):
 GROUPS = ["spec", "metrics", "draw", "split", "facts", "timings", "warnings", "provenance"]
 
 
-FORM = bug("parse checks digests, not that the groups of a receipt are there")
-
-
 @pytest.mark.parametrize("value", [None, [1], "absent"], ids=ascii)
-@pytest.mark.parametrize(
-    "group", [pytest.param(g, marks=() if g == "draw" else FORM) for g in GROUPS]
-)
+@pytest.mark.parametrize("group", GROUPS)
 def test_a_receipt_without_one_of_its_groups_breaks_no_table(store, run, group, value):
     publish(store, OTHER)
     rewrite(run, lambda r: r.pop(group) if value == "absent" else r.update({group: value}))
@@ -333,17 +324,14 @@ def newer_without_groups(whole):
     newer(whole)
 
 
-FIRST = bug("parse looks at the schema last: a newer form is called damaged, and quarantined")
-
-
 @pytest.mark.parametrize(
     "change",
     [
         newer,
         newer_without_groups,
-        pytest.param(newer_without_files, marks=FIRST),
-        pytest.param(newer_with_a_list_of_files, marks=FIRST),
-        pytest.param(newer_with_folders, marks=FIRST),
+        newer_without_files,
+        newer_with_a_list_of_files,
+        newer_with_folders,
     ],
 )
 def test_a_receipt_of_a_newer_bench_is_not_damaged_and_says_to_update(store, run, change):
@@ -357,6 +345,14 @@ def test_a_receipt_of_a_newer_bench_is_not_damaged_and_says_to_update(store, run
     with pytest.raises(StoreError, match="update"):
         store.compact()
     assert store.has(ID)
+
+
+@bug("parse takes any schema that is not a larger whole number for today's")
+@pytest.mark.parametrize("schema", [0, -1, None, "1", 1.5, [1]], ids=ascii)
+def test_a_schema_that_never_was_is_a_corrupt_run(store, run, schema):
+    rewrite(run, lambda r: r.update(schema=schema))
+    with pytest.raises(CorruptRun):
+        store.read(ID)
 
 
 def test_a_damaged_receipt_of_a_newer_bench_is_damaged(store, run):
@@ -412,7 +408,7 @@ def test_a_failure_recorded_before_failures_had_a_kind_is_read(tmp_path):
     store = store_at(tmp_path / "results")
     shutil.copytree(FIXTURES / "failures/without-kind", store.failed, dirs_exist_ok=True)
     (failure,) = store.failures("107e662b2a61541b")
-    assert "kind" not in failure
+    assert failure["kind"] == ""
     assert failure["reason"] == "RuntimeError: no such luck"
     assert failure["time"] == "2025-11-23T02:41:07Z"
     assert failure["provenance"]["python"] == "3.11.7"
@@ -464,16 +460,9 @@ def test_the_table_copes_with_parameters_that_differ_between_methods(store, run)
     assert rows["c"]["fact.steps"] is None
 
 
-LARGE = bug("a number beyond int64 ends the making of the table: OverflowError")
-
-
 @pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**70, -(2**70), 10**400])
 @pytest.mark.parametrize("beside", [1, 0.5, "text"])
-def test_the_table_copes_with_every_whole_number_that_a_method_records(
-    store, value, beside, request
-):
-    if (beside == 1 and not -(2**63) <= value < 2**63) or (beside == 0.5 and value == 10**400):
-        request.applymarker(LARGE)
+def test_the_table_copes_with_every_whole_number_that_a_method_records(store, value, beside):
     publish(store, facts={"checksum": value})
     publish(store, OTHER, facts={"checksum": beside})
     assert len(pq.read_table(store.compact())) == 2
@@ -481,7 +470,7 @@ def test_the_table_copes_with_every_whole_number_that_a_method_records(
 
 @pytest.mark.parametrize(
     "value",
-    ["", "ä\n\0", pytest.param("\ud800", marks=bug("UnicodeEncodeError from pyarrow"))],
+    ["", "ä\n\0", "\ud800"],
     ids=ascii,
 )
 def test_the_table_copes_with_every_text_that_a_method_records(store, value):

@@ -15,7 +15,6 @@ from tests.fixtures.runs import (
     CLOSE,
     FAR,
     SCORES,
-    bug,
     flip,
 )
 
@@ -195,7 +194,6 @@ def test_a_table_of_another_form_is_an_error(tmp_path, table):
         read_scores(tmp_path / "scores.parquet")
 
 
-@bug("any label but 0 counts as anomalous")
 @pytest.mark.parametrize("label", [2, -1])
 def test_a_label_that_is_none_is_an_error(label):
     with pytest.raises(ValueError):  # noqa: PT011

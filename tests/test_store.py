@@ -25,7 +25,6 @@ from tests.fixtures.runs import (
     SCORES,
     SPEC,
     bench,
-    bug,
     content,
     fails_with,
     publish,
@@ -144,7 +143,7 @@ def test_a_stale_run_is_replaced_and_kept_apart(store):
 def test_there_need_be_nothing_to_replace(store):
     assert publish(store, again=True) is None
     assert store.ids() == [ID]
-    assert not store.superseded.exists()
+    assert list(store.root.glob("superseded/*")) == []
 
 
 def test_an_empty_folder_in_the_place_of_a_run_gives_way(store):
@@ -162,7 +161,6 @@ def test_a_full_disk_publishes_nothing(store, monkeypatch, step):
     assert store.ids() == []
 
 
-@bug("publish takes any OSError for a run that is there already, as long as one is there")
 @pytest.mark.parametrize("step", ["rename", "fsync"])
 def test_a_full_disk_replaces_nothing(store, monkeypatch, step):
     """It is the disk that is to blame, and not the method for other scores than before."""
@@ -174,7 +172,6 @@ def test_a_full_disk_replaces_nothing(store, monkeypatch, step):
     assert store.read(ID)["metrics"]["auroc"] == 0.75
 
 
-@bug("the old run stays in superseded/ where the rename of the new one fails")
 def test_a_run_that_cannot_take_the_place_of_the_old_one_leaves_it_there(store, monkeypatch):
     publish(store)
     folder = staged(store, SPEC, FAR)
@@ -237,7 +234,6 @@ def test_what_lies_in_the_place_of_a_run_is_corrupt_and_can_be_set_aside(store, 
     assert publish(store) is None
 
 
-@bug("Store.has follows links, Store.ids does not")
 def test_a_link_to_nothing_in_the_place_of_a_run_is_corrupt_and_can_be_set_aside(store):
     link_to_nothing(store.runs / ID)
     assert verified(store, [ID]) == ({}, [ID])
@@ -417,7 +413,7 @@ def test_a_run_that_left_nothing_has_a_failure_too(store):
         "null",
         '"killed"',
         "\ud800",
-        pytest.param("[" * 100_000, marks=bug("RecursionError is not caught")),
+        "[" * 100_000,
     ],
     ids=lambda t: ascii(t)[:9],
 )
@@ -574,7 +570,6 @@ def test_a_failure_of_an_earlier_bench_is_shown(store, capsys):
     assert "RuntimeError: no such luck" in out
 
 
-@bug("bench show expects every key of a failure: KeyError")
 def test_a_failure_that_says_little_is_shown_as_far_as_it_goes(store, capsys):
     folder = store.failed / ID / "1"
     folder.mkdir(parents=True)

@@ -61,11 +61,16 @@ def _show_run(receipt: "Receipt") -> None:
 
 
 def _show_failure(failure: dict[str, Any], times: int) -> None:
-    say(f"run {failure['run_id']} has no result: it failed {times} times, last {failure['time']}")
+    when = f", last {failure['time']}" if times > 1 else f" {failure['time']}"
+    say(f"run {failure['run_id']} has no result: it failed {_times(times)}{when}")
     for group in ("spec", "provenance"):
         _show_group(group, failure[group])
-    say(f"\n{failure.get('traceback') or failure['reason']}")
+    say(f"\n{failure['traceback'] or failure['reason']}")
     say(f"log: {failure['folder']}/log.txt")
+
+
+def _times(count: int) -> str:
+    return "once," if count == 1 else f"{count} times"
 
 
 def verify(results: ResultsOption = RESULTS) -> None:

@@ -114,7 +114,8 @@ MVTEC_AD = Dataset(
         sha256="cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
     ),
     source="https://www.mvtec.com/company/research/datasets/mvtec-ad",
-    remedy="unpack the archive so that {data}/mvtec_ad/<category>/train/good exists",
+    remedy="run `bench data fetch mvtec_ad`, or get it from {source} and unpack it so that"
+    " {data}/mvtec_ad/<category>/train/good exists",
 )
 HEAD_CT = Dataset(
     name="head_ct",
@@ -124,7 +125,8 @@ HEAD_CT = Dataset(
     licence="as stated by its author on Kaggle",
     archive=Archive(entries=("head_ct", "labels.csv"), unpacked=60_000_000),
     source="https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage",
-    remedy="unpack the archive so that {data}/head_ct/head_ct/000.png to 199.png exist",
+    remedy="get it from {source} and run `bench data fetch head_ct --archive FILE`, or unpack it so"
+    " that {data}/head_ct/head_ct/000.png to 199.png exist",
     fingerprint="17c35fa6b628255cc7a0ebcc7abe96d04f883bf5d1486778a52e39c9f32baffe",
 )
 BRAIN_MRI = Dataset(
@@ -135,7 +137,8 @@ BRAIN_MRI = Dataset(
     licence="as stated by its author on Kaggle",
     archive=Archive(entries=("yes", "no"), unpacked=60_000_000),
     source="https://www.kaggle.com/datasets/navoneel/brain-mri-images-for-brain-tumor-detection",
-    remedy="unpack the archive so that {data}/brain_mri/yes and {data}/brain_mri/no exist",
+    remedy="get it from {source} and run `bench data fetch brain_mri --archive FILE`, or unpack it"
+    " so that {data}/brain_mri/yes and {data}/brain_mri/no exist",
     fingerprint="9b53965c8f6922f9fa2bedc98f23997619280c8badf2bf822dca6230210a8e60",
 )
 _SYNTHETIC_FACTS = CategoryFacts(64, 32, 96, 3, 96)
