@@ -91,6 +91,6 @@ def _entries(file: Path) -> dict[str, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """Return the sha256 of a file as it is now."""
-    with path.open("rb") as file:
+    """Return the sha256 of a file as it is now; raises OSError, also for what is no file."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -52,6 +52,8 @@ def parse(data: bytes, run_id: str) -> Receipt:
                 f"run {run_id} has a receipt of schema {schema}, this bench reads {RECEIPT_SCHEMA}:"
                 " a newer bench wrote it; update"
             )
+        if type(schema) is not int or schema != RECEIPT_SCHEMA:
+            raise ValueError(f"run.json has schema {schema!r:.40}")
         if receipt["run_id"] != run_id:
             raise ValueError(f"run.json is of run {shown(receipt['run_id'])[:40]}")
         _check_form(receipt)

@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +34,7 @@ from bench.spec import RunSpec
 if TYPE_CHECKING:
     from bench.scores import Scores
 
+RUN_ID = re.compile(r"[0-9a-f]{16}\Z")
 CARD = "archive.json"
 """The file that makes a folder an archive, see `bench.archive`."""
 SILENT = 120.0
@@ -121,7 +123,7 @@ class Store:
             if (host, pid) == ours or (host == ours[0] and not _alive(pid)):
                 continue
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - folder.stat().st_mtime < SILENT:
+                if abs(time.time() - folder.stat().st_mtime) < SILENT:
                     return True
         return False
 
@@ -173,12 +175,16 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             staged.mkdir(exist_ok=True)
             for path in staged.iterdir():
-                if path.name != "log.txt":
-                    path.unlink()
-                else:
+                if path.name == "log.txt":
                     _shorten(path)
+                elif path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
             write_synced(staged / "failure.json", json.dumps(content, indent=1).encode())
-            number = 1 + max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0)
+            number = 1 + max(
+                (int(p.name) for p in folder.iterdir() if p.name.isdecimal()), default=0
+            )
             target = folder / str(number)
             os.rename(staged, target)
             sync_folder(folder)
@@ -218,7 +224,7 @@ class Store:
         """Return the ids of all stored runs, sorted."""
         if not self.runs.is_dir():
             return []
-        return sorted(p.name for p in self.runs.iterdir())
+        return sorted(p.name for p in self.runs.iterdir() if RUN_ID.match(p.name))
 
     def has(self, run_id: str) -> bool:
         """Whether a run of that id is stored; says nothing of its digests."""

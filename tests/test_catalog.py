@@ -36,7 +36,7 @@ def test_a_card_says_where_the_data_come_from_and_under_which_licence(dataset):
     assert DATASETS[dataset.name] is dataset
     assert dataset.licence
     assert dataset.source
-    assert dataset.remedy or dataset is SYNTHETIC
+    assert dataset.place or dataset is SYNTHETIC
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -207,7 +207,7 @@ def test_missing_data_come_with_the_way_to_obtain_them(tmp_path, listed, dataset
         listed(dataset, category)
     message = str(caught.value)
     assert dataset.source in message
-    assert dataset.remedy.format(data=tmp_path) in message
+    assert dataset.remedy(tmp_path) in message
     assert str(tmp_path / dataset.name) in message
 
 

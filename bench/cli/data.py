@@ -30,7 +30,7 @@ def data_list(data: DataOption = DATA, cache: CacheOption = None) -> None:
 
     from bench.data.catalog import find_datasets
     from bench.data.files import list_category
-    from bench.errors import DataError
+    from bench.errors import DataError, MissingData
 
     folders = folders_of(data, WEIGHTS, RESULTS, cache)
     table = Table(box=None, header_style="bold")
@@ -48,7 +48,7 @@ def data_list(data: DataOption = DATA, cache: CacheOption = None) -> None:
                 if sum(counts[:3]) not in (0, len(files)):
                     here += f" of {sum(counts[:3])}: unofficial copy"
             except DataError as error:
-                here = "no" if dataset.remedy else str(error)
+                here = "no" if isinstance(error, MissingData) else str(error)
             size = f"{facts.native_size} px" if facts.native_size else "varies"
             row = [str(c) if any(counts) else "" for c in counts]
             table.add_row(dataset.name, category, *row, size, here)

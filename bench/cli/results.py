@@ -169,6 +169,6 @@ def archive(
     from bench.archive import pack
     from bench.store import open_results
 
-    count = pack(open_results(results.absolute()), out.absolute())
+    count = pack(open_results(results.absolute()), out.resolve())
     size = sum(p.stat().st_size for p in out.iterdir())
     say(f"{count} {'run' if count == 1 else 'runs'} in {out}, {size / 1e6:.2f} MB")

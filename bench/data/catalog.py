@@ -59,12 +59,30 @@ class Dataset:
     source: str
     licence_url: str = ""
     archive: Archive | None = None
-    remedy: str = ""
-    """What to do where the files are missing."""
+    place: str = ""
+    """What exists below `{data}` once its archive is unpacked there."""
     fingerprint: str = ""
     """Content fingerprint of the official copy, where it is known."""
     folder: Path | None = field(default=None, compare=False)
     """Set for folders found beside the known datasets."""
+
+    def placed(self, data: Path) -> str:
+        """Say how its archive is unpacked by hand."""
+        return f"unpack it so that {self.place.format(data=data)}"
+
+    def remedy(self, data: Path) -> str:
+        """Say what to do where the files are missing."""
+        if self.archive is None:
+            return "there is no such folder"
+        if self.archive.urls:
+            return (
+                f"run `bench data fetch {self.name}`, or get it from {self.source} and"
+                f" {self.placed(data)}"
+            )
+        return (
+            f"get it from {self.source} and run `bench data fetch {self.name} --archive FILE`, or"
+            f" {self.placed(data)}"
+        )
 
 
 def _mvtec(**rows: tuple[int, int, int, int, int]) -> dict[str, CategoryFacts]:
@@ -114,8 +132,7 @@ MVTEC_AD = Dataset(
         sha256="cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
     ),
     source="https://www.mvtec.com/company/research/datasets/mvtec-ad",
-    remedy="run `bench data fetch mvtec_ad`, or get it from {source} and unpack it so that"
-    " {data}/mvtec_ad/<category>/train/good exists",
+    place="{data}/mvtec_ad/<category>/train/good exists",
 )
 HEAD_CT = Dataset(
     name="head_ct",
@@ -125,8 +142,7 @@ HEAD_CT = Dataset(
     licence="as stated by its author on Kaggle",
     archive=Archive(entries=("head_ct", "labels.csv"), unpacked=60_000_000),
     source="https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage",
-    remedy="get it from {source} and run `bench data fetch head_ct --archive FILE`, or unpack it so"
-    " that {data}/head_ct/head_ct/000.png to 199.png exist",
+    place="{data}/head_ct/head_ct/000.png to 199.png exist",
     fingerprint="17c35fa6b628255cc7a0ebcc7abe96d04f883bf5d1486778a52e39c9f32baffe",
 )
 BRAIN_MRI = Dataset(
@@ -137,8 +153,7 @@ BRAIN_MRI = Dataset(
     licence="as stated by its author on Kaggle",
     archive=Archive(entries=("yes", "no"), unpacked=60_000_000),
     source="https://www.kaggle.com/datasets/navoneel/brain-mri-images-for-brain-tumor-detection",
-    remedy="get it from {source} and run `bench data fetch brain_mri --archive FILE`, or unpack it"
-    " so that {data}/brain_mri/yes and {data}/brain_mri/no exist",
+    place="{data}/brain_mri/yes and {data}/brain_mri/no exist",
     fingerprint="9b53965c8f6922f9fa2bedc98f23997619280c8badf2bf822dca6230210a8e60",
 )
 _SYNTHETIC_FACTS = CategoryFacts(64, 32, 96, 3, 96)

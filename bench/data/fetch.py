@@ -168,7 +168,7 @@ def _check_content(
     if why:
         raise DataError(
             f"{archive} is not the official copy of {dataset.title} ({why}); to use it as an"
-            f" unofficial one, {dataset.remedy.format(data=data)}"
+            f" unofficial one, {dataset.placed(data)}"
         )
 
 

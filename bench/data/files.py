@@ -102,8 +102,7 @@ def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[P
 
 def _missing(dataset: Dataset, category: str, data: Path) -> MissingData:
     place = dataset.name if category == dataset.name else f"{dataset.name}/{category}"
-    remedy = dataset.remedy.format(data=data, source=dataset.source)
-    return MissingData(shown(f"{place} is not in {data}: {remedy or 'there is no such folder'}"))
+    return MissingData(shown(f"{place} is not in {data}: {dataset.remedy(data)}"))
 
 
 def _images(folder: Path) -> Iterable[Path]:
