@@ -26,8 +26,9 @@ from bench.errors import CorruptRun, RequestError, StoreError
 from bench.files import sealed, sync_folder, unsealed, write_synced, writing
 from bench.outside import shown, why
 from bench.receipt import Receipt, parse, seal
+from bench.results import Results, table_of
 from bench.scores import Scores
-from bench.store import CARD, Results, table_of
+from bench.store import CARD
 
 ARCHIVE_SCHEMA = 1
 FILES = ("receipts.parquet", "scores.parquet", "runs.parquet")

@@ -9,9 +9,10 @@ from bench.agreement import agreement
 from bench.errors import CorruptRun, MethodError
 from bench.files import writing
 from bench.receipt import Receipt
+from bench.results import Results
 from bench.scores import write_scores
 from bench.spec import RunSpec
-from bench.store import Results, Store
+from bench.store import Store
 from bench.verify import contradictions
 
 

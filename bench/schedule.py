@@ -10,7 +10,7 @@ from typing import Any
 from bench.plan import Missing, Plan, Run
 from bench.receipt import Receipt
 from bench.registry import source_hash
-from bench.store import Results, verified
+from bench.results import Results, verified
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,17 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from bench.agreement import Agreement, agreement
 from bench.digests import file_digest
-from bench.errors import CorruptRun, MethodError, RequestError, StoreError
+from bench.errors import CorruptRun, MethodError, StoreError
 from bench.files import sync_folder, write_atomically, write_synced, writing
 from bench.outside import why
-from bench.receipt import Receipt, begin, read_run, seal, table
+from bench.receipt import Receipt, begin, read_run, seal
+from bench.results import Results, table_of
 from bench.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -41,30 +42,6 @@ SILENT = 120.0
 """Seconds without a heartbeat after which another command's run counts as given up."""
 LOG_KEPT = 1 << 20
 """Bytes of a failed run's log that are kept: the first and the last half of that."""
-
-
-class Results(Protocol):
-    """What can be read alike from a results folder (`Store`) and from an archive (`Archive`)."""
-
-    root: Path
-
-    def ids(self) -> list[str]:
-        """Return the ids of all runs, sorted."""
-
-    def has(self, run_id: str) -> bool:
-        """Whether a run of that id is there; says nothing of its digests."""
-
-    def read(self, run_id: str) -> Receipt:
-        """Return a receipt, its digests checked; raises CorruptRun."""
-
-    def scores(self, run_id: str) -> "Scores":
-        """Return the scores of a run that `read` has passed; raises CorruptRun."""
-
-    def failures(self, run_id: str) -> list[dict[str, Any]]:
-        """Return what is recorded of a run's failures, oldest first."""
-
-    def table_bytes(self) -> bytes | None:
-        """Return runs.parquet as it is stored."""
 
 
 class Store:
@@ -293,47 +270,6 @@ _NO_FAILURE = {
     "kind": "", "reason": "?", "traceback": "", "time": "?", "spec": {}, "provenance": {}
 }  # fmt: skip
 """What a record of a failure holds, for those that lack some of it."""
-
-
-def find(results: Results, beginning: str) -> str:
-    """Return the one id that begins so; raises RequestError for none or several."""
-    found = [i for i in results.ids() if i.startswith(beginning)] if beginning else []
-    if len(found) != 1:
-        what = f"{len(found)} runs begin" if found else "no run begins"
-        raise RequestError(f"{what} with {beginning!r} in {results.root}")
-    return found[0]
-
-
-def receipts(results: Results) -> Iterator[Receipt]:
-    """Yield the receipts of all runs that verify, in the order of their ids."""
-    for run_id in results.ids():
-        try:
-            yield results.read(run_id)
-        except CorruptRun:
-            continue
-
-
-def verified(results: Results, wanted: Iterable[str]) -> tuple[dict[str, Receipt], list[str]]:
-    """Return the receipts of the wanted runs that are stored, and the ids that do not verify."""
-    good, bad = {}, []
-    for run_id in wanted:
-        if results.has(run_id):
-            try:
-                good[run_id] = results.read(run_id)
-            except CorruptRun:
-                bad.append(run_id)
-    return good, bad
-
-
-def table_of(results: Results) -> bytes:
-    """Return the bytes of runs.parquet, made from the receipts of all runs that verify."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(table(receipts(results)), sink)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
 
 
 def _owner(staged: Path) -> tuple[str, str]:

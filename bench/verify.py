@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 
 from bench.errors import CorruptRun, RequestError
 from bench.receipt import Receipt
+from bench.results import Results, table_of
 from bench.scores import Scores
 from bench.spec import RunSpec
-from bench.store import Results, Store, table_of
+from bench.store import Store
 
 
 def problems(results: Results) -> Iterator[str]:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from bench.archive import CARD, FILES, Archive, pack
 from bench.errors import CorruptRun, RequestError, StoreError
 from bench.merge import merge
+from bench.results import find, receipts, verified
 from bench.scores import write_scores
-from bench.store import Store, find, open_results, receipts, results_at, verified
+from bench.store import Store, open_results, results_at
 from bench.verify import contradictions, problems
 from tests.fixtures.runs import (
     FAR,

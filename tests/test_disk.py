@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.store import Store, receipts
+from bench.results import receipts
+from bench.store import Store
 from bench.verify import problems
 from tests.test_run import Bench
 

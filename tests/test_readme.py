@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.store import receipts
+from bench.results import receipts
 from tests.test_run import Bench
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from bench.errors import CorruptRun, StoreError
 from bench.receipt import RECEIPT_SCHEMA, begin, parse, read_run, seal
+from bench.results import receipts, verified
 from bench.scores import read_scores
-from bench.store import receipts, verified
 from bench.verify import contradictions
 from tests.fixtures.runs import (
     FIXTURES,

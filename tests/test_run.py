@@ -15,7 +15,8 @@ import pytest
 
 from bench.metrics import auroc
 from bench.receipt import seal
-from bench.store import Store, receipts
+from bench.results import receipts
+from bench.store import Store
 from bench.verify import problems
 
 ROOT = Path(__file__).parents[1]

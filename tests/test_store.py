@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.errors import CorruptRun, MethodError, RequestError, StoreError
+from bench.results import find, receipts, verified
 from bench.spec import RunSpec
-from bench.store import LOG_KEPT, SILENT, Store, find, receipts, verified
+from bench.store import LOG_KEPT, SILENT, Store
 from tests.fixtures.runs import (
     CLOSE,
     ELSEWHERE,

@@ -10,7 +10,7 @@ from bench.errors import CorruptRun, RequestError
 
 if TYPE_CHECKING:
     from bench.receipt import Receipt
-    from bench.store import Results
+    from bench.results import Results
 
 SourcesArgument = Annotated[
     list[Path], typer.Argument(help="Results folders or archives.", show_default=False)
@@ -22,7 +22,8 @@ def show(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Show a stored run: spec, draw, metrics, timings and provenance; or how a run failed."""
-    from bench.store import find, open_results
+    from bench.results import find
+    from bench.store import open_results
 
     there = open_results(results.absolute())
     failed = [] if any(i.startswith(run_id) for i in there.ids()) else _failures(there, run_id)
