@@ -14,6 +14,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def campaigns(session: nox.Session) -> None:
+    """Kill 200 processes and damage 500 files, and look whether anything is lost; half an hour."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.kill_campaign", "--kills", "200")
+    session.run("python", "-m", "tests.corruption_campaign", "--damages", "500")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.install("ruff>=0.9")

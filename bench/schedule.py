@@ -112,15 +112,16 @@ def _length(parameters: Mapping[str, Any]) -> float:
 
 
 def missing_lines(missing: Iterable[Missing]) -> list[str]:
-    """Return one line for each different remedy, with how many runs wait for it."""
-    waiting: dict[str, list[str]] = collections.defaultdict(list)
+    """Return one line for each different remedy, with how many runs wait for it.
+
+    What is said of several categories of a dataset in the same words is said of the first.
+    """
+    alike: dict[str, list[Missing]] = collections.defaultdict(list)
     for m in missing:
-        what, _, remedy = m.remedy.partition(": ")
-        waiting[remedy].append(what)
+        alike[m.remedy.replace(f"{m.cell.dataset}/{m.cell.category}", m.cell.dataset)].append(m)
     lines = []
-    for remedy, whats in waiting.items():
-        first, *others = dict.fromkeys(whats)
-        more = f", nor {len(others)} more" if others else ""
-        runs = f"{len(whats)} run{'s' if len(whats) > 1 else ''}"
-        lines.append(f"{first}{more}{': ' if remedy else ''}{remedy}  [{runs}]")
+    for same in alike.values():
+        categories = len({(m.cell.dataset, m.cell.category) for m in same})
+        others = f" of {categories} categories" if categories > 1 else ""
+        lines.append(f"{same[0].remedy}  [{len(same)} run{'s' if len(same) > 1 else ''}{others}]")
     return lines
