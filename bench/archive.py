@@ -26,7 +26,7 @@ from bench.errors import CorruptRun, RequestError, StoreError
 from bench.files import sealed, sync_folder, unsealed, write_synced, writing
 from bench.outside import shown, why
 from bench.receipt import Receipt, parse, seal
-from bench.results import Results, table_of
+from bench.results import Results, table_bytes
 from bench.scores import Scores
 from bench.store import CARD
 
@@ -131,18 +131,19 @@ def pack(results: Results, out: Path) -> int:
     if not ids:
         raise RequestError(f"there are no runs in {results.root} to archive")
     _check_place(out, ids)
-    receipts, scores = [], []
+    read, receipts, scores = [], [], []
     for run_id in ids:
         receipt, found = results.read(run_id), results.scores(run_id)
         if found.digest() != receipt["metrics"]["scores_sha256"]:
             raise CorruptRun(f"run {run_id} is damaged: its scores are not those of its receipt")
+        read.append(receipt)
         receipts.append(seal(receipt, {}).decode())  # the files stay behind
         names = pa.array([run_id] * len(found.file), pa.string())
         scores.append(found.table().add_column(0, "run_id", names))
     contents = {
         "receipts.parquet": _write(pa.table({"run_id": ids, "receipt": receipts})),
         "scores.parquet": _write(pa.concat_tables(scores)),
-        "runs.parquet": table_of(results),
+        "runs.parquet": table_bytes(read),
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     card = {"schema": ARCHIVE_SCHEMA, "runs": len(ids), "files": digests}
@@ -174,6 +175,7 @@ def _replace(out: Path, contents: dict[str, bytes]) -> None:
         try:
             for name, content in contents.items():
                 write_synced(staging / name, content)
+            sync_folder(staging)
             staging.chmod(0o755)
             if out.exists():
                 _exchange(out, staging)
@@ -198,7 +200,7 @@ def _exchange(out: Path, staging: Path) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(old)  # which refuses while it holds anything
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(table: Any) -> bytes:

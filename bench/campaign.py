@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench.agreement import agreement
-from bench.data.catalog import find_dataset
-from bench.data.images import load, prepare, why_unofficial
 from bench.engine import Ended, LocalEngine, Slot
 from bench.environment import describe_host
-from bench.errors import BenchError, DataError, StoreError
+from bench.errors import CorruptRun, DataError, RequestError, StoreError
+from bench.files import json_digest
 from bench.job import LOG_LIMIT, Job
 from bench.plan import Folders, Run
+from bench.preparation import Preparation
 from bench.receipt import Receipt
 from bench.registry import source_hash
-from bench.schedule import State
+from bench.schedule import State, would_fail_again
 from bench.store import Store
 
 HEARTBEAT = 10.0
@@ -76,8 +76,8 @@ def carry_out(
     """
     store.open_for_writing()
     for run_id in state.damaged:
-        store.set_aside(run_id)
-        listener.note(f"run {run_id} did not verify: moved to {store.quarantine}, runs again")
+        if store.set_aside(run_id):
+            listener.note(f"run {run_id} did not verify: moved to {store.quarantine}, runs again")
     campaign = _Campaign(state, store, folders, order, listener)
     try:
         campaign.go()
@@ -86,7 +86,10 @@ def carry_out(
         with contextlib.suppress(StoreError):  # what stopped the command matters more
             store.compact()
         raise
-    store.compact()
+    try:
+        store.compact()
+    except StoreError as error:  # the results are there; the table can be made at any time
+        listener.note(f"{store.table} is not brought up to date: {error}")
     return campaign.outcome
 
 
@@ -109,9 +112,10 @@ class _Campaign:
         self.outcome = Outcome(dict(state.done))
         self.waiting = collections.deque(state.todo)
         self.active: dict[str, _UnderWay] = {}
-        self.prepared = _Prepared(folders, listener)
+        self.preparation = Preparation(folders, listener.note)
         self.lost: collections.Counter[str] = collections.Counter()
         self.yielded: set[str] = set()
+        self.failed_before = {run_id: failure["folder"] for run_id, failure in state.failed.items()}
         self.beaten = 0.0
 
     def go(self) -> None:
@@ -132,12 +136,7 @@ class _Campaign:
             while self.waiting or engine.running:
                 while (slot := engine.free) and (run := self._next()):
                     self._start(engine, run, slot)
-                for event in engine.events():
-                    if isinstance(event, Ended):
-                        self._settle(event)
-                    else:
-                        self._pass_on(*event)
-                self._look_after(engine)
+                self._attend(engine, 0.5)
 
     def clean_up(self) -> None:
         """Drop what is under way; nothing of it is visible."""
@@ -148,7 +147,7 @@ class _Campaign:
         """Return the next run that no other command has finished or has under way."""
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
-            if self._done_elsewhere(run):
+            if self._done_elsewhere(run) or self._failed_elsewhere(run):
                 continue
             if not self.store.claimed(run.run_id):
                 return run
@@ -161,18 +160,37 @@ class _Campaign:
     def _done_elsewhere(self, run: Run) -> bool:
         """Take over what another command has published since this one looked."""
         before = self.outcome.done.get(run.run_id)  # a stale result, to be run again
-        if not self.store.has(run.run_id):
-            return False
-        receipt = self.store.read(run.run_id)
-        if before == receipt:
+        receipt = self._stored(run.run_id)
+        if receipt is None or receipt == before:
             return False
         self.outcome.done[run.run_id] = receipt
         self.listener.finished(run, receipt)
         return True
 
+    def _failed_elsewhere(self, run: Run) -> bool:
+        """Take over a failure of another command that this one has waited for."""
+        failures = self.store.failures(run.run_id) if run.run_id in self.yielded else []
+        if not failures or failures[-1]["folder"] == self.failed_before.get(run.run_id):
+            return False
+        if not would_fail_again(run, failures[-1]):
+            return False
+        self.outcome.failed[run.run_id] = failures[-1]["reason"]
+        self.listener.failed(run, failures[-1]["reason"])
+        return True
+
+    def _stored(self, run_id: str) -> Receipt | None:
+        """Return the receipt of a stored run; one that does not verify is set aside."""
+        while self.store.has(run_id):
+            try:
+                return self.store.read(run_id)
+            except CorruptRun as error:
+                if self.store.set_aside(run_id):
+                    self.listener.note(f"{error}: moved to {self.store.quarantine}")
+        return None
+
     def _start(self, engine: LocalEngine, run: Run, slot: Slot) -> None:
         try:
-            images, unofficial = self.prepared.category(run)
+            images, unofficial = self.preparation.category(run, lambda: self._attend(engine, 0))
         except DataError as error:
             here = _UnderWay(run, self.store.stage(run.run_id), self._about(run, slot))
             self._fail(here, "data", str(error))
@@ -197,6 +215,7 @@ class _Campaign:
 
     def _job(self, here: _UnderWay, images: Path, slot: Slot) -> Job:
         run, weights = here.run, here.run.weights
+        stale = self.outcome.done.get(run.run_id)
         return Job(
             spec=run.spec,
             method_path=run.cell.method.path,
@@ -209,7 +228,7 @@ class _Campaign:
             device=slot.device,
             threads=slot.threads,
             score_batch_size=self.order.score_batch_size,
-            replace=run.run_id in self.outcome.done,
+            replaces=json_digest(stale) if stale else "",
             provenance=here.provenance,
         )
 
@@ -224,20 +243,24 @@ class _Campaign:
         else:
             self.listener.epoch(run, message["epoch"], message["epochs"], message["loss"])
 
-    def _look_after(self, engine: LocalEngine) -> None:
-        """Give signs of life; end a run that fills the disk with what it prints."""
+    def _attend(self, engine: LocalEngine, patience: float) -> None:
+        """See to the runs under way: what they say, how they end, and that they keep in bounds."""
+        for event in engine.events(patience):
+            if isinstance(event, Ended):
+                self._settle(engine, event)
+            else:
+                self._pass_on(*event)
         now = time.monotonic()
         for key, here in list(self.active.items()):
             if now - self.beaten > HEARTBEAT:
                 self.store.keep_alive(here.staged)
-            log = here.staged / "log.txt"
-            if log.is_file() and log.stat().st_size > LOG_LIMIT:
+            if _size(here.staged / "log.txt") > LOG_LIMIT:
                 why = f"printed more than {LOG_LIMIT >> 20} MiB"
-                self._settle(engine.stop(key, why))
+                self._settle(engine, engine.stop(key, why))
         if now - self.beaten > HEARTBEAT:
             self.beaten = now
 
-    def _settle(self, ended: Ended) -> None:
+    def _settle(self, engine: LocalEngine, ended: Ended) -> None:
         """Believe the store: a run is done if it is there and verifies, and recorded no failure."""
         here = self.active.pop(ended.key)
         run = here.run
@@ -245,11 +268,7 @@ class _Campaign:
         if reason is not None and not ended.stopped:  # the run has recorded it itself
             self.listener.failed(run, reason)
             return
-        try:
-            receipt = self.store.read(run.run_id) if self.store.has(run.run_id) else None
-        except BenchError as error:
-            self._fail(here, "killed", str(error))
-            return
+        receipt = self._stored(run.run_id)
         before = self.outcome.done.get(run.run_id)
         if receipt is not None and receipt != before:
             shutil.rmtree(here.staged, ignore_errors=True)
@@ -262,8 +281,18 @@ class _Campaign:
             self.lost[run.run_id] += 1
             self.waiting.appendleft(run)
             self.listener.note(f"run {run.run_id} {ended.reason}: it starts again")
+            self._check_code()
         else:
             self._fail(here, ended.kind, ended.reason)
+
+    def _check_code(self) -> None:
+        """Refuse to go on with a new server that would load other code than was planned with."""
+        for module in {r.cell.method.module for r in self.waiting}:
+            if source_hash.__wrapped__(module) != source_hash(module):
+                raise RequestError(
+                    f"the code of {module} has changed while the command ran: the same command"
+                    " goes on with what it is now"
+                )
 
     def _tell_again(self, before: Receipt, receipt: Receipt) -> None:
         """Say what today's code makes of a run that older code has made."""
@@ -279,39 +308,9 @@ class _Campaign:
         self.listener.failed(here.run, reason)
 
 
-class _Prepared:
-    """Categories whose images are in the cache, each decoded once a command at most."""
-
-    def __init__(self, folders: Folders, listener: Listener) -> None:
-        self._folders, self._listener = folders, listener
-        self._known: dict[tuple[str, int, str], tuple[Path, str] | DataError] = {}
-
-    def category(self, run: Run) -> tuple[Path, str]:
-        """Return the folder of the images and why the copy is unofficial (or nothing)."""
-        key = (run.spec.fingerprint, run.spec.image_size, run.spec.resize)
-        if key not in self._known:
-            try:
-                self._known[key] = self._prepare(run)
-            except DataError as error:
-                self._known[key] = error
-        found = self._known[key]
-        if isinstance(found, DataError):
-            raise found
-        return found
-
-    def _prepare(self, run: Run) -> tuple[Path, str]:
-        spec = run.spec
-
-        def progress(done: int, total: int) -> None:
-            if done == 1:
-                self._listener.note(
-                    f"decoding {spec.place}: {total} images to {spec.image_size} px"
-                )
-
-        folder = prepare(run.listing, spec.fingerprint, self._folders.cache, spec.image_size,
-                         spec.resize, progress)  # fmt: skip
-        dataset = find_dataset(spec.dataset, self._folders.data)
-        reason = why_unofficial(dataset, spec.category, spec.fingerprint, load(folder))
-        if reason:
-            self._listener.note(f"{spec.place} is an unofficial copy: {reason}")
-        return folder, reason
+def _size(path: Path) -> int:
+    """Return the size of a file that may go at any moment."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -64,21 +65,15 @@ class Ended:
     seconds: float
     stopped: str = ""
     """Why the engine ended it: `time limit`, or what `stop` was told. Empty: it ended itself."""
+    lost: bool = False
+    """Whether the server of processes went, and with it the word of how this one ended."""
 
     @property
     def kind(self) -> str:
-        """Whose doing it was: the `method`'s, the `time limit`'s, or it was `killed` from outside.
-
-        A process is lost with the server that it was forked from: nobody is left to ask.
-        """
+        """Whose doing it was: the `method`, the `time limit`, or it was `killed` from outside."""
         if self.stopped:
             return "time limit" if self.stopped == TIME_LIMIT else "method"
         return "killed" if self.lost or self.exit_code in _FROM_OUTSIDE else "method"
-
-    @property
-    def lost(self) -> bool:
-        """Whether the server of processes went, and with it the word of how this one ended."""
-        return not self.stopped and self.exit_code == _SERVER_GONE
 
     @property
     def reason(self) -> str:
@@ -99,8 +94,6 @@ class Ended:
 TIME_LIMIT = "time limit"
 _TRIES = 3
 _FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT}
-_SERVER_GONE = 255
-"""What `multiprocessing` says of a process whose fork server is no more."""
 
 
 @dataclass
@@ -110,6 +103,8 @@ class _Running:
     lifeline: Connection
     progress: Connection
     started: float
+    server: int
+    """Process id of the fork server that it came from."""
 
 
 class LocalEngine:
@@ -154,7 +149,7 @@ class LocalEngine:
         process = self._fork(_call, arguments)
         child_lifeline.close()
         child_progress.close()
-        self._running[key] = _Running(process, slot, lifeline, progress, started)
+        self._running[key] = _Running(process, slot, lifeline, progress, started, _server())
 
     def _fork(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
         """Fork a process from the server; a server that is not there, or goes, is started anew.
@@ -218,7 +213,8 @@ class LocalEngine:
         running.progress.close()
         self._free.append(running.slot)
         seconds = time.monotonic() - running.started
-        return Ended(key, running.process.exitcode, seconds, stopped)
+        lost = not stopped and _gone(running.server)
+        return Ended(key, running.process.exitcode, seconds, stopped, lost)
 
 
 @contextlib.contextmanager
@@ -229,6 +225,20 @@ def _interrupts_deferred() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _server() -> int:
+    """Return the process id of the fork server; `multiprocessing` knows it and does not tell."""
+    return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+
+
+def _gone(server: int) -> bool:
+    """Whether a fork server has ended; it is left for `multiprocessing` to reap."""
+    try:
+        ended = os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:  # reaped already, and another one has taken its place
+        return True
+    return ended is not None
 
 
 def _nothing() -> None:

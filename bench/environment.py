@@ -101,6 +101,8 @@ def _cpu_model() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
+            if line.startswith("CPU part"):  # ARM has no names
+                return f"{platform.machine()} part {line.partition(':')[2].strip()}"
     except OSError:
         pass
     return platform.processor() or platform.machine()

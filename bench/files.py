@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and JSON that knows its own digest."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -47,6 +48,18 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StoreError(f"cannot write to {shown(folder)}: {why(error)}") from error
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock at `path` against other commands; the kernel frees those of the dead.
+
+    A file system without locks goes without. Raises OSError where the file cannot be made.
+    """
+    with path.open("a") as lock:
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sync_folder(folder: Path) -> None:

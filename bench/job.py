@@ -27,6 +27,6 @@ class Job:
     device: str
     threads: int
     score_batch_size: int
-    replace: bool
-    """Whether a stored result of the same run gives way: it is stale and was asked to."""
+    replaces: str
+    """Digest of the receipt that gives way: it is stale, and was asked to; or nothing."""
     provenance: dict[str, Any]

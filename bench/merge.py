@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.agreement import agreement
+from bench.digests import file_digest
 from bench.errors import CorruptRun, MethodError
 from bench.files import writing
 from bench.receipt import Receipt
@@ -58,7 +59,9 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
     staged = store.stage(run_id)
     try:
         with writing(staged):
-            _fill(staged, source, receipt)
+            damaged = _fill(staged, source, receipt)
+        if damaged:
+            return Merged(run_id, "damaged", f"run {run_id}: {damaged} changed while it was read")
         there = store.publish(staged, RunSpec.from_dict(receipt["spec"]), _content(receipt))
         if there:  # another command was faster
             return Merged(run_id, there.kind, str(there))
@@ -69,14 +72,20 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
     return Merged(run_id, "new", detail)
 
 
-def _fill(staged: Path, source: Results, receipt: Receipt) -> None:
-    """Copy a run's files, or write its scores again where an archive holds no files."""
+def _fill(staged: Path, source: Results, receipt: Receipt) -> str:
+    """Copy a run's files, or write its scores again where an archive holds no files.
+
+    Returns the name of a file that is not what the receipt says.
+    """
     run_id = receipt["run_id"]
-    if isinstance(source, Store):
-        for name in receipt["files"]:
-            shutil.copyfile(source.runs / run_id / name, staged / name)
-    else:
+    if not isinstance(source, Store):
         write_scores(staged / "scores.parquet", source.scores(run_id))
+        return ""
+    for name, digest in receipt["files"].items():
+        shutil.copyfile(source.runs / run_id / name, staged / name)
+        if file_digest(staged / name) != digest:
+            return str(name)
+    return ""
 
 
 def _content(receipt: Receipt) -> Receipt:

@@ -66,7 +66,15 @@ def parse(data: bytes, run_id: str) -> Receipt:
 
 
 _GROUPS = ("metrics", "split", "facts", "timings", "provenance")
+_NUMBERS = (
+    ("timings", "setup_s"), ("timings", "fit_s"), ("timings", "score_s"), ("split", "scored"),
+    ("provenance", "threads"),
+)  # fmt: skip
 _Plain = bool | int | float | str | None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _check_form(receipt: Receipt) -> None:
@@ -79,7 +87,9 @@ def _check_form(receipt: Receipt) -> None:
     plain = all(isinstance(v, _Plain) for group in groups for v in group.values())
     metrics = receipt["metrics"]
     measured = all(type(metrics[m]) is float and 0 <= metrics[m] <= 1 for m in ("auroc", "ap"))
+    measured &= all(_is_number(receipt[group][key]) for group, key in _NUMBERS)
     texts = [*receipt["warnings"], *receipt["files"].values(), metrics["scores_sha256"]]
+    texts += [receipt["provenance"][key] for key in ("device_name", "unofficial_copy")]
     texts += [drawn[key] for drawn in receipt["draw"] for key in ("file", "defect")]
     if not (plain and measured and all(type(text) is str for text in texts)):
         raise ValueError("run.json has another form")
@@ -87,12 +97,11 @@ def _check_form(receipt: Receipt) -> None:
         raise ValueError("run.json names files outside the run")
 
 
-def read_run(folder: Path) -> Receipt:
+def read_run(folder: Path, run_id: str) -> Receipt:
     """Read the receipt in `folder` and check its digests, its id and every file that it names.
 
     Raises CorruptRun naming the first file that does not agree.
     """
-    run_id = folder.name
     try:
         receipt = parse((folder / "run.json").read_bytes(), run_id)
         if "scores.parquet" not in receipt["files"]:

@@ -65,12 +65,12 @@ def verified(results: Results, wanted: Iterable[str]) -> tuple[dict[str, Receipt
     return good, bad
 
 
-def table_of(results: Results) -> bytes:
-    """Return the bytes of runs.parquet, made from the receipts of all runs that verify."""
+def table_bytes(found: Iterable[Receipt]) -> bytes:
+    """Return the bytes of runs.parquet, made from receipts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    pq.write_table(table(receipts(results)), sink)
+    pq.write_table(table(found), sink)
     content: bytes = sink.getvalue().to_pybytes()
     return content

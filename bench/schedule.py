@@ -34,17 +34,9 @@ class State:
 
     @cached_property
     def given_up(self) -> list[Run]:
-        """Runs that failed by themselves, under today's code: they would only fail again.
-
-        What was killed from outside, or met bad data, is no such failure.
-        """
-        return [
-            r
-            for r in self.plan.runs
-            if (failure := self.failed.get(r.run_id))
-            and failure["kind"] in ("method", "time limit")
-            and not _other_code(r, failure)
-        ]
+        """Runs that failed by themselves, under today's code: they would only fail again."""
+        failed = [r for r in self.plan.runs if r.run_id in self.failed]
+        return [r for r in failed if would_fail_again(r, self.failed[r.run_id])]
 
     @cached_property
     def todo(self) -> list[Run]:
@@ -59,6 +51,14 @@ class State:
             for r in self.plan.runs
             if r.run_id in again or (r.run_id not in self.done and r.run_id not in left_out)
         ]
+
+
+def would_fail_again(run: Run, failure: Mapping[str, Any]) -> bool:
+    """Whether a run failed by itself, and under today's code.
+
+    What was killed from outside, found no memory or met bad data is no such failure.
+    """
+    return failure["kind"] in ("method", "time limit") and not _other_code(run, failure)
 
 
 def _other_code(run: Run, stored: Mapping[str, Any]) -> bool:
@@ -107,8 +107,16 @@ def _kind(spec: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _length(parameters: Mapping[str, Any]) -> float:
-    """Return how long a training is, in any unit: epochs times steps where they are fixed."""
-    return float(parameters.get("epochs", 1) * (parameters.get("steps_per_epoch", 1) or 1))
+    """Return how long a training is, in any unit: epochs times steps where they are fixed.
+
+    A method from outside may mean anything by these names.
+    """
+    length = 1.0
+    for name in ("epochs", "steps_per_epoch"):
+        value = parameters.get(name)
+        if isinstance(value, int | float) and value > 0:
+            length *= value
+    return length
 
 
 def missing_lines(missing: Iterable[Missing]) -> list[str]:

@@ -12,10 +12,8 @@ results/runs.parquet                  one row a run, rebuilt from the receipts
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
-import platform
 import re
 import shutil
 import time
@@ -26,20 +24,28 @@ from typing import TYPE_CHECKING, Any
 from bench.agreement import Agreement, agreement
 from bench.digests import file_digest
 from bench.errors import CorruptRun, MethodError, StoreError
-from bench.files import sync_folder, write_atomically, write_synced, writing
+from bench.files import (
+    json_digest,
+    locked,
+    sync_folder,
+    write_atomically,
+    write_synced,
+    writing,
+)
 from bench.outside import why
 from bench.receipt import Receipt, begin, read_run, seal
-from bench.results import Results, table_of
+from bench.results import Results, receipts, table_bytes
 from bench.spec import RunSpec
+from bench.staging import given_up, in_use, is_ours, staging_name
 
 if TYPE_CHECKING:
     from bench.scores import Scores
 
 RUN_ID = re.compile(r"[0-9a-f]{16}\Z")
+DISPUTED = "was finished twice"
+"""The kind of a failure that a run is not one result but two."""
 CARD = "archive.json"
 """The file that makes a folder an archive, see `bench.archive`."""
-SILENT = 120.0
-"""Seconds without a heartbeat after which another command's run counts as given up."""
 LOG_KEPT = 1 << 20
 """Bytes of a failed run's log that are kept: the first and the last half of that."""
 
@@ -59,9 +65,10 @@ class Store:
     # Writing
 
     def open_for_writing(self) -> None:
-        """Make the folders and clear what dead commands of this host left in staging.
+        """Make the folders and clear what dead commands left in staging.
 
-        Raises StoreError where the folder cannot be written, or is an archive.
+        What was sealed there when its command died is a finished run, and is published. Raises
+        StoreError where the folder cannot be written, or is an archive.
         """
         if (self.root / CARD).exists():
             raise StoreError(
@@ -72,13 +79,19 @@ class Store:
             for folder in (self.runs, self.staging, self.failed):
                 folder.mkdir(parents=True, exist_ok=True)
             for left in self.staging.iterdir():
-                host, pid = _owner(left)
-                if host == platform.node() and not _alive(pid):
+                if given_up(left):
+                    self._rescue(left)
                     shutil.rmtree(left, ignore_errors=True)
+
+    def _rescue(self, staged: Path) -> None:
+        run_id = staged.name.partition("@")[0]
+        with contextlib.suppress(CorruptRun, OSError):
+            read_run(staged, run_id)
+            os.rename(staged, self.runs / run_id)  # which refuses where the run is there
 
     def stage(self, run_id: str) -> Path:
         """Return a new empty folder for a run under way, named by this host and process."""
-        folder = self.staging / f"{run_id}@{platform.node()}@{os.getpid()}"
+        folder = self.staging / staging_name(run_id)
         with writing(self.staging):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -90,29 +103,20 @@ class Store:
             os.utime(staged)
 
     def claimed(self, run_id: str) -> bool:
-        """Whether another command has this run under way: its process lives, its heart beats.
-
-        A process on another host is not seen, so there the heartbeat alone must do.
-        """
-        ours = (platform.node(), str(os.getpid()))
-        for folder in self.staging.glob(f"{run_id}@*"):
-            host, pid = _owner(folder)
-            if (host, pid) == ours or (host == ours[0] and not _alive(pid)):
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                if abs(time.time() - folder.stat().st_mtime) < SILENT:
-                    return True
-        return False
+        """Whether another command has this run under way: its process lives, its heart beats."""
+        return any(in_use(f) for f in self.staging.glob(f"{run_id}@*") if not is_ours(f))
 
     def publish(
-        self, staged: Path, spec: RunSpec, content: Mapping[str, Any], *, replace: bool = False
+        self, staged: Path, spec: RunSpec, content: Mapping[str, Any], *, replaces: str = ""
     ) -> Agreement | None:
         """Seal a staged folder with its receipt and rename it into `runs/`.
 
         Where the run is there already, the stored one stays, the staged one is dropped and how far
-        they agree is returned; with `replace` the stored one moves to `superseded/` first. Raises
-        MethodError where the two differ and nothing in their environments explains it, StoreError
-        where the disk is full or cannot be written.
+        they agree is returned; but the one whose receipt has the digest `replaces` gives way, and
+        moves to `superseded/`.
+
+        Raises MethodError where the two differ and nothing in their environments explains it,
+        StoreError where the disk is full or cannot be written.
         """
         target = self.runs / spec.run_id
         receipt = begin(spec) | dict(content)
@@ -123,13 +127,14 @@ class Store:
             files = {p.name: file_digest(p) for p in sorted(staged.iterdir())}
             write_synced(staged / "run.json", seal(receipt, files))
             sync_folder(staged)
-            older = self._move(target, self.superseded) if replace and target.is_dir() else None
-            try:
-                os.rename(staged, target)
-            except OSError:
-                if older:
-                    os.rename(older, target)
-                raise
+            with self._locked():
+                older = self._give_way(spec.run_id, replaces)
+                try:
+                    os.rename(staged, target)
+                except OSError:
+                    if older:
+                        os.rename(older, target)
+                    raise
             sync_folder(self.runs)
             return None
         except OSError as error:
@@ -138,8 +143,7 @@ class Store:
         found = agreement(self.read(spec.run_id), receipt)
         if found.kind == "different":
             raise MethodError(
-                f"run {spec.run_id} was finished twice with different scores: the stored one"
-                f" stays; {found}"
+                f"run {spec.run_id} {DISPUTED} with different scores: the stored one stays; {found}"
             )
         shutil.rmtree(staged, ignore_errors=True)
         return found
@@ -150,7 +154,7 @@ class Store:
         content = {"run_id": spec.run_id, "spec": spec.as_dict(), "time": _now(), **failure}
         with writing(self.failed):
             folder.mkdir(parents=True, exist_ok=True)
-            staged.mkdir(exist_ok=True)
+            staged.mkdir(parents=True, exist_ok=True)
             for path in staged.iterdir():
                 if path.name == "log.txt":
                     _shorten(path)
@@ -159,18 +163,42 @@ class Store:
                 else:
                     path.unlink()
             write_synced(staged / "failure.json", json.dumps(content, indent=1).encode())
-            number = 1 + max(
-                (int(p.name) for p in folder.iterdir() if p.name.isdecimal()), default=0
-            )
-            target = folder / str(number)
-            os.rename(staged, target)
+            with self._locked():
+                numbers = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
+                target = folder / str(1 + max(numbers, default=0))
+                os.rename(staged, target)
             sync_folder(folder)
         return target
 
-    def set_aside(self, run_id: str) -> None:
-        """Move a run that does not verify to `quarantine/`."""
-        with writing(self.quarantine):
+    def set_aside(self, run_id: str) -> bool:
+        """Move a run that does not verify to `quarantine/`; return whether there was one.
+
+        Another command may have put a good one in its place: it is looked at once more.
+        """
+        with writing(self.quarantine), self._locked():
+            try:
+                self.read(run_id)
+                return False
+            except CorruptRun:
+                return self._move(self.runs / run_id, self.quarantine) is not None
+
+    def _locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other commands from moving runs about meanwhile."""
+        return locked(self.root / ".lock")
+
+    def _give_way(self, run_id: str, digest: str) -> Path | None:
+        """Move the run whose receipt has this digest away; return where it is then.
+
+        One that is damaged moves to quarantine.
+        """
+        if not self.has(run_id):
+            return None
+        try:
+            there = json_digest(self.read(run_id))
+        except CorruptRun:
             self._move(self.runs / run_id, self.quarantine)
+            return None
+        return self._move(self.runs / run_id, self.superseded) if there == digest else None
 
     def _move(self, run: Path, folder: Path) -> Path | None:
         """Move a run away; return where it is now, or None where another command was faster."""
@@ -188,9 +216,8 @@ class Store:
         One command at a time, so that the last to finish sees the runs of all. A table that says
         what it should is left alone.
         """
-        with writing(self.root), (self.root / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            content = table_of(self)
+        with writing(self.root), self._locked():
+            content = table_bytes(receipts(self))
             if self.table_bytes() != content:
                 write_atomically(self.table, content)
         return self.table
@@ -212,7 +239,7 @@ class Store:
 
         Raises CorruptRun where one does not agree, StoreError where a newer bench wrote it.
         """
-        return read_run(self.runs / run_id)
+        return read_run(self.runs / run_id, run_id)
 
     def scores(self, run_id: str) -> "Scores":
         """Return the scores of a run that `read` has passed; raises CorruptRun."""
@@ -270,22 +297,6 @@ _NO_FAILURE = {
     "kind": "", "reason": "?", "traceback": "", "time": "?", "spec": {}, "provenance": {}
 }  # fmt: skip
 """What a record of a failure holds, for those that lack some of it."""
-
-
-def _owner(staged: Path) -> tuple[str, str]:
-    """Return host and process id of the command that a staged folder is of."""
-    _, host, pid = (*staged.name.split("@"), "", "")[:3]
-    return host, pid
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _shorten(log: Path) -> None:

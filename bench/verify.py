@@ -1,26 +1,30 @@
 """Looks at results and says what does not agree; changes nothing."""
 
+import contextlib
 import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import CorruptRun, RequestError
+from bench.outside import shown
 from bench.receipt import Receipt
-from bench.results import Results, table_of
+from bench.results import Results, receipts, table_bytes
 from bench.scores import Scores
 from bench.spec import RunSpec
-from bench.store import Store
+from bench.store import DISPUTED, RUN_ID, Store
 
 
 def problems(results: Results) -> Iterator[str]:
     """Yield one line for everything that does not agree with its digest or with itself.
 
     Of every run: the digests, the id against the spec, the metrics against the scores; then the
-    table against the receipts. Raises StoreError for results of a newer bench.
+    table against the receipts, and runs that did not repeat. Raises StoreError for results of a
+    newer bench.
     """
     for run_id in results.ids():
         try:
@@ -31,6 +35,7 @@ def problems(results: Results) -> Iterator[str]:
             continue
         yield from (f"run {run_id}: {text}" for text in contradictions(receipt, scores))
     yield from _table_problems(results)
+    yield from _disputed(results)
 
 
 def contradictions(receipt: Receipt, scores: Scores) -> Iterator[str]:
@@ -62,25 +67,43 @@ def _equal(one: float | None, other: float | None) -> bool:
 
 
 def _table_problems(results: Results) -> Iterator[str]:
+    """Compare the table with the receipts of the runs in it; what it lacks, `leftovers` tells."""
     stored, place = results.table_bytes(), results.root / "runs.parquet"
     if stored is None:
-        if results.ids():
-            yield f"{place} is missing: the next `bench run` makes it again"
         return
     try:
-        there = pq.ParquetFile(io.BytesIO(stored)).read()
-    except (pa.ArrowException, OSError) as error:
-        yield f"{place} does not read: {str(error).splitlines()[0]}"
+        there = _read(stored)
+        listed = set(there["run_id"].to_pylist()) if there.num_rows else set()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        yield f"{place} does not read: {shown(error).splitlines()[0]}"
         return
-    made = pq.ParquetFile(io.BytesIO(table_of(results))).read()
-    if not there.equals(made):
+    if not there.equals(_read(table_bytes(r for r in receipts(results) if r["run_id"] in listed))):
         yield f"{place} is not what the receipts give"
+
+
+def _read(content: bytes) -> Any:
+    return pq.ParquetFile(io.BytesIO(content)).read()
+
+
+def _disputed(results: Results) -> Iterator[str]:
+    """Yield a line for each run that was finished twice, with different scores."""
+    for run_id in results.ids():
+        for failure in results.failures(run_id):
+            if failure["kind"] == DISPUTED:
+                yield f"{failure['reason']} ({failure['folder']})"
 
 
 def leftovers(results: Results) -> Iterator[str]:
     """Yield a line for what lies beside the runs and is no result; nothing is wrong with it."""
     if not isinstance(results, Store):
         return
+    behind = len(results.ids()) - _listed(results)
+    if behind > 0:
+        yield f"runs.parquet lacks {behind} of the runs: the next `bench run` brings it up to date"
+    if results.runs.is_dir():
+        for path in sorted(results.runs.iterdir()):
+            if not RUN_ID.match(path.name):
+                yield f"runs/ holds {shown(path.name)}, which is no run"
     for folder, what in (
         (results.staging, "under way or left by a killed command"),
         (results.quarantine, "moved away because they did not verify"),
@@ -90,6 +113,12 @@ def leftovers(results: Results) -> Iterator[str]:
         count = _entries(folder)
         if count:
             yield f"{folder.name}/ holds {count} {'run' if count == 1 else 'runs'} {what}"
+
+
+def _listed(results: Store) -> int:
+    with contextlib.suppress(pa.ArrowException, OSError):
+        return int(_read(results.table_bytes() or b"").num_rows)
+    return 0
 
 
 def _entries(folder: Path) -> int:

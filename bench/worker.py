@@ -6,11 +6,11 @@ It speaks to the command only by lines of progress; its result is what it publis
 
 import contextlib
 import dataclasses
-import errno
 import json
 import math
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -19,6 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,13 @@ from numpy.typing import NDArray
 
 from bench.child import hang_on, leave, limit_memory, log_to
 from bench.data.files import File
-from bench.data.images import load
+from bench.data.images import CategoryImages, load
 from bench.data.splits import Split, draw_manifest, split_category
 from bench.detector import BackboneSource, Context, Seeds, TrainingSet
 from bench.digests import file_digest
 from bench.environment import load_average
-from bench.errors import DataError, MethodError, StoreError, WeightsError
+from bench.errors import MethodError, WeightsError
+from bench.failure import disk_trouble, reason, record_failure
 from bench.job import LOG_LIMIT, Job
 from bench.registry import load_class
 from bench.scores import Scores, write_scores
@@ -59,10 +61,8 @@ def run(job: Job, lifeline: Connection, progress: Connection, started: float) ->
             os._exit(1)
         with contextlib.suppress(OSError):  # the log may be what the disk has no room for
             traceback.print_exc()
-        trouble = _disk_trouble(error)
-        if trouble is None:
-            trouble = _record_failure(job, error)
-        tell({"trouble": trouble} if trouble else {"failed": _reason(error)})
+        trouble = disk_trouble(job, error) or record_failure(job, error)
+        tell({"trouble": trouble} if trouble else {"failed": reason(error)})
         leave(2 if trouble else 1)
     leave(0)
 
@@ -73,112 +73,6 @@ def _teller(progress: Connection) -> Callable[[dict[str, Any]], None]:
             progress.send_bytes(json.dumps(message).encode())
 
     return tell
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _disk_trouble(error: BaseException) -> str | None:
-    """Say what the disk refused, where that and not the method is what stopped a run."""
-    if isinstance(error, StoreError):
-        return str(error)
-    refused = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-    if isinstance(error, OSError) and error.errno in refused:
-        return f"cannot write {error.filename or 'the run'}: {error.strerror}"
-    return None
-
-
-def _record_failure(job: Job, error: BaseException) -> str | None:
-    """Record a failure; return what the disk refused, if it did."""
-    failure = {
-        "kind": "data" if isinstance(error, DataError | WeightsError) else "method",
-        "reason": _reason(error),
-        "traceback": "".join(traceback.format_exception(error)),
-        "provenance": job.provenance,
-    }
-    try:
-        Store(job.results).record_failure(job.staged, job.spec, failure)
-    except StoreError as trouble:
-        return str(trouble)
-    return None
-
-
-def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float) -> None:
-    clock = _Clock(started)
-    spec = job.spec
-    this_process = os.getpid()
-    seeds = Seeds(spec.seed, spec.dataset, spec.category)
-    make_deterministic(job.threads, seeds["init"])
-    method = load_class(job.method_path)
-    images = load(job.images)
-    split = split_category(
-        job.files,
-        [f.pixels for f in images.facts],
-        seed=spec.seed,
-        dataset=spec.dataset,
-        category=spec.category,
-        setting=spec.setting,
-        seen_defect=spec.seen_defect,
-    )
-    train = TrainingSet(
-        images.samples(split.train_normal), images.samples(split.drawn[: spec.shots])
-    )
-    tested = images.samples(split.tested)
-    _check_weights(job)
-    facts: dict[str, Any] = {}
-    context = make_context(job, seeds, facts, clock, tell)
-    detector = method(method.Parameters(**spec.parameters))
-    clock.mark("setup_s")
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        detector.fit(train, context)
-        _wait(job.device)
-        clock.mark("fit_s")
-        if facts.get("optimiser_steps") == 0:
-            raise MethodError("training made no step: epochs and steps must be positive")
-        scored = check_scores(detector.score(tested), len(tested))
-        _wait(job.device)
-        clock.mark("score_s")
-    if os.getpid() != this_process:  # a method has forked: one of the two publishes
-        os._exit(1)
-
-    scores = _scores(job.files, split, scored)
-    measured = scores.metrics(full=method.supervision == "unsupervised")
-    notes = [f"{w.category.__name__}: {w.message}" for w in caught]
-    if np.ptp(scored[split.counted()]) == 0:
-        notes.append("all scores are equal")
-    write_scores(job.staged / "scores.parquet", scores)
-    print(f"auroc {measured['auroc']:.4f}", flush=True)
-    if os.fstat(1).st_size > LOG_LIMIT:
-        raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
-    receipt = {
-        "metrics": {**measured, "scores_sha256": scores.digest()},
-        "draw": draw_manifest(split, job.files, [f.pixels for f in images.facts]),
-        "split": _split_facts(split, scores.label),
-        "facts": facts,
-        "timings": clock.marks | {"first_step_s": clock.first_step},
-        "warnings": sorted(set(notes)),
-        "provenance": {
-            **job.provenance,
-            **_accelerator(job.device),
-            "load_average": load_average(),
-            "peak_memory_bytes": _peak_memory(),
-        },
-    }
-    found = Store(job.results).publish(job.staged, spec, receipt, replace=job.replace)
-    if found:
-        tell({"note": f"run {spec.run_id} was there already, from another command: {found}"})
-
-
-def _check_weights(job: Job) -> None:
-    """Read the weights once more: what is in the id must be what is loaded."""
-    if job.weights_file is not None and file_digest(job.weights_file) != job.spec.weights:
-        raise WeightsError(
-            f"{job.weights_file} is not what it was when the run was planned: put the right file"
-            " there and give the same command again"
-        )
 
 
 class _Clock:
@@ -199,12 +93,102 @@ class _Clock:
             self.first_step = round(time.monotonic() - self._started, 4)
 
 
-def make_deterministic(threads: int, seed: int) -> None:
+def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float) -> None:
+    clock = _Clock(started)
+    this_process = os.getpid()
+    seeds = Seeds(job.spec.seed, job.spec.dataset, job.spec.category)
+    make_deterministic(job.threads, seeds["init"], job.device)
+    method = load_class(job.method_path)
+    images, split = _data(job)
+    _check_weights(job)
+    facts: dict[str, Any] = {}
+    context = make_context(job, seeds, facts, clock, tell)
+    scored, caught = _fit_and_score(method, job, images, split, context, clock)
+    if os.getpid() != this_process:  # a method has forked: one of the two publishes
+        os._exit(1)
+    if facts.get("optimiser_steps") == 0:
+        raise MethodError("training made no step: epochs and steps must be positive")
+    scores = _scores(job.files, split, scored)
+    measured = scores.metrics(full=method.supervision == "unsupervised")
+    notes = {f"{w.category.__name__}: {w.message}" for w in caught}
+    if np.ptp(scored[split.counted()]) == 0:
+        notes.add("all scores are equal")
+    write_scores(job.staged / "scores.parquet", scores)
+    print(f"auroc {measured['auroc']:.4f}", flush=True)
+    if os.fstat(1).st_size > LOG_LIMIT:
+        raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
+    receipt = {
+        "metrics": {**measured, "scores_sha256": scores.digest()},
+        "draw": draw_manifest(split, job.files, [f.pixels for f in images.facts]),
+        "split": _split_facts(split, scores.label),
+        "facts": facts,
+        "timings": clock.marks | {"first_step_s": clock.first_step},
+        "warnings": sorted(notes),
+        "provenance": {
+            **job.provenance,
+            **_accelerator(job.device),
+            "load_average": load_average(),
+            "peak_memory_bytes": _peak_memory(),
+        },
+    }
+    found = Store(job.results).publish(job.staged, job.spec, receipt, replaces=job.replaces)
+    if found:
+        tell({"note": f"run {job.spec.run_id} was there already, from another command: {found}"})
+
+
+def _data(job: Job) -> tuple[CategoryImages, Split]:
+    spec = job.spec
+    images = load(job.images)
+    split = split_category(
+        job.files,
+        [f.pixels for f in images.facts],
+        seed=spec.seed,
+        dataset=spec.dataset,
+        category=spec.category,
+        setting=spec.setting,
+        seen_defect=spec.seen_defect,
+    )
+    return images, split
+
+
+def _fit_and_score(
+    method: Any, job: Job, images: CategoryImages, split: Split, context: Context, clock: _Clock
+) -> tuple[NDArray[np.float32], list[warnings.WarningMessage]]:
+    """Train and score; return the scores of the tested files and the warnings on the way."""
+    train = TrainingSet(
+        images.samples(split.train_normal), images.samples(split.drawn[: job.spec.shots])
+    )
+    tested = images.samples(split.tested)
+    detector = method(method.Parameters(**job.spec.parameters))
+    clock.mark("setup_s")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        detector.fit(train, context)
+        _wait(job.device)
+        clock.mark("fit_s")
+        scored = check_scores(detector.score(tested), len(tested))
+        _wait(job.device)
+        clock.mark("score_s")
+    return scored, caught
+
+
+def _check_weights(job: Job) -> None:
+    """Read the weights once more: what is in the id must be what is loaded."""
+    if job.weights_file is not None and file_digest(job.weights_file) != job.spec.weights:
+        raise WeightsError(
+            f"{job.weights_file} is not what it was when the run was planned: put the right file"
+            " there and give the same command again"
+        )
+
+
+def make_deterministic(threads: int, seed: int, device: str = "cpu") -> None:
     """Set threads, seeds and switches so that the same spec gives the same bits on this machine.
 
     CUBLAS_WORKSPACE_CONFIG is in the environment already (`bench.engine`).
     """
     torch.set_num_threads(threads)
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)  # also for a method that says no more than "cuda"
     torch.use_deterministic_algorithms(True)
     # Filling every new tensor costs a kernel each and changes no number of a sound method.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -236,6 +220,8 @@ def make_context(
     def record(name: str, value: Any) -> None:
         if isinstance(value, np.generic):
             value = value.item()
+        if type(name) is not str:
+            raise MethodError(f"record() takes a text for a name, not {name!r}")
         if type(value) not in (bool, int, float, str):
             raise MethodError(f"record({name!r}) takes a bool, int, float or str, not {value!r}")
         if type(value) is float and not math.isfinite(value):
@@ -264,8 +250,9 @@ def make_context(
 
 def check_scores(scores: Any, expected: int) -> NDArray[np.float32]:
     """Return a method's scores as float32 (N,); raises MethodError for anything else."""
-    if not isinstance(scores, np.ndarray) or scores.dtype != np.float32:
-        found = getattr(scores, "dtype", type(scores).__name__)
+    if type(scores) is not np.ndarray or scores.dtype != np.float32:
+        plain = type(scores) is np.ndarray  # a masked array would lose values on the way to disk
+        found = scores.dtype if plain else type(scores).__name__
         raise MethodError(f"score() must return a float32 array, not {found}")
     if scores.shape != (expected,):
         raise MethodError(f"score() must return shape ({expected},), not {scores.shape}")
@@ -304,10 +291,21 @@ def _accelerator(device: str) -> dict[str, Any]:
         return {"device_name": "cpu"}
     return {
         "device_name": torch.cuda.get_device_name(device),
+        "driver": _driver(),
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(device),
     }
+
+
+def _driver() -> str:
+    """Return the version of the GPU's driver, as Linux tells it."""
+    try:
+        said = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return ""
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", said)
+    return found[0] if found else ""
 
 
 def _peak_memory() -> int:

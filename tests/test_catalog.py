@@ -23,6 +23,7 @@ def test_mvtec_ad_has_the_counts_of_its_paper():
     assert sum(f.test_normal for f in facts) == 467
     assert sum(f.test_anomalous for f in facts) == 1258
     assert sum(f.defect_types for f in facts) == 73
+    assert sum(f.images for f in facts) == 5354
 
 
 def test_the_medical_sets_have_the_counts_of_the_protocol():
@@ -36,6 +37,7 @@ def test_a_card_says_where_the_data_come_from_and_under_which_licence(dataset):
     assert DATASETS[dataset.name] is dataset
     assert dataset.licence
     assert dataset.source
+    assert dataset.licence_url or dataset is SYNTHETIC
     assert dataset.place or dataset is SYNTHETIC
 
 
@@ -87,3 +89,11 @@ def test_all_datasets_are_the_known_ones_and_what_lies_beside_them(tmp_path):
     (tmp_path / "file").write_text("")
     assert [d.name for d in find_datasets(tmp_path)] == [*DATASETS, "nuts"]
     assert [d.name for d in find_datasets(tmp_path / "nowhere")] == list(DATASETS)
+
+
+def test_a_folder_that_cannot_be_listed_hides_no_known_dataset(tmp_path, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.listdir", forbidden)
+    assert [d.name for d in find_datasets(tmp_path)] == list(DATASETS)

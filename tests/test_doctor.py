@@ -1,11 +1,13 @@
 """`bench doctor`: every finding, good and bad, and the probe for real once."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterable
 from email.message import Message
@@ -18,8 +20,13 @@ from PIL import Image
 
 from bench import doctor, environment
 from bench.cli import main
+from bench.data.catalog import HEAD_CT
+from bench.detector import BackboneSource
+from bench.digests import SETTLED
 from bench.doctor import Finding, inputs, machine, places, probe
+from bench.errors import MissingWeights, StoreError
 from bench.plan import Folders
+from bench.weights import BACKBONES, Weights
 
 ROOT = Path(__file__).parents[1]
 Capture = pytest.CaptureFixture[str]
@@ -252,6 +259,15 @@ def test_a_probe_that_crashes_hangs_or_babbles_is_a_bad_line(
     assert said in found.found
 
 
+def test_a_probe_that_cannot_be_started_is_a_bad_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(probe, "COMMAND", (str(tmp_path / "python"), "-c", "pass"))
+    (found,) = machine.check_torch(probe.ask([]))
+    assert found.state == "bad"
+    assert found.found == f"{tmp_path}/python cannot be started (No such file or directory)"
+
+
 def test_a_torch_that_does_not_import_is_a_bad_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -411,6 +427,83 @@ def test_datasets_that_are_absent_or_unofficial_are_noted(folders: Folders) -> N
     assert found["mvtec_ad"].found.endswith("nor 13 more of 15 categories")
 
 
+def test_a_folder_that_cannot_be_read_is_a_line_for_each_dataset(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folders.data.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listdir", forbidden)
+        patched.setattr(Path, "is_dir", forbidden)
+        found = by_name(inputs.check_datasets(folders, None))
+    assert list(found) == ["mvtec_ad", "brain_mri", "head_ct", "synthetic"]
+    for name in ("mvtec_ad", "brain_mri", "head_ct"):
+        assert found[name].state == "note"
+        assert "Permission denied" in found[name].found
+
+
+def test_colons_in_a_path_split_no_finding(tmp_path: Path) -> None:
+    home = tmp_path / "a: b" / "c: put d"
+    folders = Folders(*(home / name for name in ("data", "weights", "results", "cache")))
+    found = by_name(inputs.check_datasets(folders, None))
+    assert found["head_ct"].found == f"head_ct is not in {folders.data}"
+    assert found["head_ct"].todo == HEAD_CT.remedy(folders.data)
+    stray = folders.data / "head_ct/head_ct/stray.png"
+    stray.parent.mkdir(parents=True)
+    stray.touch()
+    found = by_name(inputs.check_datasets(folders, None))
+    assert found["head_ct"].found.startswith(f"{stray} is not one of Head-CT's")
+    found = by_name(inputs.check_weights(folders, None))
+    assert found["resnet18"].found.startswith("no ImageNet weights of resnet18 to stage 4 in ")
+    assert found["resnet18"].found.endswith("c: put d/weights")
+    assert found["resnet18"].todo.startswith("put https://download.pytorch.org/")
+
+
+def test_each_weights_file_is_read_once(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", "nowhere")
+    folders.weights.mkdir()
+    for name in ("a.pth", "b.pth"):
+        (folders.weights / name).write_bytes(name.encode())
+    now, read = time.time_ns(), []
+    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * SETTLED)
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda f, k: read.append(f.name) or digest(f, k))
+    for _ in range(2):
+        assert {f.state for f in inputs.check_weights(folders, None)} == {"note"}
+        assert len(read) == 2
+
+
+def test_a_cache_that_cannot_be_written_ends_no_check_of_weights(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: object) -> None:
+        raise StoreError("cannot write")
+
+    monkeypatch.setattr(inputs.FingerprintCache, "save", full)
+    assert len(list(inputs.check_weights(folders, None))) == len(BACKBONES)
+
+
+@pytest.mark.parametrize(("holds", "asked"), [(4, [4]), (3, [4, 3]), (0, [4, 3, 2, 1])])
+def test_the_deepest_stage_that_fits_is_found_and_the_deepest_failure_told(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch, holds: int, asked: list[int]
+) -> None:
+    tried: list[int] = []
+
+    def find(backbone: str, stage: int, *_: object) -> Weights:
+        tried.append(stage)
+        if stage > holds:
+            raise MissingWeights(f"none to stage {stage}: put x there")
+        return Weights(BackboneSource(backbone, stage, None), "none", "title")
+
+    monkeypatch.setattr(inputs, "find_weights", find)
+    found = list(inputs.check_weights(folders, None))
+    assert tried == asked * len(BACKBONES)
+    said = f"to stage {holds}: title" if holds else "none to stage 4"
+    assert [f.found for f in found] == [said] * len(BACKBONES)
+
+
 SUITE = 'methods = ["cutmix"]\ndata = ["mvtec_ad/bottle"]\nseeds = 1\n[set]\nimage_size = 32\n'
 
 
@@ -464,18 +557,23 @@ def test_a_suite_is_not_planned_where_its_methods_do_not_import(
 
 
 def test_the_lines_are_aligned_and_the_exit_code_tells(
-    capsys: Capture, quick: None, monkeypatch: pytest.MonkeyPatch
+    capsys: Capture, quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    code, out, err = call(capsys)
+    long = f"/{'x' * 120}"
+    weights = os.path.join(tmp_path, "a\x1b[2J" + "é " * 20)
+    code, out, err = call(capsys, "--weights", weights, "--data", long)
     assert (code, err) == (0, "")
     *lines, empty, last = out.splitlines()
     assert last.endswith(" to note, 0 bad")
     assert empty == ""
+    assert any(long in line for line in lines)
+    assert r"a\x1b[2J" in out
     for line in filter(None, lines):
         assert line[:6].strip() in ("ok", "note", "")
-        assert len(line) <= 100 or "https://" in line or "/" in line
-        assert line[28] == " "
-        assert line[29] != " "
+        assert line[28:29] in (" ", "")
+        assert line[29:30] != " "
+        # Only what has no place to break is longer, and stands alone.
+        assert len(line) <= 100 or " " not in line[29:]
     monkeypatch.setattr(doctor, "ask", lambda arguments: answer(check("eigh", 1.0)))
     code, out, _ = call(capsys)
     assert code == 1

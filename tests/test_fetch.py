@@ -8,13 +8,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,14 +26,15 @@ import pytest
 
 from bench.cli import main
 from bench.data import catalog, fetch
+from bench.data import download as downloads
 from bench.data.catalog import Archive, CategoryFacts, Dataset
 from bench.data.download import Patience
 from bench.data.files import fingerprint, list_category
-from bench.digests import FingerprintCache
+from bench.digests import SETTLED, FingerprintCache
 from bench.errors import MissingData, StoreError
 
 HURRY = Patience(connect=5, read=5, pause=0, fruitless=2, attempts=20)
-IMPATIENT = replace(HURRY, read=0.5)
+IMPATIENT = replace(HURRY, connect=1, read=0.5)
 
 
 def archive_bytes() -> bytes:
@@ -153,6 +156,36 @@ class Handler(BaseHTTPRequestHandler):
         self.start()
         self.body(CONTENT[:1000])
         self.server.go_on.wait(20)
+
+    def drip(self, data: bytes) -> None:
+        """Send a byte now and then: every read brings something, and the end never comes."""
+        for n in range(400):
+            self.body(data[n % len(data) :][:1])
+            if self.server.go_on.wait(0.05):
+                return
+
+    def trickles(self) -> None:
+        self.drip(CONTENT[self.start() :])
+
+    def trickles_after_half(self) -> None:
+        first = self.start()
+        self.body(CONTENT[first:HALF])
+        self.drip(CONTENT[max(first, HALF) :])
+
+    def trickling_head(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        self.drip(b"A: b\r\n")
+
+    def continues(self) -> None:
+        while not self.server.go_on.wait(0.05):
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def recovers(self) -> None:
+        """Down for four requests."""
+        if len(self.server.asked) < 5:
+            self.broken()
+        else:
+            self.good()
 
     def silent(self) -> None:
         self.server.go_on.wait(20)
@@ -330,6 +363,9 @@ def test_a_server_is_asked_again_while_that_brings_something(place: Place) -> No
 REFUSED = {
     "stalls": "fails",
     "silent": "fails",
+    "trickles": "is too slow",
+    "trickling-head": "is too slow",
+    "continues": "is too slow",
     "cut-unsized": "ends too early",
     "longer": "has a file of",
     "shorter": "has a file of",
@@ -360,6 +396,39 @@ def test_what_was_here_survives_a_server_that_fails(place: Place, way: str) -> N
     assert place.server.asked[-1][0] == "good"
     if way not in ("wrong", "stalls"):
         assert place.server.asked[-1][1] == f"bytes={HALF}-"
+
+
+def test_a_server_that_becomes_too_slow_is_left_with_what_it_gave(place: Place) -> None:
+    place.download("trickles-after-half", "good", patience=IMPATIENT)
+    assert place.server.asked == [
+        ("trickles-after-half", ""), ("trickles-after-half", f"bytes={HALF}-"),
+        ("good", f"bytes={HALF}-"),
+    ]  # fmt: skip
+
+
+def test_a_request_that_was_given_up_touches_nothing(tmp_path: Path) -> None:
+    part = downloads._Part(tmp_path / "part", 10, lambda here, whole: None)
+    access = downloads._Access(part)
+    access.write(b"abc")
+    access.end()
+    with pytest.raises(downloads._TooSlow):
+        access.write(b"def")
+    part.close()
+    assert (tmp_path / "part").read_bytes() == b"abc"
+
+
+def test_pauses_grow_so_that_an_outage_of_seconds_is_sat_out(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    place.download("recovers", patience=Patience())
+    assert pauses == [2, 4, 8, 16]
+    pauses.clear()
+    shutil.rmtree(place.folder)
+    with pytest.raises(MissingData):
+        place.download("broken", patience=Patience(longest=5))
+    assert pauses == [2, 4, 5, 5]
 
 
 def test_all_failures_are_one_line_with_the_remedy(place: Place) -> None:
@@ -452,6 +521,21 @@ def child(place: Place, way: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
+INTERRUPTED = """
+import signal, sys
+from dataclasses import replace
+from tests.test_fetch import tiny
+from bench.cli import main
+from bench.data import catalog
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+url, size, sha, *arguments = sys.argv[1:]
+card = tiny(url)
+archive = replace(card.archive, bytes=int(size), sha256=sha)
+catalog.DATASETS["tiny"] = replace(card, archive=archive)
+main(["data", "fetch", "tiny", "--accept-licence", *arguments])
+"""
+
+
 def until(true: Any) -> None:
     end = time.monotonic() + 20
     while not true():
@@ -464,6 +548,22 @@ def test_a_killed_download_is_continued(place: Place) -> None:
         until(lambda: [p for p in place.folder.glob("*.part") if p.stat().st_size >= HALF])
         process.kill()
     assert place.part.read_bytes() == CONTENT[:HALF]
+    place.download("good")
+    assert place.server.asked == [("slow", ""), ("good", f"bytes={HALF}-")]
+
+
+def test_an_interrupted_fetch_says_that_it_can_be_continued(place: Place, tmp_path: Path) -> None:
+    sha = hashlib.sha256(CONTENT).hexdigest()
+    arguments = ["--data", str(tmp_path / "data"), "--cache", str(place.cache)]
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, place.server.url("slow"), str(len(CONTENT)), sha,
+         *arguments], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        until(lambda: [p for p in place.folder.glob("*.part") if p.stat().st_size >= HALF])
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert said == b"bench: stopped; the same command continues\n"
+    assert process.returncode == 130
     place.download("good")
     assert place.server.asked == [("slow", ""), ("good", f"bytes={HALF}-")]
 
@@ -501,10 +601,9 @@ class Desk:
             code = int(ended.code or 0)
         out, err = self.capsys.readouterr()
         assert "Traceback" not in out + err
-        assert err.count("\n") == (1 if code else 0)
-        assert (code, bool(err)) in ((0, False), (2, True))
-        if code:
-            assert not list(self.data.glob(".staging-*"))
+        assert err.count("\n") == (1 if code == 2 else 0)
+        assert (code, bool(err)) in ((0, False), (1, False), (2, True))
+        assert not list(self.data.glob(".bench-fetch-*"))
         return code, out, err
 
     def refuses(self, said: str, *arguments: object) -> None:
@@ -535,9 +634,8 @@ def test_a_dataset_comes_from_the_second_address(desk: Desk, server: Server) -> 
         assert word in out
     files = list_category(catalog.DATASETS["tiny"], "nut", desk.data, desk.cache).files
     assert len(files) == 3
-    assert sorted(p.name for p in desk.data.iterdir()) == [
-        ".staging.lock", "licences.json", "tiny",
-    ]  # fmt: skip
+    assert sorted(p.name for p in desk.data.iterdir()) == ["licences.json", "tiny"]
+    assert "tiny.tar.xz may be deleted once tiny is in place" in out
     assert [p.name for p in (desk.data / "tiny").iterdir()] == ["nut"]
     assert (desk.data / "tiny").stat().st_mode & 0o555 == 0o555
     desk.refuses("`bench data verify tiny`, or move it away", "tiny")
@@ -563,6 +661,7 @@ def test_mirrors_go_first(desk: Desk, server: Server, tmp_path: Path) -> None:
     )
     assert code == 0
     assert out.count("cannot be read") == 2
+    assert "deleted" not in out  # it is the user's own
     assert server.asked == []
     shutil.rmtree(desk.data / "tiny")
     desk.fetch("tiny", "--mirror", server.url("no-ranges"))
@@ -590,7 +689,8 @@ def test_a_password_in_a_mirror_is_not_shown(desk: Desk, server: Server) -> None
         (["tiny", "--mirror", "http://x", "--archive", "x"], "--mirror is for"),
         (["head_ct", "--mirror", "http://x"], "--mirror is for"),
         (["tiny", "--archive", "nowhere"], "there is no archive nowhere"),
-        (["tiny", "--archive", "."], "there is no archive ."),
+        (["tiny", "--archive", "."], ". is not a regular file"),
+        (["tiny", "--archive", "/dev/null"], "/dev/null is not a regular file"),
         (["head_ct"], "https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage"),
         (["brain_mri"], "bench data fetch brain_mri --archive FILE"),
     ],
@@ -617,42 +717,66 @@ def test_nothing_is_overwritten(desk: Desk, server: Server) -> None:
     assert server.asked == []
 
 
-def test_what_the_dead_left_is_cleared(desk: Desk) -> None:
-    (desk.data / ".staging-dead" / "tiny").mkdir(parents=True)
+def test_what_the_dead_left_is_cleared_and_nothing_else(desk: Desk) -> None:
+    (desk.data / ".bench-fetch-dead" / "tiny").mkdir(parents=True)
+    (desk.data / ".staging-mine").mkdir()
     assert desk.fetch("tiny", "--accept-licence")[0] == 0
-    assert not list(desk.data.glob(".staging-*"))
+    assert [p.name for p in desk.data.glob(".*")] == [".staging-mine"]
+
+
+@contextmanager
+def held(
+    folder: Path, then: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Hold the lock of a folder until somebody waits for it, and do something before that ends."""
+    flock = fcntl.flock
+    lock = os.open(folder, os.O_RDONLY)
+    flock(lock, fcntl.LOCK_EX)
+
+    def finished_meanwhile(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:
+            then()
+            flock(lock, fcntl.LOCK_UN)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finished_meanwhile)
+    yield
+    os.close(lock)
 
 
 def test_a_second_fetch_waits_and_then_finds_it_there(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    desk.data.mkdir()
-    flock = fcntl.flock
-    with (desk.data / ".staging.lock").open("w") as lock:
-        flock(lock, fcntl.LOCK_EX)
-
-        def finished_meanwhile(descriptor: int, operation: int) -> None:
-            if operation == fcntl.LOCK_EX:
-                (desk.data / "tiny").mkdir()
-                flock(lock, fcntl.LOCK_UN)
-            flock(descriptor, operation)
-
-        monkeypatch.setattr(fcntl, "flock", finished_meanwhile)
-        code, out, err = desk.fetch("tiny", "--accept-licence")
+    fetch._record_acceptance(tiny(), desk.data, print)
+    with held(desk.data, (desk.data / "tiny").mkdir, monkeypatch):
+        code, out, err = desk.fetch("tiny")
     assert code == 2
     assert "waiting" in out
     assert "exists" in err
 
 
-def test_without_room_nothing_is_unpacked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("free", [len(CONTENT), 10**9 + HALF], ids=["neither", "not for both"])
+def test_without_room_to_unpack_nothing_is_downloaded(
+    desk: Desk, server: Server, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
     usage = shutil.disk_usage(desk.data.parent)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=len(CONTENT)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
     (card,) = [catalog.DATASETS["tiny"]]
     assert card.archive
     big = replace(card, archive=replace(card.archive, unpacked=10**9))
     monkeypatch.setitem(catalog.DATASETS, "tiny", big)
     desk.refuses("needs 1.0 GB: make room", "tiny", "--accept-licence")
-    assert list(desk.cache.glob("downloads/*.xz"))
+    assert server.asked == []
+
+
+def test_what_is_downloaded_already_needs_no_room_twice(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert desk.fetch("tiny", "--accept-licence")[0] == 0
+    shutil.rmtree(desk.data / "tiny")
+    usage = shutil.disk_usage(desk.data.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=400_000))
+    assert desk.fetch("tiny")[0] == 0
 
 
 @pytest.mark.parametrize("blocked", ["data", "cache"])
@@ -669,6 +793,20 @@ def test_an_archive_of_something_else_leaves_nothing(desk: Desk, server: Server)
     catalog.DATASETS["tiny"] = other  # the fixture puts it back
     desk.refuses("is not Tiny: it needs nut, readme.txt", "tiny", "--accept-licence")
     assert not (desk.data / "tiny").exists()
+
+
+def test_counts_are_compared_and_images_only_hashed_where_that_tells_something(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> str:
+        raise AssertionError
+
+    monkeypatch.setattr(FingerprintCache, "sha256", never)
+    card = catalog.DATASETS["tiny"]
+    catalog.DATASETS["tiny"] = replace(card, categories={"nut": CategoryFacts(2, 1, 1, 1, None)})
+    desk.refuses("(nut has 1 of 2 normal training images)", "tiny", "--accept-licence")
+    catalog.DATASETS["tiny"] = card
+    assert desk.fetch("tiny")[0] == 0
 
 
 # --- licences -------------------------------------------------------------------------------------
@@ -699,22 +837,56 @@ def test_a_damaged_record_is_asked_anew(desk: Desk, content: bytes) -> None:
     (desk.data / "licences.json").write_bytes(content)
     desk.refuses("give --accept-licence", "tiny")
     assert fetch.is_accepted(tiny(), desk.data) is False
-    fetch._record_acceptance(tiny(), desk.data)
+    said: list[str] = []
+    fetch._record_acceptance(tiny(), desk.data, said.append)
+    assert fetch.is_accepted(tiny(), desk.data)
+    kept = desk.data / "licences.json.damaged"
+    if content != b'{"tiny": {"licence": []}}':
+        assert kept.read_bytes() == content
+        assert str(kept) in said[0]
+
+
+def test_every_damaged_record_is_kept(desk: Desk) -> None:
+    desk.data.mkdir()
+    file = desk.data / "licences.json"
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        fetch._record_acceptance(tiny(), desk.data, print)
+    assert {p.read_bytes() for p in desk.data.glob("*.damaged*")} == {b"one", b"two"}
     assert fetch.is_accepted(tiny(), desk.data)
 
 
 def test_other_acceptances_are_kept(desk: Desk) -> None:
-    fetch._record_acceptance(replace(tiny(), name="other"), desk.data)
-    fetch._record_acceptance(tiny(), desk.data)
+    fetch._record_acceptance(replace(tiny(), name="other"), desk.data, print)
+    fetch._record_acceptance(tiny(), desk.data, print)
     assert fetch.is_accepted(replace(tiny(), name="other"), desk.data)
 
 
-def test_a_record_that_is_no_file_is_one_line(desk: Desk) -> None:
-    (desk.data / "licences.json").mkdir(parents=True)
-    desk.refuses("cannot write", "tiny", "--accept-licence")
-    (desk.data / "licences.json").rmdir()
-    os.mkfifo(desk.data / "licences.json")
+def test_two_acceptances_at_once_are_both_kept(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(tiny(), name="other")
+    fetch._record_acceptance(other, desk.data, print)
+    record = (desk.data / "licences.json").read_bytes()
+    (desk.data / "licences.json").unlink()
+    with held(desk.data, lambda: (desk.data / "licences.json").write_bytes(record), monkeypatch):
+        fetch._record_acceptance(tiny(), desk.data, print)
+    assert fetch.is_accepted(tiny(), desk.data)
+    assert fetch.is_accepted(other, desk.data)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_a_record_that_is_no_file_is_moved_aside(desk: Desk, make: Callable[[Path], None]) -> None:
+    desk.data.mkdir()
+    make(desk.data / "licences.json")
     assert desk.fetch("tiny", "--accept-licence")[0] == 0
+    assert (desk.data / "licences.json.damaged").exists()
+    assert (desk.data / "licences.json").is_file()
+
+
+def test_where_nobody_can_answer_the_option_is_asked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as it is for `bench data fetch tiny <&-`
+    desk.refuses("give --accept-licence", "tiny")
 
 
 class Terminal(io.StringIO):
@@ -768,6 +940,8 @@ LAYOUTS = {
     "at the top, with a shrunken copy": BRAIN
     | {f"brain_tumor_dataset/{name}": b"small" for name in BRAIN},
     "one folder deep": {f"archive/{name}": content for name, content in BRAIN.items()},
+    "one folder deep, with less at the top": {"yes/Y0.jpg": b"small"}
+    | {f"archive/{name}": content for name, content in BRAIN.items()},
 }
 
 
@@ -794,23 +968,37 @@ def test_another_copy_is_refused_with_what_differs(
     fewer = {name: content for name, content in BRAIN.items() if name != "no/2.jpg"}
     other = BRAIN | {"no/2.jpg": b"another"}
     for members, said in (
-        (fewer, "(2 normal and 3 anomalous images, not 3 and 3)"),
+        (fewer, "(brain_mri has 1 of 2 normal training images)"),
         (other, "(as many images, but other content)"),
         ({"x": b""}, "is not Brain-MRI: it needs yes, no"),
+        (
+            {name.replace("yes/", "yes/x/"): content for name, content in BRAIN.items()},
+            "is not Brain-MRI: brain_mri/brain_mri at brain_mri has no anomalous test images",
+        ),
         ({"yes/../../x": b""}, "leads out"),
     ):
         file = zip_of(tmp_path / "archive.zip", members)
         desk.refuses(said, "brain_mri", "--archive", file, "--accept-licence")
         assert not (desk.data / "brain_mri").exists()
     file.write_bytes(b"no zip")
-    desk.refuses("damaged or no archive", "brain_mri", "--archive", file)
+    desk.refuses("neither a zip nor a tar that is plain", "brain_mri", "--archive", file)
 
 
-def test_what_was_put_there_by_hand_is_checked(desk: Desk, brain: Dataset, tmp_path: Path) -> None:
+def test_what_was_put_there_by_hand_is_checked(
+    desk: Desk, brain: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * SETTLED)
     shutil.copytree(tmp_path / "official", desk.data)
-    assert "is the official copy" in desk.fetch("brain_mri")[1]
+    code, out, _ = desk.fetch("brain_mri")
+    assert code == 0
+    assert "is the official copy" in out
+    assert f"Licence: {brain.licence} {brain.source}" in " ".join(out.split())
+    assert str(desk.data / "brain_mri/yes/Y0.jpg") in FingerprintCache(desk.cache)._known
     (desk.data / "brain_mri/yes/Y0.jpg").unlink()
-    assert "an unofficial copy: 3 normal and 2 anomalous" in desk.fetch("brain_mri")[1]
+    code, out, _ = desk.fetch("brain_mri")
+    assert code == 1
+    assert "an unofficial copy: brain_mri has 2 of 3 anomalous images" in out
     shutil.rmtree(desk.data / "brain_mri/yes")
     desk.refuses("brain_mri/yes and", "brain_mri")
 

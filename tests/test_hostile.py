@@ -5,8 +5,11 @@ import json
 import os
 import random
 import struct
+import subprocess
+import sys
 import threading
 import time
+import tomllib
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -421,13 +424,85 @@ def test_declarations(tmp_path_factory: pytest.TempPathFactory, content: bytes) 
     cache = folder / "cache"
     with one_line(WeightsError):
         find_weights("resnet50", 2, "m.pth", folder, cache, FingerprintCache(cache))
+        # It was taken, so it says just this.
+        said = tomllib.loads(content.decode())["m.pth"]
+        assert said.keys() == {"backbone", "stages", "strides"}
+        assert said["backbone"] == "resnet50"
+        assert said["stages"] in (2, 3, 4)
+        assert said["strides"] in ("v1", "v1.5")
+
+
+DECLARED = 'backbone = "resnet50"\nstages = 3\nstrides = "v1"\n'
+UNDECLARED = {
+    "nothing": ("", "not known by its digest: declare it in"),
+    "another file": ('["n.pth"]\n' + DECLARED, "not known by its digest: declare it in"),
+    "no table": ('"m.pth" = 1', "is 1, not a table"),
+    "no TOML": ('["m.pth"', "is not valid TOML"),
+    "not UTF-8": ('["m.pth"]\n' + DECLARED + "# \udcff", "not UTF-8 at byte"),
+    "nested": ('"m.pth" = ' + DEEP, "nested too deeply"),
+    "huge": ("#" * (MAX_TOML + 1), "more than 256 KiB"),
+    "a key less": ('["m.pth"]\n' + DECLARED.replace("stages = 3\n", ""), "lacks stages"),
+    "a key more": ('["m.pth"]\n' + DECLARED + '"a\\nb" = 1', r"has an unknown key 'a\\nb'"),
+    "another backbone": (
+        '["m.pth"]\n' + DECLARED.replace("resnet50", "wide_resnet50_2"), "holds wide_resnet50_2"),
+    "no backbone": ('["m.pth"]\n' + DECLARED.replace("resnet50", "a\\nb"), "has backbone = "),
+    "too few stages": ('["m.pth"]\n' + DECLARED.replace("3", "1"), "to stage 1; stage 2 was"),
+    "no stages": ('["m.pth"]\n' + DECLARED.replace("3", "0"), "has stages = 0; stages is one of"),
+    "true": ('["m.pth"]\n' + DECLARED.replace("3", "true"), "has stages = True"),
+    "a fraction": ('["m.pth"]\n' + DECLARED.replace("3", "3.0"), "has stages = 3.0"),
+    "strides": ('["m.pth"]\n' + DECLARED.replace("v1", "v2"), "has strides = 'v2'"),
+    "strides as a number": ('["m.pth"]\n' + DECLARED.replace('"v1"', "1"), "has strides = 1"),
+}  # fmt: skip
+
+
+def declared(folder: Path, text: str) -> None:
+    (folder / "m.pth").write_bytes(b"weights")
+    (folder / "weights.toml").write_bytes(text.encode(errors="surrogateescape"))
+    digests = FingerprintCache(folder)
+    find_weights("resnet50", 2, "m.pth", folder, folder, digests)
+
+
+@pytest.mark.parametrize("name", UNDECLARED)
+def test_declarations_that_are_refused_by_name(tmp_path: Path, name: str) -> None:
+    text, said = UNDECLARED[name]
+    with one_line(WeightsError), pytest.raises(WeightsError, match=said) as caught:
+        declared(tmp_path, text)
+    assert fits_a_line(str(caught.value))
+    declared(tmp_path, '["m.pth"]\n' + DECLARED)
 
 
 @given(TEXT)
+@example("../weights/m.pth")
+@example("a\0b")
+@example("a\nb")
+@example("\udcff")
+@example("x" * 300)
+@example("")
+@example(".")
 def test_names_of_weights(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     folder = tmp_path_factory.getbasetemp() / "weights"
-    with one_line(WeightsError):
+    with one_line(WeightsError), pytest.raises(WeightsError) as caught:
         find_weights("resnet50", 2, name, folder, folder, FingerprintCache(folder))
+    assert fits_a_line(str(caught.value))
+
+
+# What is printed
+
+
+@pytest.mark.parametrize("encoding", ["ascii:strict", "utf-8:strict"])
+def test_what_is_said_neither_steers_the_terminal_nor_fails(encoding: str) -> None:
+    code = """
+from bench.cli.options import say
+say("caf\\xe9 \\x1b[2J\\a \\udcff :bomb: [bold]\\nsecond\\r " + "x" * 200)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "80"},
+    )  # fmt: skip
+    assert done.stderr == b""
+    cafe = "caf\\xe9" if encoding.startswith("ascii") else "caf\xe9"
+    wanted = rf"{cafe} \x1b[2J\x07 \udcff :bomb: [bold]" + "\nsecond\\r " + "x" * 200 + "\n"
+    assert done.stdout.decode() == wanted
 
 
 # What the cache holds

@@ -170,6 +170,22 @@ def test_names_stand_for_categories_once(parts: Path) -> None:
     assert str(caught.value).isprintable()
 
 
+def test_prepare_takes_names_as_verify_does(
+    parts: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(parts, parts.with_name("bolt"))
+    where = ["--data", str(parts.parents[1]), "--cache", str(cache)]
+    for names, said in ((["parts", "parts/nut"], 0), (["parts/"], 2), (["parts/nit"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            main(["data", "prepare", *names, "--image-size", "32", *where])
+        assert ended.value.code == said
+        out, err = capsys.readouterr()
+        assert [line.partition(":")[0] for line in out.splitlines()] == (
+            [] if said else ["parts/bolt", "parts/nut"]
+        )
+        assert ("it has: bolt, nut" in err) == bool(said)
+
+
 def test_what_the_cache_knew_wrongly_is_put_right(
     parts: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

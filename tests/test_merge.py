@@ -334,11 +334,10 @@ def test_an_archive_with_scores_of_another_form_is_damaged_and_no_other_error(
     assert store.ids() == []
 
 
-def test_what_is_no_run_in_a_source_is_damaged_and_stays_out(source, store):
+def test_what_is_no_run_in_a_source_stays_out(source, store):
     (source.runs / ".DS_Store").write_bytes(b"\0")
     (source.runs / f"{ID} copy").mkdir()
-    found = told(source, store)
-    assert (found[".DS_Store"], found[f"{ID} copy"], found[ID]) == ("damaged", "damaged", "new")
+    assert set(told(source, store)) == set(source.ids())
     assert len(store.ids()) == 3
 
 

@@ -367,7 +367,7 @@ def test_a_damaged_receipt_of_a_newer_bench_is_damaged(store, run):
 
 def test_a_run_of_schema_1_is_read():
     folder = FIXTURES / "receipts/schema-1/107e662b2a61541b"
-    read, scores = read_run(folder), read_scores(folder / "scores.parquet")
+    read, scores = read_run(folder, folder.name), read_scores(folder / "scores.parquet")
     assert list(contradictions(read, scores)) == []
     assert read["run_id"] == "107e662b2a61541b"
     assert read["spec"]["method"] == "shortcut"

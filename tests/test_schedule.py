@@ -14,6 +14,7 @@ from bench.schedule import State, look_up, time_left
 from bench.store import Store
 from bench.suite import Narrowing, expand, read_suite
 from tests.fixtures.runs import (
+    HERE,
     publish,
     truncate,
 )
@@ -119,7 +120,7 @@ def fail(store: Store, run: Run, kind: str | None, source: str | None = None) ->
 
 
 def succeed(store: Store, run: Run, source: str | None = None) -> None:
-    publish(store, run.spec, provenance={"source_sha256": source or today(run)})
+    publish(store, run.spec, provenance={**HERE, "source_sha256": source or today(run)})
 
 
 def test_what_is_stored_is_done_and_the_rest_is_to_do(three: Plan, store: Store) -> None:
@@ -241,7 +242,11 @@ def test_stale_and_failed_runs_are_told_apart(three: Plan, store: Store) -> None
 
 
 def test_a_receipt_that_does_not_name_its_code_is_stale(three: Plan, store: Store) -> None:
-    publish(store, three.runs[0].spec, provenance={})
+    publish(
+        store,
+        three.runs[0].spec,
+        provenance={k: v for k, v in HERE.items() if k != "source_sha256"},
+    )
     assert look_up(three, store).stale == [three.runs[0]]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench.archive import CARD, pack
 from bench.errors import StoreError
-from bench.store import Store, results_at
+from bench.store import DISPUTED, Store, results_at
 from bench.verify import contradictions, leftovers, problems
 from tests.fixtures.runs import (
     FAR,
@@ -195,9 +195,8 @@ def test_every_damaged_run_is_named(store):
     flip(store.runs / ID / "log.txt")
     (store.runs / OTHER.run_id / "run.json").unlink()
     (store.runs / ".DS_Store").write_bytes(b"")
-    assert [ID in text or OTHER.run_id in text or ".DS_Store" in text for text in found(store)] == [
-        True, True, True, False,
-    ]  # fmt: skip
+    assert [ID in text or OTHER.run_id in text for text in found(store)] == [True, True, False]
+    assert "runs/ holds .DS_Store, which is no run" in leftovers(store)
 
 
 def test_runs_of_a_newer_bench_are_no_problem_but_an_error(store):
@@ -223,18 +222,14 @@ def better_auroc(path):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda p: p.unlink(), "is missing"),
         (truncate, "does not read"),
         (lambda p: p.write_bytes(b""), "does not read"),
         (lambda p: p.write_bytes(b"PAR1" * 99), "does not read"),
         (better_auroc, "is not what the receipts give"),
-        (lambda p: edit(p, lambda t: t.slice(1)), "is not what the receipts give"),
         (lambda p: edit(p, lambda t: t.take([1, 0])), "is not what the receipts give"),
         (lambda p: edit(p, lambda t: t.drop_columns("ap")), "is not what the receipts give"),
-        (lambda p: edit(p, lambda t: pa.table({})), "is not what the receipts give"),
     ],
-    ids=["missing", "truncated", "empty", "no table", "better", "shorter", "other order",
-         "column less", "nothing"],
+    ids=["truncated", "empty", "no table", "better", "other order", "column less"],
 )  # fmt: skip
 def test_a_table_that_does_not_agree_is_found_and_can_be_made_again(store, damage, said):
     damage(store.table)
@@ -244,9 +239,21 @@ def test_a_table_that_does_not_agree_is_found_and_can_be_made_again(store, damag
     assert found(store) == []
 
 
-def test_a_stale_table_is_found(store):
+def test_a_table_that_a_killed_command_left_behind_is_told_and_no_problem(store):
     publish(store, THIRD)
-    assert found(store) == [f"{store.table} is not what the receipts give"]
+    assert found(store) == []
+    behind = "runs.parquet lacks 1 of the runs: the next `bench run` brings it up to date"
+    assert behind in leftovers(store)
+    store.table.unlink()
+    assert found(store) == []
+    assert any("lacks 3 of the runs" in text for text in leftovers(store))
+
+
+def test_a_run_that_did_not_repeat_is_a_problem(store):
+    reason = f"MethodError: run {ID} was finished twice with different scores"
+    failure = {"kind": DISPUTED, "reason": reason, "provenance": {}}
+    folder = store.record_failure(store.stage(ID), SPEC, failure)
+    assert found(store) == [f"{reason} ({folder})"]
 
 
 def test_a_folder_in_the_place_of_the_table_is_a_problem_and_no_other_error(store):
@@ -310,9 +317,9 @@ def test_the_command_ends_with_1_and_a_line_for_each_problem(store, capsys):
     assert (code, err) == (1, "")
     assert out.splitlines() == [
         f"run {ID}: auroc is 0.99, its scores give 0.75",
-        f"{store.table} is missing: the next `bench run` makes it again",
+        "note: runs.parquet lacks 2 of the runs: the next `bench run` brings it up to date",
         "note: failures/ holds 1 run that failed",
-        "2 runs, 2 problems",
+        "2 runs, 1 problem",
     ]
     assert tree(store.root) == before
 

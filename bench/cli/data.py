@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +16,13 @@ from bench.cli.options import (
     DataOption,
     console,
     folders_of,
+    printable,
     say,
 )
 from bench.errors import RequestError
+
+if TYPE_CHECKING:
+    from bench.data.catalog import Dataset
 
 app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and prepare it.")
 
@@ -45,10 +49,10 @@ def data_list(data: DataOption = DATA, cache: CacheOption = None) -> None:
             try:
                 files = list_category(dataset, category, folders.data, folders.cache).files
                 here = f"{len(files)} images"
-                if sum(counts[:3]) not in (0, len(files)):
-                    here += f" of {sum(counts[:3])}: unofficial copy"
+                if facts.images not in (0, len(files)):
+                    here += f" of {facts.images}: unofficial copy"
             except DataError as error:
-                here = "no" if isinstance(error, MissingData) else str(error)
+                here = "no" if isinstance(error, MissingData) else printable(str(error))
             size = f"{facts.native_size} px" if facts.native_size else "varies"
             row = [str(c) if any(counts) else "" for c in counts]
             table.add_row(dataset.name, category, *row, size, here)
@@ -66,28 +70,23 @@ def data_prepare(
     cache: CacheOption = None,
 ) -> None:
     """Decode and resize datasets into the cache ahead of the runs that need them."""
-    from bench.data.catalog import find_dataset
     from bench.data.files import fingerprint, list_category
     from bench.data.images import load, prepare, why_unofficial
+    from bench.data.inspect import places
     from bench.digests import FingerprintCache
 
     folders = folders_of(data, WEIGHTS, RESULTS, cache)
     digests = FingerprintCache(folders.cache)
-    for name in names:
-        dataset_name, _, only = name.partition("/")
-        dataset = find_dataset(dataset_name, folders.data)
-        if only and only not in dataset.categories:
-            raise RequestError(f"{dataset_name} has no category {only!r}")
-        for category in [only] if only else dataset.categories:
-            listing = list_category(dataset, category, folders.data, folders.cache)
-            content = fingerprint(listing, digests)
-            digests.save()
-            folder = prepare(listing, content, folders.cache, image_size, resize)
-            reason = why_unofficial(dataset, category, content, load(folder))
-            say(
-                f"{dataset.name}/{category}: {len(listing.files)} images at {image_size} px"
-                + (f" (unofficial copy: {reason})" if reason else "")
-            )
+    for dataset, category in places(names, folders.data):
+        listing = list_category(dataset, category, folders.data, folders.cache)
+        content = fingerprint(listing, digests)
+        digests.save()
+        folder = prepare(listing, content, folders.cache, image_size, resize)
+        reason = why_unofficial(dataset, category, content, load(folder))
+        say(
+            f"{dataset.name}/{category}: {len(listing.files)} images at {image_size} px"
+            + (f" (unofficial copy: {reason})" if reason else "")
+        )
 
 
 @app.command("verify")
@@ -132,7 +131,10 @@ def data_fetch(
     data: DataOption = DATA,
     cache: CacheOption = None,
 ) -> None:
-    """Obtain a dataset: accept its licence, download or take its archive, check and unpack it."""
+    """Obtain a dataset: accept its licence, download or take its archive, check and unpack it.
+
+    Exit code 1 for a copy that was put there by hand and is not the official one.
+    """
     from bench.data.catalog import DATASETS
     from bench.data.fetch import fetch
 
@@ -140,29 +142,32 @@ def data_fetch(
     if name not in DATASETS:
         raise RequestError(f"cannot fetch {name!r}: it is not one of {', '.join(DATASETS)}")
     dataset = DATASETS[name]
-
-    def accept() -> bool:
-        say(f"{dataset.title}, from {dataset.source}")
-        say(f"Licence: {dataset.licence} {dataset.licence_url}".rstrip())
-        if accept_licence:
-            return True
-        if not sys.stdin.isatty():
-            raise RequestError(
-                f"the licence of {dataset.title} must be accepted: give --accept-licence"
+    try:
+        with _download_bar() as progress:
+            official = fetch(
+                dataset,
+                folders.data,
+                folders.cache,
+                accept=lambda: accept_licence or _accepted(dataset),
+                archive=archive,
+                mirrors=mirror or (),
+                say=say,
+                progress=progress,
             )
-        return bool(typer.prompt("Type yes to accept it", default="no").strip() == "yes")
+    except KeyboardInterrupt:
+        print("bench: stopped; the same command continues", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if not official:
+        raise typer.Exit(1)
 
-    with _download_bar() as progress:
-        fetch(
-            dataset,
-            folders.data,
-            folders.cache,
-            accept=accept,
-            archive=archive,
-            mirrors=mirror or (),
-            say=say,
-            progress=progress,
+
+def _accepted(dataset: "Dataset") -> bool:
+    """Ask for the word where somebody can type it."""
+    if sys.stdin is None or not sys.stdin.isatty():  # None where it was closed
+        raise RequestError(
+            f"the licence of {dataset.title} must be accepted: give --accept-licence"
         )
+    return bool(typer.prompt("Type yes to accept it", default="no").strip() == "yes")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from bench.cli.options import (
     WeightsOption,
     console,
     folders_of,
+    printable,
     say,
 )
 
@@ -70,7 +71,7 @@ def _lines(finding: "Finding", width: int) -> "Text":
     """Lay a finding out in three columns; a path or an address is never broken."""
     from rich.text import Text
 
-    text = finding.found + (f": {finding.todo}" if finding.todo else "")
+    text = printable(finding.found + (f": {finding.todo}" if finding.todo else ""))
     head = f"{finding.state:6}{finding.what:22} "
     wrapped = textwrap.fill(
         head + text, width, subsequent_indent=" " * len(head),

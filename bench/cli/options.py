@@ -1,11 +1,13 @@
 """What several commands share: their options, and how they print."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.errors import RequestError
+from bench.outside import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,9 +61,16 @@ def console() -> "Console":
     return Console(soft_wrap=False)
 
 
+def printable(text: str) -> str:
+    """Escape what could steer the terminal, and what stdout's encoding lacks; lines stay lines."""
+    encoding = sys.stdout.encoding or "utf-8"  # a StringIO has none
+    escaped = "\n".join(shown(line) for line in text.split("\n"))
+    return escaped.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def say(text: str = "") -> None:
-    """Print a line as it is: names from outside carry no markup."""
-    console().print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print a text as it is: names from outside carry no markup."""
+    console().print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def folders_of(data: Path, weights: Path, results: Path, cache: Path | None) -> "Folders":

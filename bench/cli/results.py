@@ -92,9 +92,8 @@ def verify(results: ResultsOption = RESULTS) -> None:
         say(text)
     for text in leftovers(there):
         say(f"note: {text}")
-    count = len(there.ids())
-    say(f"{count} {'run' if count == 1 else 'runs'}, "
-        + (f"{len(found)} problems" if found else "everything agrees"))  # fmt: skip
+    say(f"{_count(len(there.ids()), 'run')}, "
+        + (_count(len(found), "problem") if found else "everything agrees"))  # fmt: skip
     if found:
         raise typer.Exit(1)
 
@@ -172,4 +171,8 @@ def archive(
 
     count = pack(open_results(results.absolute()), out.resolve())
     size = sum(p.stat().st_size for p in out.iterdir())
-    say(f"{count} {'run' if count == 1 else 'runs'} in {out}, {size / 1e6:.2f} MB")
+    say(f"{_count(count, 'run')} in {out}, {size / 1e6:.2f} MB")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

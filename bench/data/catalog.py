@@ -1,5 +1,7 @@
 """The datasets: counts, native sizes, licences, sources, and where their files lie."""
 
+import contextlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,11 @@ class CategoryFacts:
     defect_types: int
     native_size: int | None
     """Side of the square images in pixels; None where sizes vary."""
+
+    @property
+    def images(self) -> int:
+        """How many images there are; none for a folder of one's own, which nobody has counted."""
+        return self.train + self.test_normal + self.test_anomalous
 
 
 @dataclass(frozen=True)
@@ -134,14 +141,19 @@ MVTEC_AD = Dataset(
     source="https://www.mvtec.com/company/research/datasets/mvtec-ad",
     place="{data}/mvtec_ad/<category>/train/good exists",
 )
+_KAGGLE = "https://www.kaggle.com/datasets"
+_HEAD_CT_PAGE = f"{_KAGGLE}/felipekitamura/head-ct-hemorrhage"
+_BRAIN_MRI_PAGE = f"{_KAGGLE}/navoneel/brain-mri-images-for-brain-tumor-detection"
+
 HEAD_CT = Dataset(
     name="head_ct",
     title="Head-CT",
     layout="head_ct",
     categories={"head_ct": CategoryFacts(75, 25, 100, 1, None)},
     licence="as stated by its author on Kaggle",
+    licence_url=_HEAD_CT_PAGE,
     archive=Archive(entries=("head_ct", "labels.csv"), unpacked=60_000_000),
-    source="https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage",
+    source=_HEAD_CT_PAGE,
     place="{data}/head_ct/head_ct/000.png to 199.png exist",
     fingerprint="17c35fa6b628255cc7a0ebcc7abe96d04f883bf5d1486778a52e39c9f32baffe",
 )
@@ -151,8 +163,9 @@ BRAIN_MRI = Dataset(
     layout="brain_mri",
     categories={"brain_mri": CategoryFacts(73, 25, 155, 1, None)},
     licence="as stated by its author on Kaggle",
+    licence_url=_BRAIN_MRI_PAGE,
     archive=Archive(entries=("yes", "no"), unpacked=60_000_000),
-    source="https://www.kaggle.com/datasets/navoneel/brain-mri-images-for-brain-tumor-detection",
+    source=_BRAIN_MRI_PAGE,
     place="{data}/brain_mri/yes and {data}/brain_mri/no exist",
     fingerprint="9b53965c8f6922f9fa2bedc98f23997619280c8badf2bf822dca6230210a8e60",
 )
@@ -217,13 +230,17 @@ def _categories_in(folder: Path) -> list[str]:
 
 
 def find_datasets(data: Path) -> list[Dataset]:
-    """Return the known datasets and every folder in MVTec's layout below `data`."""
+    """Return the known datasets and every folder in MVTec's layout below `data`.
+
+    What cannot be read is left out; for a known dataset `list_category` says so.
+    """
     cards = list(DATASETS.values())
-    if data.is_dir():
-        for folder in sorted(data.iterdir()):
-            if folder.is_dir() and folder.name not in DATASETS and NAME.match(folder.name):
-                try:
-                    cards.append(find_dataset(folder.name, data))
-                except (MissingData, RequestError):
-                    continue
+    try:
+        names = sorted(os.listdir(data))
+    except OSError:
+        return cards
+    for name in names:
+        if name not in DATASETS and NAME.match(name):
+            with contextlib.suppress(MissingData, RequestError):
+                cards.append(find_dataset(name, data))
     return cards

@@ -4,8 +4,10 @@ import fcntl
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +33,18 @@ class Patience:
 
     connect: float = 20.0
     read: float = 60.0
-    """Seconds without a byte."""
+    """Seconds without a byte, or with less than LEAST."""
     pause: float = 2.0
-    """Seconds before the next attempt."""
-    fruitless: int = 3
+    """Seconds before the next attempt; twice as many after each that brings nothing."""
+    longest: float = 60.0
+    """What pauses grow to."""
+    fruitless: int = 5
     """Attempts in a row that bring nothing; then the next server is asked."""
     attempts: int = 100
+
+
+LEAST = 64 << 10
+"""Bytes that a server has to send within `Patience.read`."""
 
 
 class _Refused(Exception):
@@ -47,12 +55,16 @@ class _TryAgain(Exception):
     """Why an attempt failed that the next one may do better."""
 
 
+class _TooSlow(Exception):
+    """A request that was given up."""
+
+
 class _NoRange(Exception):
     """The server misunderstands requests for a part."""
 
 
 class _Part:
-    """The file under way, as pooch writes to it: it only grows, and never too far."""
+    """The file under way: it only grows, and never too far."""
 
     def __init__(self, path: Path, whole: int, progress: Progress) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -80,9 +92,6 @@ class _Part:
                 self.size += written
                 new = new[written:]
         self._progress(self.size, self.whole)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
     def cut(self, size: int) -> None:
         """Keep only the first bytes."""
@@ -116,24 +125,20 @@ def download(
     say: Say,
     progress: Progress,
     patience: Patience,
+    spare: int = 0,
 ) -> Path:
     """Return the dataset's archive, its checksum verified, from the first server that has it.
 
-    What an earlier attempt left in `folder` is used. Raises MissingData with each server's answer.
+    What an earlier attempt left in `folder` is used. `spare` bytes must be left free there. Raises
+    MissingData with each server's answer.
     """
     whole = folder / f"{archive.sha256[:16]}-{archive.name}"
     answers = []
     with alone(whole.with_name(f"{whole.name}.lock"), say):
-        with writing(whole):
-            if whole.is_file():
-                say(f"checking {whole}")
-                if file_digest(whole) == archive.sha256:
-                    return whole
-                say(f"{whole} is damaged and deleted")
-                whole.unlink()
+        if _is_whole(whole, archive, say):
+            return whole
         path = whole.with_name(f"{whole.name}.part")
         with closing(_Part(path, archive.bytes, progress)) as part:
-            demand_space(folder, archive.bytes - part.size, "--cache")
             for url in (*mirrors, *archive.urls):
                 parts = urlsplit(url)
                 say(f"asking {parts.hostname or url}")
@@ -142,6 +147,7 @@ def download(
                         file = Path(url2pathname(parts.path))
                         check_archive(file, archive)
                         return file
+                    demand_space(folder, archive.bytes - part.size + spare, "--cache")
                     _complete(url, part, archive.sha256, say, patience)
                     with writing(whole):
                         os.replace(path, whole)
@@ -156,6 +162,19 @@ def download(
         f"{dataset.title} could not be downloaded ({'; '.join(answers)}): get {archive.name} from"
         f" {dataset.source} and give it with --archive FILE"
     )
+
+
+def _is_whole(file: Path, archive: Archive, say: Say) -> bool:
+    """Whether an earlier download is here; one that is damaged is deleted."""
+    with writing(file):
+        if not file.is_file():
+            return False
+        say(f"checking {file}")
+        if file_digest(file) == archive.sha256:
+            return True
+        say(f"{file} is damaged and deleted")
+        file.unlink()
+    return False
 
 
 def _complete(url: str, part: _Part, sha256: str, say: Say, patience: Patience) -> None:
@@ -191,6 +210,8 @@ def _transfer(url: str, part: _Part, patience: Patience) -> None:
             continue
         except _TryAgain as error:
             problem = str(error)
+        except _TooSlow:  # the little that it brought does not count
+            problem, before = "is too slow", part.size
         except Exception as error:  # requests, urllib3, ssl: pooch passes on whatever they raise
             problem = f"fails ({type(error).__name__})"
         if part.size == part.whole:
@@ -198,21 +219,83 @@ def _transfer(url: str, part: _Part, patience: Patience) -> None:
         fruitless = 0 if part.size > before else fruitless + 1
         if fruitless == patience.fruitless:
             break
-        time.sleep(patience.pause)
+        time.sleep(min(patience.pause * 2 ** max(0, fruitless - 1), patience.longest))
     raise _Refused(problem)
 
 
-def _request(url: str, part: _Part, ranged: bool, patience: Patience) -> None:
-    import pooch
+class _Access:
+    """A request's access to the part, as pooch writes to it, until the request is given up."""
 
+    def __init__(self, part: _Part) -> None:
+        self._part: _Part | None = part
+        self._lock = threading.Lock()
+        self.received = 0
+        """Bytes, those that were skipped included."""
+
+    @contextmanager
+    def part(self) -> Iterator[_Part]:
+        """Give the part to this thread alone; raises _TooSlow where it is taken away."""
+        with self._lock:
+            if self._part is None:
+                raise _TooSlow
+            yield self._part
+
+    def write(self, data: bytes) -> None:
+        """Pass on what has come."""
+        with self.part() as part:
+            part.write(data)
+        self.received += len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def end(self) -> None:
+        """Take the part away, once nobody is writing."""
+        with self._lock:
+            self._part = None
+
+
+def _request(url: str, part: _Part, ranged: bool, patience: Patience) -> None:
+    """Ask once, and give up where less than LEAST comes in time.
+
+    A timeout of requests bounds a single read: bytes that trickle, and `100 Continue` said over and
+    over, hold it up for ever, and it has no way to be interrupted. So it works in a thread, which
+    is left behind when it is given up, without access to the part.
+    """
     headers = {"Accept-Encoding": "identity"}
     if part.size and ranged:
         headers["Range"] = f"bytes={part.size}-"
+    access, ended = _Access(part), Future[None]()
+
+    def work() -> None:
+        try:
+            _get(url, access, headers, patience)
+        except BaseException as error:
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    threading.Thread(target=work, daemon=True).start()
+    received, allowed = 0, patience.connect + patience.read
+    try:
+        while not wait([ended], allowed).done:
+            if access.received < received + LEAST:
+                raise _TooSlow
+            received, allowed = access.received, patience.read
+        ended.result()
+    finally:
+        access.end()
+
+
+def _get(url: str, access: _Access, headers: dict[str, str], patience: Patience) -> None:
+    import pooch
+
     responses = []
 
     def judge(response: Any, **_: object) -> None:
         responses.append(response)
-        _judge(response, part, "Range" in headers)
+        with access.part() as part:
+            _judge(response, part, "Range" in headers)
 
     try:
         pooch.HTTPDownloader(
@@ -220,7 +303,7 @@ def _request(url: str, part: _Part, ranged: bool, patience: Patience) -> None:
             headers=headers,
             timeout=(patience.connect, patience.read),
             hooks={"response": judge},
-        )(url, part, None)
+        )(url, access, None)
     finally:
         for response in responses:  # requests leaves those open that were not read to the end
             response.close()
@@ -280,11 +363,15 @@ def demand_space(folder: Path, needed: int, option: str) -> None:
 
 @contextmanager
 def alone(lock: Path, say: Say) -> Iterator[None]:
-    """Wait until no other process holds the lock; the kernel frees those of the dead."""
+    """Wait until no other process holds the lock; the kernel frees those of the dead.
+
+    A folder is locked as it is, and nothing put into it; any other lock is a file that is made.
+    """
     with writing(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(lock, flags, 0o644)
+        made = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        flags = os.O_RDONLY if lock.is_dir() else made
+        descriptor = os.open(lock, flags | os.O_CLOEXEC, 0o644)
     try:
         with writing(lock):
             try:

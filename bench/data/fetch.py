@@ -4,6 +4,7 @@ Nothing appears under the dataset's name before all of it has been checked; one 
 there. A download that ends half way, however it ends, is continued by the next attempt.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -26,10 +27,12 @@ from bench.data.download import (
     download,
 )
 from bench.data.files import fingerprint, list_category
+from bench.data.inspect import other_counts
 from bench.data.unpack import Limits, unpack
 from bench.digests import FingerprintCache
 from bench.errors import DataError, MissingData, RequestError
 from bench.files import sync_folder, write_atomically, writing
+from bench.outside import read_regular
 
 
 def fetch(
@@ -43,13 +46,35 @@ def fetch(
     say: Say = print,
     progress: Progress = lambda here, whole: None,
     patience: Patience | None = None,
-) -> None:
+) -> bool:
     """Bring a dataset into `data`, from `archive` where one is given.
 
     `accept` is asked once for each licence. One that takes an account to download is only checked
-    where it lies already. Raises RequestError where something is in the way, MissingData where
-    the archive cannot be had, DataError where it is not the right one, StoreError for the disk.
+    where it lies already: False for a copy that is not the official one. Raises RequestError where
+    something is in the way, MissingData where the archive cannot be had, DataError where it is not
+    the right one, StoreError for the disk.
     """
+    known = _checked(dataset, archive, mirrors)
+    if archive is None and not known.urls:
+        _introduce(dataset, say)
+        return _check_by_hand(dataset, data, cache, say)
+    _check_absent(dataset, data)
+    _settle_licence(dataset, data, accept, say)
+    demand_space(data, known.unpacked, "--data")
+    if archive is None:
+        archive = _downloaded(
+            dataset, known, data, cache, mirrors, say, progress, patience or Patience()
+        )
+    elif known.sha256:
+        say(f"checking {archive}")
+        check_archive(archive, known)
+    _install(dataset, known, archive, data, cache, say)
+    say(f"{dataset.name} is in {data / dataset.name}")
+    return True
+
+
+def _checked(dataset: Dataset, archive: Path | None, mirrors: Sequence[str]) -> Archive:
+    """Return what is known of the archive, unless the request makes no sense."""
     known = dataset.archive
     if known is None:
         raise RequestError(f"{dataset.name} needs no archive: there is nothing to fetch")
@@ -57,26 +82,12 @@ def fetch(
         raise RequestError("--mirror is for datasets that are downloaded, without --archive")
     for mirror in mirrors:
         check_mirror(mirror)
-    if archive is None and not known.urls:
-        _check_by_hand(dataset, data, cache, say)
-        return
-    _check_absent(dataset, data)
     if archive is not None and not os.path.isfile(archive):
-        raise RequestError(f"there is no archive {archive}")
-    if not is_accepted(dataset, data):
-        if not accept():
-            raise RequestError(f"the licence of {dataset.title} was not accepted: nothing is done")
-        _record_acceptance(dataset, data)
-    if archive is None:
-        archive = download(
-            dataset, known, cache / "downloads", mirrors, say, progress, patience or Patience()
+        there = os.path.exists(archive)
+        raise RequestError(
+            f"{archive} is not a regular file" if there else f"there is no archive {archive}"
         )
-        say(f"{archive} may be deleted once {dataset.name} is in place")
-    elif known.sha256:
-        say(f"checking {archive}")
-        check_archive(archive, known)
-    _install(dataset, known, archive, data, cache, say)
-    say(f"{dataset.name} is in {data / dataset.name}")
+    return known
 
 
 def _check_absent(dataset: Dataset, data: Path) -> None:
@@ -87,51 +98,101 @@ def _check_absent(dataset: Dataset, data: Path) -> None:
         )
 
 
+def _downloaded(
+    dataset: Dataset,
+    known: Archive,
+    data: Path,
+    cache: Path,
+    mirrors: Sequence[str],
+    say: Say,
+    progress: Progress,
+    patience: Patience,
+) -> Path:
+    """Download, if there will be room to unpack, too."""
+    downloads = cache / "downloads"
+    with writing(downloads):
+        downloads.mkdir(parents=True, exist_ok=True)
+        shared = downloads.stat().st_dev == data.stat().st_dev
+    spare = known.unpacked if shared else 0
+    archive = download(dataset, known, downloads, mirrors, say, progress, patience, spare)
+    if archive.parent == downloads:  # not the user's own, from a mirror by file://
+        say(f"{archive} may be deleted once {dataset.name} is in place")
+    return archive
+
+
 # --- licences -------------------------------------------------------------------------------------
+
+
+def _introduce(dataset: Dataset, say: Say) -> None:
+    say(f"{dataset.title}, from {dataset.source}")
+    say(f"Licence: {dataset.licence} {dataset.licence_url}".rstrip())
+
+
+def _settle_licence(dataset: Dataset, data: Path, accept: Callable[[], bool], say: Say) -> None:
+    """Show the licence, ask, and record the answer, unless that has been done in `data`."""
+    if is_accepted(dataset, data):
+        return
+    _introduce(dataset, say)
+    if not accept():
+        raise RequestError(f"the licence of {dataset.title} was not accepted: nothing is done")
+    _record_acceptance(dataset, data, say)
 
 
 def is_accepted(dataset: Dataset, data: Path) -> bool:
     """Whether this licence of the dataset has been accepted in `data` before."""
-    there = _acceptances(data).get(dataset.name, {})
+    there = (_acceptances(data) or {}).get(dataset.name, {})
     return (there.get("licence"), there.get("url")) == (dataset.licence, dataset.licence_url)
 
 
-def _acceptances(data: Path) -> dict[str, dict[str, Any]]:
-    """Read the record; one that is damaged records nothing, so that the question is asked again."""
-    file = data / "licences.json"
+def _acceptances(data: Path) -> dict[str, dict[str, Any]] | None:
+    """Read the record; None for one that is damaged."""
     try:
-        if not file.is_file() or file.stat().st_size > 1 << 20:
-            return {}
-        record = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        record = json.loads(read_regular(data / "licences.json", 1 << 20))
+    except FileNotFoundError:
         return {}
-    entries = record.items() if isinstance(record, dict) else ()
-    return {name: entry for name, entry in entries if isinstance(entry, dict)}
+    except (OSError, ValueError, RecursionError):
+        return None
+    good = isinstance(record, dict) and all(isinstance(entry, dict) for entry in record.values())
+    return record if good else None
 
 
-def _record_acceptance(dataset: Dataset, data: Path) -> None:
-    record = _acceptances(data)
-    record[dataset.name] = {
-        "licence": dataset.licence,
-        "url": dataset.licence_url,
-        "accepted": datetime.now(UTC).isoformat(timespec="seconds"),
-        "bench": bench.__version__,
-    }
-    write_atomically(data / "licences.json", json.dumps(record, indent=1).encode())
+def _record_acceptance(dataset: Dataset, data: Path, say: Say) -> None:
+    with writing(data):
+        data.mkdir(parents=True, exist_ok=True)
+    file = data / "licences.json"
+    with alone(data, say):
+        record = _acceptances(data)
+        if record is None:
+            names = (f"{file}.damaged{n or ''}" for n in itertools.count())
+            aside = next(name for name in names if not os.path.lexists(name))
+            with writing(file):
+                os.rename(file, aside)
+            say(f"{file} is damaged: it is now {aside}")
+            record = {}
+        record[dataset.name] = {
+            "licence": dataset.licence,
+            "url": dataset.licence_url,
+            "accepted": datetime.now(UTC).isoformat(timespec="seconds"),
+            "bench": bench.__version__,
+        }
+        write_atomically(file, json.dumps(record, indent=1).encode())
+
+
+# --- what the archive holds -----------------------------------------------------------------------
 
 
 def _install(
     dataset: Dataset, known: Archive, archive: Path, data: Path, cache: Path, say: Say
 ) -> None:
     """Unpack in a hidden folder, check, and publish by one rename."""
-    with alone(data / ".staging.lock", say):
+    with alone(data, say):
         _check_absent(dataset, data)
         with writing(data):
-            for leftover in data.glob(".staging-*"):  # under the lock, so its owner is dead
+            for leftover in data.glob(".bench-fetch-*"):  # under the lock, so its owner is dead
                 shutil.rmtree(leftover, ignore_errors=True)
             demand_space(data, known.unpacked, "--data")
             say(f"unpacking {archive}")
-            staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=data))
+            staging = Path(tempfile.mkdtemp(prefix=".bench-fetch-", dir=data))
         try:
             unpack(archive, staging / "archive", Limits(total=2 * known.unpacked))
             with writing(data):
@@ -146,25 +207,27 @@ def _install(
 
 
 def _lay_out(unpacked: Path, known: Archive, home: Path) -> None:
-    """Move what is wanted into `home`, from the top or else from one folder deep."""
-    home.mkdir()
+    """Move what is wanted into `home`: from the top, or from the one folder that holds more."""
     places = [unpacked, *sorted(p for p in unpacked.iterdir() if p.is_dir())]
+    best = max(places, key=lambda place: sum((place / e).exists() for e in known.entries))
+    home.mkdir()
     for entry in known.entries:
-        found = [place / entry for place in places if (place / entry).exists()]
-        if found:
+        if (best / entry).exists():
             # Head-CT's pictures lie in head_ct/head_ct of some archives.
-            nested = found[0] / entry
-            os.rename(nested if nested.is_dir() else found[0], home / entry)
+            nested = best / entry / entry
+            os.rename(nested if nested.is_dir() else best / entry, home / entry)
 
 
 def _check_content(
     dataset: Dataset, known: Archive, archive: Path, staging: Path, data: Path, cache: Path
 ) -> None:
     try:
-        why = _unofficial(dataset, staging, cache)
+        why = _unofficial(dataset, staging, cache, FingerprintCache(cache))
     except DataError as error:
-        entries = ", ".join(known.entries)
-        raise DataError(f"{archive} is not {dataset.title}: it needs {entries}") from error
+        reason = str(error).replace(f"{staging}{os.sep}", "")
+        if isinstance(error, MissingData):  # its remedy is to fetch
+            reason = f"it needs {', '.join(known.entries)}"
+        raise DataError(f"{archive} is not {dataset.title}: {reason}") from error
     if why:
         raise DataError(
             f"{archive} is not the official copy of {dataset.title} ({why}); to use it as an"
@@ -172,33 +235,30 @@ def _check_content(
         )
 
 
-def _unofficial(dataset: Dataset, data: Path, cache: Path) -> str:
+def _unofficial(dataset: Dataset, data: Path, cache: Path, digests: FingerprintCache) -> str:
     """Say what sets this copy apart from the official one; empty where nothing is known to.
 
     Raises DataError where it does not even hold what the layout asks for.
     """
-    digests = FingerprintCache(cache)
     for category, facts in dataset.categories.items():
         listing = list_category(dataset, category, data, cache)
-        if dataset.fingerprint in ("", fingerprint(listing, digests)):
-            continue
-        anomalous = sum(f.anomalous for f in listing.files)
-        counts = (len(listing.files) - anomalous, anomalous)
-        official = (facts.train + facts.test_normal, facts.test_anomalous)
-        if counts == official:
+        if counts := other_counts(facts, listing.files):
+            return f"{category} has {', '.join(counts)}"
+        if dataset.fingerprint and fingerprint(listing, digests) != dataset.fingerprint:
             return "as many images, but other content"
-        return "{} normal and {} anomalous images, not {} and {}".format(*counts, *official)
     return ""
 
 
-def _check_by_hand(dataset: Dataset, data: Path, cache: Path, say: Say) -> None:
+def _check_by_hand(dataset: Dataset, data: Path, cache: Path, say: Say) -> bool:
+    """Say whether the copy in `data` is the official one, and return it."""
     if not os.path.lexists(data / dataset.name):
         raise MissingData(
             f"{dataset.title} takes an account: download it from {dataset.source} and give the zip"
             f" with `bench data fetch {dataset.name} --archive FILE`"
         )
-    why = _unofficial(dataset, data, cache)
-    say(
-        f"{data / dataset.name} is "
-        + (f"an unofficial copy: {why}" if why else f"the official copy of {dataset.title}")
-    )
+    digests = FingerprintCache(cache)
+    why = _unofficial(dataset, data, cache, digests)
+    digests.save()
+    what = f"an unofficial copy: {why}" if why else f"the official copy of {dataset.title}"
+    say(f"{data / dataset.name} is {what}")
+    return not why

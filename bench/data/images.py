@@ -1,11 +1,13 @@
 """Images of a category, decoded and resized once, kept as one memory-mapped uint8 array."""
 
+import contextlib
 import hashlib
 import io
 import logging
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +29,7 @@ from bench.detector import Samples
 from bench.digests import FingerprintCache
 from bench.environment import cpu_count
 from bench.errors import DataError, RequestError, StoreError
-from bench.files import sealed, sync_folder, unsealed, write_synced
+from bench.files import locked, sealed, sync_folder, unsealed, write_synced
 from bench.outside import open_regular, read_regular, shown, why
 
 RESIZE_RULES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -204,13 +206,10 @@ def prepare(
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}, not {resize!r}")
     folder = cache_folder(cache, fingerprint, size, resize)
     try:
-        if os.path.lexists(folder):
-            try:
-                load(folder)
-                return folder
-            except DataError:  # damaged, or something else: made again from the files
-                _remove(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(folder) and _is_whole(folder):
+            return folder
+        _clear(folder.parent)
         staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staging-"))
     except OSError as error:
         raise StoreError(f"cannot write to the cache {shown(cache)}: {why(error)}") from error
@@ -226,6 +225,26 @@ def prepare(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether prepared images can be used; damaged ones are removed, once for all commands."""
+    with locked(folder.parent / ".lock"):
+        try:
+            load(folder)
+            return True
+        except DataError:
+            if os.path.lexists(folder):
+                _remove(folder)
+            return False
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed commands have left half-decoded, a day after they did."""
+    for left in folder.glob(".staging-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86400:
+                _remove(left)
 
 
 def _remove(path: Path) -> None:

@@ -74,7 +74,7 @@ def inspect(
     content = [digest for digest, _ in looks]
     fingerprint = combined(listing.files, content) if all(content) else ""
     different = [
-        *_other_counts(dataset.categories[category], listing.files),
+        *other_counts(dataset.categories[category], listing.files),
         other_content(dataset, category, fingerprint, facts),
     ]
     return Inspection(
@@ -109,7 +109,8 @@ def _counts(files: Sequence[File]) -> tuple[int, int, int, int]:
     )
 
 
-def _other_counts(official: CategoryFacts, files: Sequence[File]) -> list[str]:
+def other_counts(official: CategoryFacts, files: Sequence[File]) -> list[str]:
+    """Say how the numbers of images and of defect types differ from the official ones."""
     known = (official.train, official.test_normal, official.test_anomalous, official.defect_types)
     if not any(known):  # a folder of one's own
         return []

@@ -97,7 +97,10 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> list[st
 
 def _described(error: Exception) -> str:
     text = " ".join(str(error).split())[:200]
-    return f"it is damaged or no archive ({text or type(error).__name__})"
+    return (
+        "it is damaged, or neither a zip nor a tar that is plain or packed by gzip, bzip2 or xz"
+        f" ({text or type(error).__name__})"
+    )
 
 
 def _quoted(name: str) -> str:

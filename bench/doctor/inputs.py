@@ -1,13 +1,22 @@
 """What runs need: data, weights, and the suite that wants them."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from bench.data.catalog import Dataset, find_datasets
 from bench.data.files import list_category
 from bench.digests import FingerprintCache
 from bench.doctor.finding import Finding, judge
-from bench.errors import BenchError, DataError, WeightsError
+from bench.errors import (
+    BenchError,
+    DataError,
+    MissingData,
+    MissingWeights,
+    StoreError,
+    WeightsError,
+)
 from bench.plan import Folders, make_plan
 from bench.registry import Registry
 from bench.schedule import State, look_up
@@ -33,23 +42,25 @@ def _check_dataset(
     """Judge a dataset by the number of its files; none is opened."""
     if dataset.layout == "synthetic":
         return Finding("data", "ok", dataset.name, "comes with bench")
-    absent, odd, images = [], [], 0
+    absent: list[tuple[str, str]] = []
+    odd, images = [], 0
     for category in categories:
-        facts = dataset.categories[category]
-        official = facts.train + facts.test_normal + facts.test_anomalous
+        official = dataset.categories[category].images
         try:
             count = len(list_category(dataset, category, folders.data, folders.cache).files)
-        except (DataError, OSError) as error:
-            absent.append(str(error))
+        except MissingData:
+            absent.append((f"{category} is not in {folders.data}", dataset.remedy(folders.data)))
+            continue
+        except DataError as error:
+            absent.append((str(error), "mend that, or unpack its archive again"))
             continue
         images += count
         if official not in (0, count):
             odd.append(f"{category} has {count} of {official} images")
     if absent:
-        found, _, todo = absent[0].partition(": ")
+        found, todo = absent[0]
         if len(absent) > 1:
             found += f", nor {len(absent) - 1} more of {len(categories)} categories"
-        todo = todo or "unpack its archive again"
         return judge("data", dataset.name, found, todo, bad=required)
     found = f"{images} images in {len(categories)} categories"
     if len(categories) == 1:
@@ -61,29 +72,41 @@ def _check_dataset(
 
 def check_weights(folders: Folders, cells: Iterable[Cell] | None) -> Iterator[Finding]:
     """Look for weights of every backbone, or for what the cells of a suite need."""
+    digests = FingerprintCache(folders.cache)
     if cells is None:
         for backbone in BACKBONES:
             stages = range(STAGES, 0, -1)
-            tried = [_check_weights(backbone, stage, "imagenet", folders) for stage in stages]
-            yield next((f for f in tried if f.state == "ok"), tried[-1])
-        return
-    needed = {
-        (str(s["backbone"]), int(s["stage"]), str(s["weights"]))
-        for s in (c.settings for c in cells if "backbone" in c.method.settings)
-    }
-    for backbone, stage, weights in sorted(needed):
-        yield _check_weights(backbone, stage, weights, folders, required=True)
+            tried = (_check_weights(backbone, s, "imagenet", folders, digests) for s in stages)
+            highest = next(tried)
+            yield next((f for f in chain([highest], tried) if f.state == "ok"), highest)
+    else:
+        needed = {
+            (str(s["backbone"]), int(s["stage"]), str(s["weights"]))
+            for s in (c.settings for c in cells if "backbone" in c.method.settings)
+        }
+        for backbone, stage, weights in sorted(needed):
+            yield _check_weights(backbone, stage, weights, folders, digests, required=True)
+    with suppress(StoreError):  # of a cache that cannot be written another finding tells
+        digests.save()
 
 
 def _check_weights(
-    backbone: str, stage: int, weights: str, folders: Folders, required: bool = False
+    backbone: str,
+    stage: int,
+    weights: str,
+    folders: Folders,
+    digests: FingerprintCache,
+    required: bool = False,
 ) -> Finding:
-    digests = FingerprintCache(folders.cache)
     try:
         there = find_weights(backbone, stage, weights, folders.weights, folders.cache, digests)
+    except MissingWeights as error:
+        # No path stands in the remedy, so that no path can be taken for its start.
+        found, _, todo = str(error).rpartition(": put ")
+        return judge("weights", backbone, found, f"put {todo}", bad=required)
     except WeightsError as error:
-        found, _, todo = str(error).partition(": ")
-        return judge("weights", backbone, found, todo or "name other weights", bad=required)
+        todo = "mend that, or name other weights"
+        return judge("weights", backbone, str(error), todo, bad=required)
     place = f" in {there.source.file}" if there.source.file else ""
     return Finding("weights", "ok", backbone, f"to stage {stage}: {there.title}{place}")
 

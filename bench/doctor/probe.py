@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.environment import cpu_count
+from bench.outside import why
 
 COMMAND = (sys.executable, "-m", "bench.doctor.probe")
 PATIENCE_S = 180.0
@@ -49,6 +50,8 @@ def ask(arguments: Sequence[str]) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return {"error": f"the probe gave no answer in {PATIENCE_S:g} s"}
+    except OSError as error:
+        return {"error": f"{COMMAND[0]} cannot be started ({why(error)})"}
     try:
         answer = json.loads(done.stdout)
     except ValueError:

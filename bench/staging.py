@@ -1,0 +1,72 @@
+"""Whose a staged folder is, and whether they still live: `<run_id>@<host>@<process id>`.
+
+On one host a process tells; from other hosts, where results are shared, only the heartbeat is seen:
+the folder's time of change.
+"""
+
+import functools
+import os
+import platform
+import time
+from pathlib import Path
+
+ABANDONED = 86400.0
+"""Seconds without a heartbeat after which what another host has staged is cleared."""
+SILENT = 120.0
+"""Seconds without a heartbeat after which another command's run counts as given up."""
+
+
+def staging_name(run_id: str) -> str:
+    """Return the name of the folder that this process stages a run in."""
+    return f"{run_id}@{_host()}@{os.getpid()}"
+
+
+def is_ours(staged: Path) -> bool:
+    """Whether this process has staged a folder."""
+    return _owner(staged) == (_host(), str(os.getpid()))
+
+
+def in_use(staged: Path) -> bool:
+    """Whether somebody works in a staged folder."""
+    return _silence(staged) < SILENT and not given_up(staged)
+
+
+@functools.cache
+def _host() -> str:
+    """Return a name for where process ids mean the same: containers may share a host's name."""
+    try:
+        return f"{platform.node()}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return platform.node()
+
+
+def given_up(staged: Path) -> bool:
+    """Whether nobody works on a staged folder any more."""
+    host, pid = _owner(staged)
+    if host == _host():
+        return not _alive(pid)
+    return _silence(staged) > ABANDONED
+
+
+def _silence(staged: Path) -> float:
+    """Return the seconds since the last sign of life; clocks of hosts differ either way."""
+    try:
+        return abs(time.time() - staged.stat().st_mtime)
+    except FileNotFoundError:
+        return float("inf")
+
+
+def _owner(staged: Path) -> tuple[str, str]:
+    """Return host and process id of the command that a staged folder is of."""
+    _, host, pid = (*staged.name.split("@"), "", "")[:3]
+    return host, pid
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
