@@ -1,5 +1,6 @@
 """Methods that break their contract, each in its own way."""
 
+import errno
 import os
 import time
 from dataclasses import dataclass
@@ -42,6 +43,34 @@ class Exits(Good):
 
     def fit(self, train: Any, context: Any) -> None:
         os._exit(0)
+
+
+class ExitsLikeALostServer(Good):
+    """With the code that `multiprocessing` gives to processes whose server is gone."""
+
+    name = "exits-255"
+
+    def fit(self, train: Any, context: Any) -> None:
+        os._exit(255)
+
+
+class MeetsAFullDisk(Good):
+    """One of its own: nobody else's runs need to stop for that."""
+
+    name = "meets-a-full-disk"
+
+    def fit(self, train: Any, context: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/elsewhere/cache.bin")
+
+
+class Masked(Good):
+    """Its scores would lose values on the way to disk."""
+
+    name = "masked"
+
+    def score(self, samples: Any) -> Any:
+        scores = super().score(samples)
+        return np.ma.MaskedArray(scores, mask=np.arange(len(scores)) == 3)
 
 
 class Segfaults(Good):

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.data.catalog import MVTEC_AD
+from bench.data.decode import decode, decoding_pool
 from bench.data.files import File, Listing, fingerprint, list_category
-from bench.data.images import decode, decoding_pool, load, prepare
+from bench.data.images import load, prepare
 from bench.digests import SETTLED, FingerprintCache
 from bench.errors import BenchError, DataError, RequestError, WeightsError
 from bench.files import sealed

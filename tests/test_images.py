@@ -12,16 +12,9 @@ from PIL import Image
 
 from bench.data import images
 from bench.data.catalog import HEAD_CT, MVTEC_AD, SYNTHETIC, find_dataset
+from bench.data.decode import ImageFacts, decode, decoding_pool
 from bench.data.files import File, Listing, fingerprint
-from bench.data.images import (
-    CategoryImages,
-    ImageFacts,
-    decode,
-    decoding_pool,
-    load,
-    prepare,
-    why_unofficial,
-)
+from bench.data.images import CategoryImages, load, prepare, why_unofficial
 from bench.digests import SETTLED, FingerprintCache
 from bench.errors import DataError, RequestError, StoreError
 
@@ -192,10 +185,10 @@ def test_what_is_no_image_or_not_there_is_an_error_naming_it(tmp_path):
 
 def test_an_image_with_too_many_pixels_is_an_error_naming_it(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", Image.new("L", (50, 40)))
-    monkeypatch.setattr(images, "MAX_PIXELS", 1999)
+    monkeypatch.setattr("bench.data.decode.MAX_PIXELS", 1999)
     with pytest.raises(DataError, match=r"a.png has 50x40 pixels: too many"):
         decode(path)
-    monkeypatch.setattr(images, "MAX_PIXELS", 2000)
+    monkeypatch.setattr("bench.data.decode.MAX_PIXELS", 2000)
     assert decode(path)[0].size == (50, 40)
 
 

@@ -1,6 +1,7 @@
 """What is left to do of a plan, its displays and its estimates, without running anything."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,13 @@ def test_a_failure_that_does_not_say_enough_keeps_nobody_from_trying_again(
     folder.mkdir(parents=True)
     (folder / "failure.json").write_text(text)
     assert look_up(three, store).todo == list(three.runs)
+
+
+@pytest.mark.parametrize("epochs", [0, -3, "auto", True, 1e9])
+def test_the_time_left_copes_with_what_other_methods_mean_by_epochs(three: Plan, epochs) -> None:
+    run = replace(three.runs[0], spec=replace(three.runs[0].spec, parameters={"epochs": epochs}))
+    receipt = {"spec": run.spec.as_dict(), "timings": {"setup_s": 1.0, "fit_s": 2.0, "score_s": 1}}
+    assert time_left([run], [receipt], 1) == pytest.approx(4.0)
 
 
 def test_what_was_done_after_a_failure_is_done(three: Plan, store: Store) -> None:

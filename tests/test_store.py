@@ -254,6 +254,36 @@ def test_what_is_no_run_at_all_keeps_no_run_from_being_read(store):
     assert store.ids() == [ID]
 
 
+def test_what_verifies_by_now_is_not_set_aside(store):
+    """Another command has put a good run in the place of a damaged one."""
+    publish(store)
+    assert store.set_aside(ID) is False
+    assert store.read(ID)
+    assert store.set_aside(OTHER.run_id) is False
+
+
+def test_a_run_that_was_sealed_when_its_command_died_is_published(store):
+    publish(store)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    left = store.staging / f"{ID}@{HOST}@{dead.pid}"
+    os.rename(store.runs / ID, left)
+    half = store.staging / f"{OTHER.run_id}@{HOST}@{dead.pid}"
+    shutil.copytree(left, half)
+    store.open_for_writing()
+    assert store.ids() == [ID]
+    assert store.read(ID)
+    assert list(store.staging.iterdir()) == []
+
+
+def test_a_result_that_is_not_the_one_to_be_replaced_is_compared(store):
+    publish(store)
+    folder = staged(store)
+    found = store.publish(folder, SPEC, content(SCORES), replaces="0" * 64)
+    assert found.kind == "identical"
+    assert not store.superseded.exists()
+
+
 def test_what_is_set_aside_can_be_run_again_and_is_kept(store):
     for _ in range(2):
         publish(store)

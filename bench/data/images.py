@@ -3,15 +3,11 @@
 import contextlib
 import hashlib
 import io
-import logging
 import os
 import shutil
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +15,14 @@ from typing import Any
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from PIL.ImageFile import ImageFile
+from PIL import Image
 
 from bench.data import DATA_VERSION
 from bench.data.catalog import Dataset
+from bench.data.decode import MAX_BYTES, ImageFacts, decode, decoding_pool, facts_of, read
 from bench.data.files import File, Listing, combined
 from bench.detector import Samples
 from bench.digests import FingerprintCache
-from bench.environment import cpu_count
 from bench.errors import DataError, RequestError, StoreError
 from bench.files import locked, sealed, sync_folder, unsealed, write_synced
 from bench.outside import open_regular, read_regular, shown, why
@@ -35,29 +30,7 @@ from bench.outside import open_regular, read_regular, shown, why
 RESIZE_RULES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """To a square, aspect ratio not kept, with Pillow's antialiasing filter of that name."""
 
-MAX_PIXELS = 64_000_000
-MAX_SCANS = 100
-"""Of a JPEG of so many pixels; more, where it has fewer."""
-MAX_BYTES = 8 * MAX_PIXELS
-"""No encoding of so many pixels is larger, unless by what is not pixels."""
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 _KIND = "prepared images"
-
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else some of its errors are printed
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What one file said, and the digest of what it shows."""
-
-    path: str
-    width: int
-    height: int
-    mode: str
-    bytes: int
-    pixels: str
-    """sha256 of the decoded RGB pixels at native size: equal for duplicates in other encodings."""
 
 
 @dataclass(frozen=True)
@@ -79,92 +52,6 @@ class CategoryImages:
             mode=tuple(f.mode for f in facts),
             bytes=np.array([f.bytes for f in facts], dtype=np.int64),
         )
-
-
-@contextmanager
-def decoding_pool() -> Iterator[ThreadPoolExecutor]:
-    """Give threads to decode in; what Pillow warns of on the way is not printed.
-
-    Filters of warnings belong to the process, not to a thread, so they are set here, once, by the
-    thread that opens the pool: in `decode` threads would put back each other's.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\b")
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            yield pool
-
-
-def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
-    """Return the bytes of an image file, read once, and their digest; raises DataError."""
-    try:
-        return digests.read(path, MAX_BYTES)
-    except OSError as error:
-        raise DataError(f"cannot read {shown(path)}: {why(error)}") from error
-
-
-def decode(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
-    """Decode one file to RGB (alpha composed on black) and return it with its own mode.
-
-    `content` are its bytes where they are read already. Of the several pictures in a phone's JPEG
-    (MPO: a preview, depth, a gain map) the first is meant, as every reader takes it; other files
-    of several pictures are refused. Raises DataError naming the file where it is not one whole
-    8-bit image.
-    """
-    try:
-        if content is None:
-            content = read_regular(path, MAX_BYTES)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            mode = image.mode
-            problem = _problem(image, content)
-            if problem:
-                raise DataError(f"{shown(path)} has {problem}")
-            image.load()
-            if "A" in mode or "transparency" in image.info:
-                rgba = image.convert("RGBA")
-                black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-                return Image.alpha_composite(black, rgba).convert("RGB"), mode
-            return image.convert("RGB"), mode
-    except DataError:
-        raise
-    except Image.DecompressionBombError:
-        raise DataError(f"{shown(path)} has too many pixels: more than {MAX_PIXELS}") from None
-    except Exception as error:
-        # Whatever: besides errors of its own Pillow lets through what struct, zlib, an index or a
-        # failed allocation raise on bytes that nobody foresaw.
-        if content == b"":
-            reason = "is empty"
-        elif isinstance(error, UnidentifiedImageError):
-            reason = "is not a PNG, JPEG, BMP or TIFF image"
-        elif isinstance(error, OSError):
-            reason = why(error)
-        else:
-            reason = shown(error) or type(error).__name__
-        raise DataError(
-            f"{shown(path)} does not decode ({reason[:200]}); replace or remove it"
-        ) from error
-
-
-def _problem(image: ImageFile, content: bytes) -> str:
-    """Say what of an image's header we do not take; nothing is decompressed yet."""
-    if image.width * image.height > MAX_PIXELS:
-        return f"{image.width}x{image.height} pixels: too many, more than {MAX_PIXELS}"
-    # Pillow would cut colours of 16 bits to 8; the tiles name what lies in the file.
-    if image.mode not in _MODES or ";16" in repr(image.tile[:1]):
-        depth = f"mode {image.mode}" + (" of 16 bits" if image.mode in _MODES else "")
-        return f"{depth}; save it as 8-bit grey, RGB or RGBA"
-    if getattr(image, "is_animated", False) and image.format != "MPO":
-        return "several frames or pages; save the one that is meant as a file of its own"
-    # Each scan of a progressive JPEG goes over all pixels, and takes but a few bytes.
-    scans = content.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 0
-    if scans * image.width * image.height > MAX_SCANS * MAX_PIXELS:
-        return f"{scans} scans: too many; save it as a plain JPEG"
-    return ""
-
-
-def facts_of(path: str, content: bytes, rgb: Image.Image, mode: str) -> ImageFacts:
-    """Return what a decoded file said and shows."""
-    pixels = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
-    return ImageFacts(path, rgb.width, rgb.height, mode, len(content), pixels)
 
 
 def _identity(fingerprint: str, size: int, resize: str) -> dict[str, Any]:

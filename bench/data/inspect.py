@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.catalog import CategoryFacts, Dataset, find_dataset
+from bench.data.decode import ImageFacts, decode, decoding_pool, facts_of, read
 from bench.data.files import File, Listing, combined, list_category
-from bench.data.images import ImageFacts, decode, decoding_pool, facts_of, other_content, read
+from bench.data.images import other_content
 from bench.digests import FingerprintCache
 from bench.errors import DataError, RequestError
 from bench.outside import shown
