@@ -560,8 +560,8 @@ def test_the_lines_are_aligned_and_the_exit_code_tells(
     capsys: Capture, quick: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     long = f"/{'x' * 120}"
-    weights = os.path.join(tmp_path, "a\x1b[2J" + "é " * 20)
-    code, out, err = call(capsys, "--weights", weights, "--data", long)
+    results = os.path.join(tmp_path, "a\x1b[2J" + "é " * 20)
+    code, out, err = call(capsys, "--results", results, "--data", long)
     assert (code, err) == (0, "")
     *lines, empty, last = out.splitlines()
     assert last.endswith(" to note, 0 bad")

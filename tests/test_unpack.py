@@ -421,7 +421,7 @@ def test_a_tar_that_stops_between_members_is_not_taken_for_whole(yard: Yard) -> 
 
 @pytest.mark.parametrize("content", [b"", b"PK\5\6" + bytes(18), tar([]), b"no archive" * 99])
 def test_what_holds_no_files_is_refused(yard: Yard, content: bytes) -> None:
-    yard.refuses(content, "no files|neither a zip nor a tar that is plain or packed by gzip, bzip2 or xz")
+    yard.refuses(content, "no files|neither a zip nor a tar .* gzip, bzip2 or xz")
 
 
 def test_the_disk_is_told_from_the_archive(tmp_path: Path) -> None:
