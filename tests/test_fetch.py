@@ -25,11 +25,10 @@ from typing import Any
 import pytest
 
 from bench.cli import main
-from bench.data import catalog, fetch
-from bench.data import download as downloads
+from bench.data import catalog, fetch, transfer
 from bench.data.catalog import Archive, CategoryFacts, Dataset
-from bench.data.download import Patience
 from bench.data.files import fingerprint, list_category
+from bench.data.transfer import Patience
 from bench.digests import SETTLED, FingerprintCache
 from bench.errors import MissingData, StoreError
 
@@ -407,11 +406,11 @@ def test_a_server_that_becomes_too_slow_is_left_with_what_it_gave(place: Place) 
 
 
 def test_a_request_that_was_given_up_touches_nothing(tmp_path: Path) -> None:
-    part = downloads._Part(tmp_path / "part", 10, lambda here, whole: None)
-    access = downloads._Access(part)
+    part = transfer.Part(tmp_path / "part", 10, lambda here, whole: None)
+    access = transfer._Access(part)
     access.write(b"abc")
     access.end()
-    with pytest.raises(downloads._TooSlow):
+    with pytest.raises(transfer._TooSlow):
         access.write(b"def")
     part.close()
     assert (tmp_path / "part").read_bytes() == b"abc"

@@ -16,18 +16,10 @@ from typing import Any
 
 import bench
 from bench.data.catalog import Archive, Dataset
-from bench.data.download import (
-    Patience,
-    Progress,
-    Say,
-    alone,
-    check_archive,
-    check_mirror,
-    demand_space,
-    download,
-)
+from bench.data.download import Say, alone, check_archive, check_mirror, demand_space, download
 from bench.data.files import fingerprint, list_category
 from bench.data.inspect import other_counts
+from bench.data.transfer import Patience, Progress
 from bench.data.unpack import Limits, unpack
 from bench.digests import FingerprintCache
 from bench.errors import DataError, MissingData, RequestError
