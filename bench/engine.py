@@ -93,6 +93,8 @@ class Ended:
 
 TIME_LIMIT = "time limit"
 _TRIES = 3
+_UNKNOWN = 255
+"""What `multiprocessing` gives as exit code where the fork server is not there to tell."""
 _FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT}
 
 
@@ -213,8 +215,9 @@ class LocalEngine:
         running.progress.close()
         self._free.append(running.slot)
         seconds = time.monotonic() - running.started
-        lost = not stopped and _gone(running.server)
-        return Ended(key, running.process.exitcode, seconds, stopped, lost)
+        exit_code = running.process.exitcode
+        lost = not stopped and exit_code == _UNKNOWN and _gone(running.server)
+        return Ended(key, exit_code, seconds, stopped, lost)
 
 
 @contextlib.contextmanager
@@ -233,12 +236,18 @@ def _server() -> int:
 
 
 def _gone(server: int) -> bool:
-    """Whether a fork server has ended; it is left for `multiprocessing` to reap."""
-    try:
-        ended = os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:  # reaped already, and another one has taken its place
-        return True
-    return ended is not None
+    """Whether a fork server has ended; it is left for `multiprocessing` to reap.
+
+    A dying process lets go of its pipes some time before it is dead, so it is waited for a little.
+    """
+    for _ in range(20):
+        try:
+            if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return True
+        except ChildProcessError:  # reaped already, and another one has taken its place
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _nothing() -> None:
