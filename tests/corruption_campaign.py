@@ -115,7 +115,8 @@ class Campaign:
     def files(self) -> list[Path]:
         """Return what can be damaged: everything stored, and of the many bitmaps a few."""
         stored = [p for p in self.store.runs.rglob("*") if p.is_file()] + [self.store.table]
-        cached = [p for p in self.cache.rglob("*") if p.is_file() and p.suffix != ".bmp"]
+        kept = [p for p in self.cache.rglob("[!.]*") if p.is_file()]
+        cached = [p for p in kept if p.suffix != ".bmp"]
         bitmaps = list((self.cache / "datasets").rglob("*.bmp"))
         return stored * 2 + cached * 8 + self.random.sample(bitmaps, 12)
 
@@ -175,7 +176,7 @@ class Campaign:
             name: synthetic.content_digest(generated / name, digests)
             for name in ("washer", "weave")
         }
-        for folder in (self.cache / "images").iterdir():
+        for folder in (self.cache / "images").glob("[!.]*"):
             images = load(folder)
             facts[folder.name] = (images.facts, images.pixels.tobytes())
         cards = (self.cache / "methods.json").read_bytes()
