@@ -192,7 +192,7 @@ def status(
 
     folders = folders_of(data, weights, results, cache)
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method)
-    state = look_up(wanted, results_at(folders.results), retry_failed=True)
+    state = look_up(wanted, results_at(folders.results))
     left = time_left(state.todo, list(state.done.values()), 1)
     for name, count in (
         ("wanted", len(wanted.runs) + len(wanted.missing)),
@@ -210,7 +210,7 @@ def status(
     say(f"{'left':8} {time_to_go if state.todo else waiting}")
     given_up = {r.run_id for r in state.given_up}
     for run_id, failure in state.failed.items():
-        again = ", only with --retry-failed again" if run_id in given_up else ""
+        again = "; tried again with --retry-failed only" if run_id in given_up else ""
         reason = (failure["reason"].splitlines() or ["?"])[0]
         say(f"failed {run_id}: {reason} ({failure['folder']}{again})")
     for run in state.stale:
