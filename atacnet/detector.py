@@ -15,6 +15,7 @@ score; the hinge that Eq. 12 lacks in print; a reference of 5000 draws a step; b
 the image itself, as DRA does; rotation by +-180 degrees; weight decay 1e-5; gradient norm <= 1.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,57 +23,55 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atacnet.model import Network
+from atacnet.model import VIEWS, Network
 from baselines.blocks.backbone import Backbone
-from baselines.blocks.deviation import DeviationLoss
+from baselines.blocks.deviation import FORMS, REFERENCES, DeviationLoss
+from baselines.blocks.weak_method import WeakMethod, joined
 from baselines.blocks.weak_training import (
+    NORMAL,
+    Batch,
     TrainingImages,
     TrainingParameters,
     balanced_batches,
     generator,
-    score_in_batches,
-    train,
 )
-from bench.detector import Context, Samples, TrainingSet
+from bench.detector import Samples, parameter
 
 
-class ATACNet:
+class ATACNet(WeakMethod):
     """Weakly supervised detector that scores an image and a zoomed view of it."""
 
     name = "atacnet"
     version = 1
-    supervision = "weak"
-    settings = frozenset({"precision", "batch_size", "backbone"})
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(TrainingParameters):
         """The defaults are the default reading above."""
 
-        margin: float = 10.0
-        loss_form: str = "hinge"
-        reference: str = "drawn"
+        margin: float = parameter(10.0, above=0)
+        loss_form: str = parameter("hinge", choices=FORMS)
+        reference: str = parameter("drawn", choices=REFERENCES)
         pseudo: bool = True
         """Whether a quarter of each batch is pseudo anomalies; else labelled ones fill it."""
-        channels: int = 64
+        channels: int = parameter(64, least=8)
         attention: bool = True
         """Whether the self-attention block is there; without it the box comes from the features."""
-        view: str = "attention"
+        view: str = parameter("attention", choices=VIEWS)
         """What the second pass sees, see `atacnet.model.VIEWS`."""
-        threshold: float = 0.4
-        padding: float = 0.0
-        top_k: float = 0.1
+        threshold: float = parameter(0.4, least=0, most=1)
+        padding: float = parameter(0.0, least=0)
+        top_k: float = parameter(0.1, above=0, most=1)
 
-    def __init__(self, parameters: Parameters) -> None:
-        self.parameters = parameters
-
-    def fit(self, train_set: TrainingSet, context: Context) -> None:
-        """Train both views with one deviation loss on their averaged score."""
+    def build(self, backbone: Backbone) -> Network:
+        """Return the network."""
         p = self.parameters
-        assert context.backbone is not None
-        self.context = context
-        self.box_generator = generator(context, "boxes")
-        self.network = Network(
-            Backbone(context.backbone, context.precision),
+        self.deviation = DeviationLoss(
+            p.margin, p.loss_form, p.reference, generator(self.context, "reference")
+        )
+        self.box_generator = generator(self.context, "boxes")
+        self.fallbacks = torch.zeros((), dtype=torch.long, device=self.context.device)
+        return Network(
+            backbone,
             channels=p.channels,
             attention=p.attention,
             view=p.view,
@@ -80,36 +79,32 @@ class ATACNet:
             padding=p.padding,
             top_k=p.top_k,
             boxes=self.box_generator,
-        ).to(context.device)
-        self.network.to(memory_format=torch.channels_last)
-        deviation = DeviationLoss(
-            p.margin, p.loss_form, p.reference, generator(context, "reference")
         )
-        fallbacks = torch.zeros((), dtype=torch.long, device=context.device)
 
-        def loss(batch: Tensor, labels: Tensor) -> Tensor:
-            output = self.network(batch)
-            fallbacks.add_(output.fallbacks.sum())
-            return deviation(output.scores, labels)
+    def batches(self, images: TrainingImages) -> Callable[[], Batch]:
+        """Return batches of half normals, a quarter labelled, a quarter pseudo anomalies."""
+        rng = generator(self.context, "batches")
+        return balanced_batches(images, self.context.batch_size, self.parameters.pseudo, rng)
 
-        images = TrainingImages(train_set, context, p)
-        rng = generator(context, "batches")
-        batch = balanced_batches(images, context.batch_size, p.pseudo, rng)
-        train(self.network, batch, loss, images, p, context)
-        context.record("crop_fallbacks_train", int(fallbacks))
+    def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
+        """One deviation loss on the score averaged over both views (Eq. 12 with a hinge)."""
+        output = self.network(images)
+        self.fallbacks += output.fallbacks.sum()
+        return self.deviation(output.scores, (kinds != NORMAL).float())
+
+    def finish(self) -> None:
+        """Record how often the attention map gave no box."""
+        self.context.record("crop_fallbacks_train", int(self.fallbacks))
+
+    def evaluation(self, samples: Samples) -> Iterator[Tensor]:
+        """Yield images in batches; asked again, random boxes are the same."""
+        self.box_generator.manual_seed(self.context.seeds["boxes"] + 1)
+        return super().evaluation(samples)
 
     def score(self, samples: Samples) -> NDArray[np.float32]:
-        """Mean of both views' top-K means; >= 0."""
-        # Scoring twice must give the same boxes, also where they are random.
-        self.box_generator.manual_seed(self.context.seeds["boxes"] + 1)
-        fallbacks = 0
-
-        def score(images: Tensor) -> Tensor:
-            nonlocal fallbacks
-            output = self.network(images)
-            fallbacks += int(output.fallbacks.sum())
-            return output.scores
-
-        scores = score_in_batches(self.network, score, samples, self.context)
+        """Return the mean of both views' top-K means, (N,), >= 0."""
+        with torch.inference_mode():
+            outputs = [self.network(images) for images in self.evaluation(samples)]
+        fallbacks = sum(int(output.fallbacks.sum()) for output in outputs)
         self.context.record("crop_fallbacks_test", fallbacks)
-        return scores
+        return joined([output.scores for output in outputs])

@@ -5,9 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from atacnet.crop import boxes_from_maps, centre_boxes, random_boxes, zoom
+from atacnet.crop import WHOLE, boxes_from_maps, centre_boxes, random_boxes, zoom
 from baselines.blocks.backbone import Backbone
-from baselines.blocks.deviation import top_k_mean
+from baselines.blocks.deviation import ScoreMap, top_k_mean
+from baselines.blocks.saliency import grad_cam
+from baselines.blocks.weak_method import Seen, WeakNetwork
 
 VIEWS = ("attention", "raw", "raw_twice", "random", "centre")
 """What the second pass sees: the attention's box, nothing, the whole image again, or a box of the
@@ -41,8 +43,10 @@ class SelfAttention(nn.Module):
 class Output(NamedTuple):
     """What a forward pass gives for B images."""
 
-    scores: Tensor
-    """(B,), >= 0."""
+    raw: Tensor
+    """(B,), the score of the whole image, >= 0."""
+    zoomed: Tensor | None
+    """(B,), the score of the second pass."""
     score_map: Tensor
     """(B, h, w), of the raw view."""
     attention: Tensor
@@ -52,8 +56,13 @@ class Output(NamedTuple):
     fallbacks: Tensor
     """(B,) bool: the map was constant and the whole image was taken."""
 
+    @property
+    def scores(self) -> Tensor:
+        """(B,), the mean of both views."""
+        return self.raw if self.zoomed is None else (self.raw + self.zoomed) / 2
 
-class Network(nn.Module):
+
+class Network(WeakNetwork):
     """Two passes of one network: over the whole image and over the zoomed view of it (Eq. 7)."""
 
     def __init__(
@@ -81,30 +90,76 @@ class Network(nn.Module):
             nn.ReLU(),
         )
         self.attention = SelfAttention(channels) if attention else nn.Identity()
-        self.score = nn.Conv2d(channels, 1, 1)
+        self.score_map = ScoreMap(channels)
         self.view, self.threshold, self.padding, self.top_k = view, threshold, padding, top_k
         self.box_generator = boxes
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """One pass: score map (absolute values) and attention map, both (B, h, w)."""
-        features = self.attention(self.convolutions(self.backbone(images)))
-        return self.score(features).abs().squeeze(1), features.mean(1)
+    def attend(self, features: Tensor) -> Tensor:
+        """Return the attention features (B, channels, h, w) of backbone features."""
+        attended: Tensor = self.attention(self.convolutions(features))
+        return attended
+
+    def score(self, attended: Tensor) -> Tensor:
+        """Return the score (B,) of one view."""
+        return top_k_mean(self.score_map(attended), self.top_k)
+
+    def second_view(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return what the second pass sees and its boxes; None where there is none."""
+        if self.view == "raw":
+            return None
+        if self.view == "raw_twice":
+            return images, boxes.new_tensor(WHOLE).expand_as(boxes)
+        if self.view == "random":
+            assert self.box_generator is not None
+            boxes = random_boxes(boxes, self.box_generator)
+        elif self.view == "centre":
+            boxes = centre_boxes(boxes)
+        return zoom(images, boxes), boxes
 
     def forward(self, images: Tensor) -> Output:
         """Score normalised images (B, 3, H, W)."""
-        score_map, attention = self.look(images)
+        attended = self.attend(self.backbone(images))
+        score_map, attention = self.score_map(attended), attended.mean(1)
         boxes, fallbacks = boxes_from_maps(attention.detach(), self.threshold, self.padding)
-        scores = top_k_mean(score_map, self.top_k)
-        if self.view == "raw":
-            return Output(scores, score_map, attention, boxes, fallbacks)
-        if self.view == "raw_twice":
-            second = images
-        else:
-            if self.view == "random":
-                assert self.box_generator is not None
-                boxes = random_boxes(boxes, self.box_generator)
-            elif self.view == "centre":
-                boxes = centre_boxes(boxes)
-            second = zoom(images, boxes)
-        zoomed_scores = top_k_mean(self.look(second)[0], self.top_k)
-        return Output((scores + zoomed_scores) / 2, score_map, attention, boxes, fallbacks)
+        raw, zoomed = top_k_mean(score_map, self.top_k), None
+        second = self.second_view(images, boxes)
+        if second:
+            zoomed = self.score(self.attend(self.backbone(second[0])))
+            boxes = second[1]
+        return Output(raw, zoomed, score_map, attention, boxes, fallbacks)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return (B,) scores, >= 0."""
+        output: Output = self(images)
+        return output.scores
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the attention features' mean over positions and views, (B, channels)."""
+        attended = self.attend(self.backbone(images))
+        boxes, _ = boxes_from_maps(attended.mean(1), self.threshold, self.padding)
+        second = self.second_view(images, boxes)
+        if not second:
+            return attended.mean((2, 3))
+        zoomed = self.attend(self.backbone(second[0]))
+        return (attended.mean((2, 3)) + zoomed.mean((2, 3))) / 2
+
+    def explain(self, images: Tensor) -> Seen:
+        """Return score map, attention and Grad-CAM of the raw view, those of the zoomed one, boxes.
+
+        The Grad-CAM is that of a view's own score at the backbone's last features.
+        """
+        features = self.backbone(images)
+        attended = self.attend(features)
+        attention = attended.mean(1)
+        boxes, _ = boxes_from_maps(attention, self.threshold, self.padding)
+        maps = {"score": self.score_map(attended), "attention": attention}
+        maps["grad_cam"] = grad_cam(features, lambda leaf: self.score(self.attend(leaf)))
+        parts = {"raw": self.score(attended)}
+        second = self.second_view(images, boxes)
+        if not second:
+            return Seen(maps, parts)
+        features = self.backbone(second[0])
+        attended = self.attend(features)
+        maps["score_zoomed"] = self.score_map(attended)
+        maps["grad_cam_zoomed"] = grad_cam(features, lambda leaf: self.score(self.attend(leaf)))
+        return Seen(maps, {**parts, "zoomed": self.score(attended)}, second[1])

@@ -10,88 +10,112 @@ frequency; score = logit of the anomalous class minus that of the normal one; as
 epoch as ATAC-Net makes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.blocks.backbone import Backbone
+from baselines.blocks.saliency import grad_cam
+from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
 from baselines.blocks.weak_training import (
+    NORMAL,
+    PSEUDO,
+    SEEN,
+    Batch,
     Stream,
     TrainingImages,
     TrainingParameters,
     generator,
-    score_in_batches,
-    train,
 )
-from bench.detector import Context, Samples, TrainingSet
+from bench.detector import parameter
 
 
-class CutMix:
+class Network(WeakNetwork):
+    """Backbone, average pooling and an MLP C-hidden-2."""
+
+    def __init__(self, backbone: Backbone, hidden: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.hidden = nn.Sequential(nn.Linear(backbone.channels, hidden), nn.ReLU())
+        self.classes = nn.Linear(hidden, 2)
+
+    def head(self, features: Tensor) -> Tensor:
+        """Return (B, 2) logits, normal and anomalous, of features (B, C, h, w)."""
+        logits: Tensor = self.classes(self.hidden(self.pool(features)))
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, 2) logits of images."""
+        return self.head(self.backbone(images))
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return (B,) scores of any sign."""
+        return _difference(self(images))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return what the last layer sees, (B, hidden)."""
+        hidden: Tensor = self.hidden(self.pool(self.backbone(images)))
+        return hidden
+
+    def explain(self, images: Tensor) -> Seen:
+        """Return the Grad-CAM of the score at the backbone's last features, and both logits."""
+        features = self.backbone(images)
+        logits = self.head(features)
+        seen = grad_cam(features, lambda leaf: _difference(self.head(leaf)))
+        return Seen({"grad_cam": seen}, {"normal": logits[:, 0], "anomalous": logits[:, 1]})
+
+
+def _difference(logits: Tensor) -> Tensor:
+    return logits[:, 1] - logits[:, 0]
+
+
+class CutMix(WeakMethod):
     """Two-class classifier of normal images against labelled and pseudo anomalies."""
 
     name = "cutmix"
     version = 1
-    supervision = "weak"
-    settings = frozenset({"precision", "batch_size", "backbone"})
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(TrainingParameters):
         """The defaults are the reading above."""
 
-        hidden: int = 256
-        pseudo_probability: float = 0.5
+        hidden: int = parameter(256, least=1)
+        pseudo_probability: float = parameter(0.5, least=0, most=0.95)
 
-    def __init__(self, parameters: Parameters) -> None:
-        self.parameters = parameters
+    def build(self, backbone: Backbone) -> Network:
+        """Return the network."""
+        return Network(backbone, self.parameters.hidden)
 
-    def fit(self, train_set: TrainingSet, context: Context) -> None:
-        """Train the classifier with inverse-frequency class weights."""
-        p = self.parameters
-        assert context.backbone is not None
-        self.context = context
-        backbone = Backbone(context.backbone, context.precision)
-        self.network = nn.Sequential(
-            backbone,
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(backbone.channels, p.hidden),
-            nn.ReLU(),
-            nn.Linear(p.hidden, 2),
-        ).to(context.device)
-        self.network.to(memory_format=torch.channels_last)
-        images = TrainingImages(train_set, context, p)
+    def prepare(self, images: TrainingImages) -> None:
+        """Weigh the classes by inverse expected frequency."""
         total = images.normals + images.anomalies
-        normal = images.normals * (1 - p.pseudo_probability)
+        normal = images.normals * (1 - self.parameters.pseudo_probability)
         weights = torch.tensor([total / (2 * normal), total / (2 * (total - normal))])
-        cross_entropy = nn.CrossEntropyLoss(weights.to(context.device))
-        rng = generator(context, "batches")
-        stream = Stream(total, rng)
+        self.cross_entropy = nn.CrossEntropyLoss(weights.to(self.context.device))
 
-        def batch() -> tuple[Tensor, Tensor]:
-            indices = stream.take(context.batch_size)
-            labels = (indices >= images.normals).long()
-            chosen = torch.rand(context.batch_size, generator=rng) < p.pseudo_probability
-            pseudo = torch.nonzero(chosen & (labels == 0)).flatten()
-            labels[pseudo] = 1
+    def batches(self, images: TrainingImages) -> Callable[[], Batch]:
+        """Return plain shuffled batches; each normal turns pseudo by chance."""
+        rng = generator(self.context, "batches")
+        stream = Stream(images.normals + images.anomalies, rng)
+
+        def batch() -> Batch:
+            indices = stream.take(self.context.batch_size)
+            kinds = torch.where(indices >= images.normals, SEEN, NORMAL)
+            chosen = torch.rand(len(kinds), generator=rng) < self.parameters.pseudo_probability
+            pseudo = torch.nonzero(chosen & (kinds == NORMAL)).flatten()
+            kinds[pseudo] = PSEUDO
             picked = images.pick(indices)
             if len(pseudo):
                 place = pseudo.to(picked.device)
                 picked[place] = images.pseudo(picked[place])
-            return images.finish(picked), labels.to(picked.device)
+            return images.finish(picked), kinds.to(picked.device)
 
-        def loss(batch_images: Tensor, labels: Tensor) -> Tensor:
-            return cross_entropy(self.network(batch_images), labels)
+        return batch
 
-        train(self.network, batch, loss, images, p, context)
-
-    def score(self, samples: Samples) -> NDArray[np.float32]:
-        """Logit of the anomalous class minus logit of the normal class."""
-
-        def score(images: Tensor) -> Tensor:
-            logits = self.network(images)
-            return logits[:, 1] - logits[:, 0]
-
-        return score_in_batches(self.network, score, samples, self.context)
+    def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
+        """Weighted cross-entropy; pseudo anomalies are class 1."""
+        value: Tensor = self.cross_entropy(self.network(images), (kinds != NORMAL).long())
+        return value

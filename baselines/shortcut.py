@@ -7,12 +7,14 @@ between the means). Nothing is seen of the test set. Statistics of the file: wid
 ratio, bytes; of the resized image: mean grey, share of black pixels.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.detector import Context, Samples, TrainingSet
+from bench.detector import Context, Samples, TrainingSet, parameter
 
 STATISTICS = ("width", "height", "aspect_ratio", "bytes", "mean_grey", "share_of_black")
 
@@ -29,7 +31,7 @@ class Shortcut:
     class Parameters:
         """A pixel counts as black up to this grey value (0-255)."""
 
-        black: int = 10
+        black: int = parameter(10, least=0, most=255)
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
@@ -68,3 +70,13 @@ class Shortcut:
         z = (self.statistics(samples) - self.mean) / self.scale
         scores: NDArray[np.float32] = (z[:, self.best] * self.direction).astype(np.float32)
         return scores
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the statistic and its scale."""
+        kept = {"best": self.best, "direction": self.direction}
+        return {"mean": self.mean, "scale": self.scale, **{k: np.array(v) for k, v in kept.items()}}
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
+        """Take over what `state` returned."""
+        self.mean, self.scale = arrays["mean"], arrays["scale"]
+        self.best, self.direction = int(arrays["best"]), float(arrays["direction"])

@@ -191,6 +191,7 @@ class _Campaign:
     def _start(self, engine: LocalEngine, run: Run, slot: Slot) -> None:
         try:
             images, unofficial = self.preparation.category(run, lambda: self._attend(engine, 0))
+            external = self.preparation.external(run, lambda: self._attend(engine, 0))
         except DataError as error:
             here = _UnderWay(run, self.store.stage(run.run_id), self._about(run, slot))
             self._fail(here, "data", str(error))
@@ -198,7 +199,7 @@ class _Campaign:
         about = {**self._about(run, slot), "unofficial_copy": unofficial}
         here = _UnderWay(run, self.store.stage(run.run_id), about)
         self.active[run.run_id] = here
-        job = self._job(here, images, slot)
+        job = self._job(here, images, external, slot)
         engine.start(run.run_id, "bench.worker:run", job)
         self.listener.started(run)
 
@@ -213,7 +214,7 @@ class _Campaign:
             "weights_title": run.weights.title if run.weights else "",
         }
 
-    def _job(self, here: _UnderWay, images: Path, slot: Slot) -> Job:
+    def _job(self, here: _UnderWay, images: Path, external: Path | None, slot: Slot) -> Job:
         run, weights = here.run, here.run.weights
         stale = self.outcome.done.get(run.run_id)
         return Job(
@@ -221,6 +222,7 @@ class _Campaign:
             method_path=run.cell.method.path,
             files=run.listing.files,
             images=images,
+            external=external,
             weights_file=weights.source.file if weights else None,
             strides=weights.source.strides if weights else "",
             results=self.folders.results,

@@ -4,7 +4,7 @@ The harness owns data, seeds, devices, timing, metrics and files. A method owns 
 a class with the attributes and the two functions of `Detector`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -58,6 +58,34 @@ class BackboneSource:
     """`v1`: the bottlenecks' stride sits on the first 1x1 convolution; `v1.5`: on the 3x3."""
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """What a method saw in N images, on its own coarse grids."""
+
+    maps: Mapping[str, NDArray[np.float32]]
+    """(N, h, w) each, by name, higher = more anomalous; the first is the one to draw."""
+    boxes: NDArray[np.float32] | None = None
+    """(N, 4): left, top, right, bottom of the zoomed view as shares of the image."""
+    parts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """(N,) each: the terms that the score is made of."""
+
+
+def parameter(
+    default: Any,
+    *,
+    choices: tuple[Any, ...] = (),
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """Declare a parameter with the values it can take, so that a request is refused early.
+
+    `choices` lists them; `least`, `above` (exclusive) and `most` bound a number.
+    """
+    limits = {"choices": choices, "least": least, "above": above, "most": most}
+    return field(default=default, metadata={k: v for k, v in limits.items() if v not in (None, ())})
+
+
 def _ignore(*_: Any) -> None:
     pass
 
@@ -74,6 +102,8 @@ class Context:
     """`float32`, or `bfloat16` for autocast of the backbone."""
     batch_size: int = 16
     backbone: BackboneSource | None = None
+    external: NDArray[np.uint8] | None = None
+    """(M, 3, S, S), RGB, from outside the category, for a method with `external` in `settings`."""
     score_batch_size: int = 32
     """Images scored at once; it touches the last digits of a score and nothing else."""
     progress: Callable[[int, int, float], None] = field(default=_ignore)
@@ -83,7 +113,17 @@ class Context:
 
 
 class Detector(Protocol):
-    """A method. It is built once a run, inside a seeded process of its own."""
+    """A method. It is built once a run, inside a seeded process of its own.
+
+    What it can do beside is found by the presence of these functions:
+
+    - `embed(samples) -> (N, D) float32`: features for a t-SNE plot;
+    - `explain(samples) -> Explanation`: maps, boxes and the parts of the score;
+    - `state() -> {name: array}` and `load_state(arrays, context)`: a saved model. A detector that
+      was not fitted but loaded gives the same scores; its context has no weights file;
+    - `rehearse(size, context)`: one training step on an arbitrary batch of the context's size of
+      (3, size, size) images, for the harness to learn what memory `fit` will need.
+    """
 
     name: ClassVar[str]
     """[a-z0-9_-]+, as in tables."""
@@ -92,9 +132,11 @@ class Detector(Protocol):
     supervision: ClassVar[str]
     """`weak` (normal images and k labelled anomalies) or `unsupervised` (normal images)."""
     settings: ClassVar[frozenset[str]]
-    """Which of `precision`, `batch_size` and `backbone` it uses; only these enter its identity."""
+    """Which of `precision`, `batch_size`, `backbone` and `external` (images from elsewhere) it
+    uses; only these enter its identity."""
     Parameters: ClassVar[type]
-    """A frozen dataclass of bool, int, float or str fields, every one with a default."""
+    """A frozen dataclass of bool, int, float or str fields, every one with a default; `parameter`
+    says which values it can take."""
 
     def __init__(self, parameters: Any) -> None: ...
 

@@ -20,6 +20,8 @@ class Job:
     files: tuple[File, ...]
     images: Path
     """The prepared category, see `bench.data.images`."""
+    external: Path | None
+    """The prepared external images, see `bench.data.external`."""
     weights_file: Path | None
     strides: str
     results: Path

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.data import DATA_VERSION
 from bench.data.catalog import find_dataset
+from bench.data.external import External, find_external
 from bench.data.files import Listing, fingerprint, list_category
 from bench.data.images import RESIZE_RULES
 from bench.data.splits import seen_defects
@@ -35,6 +36,7 @@ class Run:
     cell: Cell
     listing: Listing
     weights: Weights | None
+    external: External | None
 
     @cached_property
     def run_id(self) -> str:
@@ -72,6 +74,7 @@ def make_plan(
     digests = FingerprintCache(folders.cache)
     data: dict[tuple[str, str], tuple[Listing, str] | str] = {}
     weights: dict[tuple[object, ...], Weights | str] = {}
+    external: dict[tuple[str, str, str], External | str | None] = {}
     runs, missing = [], []
     for cell in cells:
         place = (cell.dataset, cell.category)
@@ -93,8 +96,19 @@ def make_plan(
                 missing.append(Missing(cell, there))
                 continue
             chosen = there
+        outside: External | None = None
+        if "external" in cell.method.settings:
+            source = str(cell.settings["external"])
+            if (source, *place) not in external:
+                external[source, *place] = _find_external(source, *place, folders, digests)
+            found_outside = external[source, *place]
+            if isinstance(found_outside, str):
+                missing.append(Missing(cell, found_outside))
+                continue
+            outside = found_outside
         runs += [
-            Run(spec, cell, listing, chosen) for spec in _specs(cell, listing, content, chosen)
+            Run(spec, cell, listing, chosen, outside)
+            for spec in _specs(cell, listing, content, chosen, outside)
         ]
     digests.save()
     return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing))
@@ -107,6 +121,15 @@ def _find_data(
         card = find_dataset(dataset, folders.data)
         listing = list_category(card, category, folders.data, folders.cache)
         return listing, fingerprint(listing, digests)
+    except DataError as error:
+        return str(error)
+
+
+def _find_external(
+    source: str, dataset: str, category: str, folders: Folders, digests: FingerprintCache
+) -> External | str | None:
+    try:
+        return find_external(source, dataset, category, folders.data, folders.cache, digests)
     except DataError as error:
         return str(error)
 
@@ -125,7 +148,11 @@ def _find_weights(
 
 
 def _specs(
-    cell: Cell, listing: Listing, content: str, weights: Weights | None
+    cell: Cell,
+    listing: Listing,
+    content: str,
+    weights: Weights | None,
+    external: External | None,
 ) -> Iterable[RunSpec]:
     """Yield the spec of a cell; in the hard setting one for each defect type that can be seen."""
     settings, method = cell.settings, cell.method
@@ -151,10 +178,17 @@ def _specs(
             resize=str(settings["resize"]),
             data_version=DATA_VERSION,
             fingerprint=content,
-            external=None,
+            external=_external(cell, external),
             precision=str(settings["precision"]) if "precision" in method.settings else None,
             batch_size=int(settings["batch_size"]) if "batch_size" in method.settings else None,
             backbone=weights.source.name if weights else None,
             stage=weights.source.stage if weights else None,
             weights=weights.digest if weights else None,
         )
+
+
+def _external(cell: Cell, external: External | None) -> str | None:
+    """Return what a method that can use external images is given: none counts as well."""
+    if "external" not in cell.method.settings:
+        return None
+    return external.identity if external else "none"

@@ -25,15 +25,21 @@ from bench.spec import Value
 METHODS = {
     "atacnet": "atacnet.detector:ATACNet",
     "cutmix": "baselines.cutmix:CutMix",
+    "devnet": "baselines.devnet:DevNet",
+    "dra": "baselines.dra:DRA",
+    "saoe": "baselines.saoe:SAOE",
     "shortcut": "baselines.shortcut:Shortcut",
 }
 SUMMARIES = {
     "atacnet": "deviation loss over an image and an attention-cropped zoom of it",
     "cutmix": "weighted cross-entropy with CutMix pseudo anomalies",
+    "devnet": "deviation loss on the top-K mean of a score map",
+    "dra": "four heads (seen, pseudo, residual, normality), each with a deviation loss",
+    "saoe": "normal, labelled and pseudo anomalies as classes, and outlier exposure",
     "shortcut": "the one image statistic that separates the training set best",
 }
 SUPERVISION = ("weak", "unsupervised")
-SETTINGS = frozenset({"precision", "batch_size", "backbone"})
+SETTINGS = frozenset({"precision", "batch_size", "backbone", "external"})
 _KIND = "method cards"
 OWN_PACKAGES = ("bench", "baselines", "atacnet")
 
@@ -50,6 +56,8 @@ class Method:
     supervision: str
     settings: frozenset[str]
     defaults: Mapping[str, Value] = field(hash=False)
+    limits: Mapping[str, Mapping[str, Any]] = field(hash=False)
+    """By parameter: `choices`, `least`, `above`, `most`; see `bench.detector.parameter`."""
 
     @property
     def module(self) -> str:
@@ -69,6 +77,7 @@ class Method:
                 known = ", ".join(sorted(values)) or "none"
                 raise RequestError(f"{self.name} has no parameter {key!r}; it has: {known}")
             values[key] = typed_like(f"{self.name}.{key}", value, self.defaults[key])
+            check_limits(f"{self.name}.{key}", values[key], self.limits.get(key, {}))
         return values
 
 
@@ -82,6 +91,21 @@ def typed_like(key: str, value: Any, default: Value) -> Value:
         kind = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
         raise RequestError(f"{key} must be {kind[type(default)]}, not {value!r}")
     return value
+
+
+def check_limits(key: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Raise RequestError for a value that a parameter does not take."""
+    wanted = []
+    if "choices" in limits and value not in limits["choices"]:
+        wanted.append("one of " + ", ".join(map(str, limits["choices"])))
+    if "least" in limits and value < limits["least"]:
+        wanted.append(f"at least {limits['least']}")
+    if "above" in limits and value <= limits["above"]:
+        wanted.append(f"above {limits['above']}")
+    if "most" in limits and value > limits["most"]:
+        wanted.append(f"at most {limits['most']}")
+    if wanted:
+        raise RequestError(f"{key} must be {' and '.join(wanted)}, not {value!r}")
 
 
 def load_class(path: str) -> Any:
@@ -154,6 +178,7 @@ class Registry:
             "supervision": cls.supervision,
             "settings": sorted(cls.settings),
             "defaults": {f.name: f.default for f in dataclasses.fields(cls.Parameters)},
+            "limits": {f.name: dict(f.metadata) for f in dataclasses.fields(cls.Parameters)},
         }
         stale = {k: v for k, v in known.items() if k.partition("@")[0] != path}
         write_atomically(self._file, sealed(_KIND, {**stale, key: card}))

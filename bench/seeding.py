@@ -2,7 +2,9 @@
 
 import hashlib
 
-PURPOSES = ("draw", "init", "batches", "augment", "reference", "boxes", "embed")
+PURPOSES = (
+    "draw", "init", "batches", "augment", "reference", "references", "boxes", "external", "embed",
+)  # fmt: skip
 
 
 def sub_seed(seed: int, purpose: str, dataset: str, category: str) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.catalog import find_dataset
+from bench.data.external import SOURCES
 from bench.data.splits import DRAWN, SETTINGS
 from bench.errors import BenchError, RequestError
 from bench.outside import fits_a_line, parse_toml, read_toml, shown, why
@@ -28,6 +29,7 @@ RUN_SETTINGS: dict[str, Value] = {
     "backbone": "resnet50",
     "stage": 4,
     "weights": "imagenet",
+    "external": "textures",
 }
 """Settings of a run beside its method's parameters, and their defaults: what the ATAC-Net paper
 states for every method."""
@@ -41,6 +43,7 @@ _NEEDS = {
     "backbone": "backbone",
     "stage": "backbone",
     "weights": "backbone",
+    "external": "external",
 }
 """What a method must declare in `settings` for a run setting to touch it."""
 _LISTS = {"methods": str, "data": str, "shots": int, "seen_defects": str}
@@ -417,6 +420,8 @@ def touches(method: Method, setting: str) -> bool:
 def _check_settings(settings: Mapping[str, Value]) -> None:
     if settings["precision"] not in PRECISIONS:
         raise RequestError(f"precision is one of {', '.join(PRECISIONS)}")
+    if settings["external"] not in SOURCES:
+        raise RequestError(f"external is one of {', '.join(SOURCES)}")
     for key, low, high in (("image_size", 16, 4096), ("batch_size", 1, 4096)):
         if not low <= int(settings[key]) <= high:
             raise RequestError(f"{key} is {low} to {high}, not {settings[key]}")

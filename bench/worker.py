@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.child import hang_on, leave, limit_memory, log_to
+from bench.data.external import load_external
 from bench.data.files import File
 from bench.data.images import CategoryImages, load
 from bench.data.splits import Split, draw_manifest, split_category
@@ -241,6 +242,8 @@ def make_context(
         changes["precision"] = spec.precision
     if spec.batch_size is not None:
         changes["batch_size"] = spec.batch_size
+    if job.external is not None:
+        changes["external"] = load_external(job.external, spec.image_size)
     if spec.backbone is not None and spec.stage is not None:
         changes["backbone"] = BackboneSource(
             spec.backbone, spec.stage, job.weights_file, job.strides

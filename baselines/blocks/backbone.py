@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.detector import BackboneSource, MethodError
 
@@ -88,3 +89,15 @@ def normalise(images: Tensor) -> Tensor:
     mean = images.new_tensor(MEAN).view(1, 3, 1, 1)
     std = images.new_tensor(STD).view(1, 3, 1, 1)
     return (images - mean) / std
+
+
+def pyramid(images: Tensor, scales: int) -> list[Tensor]:
+    """Return images (B, 3, H, W) at full size, then at half of it, and so on, `scales` in all.
+
+    By nearest-neighbour interpolation, as DevNet and DRA do for their second scale.
+    """
+    sizes = [images]
+    while len(sizes) < scales:
+        half = F.interpolate(sizes[-1], scale_factor=0.5, mode="nearest")
+        sizes.append(half.contiguous(memory_format=torch.channels_last))
+    return sizes

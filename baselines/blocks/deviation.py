@@ -4,9 +4,11 @@ DevNet for images introduced both; DRA keeps them for each of its heads and ATAC
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 REFERENCE_DRAWS = 5000
+FORMS = ("hinge", "literal")
+REFERENCES = ("drawn", "constant")
 
 
 def top_k_mean(maps: Tensor, share: float = 0.1) -> Tensor:
@@ -20,6 +22,19 @@ def top_k_mean(maps: Tensor, share: float = 0.1) -> Tensor:
     return flat.topk(k, dim=1).values.mean(1)
 
 
+class ScoreMap(nn.Module):
+    """A 1x1 convolution to absolute scores: (B, C, h, w) -> (B, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the map of scores, >= 0."""
+        scores: Tensor = self.score(features)
+        return scores.abs().squeeze(1)
+
+
 class DeviationLoss:
     """Mean deviation loss of scores (B,) against labels (B,) in {0, 1}.
 
@@ -30,9 +45,6 @@ class DeviationLoss:
     ATAC-Net's Eq. 12 as printed, (1 - y) |dev| + y (margin - |dev|), which has no lower bound.
     """
 
-    FORMS = ("hinge", "literal")
-    REFERENCES = ("drawn", "constant")
-
     def __init__(
         self,
         margin: float,
@@ -40,21 +52,22 @@ class DeviationLoss:
         reference: str = "drawn",
         generator: torch.Generator | None = None,
     ) -> None:
-        if form not in self.FORMS:
-            raise ValueError(f"loss_form is one of {', '.join(self.FORMS)}, not {form!r}")
-        if reference not in self.REFERENCES:
-            raise ValueError(f"reference is one of {', '.join(self.REFERENCES)}, not {reference!r}")
+        if form not in FORMS:
+            raise ValueError(f"loss_form is one of {', '.join(FORMS)}, not {form!r}")
+        if reference not in REFERENCES:
+            raise ValueError(f"reference is one of {', '.join(REFERENCES)}, not {reference!r}")
         self.margin, self.form, self.reference = margin, form, reference
         self.generator = generator
 
-    def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Return the scalar loss."""
+    def __call__(self, scores: Tensor, labels: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """Return the scalar loss; with `chosen`, (B,) bool, the mean is over these alone."""
+        deviation = scores
         if self.reference == "drawn":
             draws = torch.randn(REFERENCE_DRAWS, generator=self.generator)
-            deviation = (scores - draws.mean().item()) / draws.std().item()
-        else:
-            deviation = scores
+            deviation = (scores - draws.mean()) / draws.std()
         normal = (1 - labels) * deviation.abs()
         if self.form == "hinge":
-            return (normal + labels * (self.margin - deviation).clamp(min=0)).mean()
-        return (normal + labels * (self.margin - deviation.abs())).mean()
+            losses = normal + labels * (self.margin - deviation).clamp(min=0)
+        else:
+            losses = normal + labels * (self.margin - deviation.abs())
+        return losses.mean() if chosen is None else (losses * chosen).sum() / chosen.sum()

@@ -7,7 +7,7 @@ do not depend on the device.
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,32 +18,38 @@ from torch import Tensor, nn
 
 from baselines.blocks.backbone import Backbone, normalise
 from baselines.blocks.pseudo_anomaly import paste, rotate
-from bench.detector import Context, MethodError, Samples, TrainingSet
+from bench.detector import Context, MethodError, Samples, parameter
 
 PATCH_SOURCES = ("same", "normal", "anomaly")
 """Where the patch of a pseudo anomaly is cut: the image itself (DRA's "CutMix"), another normal
 (CutMix proper), or a labelled anomaly (AHL)."""
+
+NORMAL, SEEN, PSEUDO, EXTERNAL = range(4)
+"""Kinds of training images: normal, labelled anomaly, pseudo anomaly, from another dataset."""
+
+Batch = tuple[Tensor, Tensor]
+"""(B, 3, H, W) float32, normalised, channels last; (B,) long kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingParameters:
     """What all weakly supervised methods can be told; defaults as the ATAC-Net paper states."""
 
-    lr: float = 1e-3
-    backbone_multiplier: float = 1.0
+    lr: float = parameter(1e-3, above=0)
+    backbone_multiplier: float = parameter(1.0, least=0)
     """The backbone learns at `lr` times this."""
-    weight_decay: float = 1e-5
-    clip: float = 1.0
+    weight_decay: float = parameter(1e-5, least=0)
+    clip: float = parameter(1.0, above=0)
     """Largest norm of the gradient."""
-    epochs: int = 30
-    steps_per_epoch: int = 0
+    epochs: int = parameter(30, least=1)
+    steps_per_epoch: int = parameter(0, least=0)
     """0: ceil(normals / (batch_size / 2)), once over the normals."""
-    lr_step: int = 10
-    lr_gamma: float = 0.1
+    lr_step: int = parameter(10, least=1)
+    lr_gamma: float = parameter(0.1, above=0, most=1)
     """The learning rate falls by this factor every `lr_step` epochs."""
-    rotation: float = 180.0
+    rotation: float = parameter(180.0, least=0, most=180)
     """Training images turn by a uniform angle in +- this many degrees."""
-    patch_source: str = "same"
+    patch_source: str = parameter("same", choices=PATCH_SOURCES)
 
 
 def generator(context: Context, purpose: str) -> torch.Generator:
@@ -69,16 +75,17 @@ class Stream:
 class TrainingImages:
     """The training images on the device, and what happens to them on their way into a batch."""
 
-    def __init__(self, train: TrainingSet, context: Context, parameters: TrainingParameters):
-        if parameters.patch_source not in PATCH_SOURCES:
-            raise MethodError(
-                f"patch_source is one of {', '.join(PATCH_SOURCES)}, not {parameters.patch_source}"
-            )
-        if not len(train.anomalous):
+    def __init__(
+        self,
+        normal: NDArray[np.uint8],
+        anomalous: NDArray[np.uint8],
+        context: Context,
+        parameters: TrainingParameters,
+    ) -> None:
+        if not len(anomalous):
             raise MethodError("a weakly supervised method needs at least one labelled anomaly")
-        both = np.concatenate([train.normal.images, train.anomalous.images])
-        self.images = torch.from_numpy(both).to(context.device)
-        self.normals, self.anomalies = len(train.normal), len(train.anomalous)
+        self.images = torch.from_numpy(np.concatenate([normal, anomalous])).to(context.device)
+        self.normals, self.anomalies = len(normal), len(anomalous)
         self._parameters = parameters
         self._augment = generator(context, "augment")
 
@@ -107,12 +114,11 @@ class TrainingImages:
 
 def balanced_batches(
     images: TrainingImages, batch_size: int, pseudo: bool, rng: torch.Generator
-) -> Callable[[], tuple[Tensor, Tensor]]:
-    """Batches of half normals, a quarter labelled and a quarter pseudo anomalies, both label 1.
+) -> Callable[[], Batch]:
+    """Batches of half normals, a quarter labelled and a quarter pseudo anomalies.
 
     Without pseudo anomalies the second half is all labelled ones. Normals, labelled anomalies and
-    the sources of pseudo anomalies come from streams of their own. Returns a function that gives
-    (B, 3, H, W) normalised images and (B,) float labels.
+    the sources of pseudo anomalies come from streams of their own.
     """
     if batch_size % 4:
         raise MethodError(f"batch_size must be a multiple of 4, not {batch_size}")
@@ -121,25 +127,53 @@ def balanced_batches(
     normal = Stream(images.normals, rng)
     anomalous = Stream(images.anomalies, rng)
     sources = Stream(images.normals, rng)
-    labels = torch.zeros(batch_size)
-    labels[half:] = 1
-    labels = labels.to(images.images.device)
+    kinds = torch.full((batch_size,), PSEUDO)
+    kinds[:half], kinds[half : half + seen] = NORMAL, SEEN
+    kinds = kinds.to(images.images.device)
 
-    def batch() -> tuple[Tensor, Tensor]:
+    def batch() -> Batch:
         taken = [normal.take(half), images.normals + anomalous.take(seen)]
         if pseudo:
             taken.append(sources.take(half - seen))
         picked = images.pick(torch.cat(taken))
         if pseudo:
             picked[half + seen :] = images.pseudo(picked[half + seen :])
-        return images.finish(picked), labels
+        return images.finish(picked), kinds
+
+    return batch
+
+
+def thirds_batches(
+    images: TrainingImages, batch_size: int, rng: torch.Generator
+) -> Callable[[], Batch]:
+    """Batches of a third labelled anomalies; each of the normals turns pseudo with probability 1/2.
+
+    So normals, labelled and pseudo anomalies are a third each on average (DRA's released code).
+    """
+    seen = batch_size // 3
+    if not seen:
+        raise MethodError(f"batch_size must be at least 3, not {batch_size}")
+    normal = Stream(images.normals, rng)
+    anomalous = Stream(images.anomalies, rng)
+
+    def batch() -> Batch:
+        picked = images.pick(
+            torch.cat([normal.take(batch_size - seen), images.normals + anomalous.take(seen)])
+        )
+        kinds = torch.full((batch_size,), SEEN)
+        turned = torch.rand(batch_size - seen, generator=rng) < 0.5
+        kinds[:-seen] = torch.where(turned, PSEUDO, NORMAL)
+        pseudo = torch.nonzero(kinds == PSEUDO).flatten().to(picked.device)
+        if len(pseudo):
+            picked[pseudo] = images.pseudo(picked[pseudo])
+        return images.finish(picked), kinds.to(picked.device)
 
     return batch
 
 
 def train(
     model: nn.Module,
-    batch: Callable[[], tuple[Tensor, Tensor]],
+    batch: Callable[[], Batch],
     loss: Callable[[Tensor, Tensor], Tensor],
     images: TrainingImages,
     parameters: TrainingParameters,
@@ -147,21 +181,11 @@ def train(
 ) -> None:
     """Train `model` in place: Adam, clipped gradients, steps of the learning rate, last epoch kept.
 
-    `loss(images, labels)` runs the model on one batch and returns the scalar to minimise.
+    `loss(images, kinds)` runs the model on one batch and returns the scalar to minimise.
     """
-    groups: list[dict[str, Any]] = [
-        {
-            "params": backbone_parameters(model),
-            "lr": parameters.lr * parameters.backbone_multiplier,
-        },
-        {"params": other_parameters(model)},
-    ]
-    optimiser = torch.optim.Adam(
-        groups, lr=parameters.lr, weight_decay=parameters.weight_decay, fused=True
-    )
+    optimiser = adam(model, parameters)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, parameters.lr_step, parameters.lr_gamma)
     steps = parameters.steps_per_epoch or math.ceil(images.normals / (context.batch_size / 2))
-    trained = [p for group in optimiser.param_groups for p in group["params"]]
     model.train()
     seconds, count = 0.0, 0
     context.progress(0, parameters.epochs, float("nan"))
@@ -169,12 +193,8 @@ def train(
         total = torch.zeros((), device=images.images.device)
         for _ in range(steps):
             started = time.perf_counter()
-            batch_images, labels = batch()
-            value = loss(batch_images, labels)
-            optimiser.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(trained, parameters.clip)
-            optimiser.step()
+            value = loss(*batch())
+            descend(value, optimiser, parameters)
             total += value.detach()
             if count:  # the first step also chooses kernels
                 seconds += time.perf_counter() - started
@@ -190,26 +210,33 @@ def train(
         context.record("train_images_per_s", (count - 1) * context.batch_size / seconds)
 
 
-def backbone_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that lie in a `Backbone`."""
-    return [p for m in model.modules() if isinstance(m, Backbone) for p in m.parameters()]
+def adam(model: nn.Module, parameters: TrainingParameters) -> torch.optim.Optimizer:
+    """Return Adam over a model, its backbone at a rate of its own."""
+    inside = [p for m in model.modules() if isinstance(m, Backbone) for p in m.parameters()]
+    ids = {id(p) for p in inside}
+    groups: list[dict[str, Any]] = [
+        {"params": inside, "lr": parameters.lr * parameters.backbone_multiplier},
+        {"params": [p for p in model.parameters() if id(p) not in ids]},
+    ]
+    return torch.optim.Adam(
+        groups, lr=parameters.lr, weight_decay=parameters.weight_decay, fused=True
+    )
 
 
-def other_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that lie in no `Backbone`."""
-    inside = {id(p) for p in backbone_parameters(model)}
-    return [p for p in model.parameters() if id(p) not in inside]
+def descend(
+    value: Tensor, optimiser: torch.optim.Optimizer, parameters: TrainingParameters
+) -> None:
+    """Make one step down the clipped gradient of a loss."""
+    optimiser.zero_grad()
+    value.backward()
+    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(trained, parameters.clip)
+    optimiser.step()
 
 
-@torch.inference_mode()
-def score_in_batches(
-    model: nn.Module, score: Callable[[Tensor], Tensor], samples: Samples, context: Context
-) -> NDArray[np.float32]:
-    """Score samples with `score`, (B, 3, H, W) normalised -> (B,), without augmentation."""
-    model.eval()
-    scores = []
+def in_batches(samples: Samples, context: Context) -> Iterator[Tensor]:
+    """Yield normalised images (B, 3, H, W) of samples, without augmentation, in their order."""
     for start in range(0, len(samples), context.score_batch_size):
         chunk = torch.from_numpy(samples.images[start : start + context.score_batch_size])
         images = normalise(chunk.to(context.device).float() / 255)
-        scores.append(score(images.contiguous(memory_format=torch.channels_last)).float())
-    return torch.cat(scores).cpu().numpy()
+        yield images.contiguous(memory_format=torch.channels_last)
