@@ -22,6 +22,14 @@ def campaigns(session: nox.Session) -> None:
 
 
 @nox.session
+def steps(session: nox.Session) -> None:
+    """Time a training step of every method; wants an idle machine."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.step_times")
+    session.run("python", "-m", "tests.step_times", "--threads", "2", "--precision", "bfloat16")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.install("ruff>=0.9")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from bench.cells import Cell
 from bench.data import DATA_VERSION
 from bench.data.catalog import find_dataset
 from bench.data.external import External, find_external
@@ -14,7 +15,6 @@ from bench.data.splits import seen_defects
 from bench.digests import FingerprintCache
 from bench.errors import DataError, RequestError, WeightsError
 from bench.spec import RunSpec
-from bench.suite import Cell
 from bench.weights import Weights, find_weights
 
 

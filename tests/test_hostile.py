@@ -22,6 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bench.cells import Narrowing, expand, narrow
 from bench.data.catalog import MVTEC_AD
 from bench.data.decode import decode, decoding_pool
 from bench.data.files import File, Listing, fingerprint, list_category
@@ -31,7 +32,7 @@ from bench.errors import BenchError, DataError, RequestError, WeightsError
 from bench.files import sealed
 from bench.outside import MAX_TOML, fits_a_line
 from bench.registry import Registry
-from bench.suite import Narrowing, expand, narrow, read_suite
+from bench.suite import read_suite
 from bench.weights import find_weights
 
 SECONDS = 20

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from bench.cells import Narrowing, expand
 from bench.display import LiveDisplay, PlainDisplay, duration, result_table
 from bench.plan import Folders, Plan, Run, make_plan
 from bench.registry import Registry, source_hash
 from bench.schedule import State, look_up, time_left
 from bench.store import Store
-from bench.suite import Narrowing, expand, read_suite
+from bench.suite import read_suite
 from tests.fixtures.runs import (
     HERE,
     publish,

@@ -1,9 +1,10 @@
 import pytest
 
+from bench.cells import Narrowing, expand
 from bench.data.catalog import DATASETS, MVTEC_AD
 from bench.errors import RequestError
 from bench.registry import METHODS, Registry
-from bench.suite import Narrowing, expand, read_suite, suite_names
+from bench.suite import read_suite, suite_names
 
 SMALL = 'methods = ["shortcut"]\ndata = ["head_ct"]\nshots = [1]\n'
 BOTH = 'methods = ["atacnet", "shortcut"]\ndata = ["head_ct"]\nshots = [1]\n'
@@ -366,3 +367,45 @@ def test_cells_carry_all_parameters_after_defaults(cells, registry):
     for cell in cells(BOTH):
         assert cell.parameters == registry.find(cell.method.name).defaults
         assert cell.method.name in METHODS
+
+
+# [vary]
+
+
+def test_every_combination_of_vary_is_wanted(cells):
+    found = cells(BOTH + "[vary]\nstage = [3, 4]\n[vary.atacnet]\nview = ['raw', 'attention']\n")
+    wanted = {
+        (c.settings["stage"], c.parameters["view"]) for c in found if c.method.name == "atacnet"
+    }
+    assert wanted == {(3, "raw"), (3, "attention"), (4, "raw"), (4, "attention")}
+    assert sum(c.method.name == "shortcut" for c in found) == 2  # it knows no view
+
+
+def test_vary_in_a_block_starts_from_what_is_set_above(cells):
+    text = BOTH + "[set.atacnet]\nlr = 0.5\n[[block]]\n[block.vary.atacnet]\nmargin = [1, 2]\n"
+    found = [c.parameters for c in cells(text, methods=("atacnet",))]
+    assert [(p["lr"], p["margin"]) for p in found] == [(0.5, 1.0), (0.5, 2.0)]
+
+
+def test_what_the_command_line_sets_overrules_vary(cells):
+    text = BOTH + "[vary.atacnet]\nview = ['raw', 'attention']\n"
+    (found,) = cells(text, methods=("atacnet",), overrides=("atacnet.view=centre",))
+    assert found.parameters["view"] == "centre"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("vary = 3", "vary must be a table"),
+        ("[vary]\nstage = 3", "vary.stage must hold lists of values"),
+        ("[vary]\nstage = []", "vary.stage must hold lists of values"),
+        ("[vary.atacnet]\nview = 'raw'", "vary.atacnet must hold lists of values"),
+        ("[vary]\nstage = [[3]]", "vary.stage must be one value"),
+        ("[vary]\nlr = %s" % list(range(1001)), "more than 1000 combinations"),
+        ("[vary]\nstage = [3]\n[[block]]\nseeds = 2", r"vary belongs into the \[\[block\]\]s"),
+        ("[vary.atacnet]\nview = ['nosuch']", "view must be one of attention"),
+    ],
+)
+def test_a_bad_vary_is_refused_by_name(cells, table, said):
+    with pytest.raises(RequestError, match=said):
+        cells(BOTH + table)

@@ -18,7 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Reproducibility harness for few-shot supervised visual anomaly detection.",
 )
-for command in (runs.run, runs.status, results.show):
+for command in (runs.run, runs.status, results.show, results.table):
     app.command()(command)
 app.command("list")(runs.list_)
 for looking in (results.verify, results.compare, results.merge, results.archive, doctor.doctor):

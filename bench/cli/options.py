@@ -98,9 +98,10 @@ def plan(
     download: bool = False,
 ) -> "Plan":
     """Read a suite, narrow and bend it, and look up its data and weights."""
+    from bench.cells import Narrowing, expand, knows
     from bench.plan import make_plan
     from bench.registry import Registry
-    from bench.suite import Narrowing, expand, knows, read_suite
+    from bench.suite import read_suite
 
     narrowing = Narrowing(
         methods=words(methods),

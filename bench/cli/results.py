@@ -74,6 +74,35 @@ def _times(count: int) -> str:
     return "once," if count == 1 else f"{count} times"
 
 
+def table(
+    results: ResultsOption = RESULTS,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only runs with this setting or parameter.", metavar="KEY=VALUE"),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Also each column's paired difference from this one.", metavar="COLUMN"),
+    ] = None,
+) -> None:
+    """Print stored results as a Markdown table: AUROC by data and shots, a column a method."""
+    from bench.cells import assignment
+    from bench.store import open_results
+    from bench.tables import differences, markdown, tabulate
+
+    wanted = dict(assignment("--where", "key=value", text) for text in where or ())
+    there = open_results(results.absolute())
+    found = tabulate((there.read(i) for i in there.ids()), wanted)
+    say(markdown(found))
+    if against is None:
+        return
+    say(f"\nMinus {against}, over shared seeds, with a 95 % t-interval:\n")
+    for ((place, shots), column), gap in differences(found, against).items():
+        between = "" if gap.interval is None else " [{:+.3f}, {:+.3f}]".format(*gap.interval)
+        pairs = f"{gap.n} seed" + ("" if gap.n == 1 else "s")
+        say(f"- {place}, {shots} shots, {column}: {gap.mean:+.3f}{between}, {pairs}")
+
+
 def verify(results: ResultsOption = RESULTS) -> None:
     """Check every digest, every metric against its scores, and the table; change nothing.
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
+from bench.cells import Cell, Narrowing, expand
 from bench.data.catalog import Dataset, find_datasets
 from bench.data.files import list_category
 from bench.digests import FingerprintCache
@@ -21,7 +22,7 @@ from bench.plan import Folders, make_plan
 from bench.registry import Registry
 from bench.schedule import State, look_up
 from bench.store import results_at
-from bench.suite import Cell, Narrowing, Suite, expand
+from bench.suite import Suite
 from bench.weights import BACKBONES, STAGES, find_weights
 
 

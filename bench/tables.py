@@ -1,0 +1,147 @@
+"""Stored results as a table: a row for data and shots, a column for each way to run a method."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from bench.display import Labels
+from bench.errors import RequestError
+from bench.receipt import Receipt
+from bench.registry import METHODS
+from bench.spec import RunSpec
+from bench.stats import Estimate, paired_difference
+
+Row = tuple[str, int]
+"""Where, and how many shots."""
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """AUROC by row and column, and by seed in each cell."""
+
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...]
+    cells: Mapping[tuple[Row, str], Mapping[int, float]]
+    common: Mapping[str, Any]
+    """The settings and parameters that all runs with a backbone share."""
+    unofficial: Mapping[str, str]
+    """Why a copy is not the official one, by where."""
+    environments: tuple[str, ...]
+    """Device and threads, each once."""
+
+
+def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTable:
+    """Arrange the receipts whose spec has all the values of `where`.
+
+    A key of `where` that a run does not know (`shortcut` has no precision) leaves it in. Raises
+    RequestError where nothing is left, or a key is known to none.
+    """
+    found = [(RunSpec.from_dict(r["spec"]), r) for r in receipts]
+    told = {spec.run_id: {**spec.as_dict(), **spec.parameters} for spec, _ in found}
+    for key in where:
+        if not any(key in values for values in told.values()):
+            raise RequestError(f"--where {key}: no stored run has a setting of that name")
+    chosen = [
+        (spec, receipt)
+        for spec, receipt in found
+        if all(told[spec.run_id].get(k) in (None, v) for k, v in where.items())
+    ]
+    if not chosen:
+        raise RequestError("no stored run fits")
+    label = Labels(spec for spec, _ in chosen)
+    cells: dict[tuple[Row, str], dict[int, float]] = defaultdict(dict)
+    unofficial: dict[str, str] = {}
+    names = list(METHODS)
+    columns: dict[str, tuple[int, str]] = {}
+    for spec, receipt in chosen:
+        row = (spec.place + ("" if spec.setting == "general" else f" ({spec.setting})"), spec.shots)
+        column = label(spec)
+        cells[row, column][spec.seed] = receipt["metrics"]["auroc"]
+        known = names.index(spec.method) if spec.method in names else len(names)
+        columns[column] = (known, column)
+        if receipt["provenance"]["unofficial_copy"]:
+            unofficial[row[0]] = receipt["provenance"]["unofficial_copy"]
+    trained = [told[spec.run_id] for spec, _ in chosen if spec.backbone is not None]
+    about = {f"{p['device_name']}, {p['threads']} threads" for p in _provenances(chosen)}
+    return ResultTable(
+        rows=tuple(sorted({row for row, _ in cells}, key=_order)),
+        columns=tuple(sorted(columns, key=columns.__getitem__)),
+        cells=cells,
+        common=_common(trained),
+        unofficial=unofficial,
+        environments=tuple(sorted(about)),
+    )
+
+
+def _provenances(chosen: Iterable[tuple[RunSpec, Receipt]]) -> Iterable[dict[str, Any]]:
+    return (receipt["provenance"] for _, receipt in chosen)
+
+
+def _order(row: Row) -> tuple[bool, str, int]:
+    """Medical sets first, then MVTec AD's categories by name; fewer shots before more."""
+    return "/" in row[0], row[0], row[1]
+
+
+def _common(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what has one value in all runs that know it."""
+    keys = ("backbone", "stage", "image_size", "precision", "batch_size", "epochs",
+            "steps_per_epoch", "lr_step")  # fmt: skip
+    values = {key: {t[key] for t in told if key in t} for key in keys}
+    return {key: next(iter(found)) for key, found in values.items() if len(found) == 1}
+
+
+def markdown(table: ResultTable) -> str:
+    """Write a table as Markdown, with what it was made under."""
+    lines = ["| data | shots | " + " | ".join(table.columns) + " |"]
+    lines.append("|---|--:|" + "--:|" * len(table.columns))
+    for row in table.rows:
+        cells = [written(table.cells.get((row, column), {})) for column in table.columns]
+        mark = "*" if row[0] in table.unofficial else ""
+        lines.append(f"| {row[0]}{mark} | {row[1]} | " + " | ".join(cells) + " |")
+    lines += ["", *notes(table)]
+    return "\n".join(lines)
+
+
+def written(cell: Mapping[int, float]) -> str:
+    """Write a cell: mean, and standard deviation and number where there are several seeds."""
+    values = list(cell.values())
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{fmean(values):.3f} ± {stdev(values):.3f} ({len(values)})"
+
+
+def notes(table: ResultTable) -> list[str]:
+    """Say under which settings and on what the numbers were made."""
+    seeds = {s for cell in table.cells.values() for s in cell}
+    several = any(len(cell) > 1 for cell in table.cells.values())
+    told = "AUROC, mean ± standard deviation over seeds (number of seeds)" if several else "AUROC"
+    only = f"; seed {min(seeds)}" if len(seeds) == 1 else ""
+    settings = ", ".join(f"{key} {value}" for key, value in table.common.items())
+    lines = [f"{told}{only}; {settings}; {'; '.join(table.environments)}."]
+    if table.unofficial:
+        copies = "; ".join(f"{place}: {reason}" for place, reason in table.unofficial.items())
+        lines.append(f"\\* Unofficial copy: {copies}.")
+    return lines
+
+
+def differences(table: ResultTable, against: str) -> dict[tuple[Row, str], Estimate]:
+    """Return each column's paired difference from one of them, over the seeds both have.
+
+    Raises RequestError for a column that is not there.
+    """
+    if against not in table.columns:
+        raise RequestError(f"--against {against}: the columns are {', '.join(table.columns)}")
+    found = {}
+    for row, column in itertools.product(table.rows, table.columns):
+        cell, base = table.cells.get((row, column), {}), table.cells.get((row, against), {})
+        shared = sorted(cell.keys() & base.keys())
+        if column != against and shared:
+            found[row, column] = paired_difference(
+                [cell[s] for s in shared], [base[s] for s in shared]
+            )
+    return found
