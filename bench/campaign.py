@@ -19,7 +19,7 @@ from bench.plan import Folders, Run
 from bench.preparation import Preparation
 from bench.receipt import Receipt
 from bench.registry import source_hash
-from bench.schedule import State, would_fail_again
+from bench.schedule import State, lacks_model, would_fail_again
 from bench.store import Store
 
 HEARTBEAT = 10.0
@@ -55,6 +55,7 @@ class Order:
     timeout: float | None = None
     """Longest time of a run in seconds."""
     score_batch_size: int = 32
+    save_models: bool = False
 
 
 @dataclass
@@ -115,6 +116,7 @@ class _Campaign:
         self.preparation = Preparation(folders, listener.note)
         self.lost: collections.Counter[str] = collections.Counter()
         self.yielded: set[str] = set()
+        self.giving_way = {r.run_id for r in state.stale} if state.redo_stale else set()
         self.failed_before = {run_id: failure["folder"] for run_id, failure in state.failed.items()}
         self.beaten = 0.0
 
@@ -159,13 +161,16 @@ class _Campaign:
 
     def _done_elsewhere(self, run: Run) -> bool:
         """Take over what another command has published since this one looked."""
-        before = self.outcome.done.get(run.run_id)  # a stale result, to be run again
+        before = self.outcome.done.get(run.run_id)  # a result that is to be run again
         receipt = self._stored(run.run_id)
-        if receipt is None or receipt == before:
+        if receipt is None or receipt == before or self._wants_model(run, receipt):
             return False
         self.outcome.done[run.run_id] = receipt
         self.listener.finished(run, receipt)
         return True
+
+    def _wants_model(self, run: Run, receipt: Receipt) -> bool:
+        return self.order.save_models and lacks_model(run, receipt)
 
     def _failed_elsewhere(self, run: Run) -> bool:
         """Take over a failure of another command that this one has waited for."""
@@ -212,11 +217,12 @@ class _Campaign:
             "threads": slot.threads,
             "score_batch_size": self.order.score_batch_size,
             "weights_title": run.weights.title if run.weights else "",
+            "strides": run.weights.source.strides if run.weights else "",
         }
 
     def _job(self, here: _UnderWay, images: Path, external: Path | None, slot: Slot) -> Job:
         run, weights = here.run, here.run.weights
-        stale = self.outcome.done.get(run.run_id)
+        stale = self.outcome.done.get(run.run_id) if run.run_id in self.giving_way else None
         return Job(
             spec=run.spec,
             method_path=run.cell.method.path,
@@ -232,6 +238,7 @@ class _Campaign:
             score_batch_size=self.order.score_batch_size,
             replaces=json_digest(stale) if stale else "",
             provenance=here.provenance,
+            save_model=self.order.save_models and "state" in run.cell.method.abilities,
         )
 
     def _pass_on(self, key: str, message: dict[str, Any]) -> None:
@@ -272,12 +279,13 @@ class _Campaign:
             return
         receipt = self._stored(run.run_id)
         before = self.outcome.done.get(run.run_id)
-        if receipt is not None and receipt != before:
+        wanting = receipt is None or self._wants_model(run, receipt)
+        if receipt is not None and receipt != before and not wanting:
             shutil.rmtree(here.staged, ignore_errors=True)
             self.outcome.done[run.run_id] = receipt
             self.listener.finished(run, receipt)
             if before:
-                self._tell_again(before, receipt)
+                self._tell_again(run, before, receipt)
         elif ended.lost and self.lost[run.run_id] < LOST_TRIES - 1:
             shutil.rmtree(here.staged, ignore_errors=True)
             self.lost[run.run_id] += 1
@@ -296,9 +304,12 @@ class _Campaign:
                     " goes on with what it is now"
                 )
 
-    def _tell_again(self, before: Receipt, receipt: Receipt) -> None:
-        """Say what today's code makes of a run that older code has made."""
+    def _tell_again(self, run: Run, before: Receipt, receipt: Receipt) -> None:
+        """Say what has become of a result that was run again."""
         found = agreement(before, receipt)
+        if run.run_id not in self.giving_way:
+            self.listener.note(f"  run again for its model: {found}")
+            return
         advice = "" if found.kind == "identical" else "; where that is meant, raise its version"
         self.listener.note(f"  run again under today's code of the method: {found}{advice}")
 

@@ -115,7 +115,8 @@ class Context:
 class Detector(Protocol):
     """A method. It is built once a run, inside a seeded process of its own.
 
-    What it can do beside is found by the presence of these functions:
+    What it can do beside is found by the presence of these functions; one that raises
+    NotImplementedError counts as absent:
 
     - `embed(samples) -> (N, D) float32`: features for a t-SNE plot;
     - `explain(samples) -> Explanation`: maps, boxes and the parts of the score;

@@ -32,3 +32,4 @@ class Job:
     replaces: str
     """Digest of the receipt that gives way: it is stale, and was asked to; or nothing."""
     provenance: dict[str, Any]
+    save_model: bool = False

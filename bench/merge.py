@@ -9,7 +9,7 @@ from bench.agreement import agreement
 from bench.digests import file_digest
 from bench.errors import CorruptRun, MethodError
 from bench.files import writing
-from bench.receipt import Receipt
+from bench.receipt import MODEL, Receipt
 from bench.results import Results
 from bench.scores import write_scores
 from bench.spec import RunSpec
@@ -31,7 +31,8 @@ def merge(source: Results, store: Store) -> Iterator[Merged]:
     """Bring the runs of `source` into `store`, one after the other, and say of each what it was.
 
     Only what verifies is brought in, down to the metrics. Where the run is there already, the one
-    that is there stays, unless it is damaged: then it moves to quarantine. Raises StoreError where
+    that is there stays, unless it is damaged: then it moves to quarantine; or unless it has no
+    model and an identical one has: then that one takes its place. Raises StoreError where
     the disk refuses; what was brought in by then stays.
     """
     store.open_for_writing()
@@ -51,8 +52,12 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
     detail = ""
     if store.has(run_id):
         try:
-            found = agreement(store.read(run_id), receipt)
-            return Merged(run_id, found.kind, str(found))
+            ours = store.read(run_id)
+            found = agreement(ours, receipt)
+            model = MODEL in receipt["files"] and MODEL not in ours["files"]
+            if found.kind != "identical" or not model:
+                return Merged(run_id, found.kind, str(found))
+            detail = "the one that was here had no model"
         except CorruptRun:
             store.set_aside(run_id)
             detail = "the one that was here was damaged"

@@ -20,6 +20,9 @@ RECEIPT_SCHEMA = 1
 
 Receipt = dict[str, Any]
 
+MODEL = "model.safetensors"
+"""A run's saved model, where it has one: outside of its identity, see `bench.models`."""
+
 
 def seal(content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
     """Return the bytes of run.json: the content with the digests of the files and of itself.

@@ -20,7 +20,7 @@ from typing import Any
 from bench.data.catalog import NAME
 from bench.errors import RequestError
 from bench.files import sealed, unsealed, write_atomically
-from bench.spec import Value
+from bench.spec import RunSpec, Value
 
 METHODS = {
     "atacnet": "atacnet.detector:ATACNet",
@@ -40,7 +40,14 @@ SUMMARIES = {
 }
 SUPERVISION = ("weak", "unsupervised")
 SETTINGS = frozenset({"precision", "batch_size", "backbone", "external"})
-_KIND = "method cards"
+ABILITIES = {
+    "embed": ("embed",),
+    "explain": ("explain",),
+    "state": ("state", "load_state"),
+    "rehearse": ("rehearse",),
+}
+"""What a method can do beside, by the functions that must be there for it."""
+_KIND = "method cards with abilities"
 OWN_PACKAGES = ("bench", "baselines", "atacnet")
 
 
@@ -55,6 +62,8 @@ class Method:
     version: int
     supervision: str
     settings: frozenset[str]
+    abilities: frozenset[str]
+    """Out of `ABILITIES`."""
     defaults: Mapping[str, Value] = field(hash=False)
     limits: Mapping[str, Mapping[str, Any]] = field(hash=False)
     """By parameter: `choices`, `least`, `above`, `most`; see `bench.detector.parameter`."""
@@ -167,8 +176,7 @@ class Registry:
         except (OSError, ValueError):
             known = {}
         if key in known:
-            card = known[key]
-            return Method(path, outside, **{**card, "settings": frozenset(card["settings"])})
+            return Method(path, outside, **_thawed(known[key]))
         cls = load_class(path)
         if outside and cls.name in METHODS:
             raise RequestError(f"{path} calls itself {cls.name!r}, a name of the project's own")
@@ -177,12 +185,41 @@ class Registry:
             "version": cls.version,
             "supervision": cls.supervision,
             "settings": sorted(cls.settings),
+            "abilities": sorted(_abilities(cls)),
             "defaults": {f.name: f.default for f in dataclasses.fields(cls.Parameters)},
             "limits": {f.name: dict(f.metadata) for f in dataclasses.fields(cls.Parameters)},
         }
         stale = {k: v for k, v in known.items() if k.partition("@")[0] != path}
         write_atomically(self._file, sealed(_KIND, {**stale, key: card}))
-        return Method(path, outside, **{**card, "settings": frozenset(cls.settings)})
+        return Method(path, outside, **_thawed(card))
+
+
+def _thawed(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a card as `Method` takes it: JSON has no sets."""
+    return {**card, **{k: frozenset(card[k]) for k in ("settings", "abilities")}}
+
+
+def _abilities(cls: Any) -> set[str]:
+    """Return what a class can do beside training and scoring."""
+    return {
+        ability
+        for ability, functions in ABILITIES.items()
+        if all(callable(getattr(cls, f, None)) for f in functions)
+    }
+
+
+def path_of(spec: RunSpec) -> str:
+    """Return where the method of a stored run is to be found here: `package.module:Class`.
+
+    Raises RequestError where this bench has no such method.
+    """
+    if spec.method_source is not None:
+        path = spec.method_source.partition("@")[0]
+        _check_path(path)
+        return path
+    if spec.method not in METHODS:
+        raise RequestError(f"this bench has no method {spec.method!r}")
+    return METHODS[spec.method]
 
 
 def _check_path(path: str) -> None:

@@ -5,12 +5,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bench.environment import describe_host
 from bench.plan import Missing, Plan, Run
-from bench.receipt import Receipt
+from bench.receipt import MODEL, Receipt
 from bench.registry import source_hash
 from bench.results import Results, verified
+
+if TYPE_CHECKING:
+    from bench.engine import Slot
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class State:
     """Last recorded failure of runs that are not done."""
     retry_failed: bool = False
     redo_stale: bool = False
+    save_models: bool = False
 
     @cached_property
     def stale(self) -> list[Run]:
@@ -39,13 +44,21 @@ class State:
         return [r for r in failed if would_fail_again(r, self.failed[r.run_id])]
 
     @cached_property
+    def without_model(self) -> list[Run]:
+        """Runs that are done and have no saved model, though their method can save one."""
+        done = [r for r in self.plan.runs if r.run_id in self.done]
+        return [r for r in done if lacks_model(r, self.done[r.run_id])]
+
+    @cached_property
     def todo(self) -> list[Run]:
         """Runs that are wanted and not stored, in the order of the plan.
 
-        Those that were given up come with `retry_failed`, those that are stale with `redo_stale`.
+        Those that were given up come with `retry_failed`, those that are stale with `redo_stale`,
+        those without a model with `save_models`.
         """
         left_out = set() if self.retry_failed else {r.run_id for r in self.given_up}
         again = {r.run_id for r in self.stale} if self.redo_stale else set()
+        again |= {r.run_id for r in self.without_model} if self.save_models else set()
         return [
             r
             for r in self.plan.runs
@@ -67,8 +80,18 @@ def _other_code(run: Run, stored: Mapping[str, Any]) -> bool:
     return bool(then != source_hash(run.cell.method.module))
 
 
+def lacks_model(run: Run, receipt: Receipt) -> bool:
+    """Whether a stored run has no saved model, though its method can save one."""
+    return "state" in run.cell.method.abilities and MODEL not in receipt["files"]
+
+
 def look_up(
-    plan: Plan, results: Results, *, retry_failed: bool = False, redo_stale: bool = False
+    plan: Plan,
+    results: Results,
+    *,
+    retry_failed: bool = False,
+    redo_stale: bool = False,
+    save_models: bool = False,
 ) -> State:
     """Ask the results what is there; every digest is checked."""
     done, damaged = verified(results, [r.run_id for r in plan.runs])
@@ -77,7 +100,57 @@ def look_up(
         for r in plan.runs
         if r.run_id not in done and (failures := results.failures(r.run_id))
     }
-    return State(plan, done, tuple(damaged), failed, retry_failed, redo_stale)
+    return State(plan, done, tuple(damaged), failed, retry_failed, redo_stale, save_models)
+
+
+RATES = frozenset({"lr", "backbone_multiplier", "weight_decay", "clip", "lr_step", "lr_gamma"})
+"""Parameters of the project's own methods that change neither the time nor the memory of a step."""
+LENGTHS = ("epochs", "steps_per_epoch")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """How long a run will take, by stored ones."""
+
+    seconds: float
+    other_parameters: bool
+    """Whether no stored run makes the same step."""
+    other_machine: bool
+    """Whether any of the stored ones was made on another processor."""
+
+
+class Paces:
+    """What stored runs of a kind say of how long others take.
+
+    The time of training follows the number of steps, or where an epoch goes once over the normal
+    images, their number; the time of scoring follows the images scored.
+    """
+
+    def __init__(self, receipts: Iterable[Receipt], slot: "Slot | None" = None) -> None:
+        """With `slot`, only what was run on such a device and with as many threads counts."""
+        self._alike: dict[tuple[Any, ...], list[Receipt]] = collections.defaultdict(list)
+        for receipt in receipts:
+            if slot is None or runs_like(receipt, slot):
+                self._alike[_kind(receipt["spec"])].append(receipt)
+                self._alike[step(receipt["spec"])].append(receipt)
+
+    def guess(self, run: Run) -> Guess | None:
+        """Estimate the time of a run; None where there is nothing to go by."""
+        spec = vars(run.spec)
+        same = self._alike.get(step(spec))
+        known = same or self._alike.get(_kind(spec))
+        if known is None:
+            return None
+        here = describe_host()["cpu"]
+        elsewhere = any(r.get("provenance", {}).get("cpu", here) != here for r in known)
+        return Guess(fmean(_scaled(r, run) for r in known), same is None, elsewhere)
+
+
+def runs_like(receipt: Receipt, slot: "Slot") -> bool:
+    """Whether a stored run had the kind of device of a slot, and on the CPU as many threads."""
+    device, threads = (receipt["provenance"].get(k, "") for k in ("device", "threads"))
+    kind = slot.device.partition(":")[0]
+    return str(device).partition(":")[0] == kind and (kind != "cpu" or threads == slot.threads)
 
 
 def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> float | None:
@@ -85,25 +158,47 @@ def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> f
 
     None where there is nothing to go by for one of them.
     """
-    paces: dict[tuple[Any, ...], list[float]] = collections.defaultdict(list)
-    for receipt in receipts:
-        seconds = sum(receipt["timings"].get(k) or 0 for k in ("setup_s", "fit_s", "score_s"))
-        paces[_kind(receipt["spec"])].append(seconds / _length(receipt["spec"]["parameters"]))
+    paces = Paces(receipts)
     total = 0.0
     for run in runs:
-        known = paces.get(_kind(vars(run.spec)))
-        if known is None:
+        guess = paces.guess(run)
+        if guess is None:
             return None
-        total += fmean(known) * _length(run.spec.parameters)
+        total += guess.seconds
     return total / slots
+
+
+def _scaled(receipt: Receipt, run: Run) -> float:
+    """Return the seconds of a stored run, brought to the length and the images of another."""
+    timings = receipt["timings"]
+    setup, fit, score = (timings.get(k) or 0 for k in ("setup_s", "fit_s", "score_s"))
+    length = _length(run.spec.parameters) / _length(receipt["spec"]["parameters"])
+    split = receipt.get("split", {})
+    normals = sum(f.fold == "train" for f in run.listing.files)
+    if not _has_fixed_steps(run.spec.parameters):
+        length *= normals / (split.get("train_normal") or normals or 1)
+    tested = len(run.listing.files) - normals
+    scored = tested / (split.get("scored") or tested or 1)
+    return float(setup + fit * length + score * scored)
 
 
 def _kind(spec: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what two runs must share for the time of one to say something of the other's."""
     same = ("method", "image_size", "precision", "batch_size", "backbone", "stage")
-    # Without a fixed number of steps the length of an epoch depends on the category.
-    fixed = bool(spec["parameters"].get("steps_per_epoch", 1))
-    return (*(spec[k] for k in same), fixed)
+    return (*(spec[k] for k in same), _has_fixed_steps(spec["parameters"]))
+
+
+def step(spec: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what two runs must share to make the same training step, up to its numbers."""
+    left_out = frozenset(LENGTHS) if spec["method_source"] else RATES.union(LENGTHS)
+    parameters = {k: v for k, v in spec["parameters"].items() if k not in left_out}
+    source = str(spec["external"]).partition(":")[0]
+    return (*_kind(spec), source, spec["method_source"], tuple(sorted(parameters.items())))
+
+
+def _has_fixed_steps(parameters: Mapping[str, Any]) -> bool:
+    """Whether an epoch has a number of steps; else its length depends on the category."""
+    return bool(parameters.get("steps_per_epoch", 1))
 
 
 def _length(parameters: Mapping[str, Any]) -> float:
@@ -112,7 +207,7 @@ def _length(parameters: Mapping[str, Any]) -> float:
     A method from outside may mean anything by these names.
     """
     length = 1.0
-    for name in ("epochs", "steps_per_epoch"):
+    for name in LENGTHS:
         value = parameters.get(name)
         if isinstance(value, int | float) and value > 0:
             length *= value

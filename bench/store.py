@@ -3,9 +3,10 @@
 results/runs/<run_id>/run.json        the receipt, see `bench.receipt`
 results/runs/<run_id>/scores.parquet  one row an image: file, label, defect, role, score
 results/runs/<run_id>/log.txt         what the run printed
+results/runs/<run_id>/model.safetensors   the saved model, with --save-models
 results/failures/<run_id>/<n>/        failure.json and log.txt of what did not finish
 results/quarantine/                   runs whose digests do not agree
-results/superseded/                   runs of older code that were run again
+results/superseded/                   runs whose place another run of the same id has taken
 results/staging/                      runs under way
 results/runs.parquet                  one row a run, rebuilt from the receipts
 """
@@ -33,7 +34,7 @@ from bench.files import (
     writing,
 )
 from bench.outside import why
-from bench.receipt import Receipt, begin, read_run, seal
+from bench.receipt import MODEL, Receipt, begin, read_run, seal
 from bench.results import Results, receipts, table_bytes
 from bench.spec import RunSpec
 from bench.staging import given_up, in_use, is_ours, staging_name
@@ -113,12 +114,12 @@ class Store:
 
         Where the run is there already, the stored one stays, the staged one is dropped and how far
         they agree is returned; but the one whose receipt has the digest `replaces` gives way, and
-        moves to `superseded/`.
+        moves to `superseded/`. So does one without a model where the staged one agrees and has one;
+        if their scores are identical, it is dropped.
 
         Raises MethodError where the two differ and nothing in their environments explains it,
         StoreError where the disk is full or cannot be written.
         """
-        target = self.runs / spec.run_id
         receipt = begin(spec) | dict(content)
         try:
             for path in staged.iterdir():
@@ -127,8 +128,32 @@ class Store:
             files = {p.name: file_digest(p) for p in sorted(staged.iterdir())}
             write_synced(staged / "run.json", seal(receipt, files))
             sync_folder(staged)
+        except OSError as error:
+            raise StoreError(f"cannot publish run {spec.run_id}: {why(error)}") from error
+        if self._place(staged, spec.run_id, replaces):
+            return None
+        stored = self.read(spec.run_id)
+        found = agreement(stored, receipt)
+        if found.kind == "different":
+            raise MethodError(
+                f"run {spec.run_id} {DISPUTED} with different scores: the stored one stays; {found}"
+            )
+        if MODEL in files and MODEL not in stored["files"]:
+            same = found.kind == "identical"
+            if self._place(staged, spec.run_id, json_digest(stored), keep=not same):
+                return None
+        shutil.rmtree(staged, ignore_errors=True)
+        return found
+
+    def _place(self, staged: Path, run_id: str, replaces: str, *, keep: bool = True) -> bool:
+        """Rename a sealed folder into `runs/`; return whether there was room for it.
+
+        The run whose receipt has the digest `replaces` makes room. Without `keep` it is dropped.
+        """
+        target = self.runs / run_id
+        try:
             with self._locked():
-                older = self._give_way(spec.run_id, replaces)
+                older = self._give_way(run_id, replaces)
                 try:
                     os.rename(staged, target)
                 except OSError:
@@ -136,17 +161,13 @@ class Store:
                         os.rename(older, target)
                     raise
             sync_folder(self.runs)
-            return None
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise StoreError(f"cannot publish run {spec.run_id}: {why(error)}") from error
-        found = agreement(self.read(spec.run_id), receipt)
-        if found.kind == "different":
-            raise MethodError(
-                f"run {spec.run_id} {DISPUTED} with different scores: the stored one stays; {found}"
-            )
-        shutil.rmtree(staged, ignore_errors=True)
-        return found
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise StoreError(f"cannot publish run {run_id}: {why(error)}") from error
+        if older and not keep:
+            shutil.rmtree(older, ignore_errors=True)
+        return True
 
     def record_failure(self, staged: Path, spec: RunSpec, failure: Mapping[str, Any]) -> Path:
         """Keep a failed run's facts and log under `failures/`, apart from all results."""

@@ -107,7 +107,7 @@ def leftovers(results: Results) -> Iterator[str]:
     for folder, what in (
         (results.staging, "under way or left by a killed command"),
         (results.quarantine, "moved away because they did not verify"),
-        (results.superseded, "of older code, run again since"),
+        (results.superseded, "that were run again since: of older code, or without a model"),
         (results.failed, "that failed"),
     ):
         count = _entries(folder)

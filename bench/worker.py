@@ -37,8 +37,11 @@ from bench.environment import load_average
 from bench.errors import MethodError, WeightsError
 from bench.failure import disk_trouble, reason, record_failure
 from bench.job import LOG_LIMIT, Job
+from bench.models import write_model
+from bench.receipt import MODEL
 from bench.registry import load_class
 from bench.scores import Scores, write_scores
+from bench.spec import RunSpec
 from bench.store import Store
 
 
@@ -104,7 +107,8 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
     _check_weights(job)
     facts: dict[str, Any] = {}
     context = make_context(job, seeds, facts, clock, tell)
-    scored, caught = _fit_and_score(method, job, images, split, context, clock)
+    detector = method(method.Parameters(**job.spec.parameters))
+    scored, caught = _fit_and_score(detector, job, images, split, context, clock)
     if os.getpid() != this_process:  # a method has forked: one of the two publishes
         os._exit(1)
     if facts.get("optimiser_steps") == 0:
@@ -115,6 +119,8 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
     if np.ptp(scored[split.counted()]) == 0:
         notes.add("all scores are equal")
     write_scores(job.staged / "scores.parquet", scores)
+    if job.save_model:
+        write_model(job.staged / MODEL, detector.state())
     print(f"auroc {measured['auroc']:.4f}", flush=True)
     if os.fstat(1).st_size > LOG_LIMIT:
         raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
@@ -153,14 +159,13 @@ def _data(job: Job) -> tuple[CategoryImages, Split]:
 
 
 def _fit_and_score(
-    method: Any, job: Job, images: CategoryImages, split: Split, context: Context, clock: _Clock
+    detector: Any, job: Job, images: CategoryImages, split: Split, context: Context, clock: _Clock
 ) -> tuple[NDArray[np.float32], list[warnings.WarningMessage]]:
     """Train and score; return the scores of the tested files and the warnings on the way."""
     train = TrainingSet(
         images.samples(split.train_normal), images.samples(split.drawn[: job.spec.shots])
     )
     tested = images.samples(split.tested)
-    detector = method(method.Parameters(**job.spec.parameters))
     clock.mark("setup_s")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -237,18 +242,22 @@ def make_context(
         progress=progress,
         record=record,
     )
+    changes = spec_settings(spec, job.weights_file, job.strides)
+    if job.external is not None:
+        changes["external"] = load_external(job.external, spec.image_size)
+    return dataclasses.replace(context, **changes)
+
+
+def spec_settings(spec: RunSpec, weights_file: Path | None, strides: str) -> dict[str, Any]:
+    """Return what a spec says of a context; what the method does not use keeps its default."""
     changes: dict[str, Any] = {}
     if spec.precision is not None:
         changes["precision"] = spec.precision
     if spec.batch_size is not None:
         changes["batch_size"] = spec.batch_size
-    if job.external is not None:
-        changes["external"] = load_external(job.external, spec.image_size)
     if spec.backbone is not None and spec.stage is not None:
-        changes["backbone"] = BackboneSource(
-            spec.backbone, spec.stage, job.weights_file, job.strides
-        )
-    return dataclasses.replace(context, **changes)
+        changes["backbone"] = BackboneSource(spec.backbone, spec.stage, weights_file, strides)
+    return changes
 
 
 def check_scores(scores: Any, expected: int) -> NDArray[np.float32]:

@@ -1,12 +1,14 @@
 """The methods that README and CONTRIBUTING show are run as they stand there."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench.cli import main
 from bench.results import receipts
 from tests.test_run import Bench
 
@@ -53,3 +55,17 @@ def test_every_command_that_the_readme_shows_is_understood(tmp_path: Path) -> No
         assert done.returncode == 0
         for option in re.findall(r"--[a-z-]+", command):
             assert option in done.stdout, f"{command}: {option}"
+
+
+def test_the_tables_of_results_are_what_their_command_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "README.md").read_text()
+    quoted = re.findall(r"<!-- (bench table [^>]*) -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
+    assert quoted
+    monkeypatch.chdir(ROOT)
+    for command, printed in quoted:
+        with pytest.raises(SystemExit) as ended:
+            main(shlex.split(command)[1:])
+        assert not ended.value.code
+        assert capsys.readouterr().out.strip() == printed.strip()

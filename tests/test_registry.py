@@ -284,6 +284,7 @@ CARD = Method(
     version=1,
     supervision="weak",
     settings=frozenset(),
+    abilities=frozenset(),
     defaults={"rate": 0.5, "layers": 3, "soft": True, "form": "plain"},
 )
 

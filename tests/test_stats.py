@@ -28,7 +28,8 @@ def test_one_value_has_no_interval():
 
 def test_a_paired_difference_ignores_what_both_share():
     common = np.array([0.1, 0.5, 0.9])
-    found = paired_difference(list(common + [0.01, 0.02, 0.03]), list(common))
+    gains = np.array([0.01, 0.02, 0.03])
+    found = paired_difference(list(common + gains), list(common))
     assert found.mean == pytest.approx(0.02)
     half = stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(3)
     assert found.interval == pytest.approx((0.02 - half, 0.02 + half))

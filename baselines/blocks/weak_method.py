@@ -39,7 +39,10 @@ class Seen(NamedTuple):
 
 
 class WeakNetwork(nn.Module):
-    """What a method's network can be asked in evaluation, on (B, 3, H, W) normalised images."""
+    """What a method's network can be asked in evaluation, on (B, 3, H, W) normalised images.
+
+    `scores` is a must; without `embed` or `explain` the method has none.
+    """
 
     def scores(self, images: Tensor) -> Tensor:
         """Return (B,) anomaly scores."""

@@ -1,5 +1,6 @@
 """What several commands share: their options, and how they print."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,6 +72,18 @@ def printable(text: str) -> str:
 def say(text: str = "") -> None:
     """Print a text as it is: names from outside carry no markup."""
     console().print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def gpus(device: str) -> int:
+    """Count the GPUs; torch is asked only where one may be there."""
+    driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+    if device == "cpu" or (device == "auto" and not driver):
+        return 0
+    # Ask the driver, not the runtime: the command itself must not hold a CUDA context.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def folders_of(data: Path, weights: Path, results: Path, cache: Path | None) -> "Folders":

@@ -1,9 +1,7 @@
 """`bench run`, `status` and `list`: what is wanted, and what becomes of it."""
 
-import os
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,13 +24,16 @@ from bench.cli.options import (
     WeightsOption,
     console,
     folders_of,
+    gpus,
     plan,
     say,
 )
 from bench.errors import RequestError
 
 if TYPE_CHECKING:
-    from bench.plan import Plan
+    from bench.engine import Slot
+    from bench.plan import Folders, Plan
+    from bench.results import Results
     from bench.schedule import State
 
 
@@ -75,6 +76,10 @@ def run(
     stale: Annotated[
         bool, typer.Option("--stale", help="Run again what older code of a method has made.")
     ] = False,
+    save_models: Annotated[
+        bool,
+        typer.Option("--save-models", help="Keep the models, of stored runs too: they run again."),
+    ] = False,
     available_only: Annotated[
         bool, typer.Option("--available-only", help="Leave out what is missing here.")
     ] = False,
@@ -94,14 +99,19 @@ def run(
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method,
                   download=not dry_run)  # fmt: skip
     stored = results_at(folders.results) if dry_run else Store(folders.results)
-    state = look_up(wanted, stored, retry_failed=retry_failed, redo_stale=stale)
+    state = look_up(wanted, stored, retry_failed=retry_failed, redo_stale=stale,
+                    save_models=save_models)  # fmt: skip
     _check_missing(wanted, suite, available_only or dry_run)
-    chosen = slots_for(device, slots, _gpus(device), threads) if state.todo else []
-    _print_plan(state, len(chosen))
+    needed = state.todo or (dry_run and wanted.missing)
+    chosen = slots_for(device, slots, gpus(device), threads) if needed else []
+    _print_plan(state, len(chosen), with_time=not dry_run)
+    if save_models:
+        _print_models(state)
     if dry_run:
+        _print_picture(state, stored, folders, chosen)
         return
     screen = console()
-    order = Order(chosen, timeout, score_batch_size)
+    order = Order(chosen, timeout, score_batch_size, save_models)
     store = Store(folders.results)
     try:
         with display_for(screen, state, len(chosen)) as display:
@@ -141,7 +151,7 @@ def _runs(count: int) -> str:
     return f"{count} run" if count == 1 else f"{count} runs"
 
 
-def _print_plan(state: "State", slots: int) -> None:
+def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
     from bench.display import duration
     from bench.schedule import time_left
 
@@ -150,7 +160,7 @@ def _print_plan(state: "State", slots: int) -> None:
         + (f", {len(state.plan.missing)} more cannot be done here" if state.plan.missing else "")
         + (f" in {slots} slots" if slots > 1 else "")
     )
-    left = time_left(state.todo, list(state.done.values()), max(1, slots))
+    left = time_left(state.todo, list(state.done.values()), max(1, slots)) if with_time else None
     if state.todo and left is not None:
         say(f"about {duration(left)}, from stored runs of the same kind")
     if state.given_up and not state.retry_failed:
@@ -159,16 +169,26 @@ def _print_plan(state: "State", slots: int) -> None:
         say(f"{_runs(len(state.stale))} stale: the method's code has changed; --stale runs again")
 
 
-def _gpus(device: str) -> int:
-    """Count the GPUs; torch is asked only where one may be there."""
-    driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
-    if device == "cpu" or (device == "auto" and not driver):
-        return 0
-    # Ask the driver, not the runtime: the command itself must not hold a CUDA context.
-    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
-    import torch
+def _print_models(state: "State") -> None:
+    if state.without_model:
+        say(f"{_runs(len(state.without_model))} stored without a model: again, to save one")
+    methods = {r.cell.method.name: r.cell.method.abilities for r in state.plan.runs}
+    unable = [name for name, abilities in methods.items() if "state" not in abilities]
+    if unable:
+        say(f"no models of {', '.join(unable)}: a method saves one with state() and load_state()")
 
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+def _print_picture(
+    state: "State", stored: "Results", folders: "Folders", slots: list["Slot"]
+) -> None:
+    from bench.dry_run import picture
+
+    screen = console()
+    for part in picture(state, stored, folders, slots, screen.width):
+        if isinstance(part, str):
+            say(part)
+        else:
+            screen.print(part)
 
 
 def status(
