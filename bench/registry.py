@@ -65,7 +65,7 @@ class Method:
     abilities: frozenset[str]
     """Out of `ABILITIES`."""
     defaults: Mapping[str, Value] = field(hash=False)
-    limits: Mapping[str, Mapping[str, Any]] = field(hash=False)
+    limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     """By parameter: `choices`, `least`, `above`, `most`; see `bench.detector.parameter`."""
 
     @property

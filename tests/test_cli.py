@@ -65,6 +65,9 @@ def test_the_lists(capsys: Capture) -> None:
         (["--suite", "smoke", "--method", "nosuch.module:X"], "cannot import"),
         (["--suite", "smoke", "--method", "a:B", "--methods", "cutmix"], "leave --methods out"),
         (["--suite", "smoke", "--set", "lr=nan"], "must be finite"),
+        (["--suite", "smoke", "--set", "epochs=0"], "atacnet.epochs must be at least 1, not 0"),
+        (["--suite", "smoke", "--set", "view=foo"], "atacnet.view must be one of attention"),
+        (["--suite", "smoke", "--set", "external=foo"], "external is one of none, textures"),
         (["--suite", "table1"], "runs cannot be done here"),
     ],
     ids=lambda v: " ".join(v[1:]) if isinstance(v, list) else "",
@@ -84,7 +87,7 @@ def test_what_is_missing_is_named_with_its_remedy(capsys: Capture) -> None:
     assert code == 0
     assert "head_ct is not in" in err
     assert "kaggle.com" in err
-    assert "[30 runs]" in err
+    assert "[60 runs]" in err
     assert "0 runs wanted" in out
     _, out, _ = call(capsys, "status", "--suite", "table1")
     assert "missing  510" in out

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bench", "baselines", "atacnet")
-TORCH_AT_MODULE_LEVEL = {"bench.worker"}
+TORCH_AT_MODULE_LEVEL = {"bench.worker", "bench.memory"}
 LEAVES = {"bench.errors", "bench.spec", "bench.metrics", "bench.seeding"}
 
 

@@ -11,12 +11,15 @@ from atacnet.detector import ATACNet
 from atacnet.model import VIEWS, Network, SelfAttention
 from baselines.blocks.backbone import Backbone
 from baselines.cutmix import CutMix
+from baselines.devnet import DevNet
+from baselines.dra import DRA
+from baselines.saoe import SAOE
 from baselines.shortcut import STATISTICS, Shortcut
 from bench.detector import BackboneSource, Context, Samples, Seeds, TrainingSet
 from bench.metrics import auroc
 from tests.planted import fitted, pictures, separation
 
-TRAINED = [ATACNet, CutMix]
+TRAINED = [ATACNet, CutMix, DevNet, DRA, SAOE]
 FEW = {"epochs": 2, "steps_per_epoch": 2, "rotation": 0.0}
 
 
@@ -104,8 +107,10 @@ def test_the_score_is_the_mean_of_both_views() -> None:
     output = whole(images)
     boxes, _ = boxes_from_maps(output.attention)
     assert torch.equal(boxes, output.boxes)
-    raw = top_k_mean(whole.look(images)[0])
-    zoomed = top_k_mean(whole.look(zoom(images, boxes))[0])
+    raw, zoomed = (
+        top_k_mean(whole.score_map(whole.attend(whole.backbone(view))))
+        for view in (images, zoom(images, boxes))
+    )
     assert torch.allclose(output.scores, (raw + zoomed) / 2)
     assert (output.scores >= 0).all()
 

@@ -325,3 +325,63 @@ def test_a_parameter_of_another_type_is_refused_by_key_and_value(key, value):
 def test_an_unknown_parameter_is_refused_with_the_names_there_are():
     with pytest.raises(RequestError, match=r"'layer'.*form, layers, rate, soft"):
         CARD.parameters({"layer": 3})
+
+
+# Limits
+
+LIMITED = Method(
+    path="outside:Mine",
+    outside=True,
+    name="mine",
+    version=1,
+    supervision="weak",
+    settings=frozenset(),
+    abilities=frozenset(),
+    defaults={"rate": 0.5, "layers": 3, "form": "plain"},
+    limits={
+        "rate": {"above": 0, "most": 1},
+        "layers": {"least": 1},
+        "form": {"choices": ["plain", "fancy"]},
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("rate", 0.0, "mine.rate must be above 0, not 0.0"),
+        ("rate", 1.5, "mine.rate must be at most 1, not 1.5"),
+        ("layers", 0, "mine.layers must be at least 1, not 0"),
+        ("form", "odd", "mine.form must be one of plain, fancy, not 'odd'"),
+    ],
+)
+def test_a_value_that_a_parameter_does_not_take_is_refused(key, value, said):
+    with pytest.raises(RequestError) as caught:
+        LIMITED.parameters({key: value})
+    assert str(caught.value) == said
+
+
+def test_the_bounds_themselves_are_taken():
+    given = {"rate": 1.0, "layers": 1, "form": "fancy"}
+    assert LIMITED.parameters(given) == given
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_defaults_of_every_method_keep_its_own_limits(name, tmp_path):
+    card = Registry(tmp_path).find(name)
+    assert card.parameters(card.defaults) == card.defaults
+    numbers = {k for k, v in card.defaults.items() if type(v) in (int, float)}
+    assert numbers <= card.limits.keys(), "a number without a limit"
+    for key, limits in card.limits.items():
+        if "least" in limits:
+            with pytest.raises(RequestError, match=f"{name}\\.{key} must be at least"):
+                card.parameters({key: limits["least"] - 1})
+
+
+def test_a_card_from_the_cache_has_the_same_limits_and_abilities(tmp_path):
+    fresh, cached = (Registry(tmp_path).find("dra") for _ in range(2))
+    for card in (fresh, cached):
+        with pytest.raises(RequestError, match=r"dra\.sampler must be one of halves, thirds"):
+            card.parameters({"sampler": "odd"})
+        assert card.abilities == {"embed", "explain", "state", "rehearse"}
+    assert Registry(tmp_path).find("shortcut").abilities == {"state"}

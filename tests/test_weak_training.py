@@ -5,15 +5,20 @@ import pytest
 import torch
 from torch import nn
 
+from baselines.blocks.backbone import normalise
 from baselines.blocks.weak_training import (
+    NORMAL,
+    PSEUDO,
+    SEEN,
     Stream,
     TrainingImages,
     TrainingParameters,
     balanced_batches,
-    score_in_batches,
+    in_batches,
+    thirds_batches,
     train,
 )
-from bench.detector import Context, MethodError, Samples, Seeds, TrainingSet
+from bench.detector import Context, MethodError, Samples, Seeds
 
 
 def samples(n: int, low: int = 0, high: int = 255, size: int = 16) -> Samples:
@@ -28,8 +33,8 @@ def context(**changes: Any) -> Context:
 
 def images(parameters: TrainingParameters, normals: int = 10, shots: int = 3) -> TrainingImages:
     """Dark normals and bright anomalies."""
-    both = TrainingSet(samples(normals, 0, 100), samples(shots, 200, 255))
-    return TrainingImages(both, context(), parameters)
+    normal, anomalous = samples(normals, 0, 100).images, samples(shots, 200, 255).images
+    return TrainingImages(normal, anomalous, context(), parameters)
 
 
 def test_a_stream_gives_every_item_once_before_any_twice() -> None:
@@ -47,10 +52,10 @@ def test_balanced_batches_are_half_normal_a_quarter_labelled_a_quarter_pseudo() 
     parameters = TrainingParameters(rotation=0.0, patch_source="same")
     batch = balanced_batches(images(parameters), 16, True, torch.Generator().manual_seed(0))
     for _ in range(5):
-        pictures, labels = batch()
+        pictures, kinds = batch()
         assert pictures.shape == (16, 3, 16, 16)
         assert pictures.is_contiguous(memory_format=torch.channels_last)
-        assert labels.tolist() == [0] * 8 + [1] * 8
+        assert kinds.tolist() == [NORMAL] * 8 + [SEEN] * 4 + [PSEUDO] * 4
         bright = pictures.mean((1, 2, 3)) > 0.5
         assert bright.tolist() == [False] * 8 + [True] * 4 + [False] * 4
 
@@ -58,7 +63,26 @@ def test_balanced_batches_are_half_normal_a_quarter_labelled_a_quarter_pseudo() 
 def test_without_pseudo_anomalies_the_second_half_is_labelled_ones() -> None:
     parameters = TrainingParameters(rotation=0.0)
     batch = balanced_batches(images(parameters), 16, False, torch.Generator().manual_seed(0))
-    assert (batch()[0].mean((1, 2, 3)) > 0.5).tolist() == [False] * 8 + [True] * 8
+    pictures, kinds = batch()
+    assert (pictures.mean((1, 2, 3)) > 0.5).tolist() == [False] * 8 + [True] * 8
+    assert kinds.tolist() == [NORMAL] * 8 + [SEEN] * 8
+
+
+def test_thirds_are_a_third_labelled_and_each_normal_turns_by_chance() -> None:
+    bank = images(TrainingParameters(rotation=0.0), normals=20)
+    plain = bank.pick(torch.arange(20))
+    batch = thirds_batches(bank, 48, torch.Generator().manual_seed(0))
+    counts = torch.zeros(3)
+    for _ in range(40):
+        pictures, kinds = batch()
+        assert kinds[-16:].tolist() == [SEEN] * 16
+        assert SEEN not in kinds[:32].tolist()
+        assert torch.equal(pictures.mean((1, 2, 3)) > 0.5, kinds == SEEN)
+        known = (pictures.unsqueeze(1) - normalise(plain)).abs().flatten(2).amax(2).amin(1) < 1e-5
+        assert torch.equal(known, kinds == NORMAL)  # a pseudo anomaly is not its source any more
+        counts += torch.bincount(kinds, minlength=3)
+    shares = counts / counts.sum()
+    assert shares.tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
 
 
 def test_the_patch_comes_from_the_named_source() -> None:
@@ -70,8 +94,8 @@ def test_the_patch_comes_from_the_named_source() -> None:
 
 
 def test_bad_requests_are_refused() -> None:
-    with pytest.raises(MethodError, match="patch_source"):
-        images(TrainingParameters(patch_source="elsewhere"))
+    with pytest.raises(MethodError, match="at least 3"):
+        thirds_batches(images(TrainingParameters()), 2, torch.Generator())
     with pytest.raises(MethodError, match="at least one labelled"):
         images(TrainingParameters(), shots=0)
     with pytest.raises(MethodError, match="multiple of 4"):
@@ -91,7 +115,8 @@ def small_training(
         batch_size=8, record=facts.__setitem__, progress=lambda e, n, loss: epochs.append(e)
     )
 
-    def loss(pictures: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def loss(pictures: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+        labels = (kinds != NORMAL).float()
         return nn.functional.binary_cross_entropy_with_logits(model(pictures)[:, 0], labels)
 
     train(model, batch, loss, bank, parameters, told)
@@ -129,14 +154,10 @@ def test_the_rate_falls_and_the_gradient_is_clipped() -> None:
     assert 1.0 <= step <= 1.111 + 1e-3
 
 
-def test_scoring_does_not_depend_on_the_chunks() -> None:
-    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(3, 1))
+@pytest.mark.parametrize("size", [1, 4, 32])
+def test_evaluation_sees_every_image_once_in_order_and_unaugmented(size: int) -> None:
     tested = samples(11)
-    scores = [
-        score_in_batches(model, lambda x: model(x)[:, 0], tested, context(score_batch_size=size))
-        for size in (1, 4, 32)
-    ]
-    assert scores[0].dtype == np.float32
-    assert scores[0].shape == (11,)
-    assert scores[0] == pytest.approx(scores[2], abs=1e-5)
-    assert scores[1] == pytest.approx(scores[2], abs=1e-5)
+    chunks = list(in_batches(tested, context(score_batch_size=size)))
+    assert all(len(c) <= size for c in chunks)
+    whole = torch.cat(chunks)
+    assert torch.equal(whole, normalise(torch.from_numpy(tested.images).float() / 255))
