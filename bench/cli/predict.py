@@ -1,0 +1,72 @@
+"""`bench predict`: a saved model on images of one's own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bench.cli.options import RESULTS, ResultsOption, console, gpus, printable, say
+
+if TYPE_CHECKING:
+    from bench.predict import Predictions
+
+SHOWN = 40
+"""Rows of the table; the file has all."""
+
+
+def predict(
+    run_id: Annotated[str, typer.Argument(help="The id, or how it begins.")],
+    images: Annotated[list[Path], typer.Argument(help="Files, or folders.", show_default=False)],
+    results: ResultsOption = RESULTS,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write; by default predictions-RUN_ID.", show_default=False),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:i.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; by default as the run had.", min=1)
+    ] = None,
+    overlays: Annotated[bool, typer.Option(help="Also draw maps and boxes as PNG.")] = True,
+) -> None:
+    """Score images with the model of a run that was made with --save-models.
+
+    Writes predictions.parquet (score, box in pixels, maps) and pictures of the maps.
+    """
+    import sys
+
+    from bench.engine import slots_for
+    from bench.predict import find_images, has_changed, saved_model, write_predictions
+    from bench.predict import predict as predicted
+    from bench.results import find
+    from bench.store import open_results
+
+    there = open_results(results.absolute())
+    receipt, model = saved_model(there, find(there, run_id))
+    target = out or Path(f"predictions-{receipt['run_id']}")
+    files = find_images(images)
+    if has_changed(receipt):
+        print("note: the method's code has changed since the run", file=sys.stderr)
+    slot = slots_for(device, 1, gpus(device), threads or receipt["provenance"]["threads"])[0]
+    found = predicted(receipt, model, files, slot.device, slot.threads)
+    write_predictions(found, target.absolute(), overlays=overlays)
+    _print(found)
+    drawn = overlays and found.explanation is not None
+    say(f"{target}: predictions.parquet" + (" and overlays/" if drawn else ""))
+
+
+def _print(found: "Predictions") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    boxes = found.boxes()
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("file", overflow="fold")
+    for title in ("score", *(["box"] if boxes is not None else [])):
+        table.add_column(title, justify="right", no_wrap=True)
+    for i in range(min(SHOWN, len(found.files))):
+        box = [] if boxes is None else [" ".join(f"{v:.0f}" for v in boxes[i])]
+        name = Text(printable(str(found.files[i])))
+        table.add_row(name, f"{found.scores[i]:.4g}", *box)
+    console().print(table)
+    if len(found.files) > SHOWN:
+        say(f"... and {len(found.files) - SHOWN} more")

@@ -1,0 +1,48 @@
+"""A score map drawn over its image."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+ANCHORS = np.array(
+    [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64
+)
+"""Colours from nothing to the highest score; brightness rises with them."""
+STRENGTH = 0.65
+"""Opacity of the highest score; that of zero is nothing."""
+LARGEST = 1024
+"""Longest side of a drawn picture in pixels."""
+BOX = (0, 220, 255)
+
+
+def heat(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return colours (..., 3) of values in [0, 1]."""
+    place = values.clip(0, 1) * (len(ANCHORS) - 1)
+    channels = [np.interp(place, np.arange(len(ANCHORS)), ANCHORS[:, c]) for c in range(3)]
+    return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def overlay(
+    image: Image.Image,
+    score_map: NDArray[np.float32],
+    top: float,
+    box: NDArray[np.float64] | None = None,
+) -> Image.Image:
+    """Draw a map (h, w) over an RGB image, and a box in the image's pixels.
+
+    A value of `top` or more has the strongest colour, zero or less none. Images over 1024 px are
+    shrunk.
+    """
+    shrink = min(1.0, LARGEST / max(image.size))
+    size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))
+    picture = image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+    scaled = np.clip(score_map / top, 0, 1) if top > 0 else np.zeros_like(score_map)
+    spread = Image.fromarray(scaled.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    values = np.asarray(spread, np.float64)
+    opacity = Image.fromarray((values * STRENGTH * 255).round().astype(np.uint8))
+    picture.paste(Image.fromarray(heat(values)), (0, 0), opacity)
+    if box is not None:
+        left, upper, right, lower = (float(v) * shrink for v in box)
+        corner = (left, upper, max(left, right - 1), max(upper, lower - 1))
+        ImageDraw.Draw(picture).rectangle(corner, outline=BOX, width=max(1, min(size) // 128))
+    return picture

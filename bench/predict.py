@@ -1,0 +1,221 @@
+"""Scores of images that no dataset holds, by the saved model of a stored run."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.data.decode import decode, decoding_pool
+from bench.data.files import IMAGE_SUFFIXES
+from bench.data.images import RESIZE_RULES
+from bench.detector import Context, Explanation, Samples, Seeds
+from bench.errors import CorruptRun, RequestError, StoreError
+from bench.files import write_synced
+from bench.models import read_model
+from bench.outside import read_regular, shown, why
+from bench.overlay import overlay
+from bench.receipt import MODEL, Receipt
+from bench.registry import load_class, path_of, source_hash
+from bench.results import Results
+from bench.spec import RunSpec
+
+MAX_MODEL = 4 << 30
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a saved model says of N images."""
+
+    files: tuple[Path, ...]
+    width: NDArray[np.int64]
+    """(N,), of the files, in pixels."""
+    height: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    """(N,), higher = more anomalous; comparable within one run only."""
+    explanation: Explanation | None
+
+    def boxes(self) -> NDArray[np.float64] | None:
+        """Return left, top, right and bottom of the zoomed view in pixels of each file, (N, 4)."""
+        if self.explanation is None or self.explanation.boxes is None:
+            return None
+        size = np.column_stack([self.width, self.height] * 2)
+        return np.asarray(self.explanation.boxes * size, np.float64)
+
+
+def find_images(places: Iterable[Path]) -> list[Path]:
+    """Return the named files, and the images in the named folders and below, each once.
+
+    Raises RequestError for a place that is not there and where no image is found.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        if place.is_dir():
+            inside = [p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
+            inside = [p for p in inside if p.is_file() and not p.name.startswith(".")]
+            found |= dict.fromkeys(sorted(inside))
+        elif place.is_file():
+            found[place] = None
+        else:
+            raise RequestError(f"there is no file or folder {shown(place)}")
+    if not found:
+        raise RequestError(f"no images in {', '.join(shown(p) for p in places)}")
+    return list(found)
+
+
+def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArray[Any]]]:
+    """Return a stored run's receipt and its model, digests checked.
+
+    Raises CorruptRun where they do not agree, RequestError where the run has no model.
+    """
+    receipt = results.read(run_id)
+    if MODEL not in receipt["files"]:
+        raise RequestError(
+            f"run {run_id} has no saved model: give its `bench run` command again with"
+            " --save-models"
+        )
+    try:
+        content = read_regular(results.root / "runs" / run_id / MODEL, MAX_MODEL)
+        if hashlib.sha256(content).hexdigest() != receipt["files"][MODEL]:
+            raise ValueError("does not agree with its digest")
+        return receipt, read_model(content)
+    except OSError as error:
+        raise CorruptRun(f"run {run_id} is damaged: {MODEL}: {why(error)}") from error
+    except ValueError as error:
+        raise CorruptRun(f"run {run_id} is damaged: {MODEL} {shown(error)}") from error
+
+
+def has_changed(receipt: Receipt) -> bool:
+    """Whether the code of a run's method is another today."""
+    path = path_of(RunSpec.from_dict(receipt["spec"]))
+    return bool(source_hash(path.partition(":")[0]) != receipt["provenance"]["source_sha256"])
+
+
+def predict(
+    receipt: Receipt,
+    model: Mapping[str, NDArray[Any]],
+    files: Sequence[Path],
+    device: str,
+    threads: int,
+) -> Predictions:
+    """Score and explain images under the settings of the run that trained the model.
+
+    With its threads and device the scores of its own test images are the stored ones. Raises
+    DataError naming a file that does not decode, RequestError where the method cannot be imported,
+    MethodError where the model does not fit it.
+    """
+    from bench.worker import check_scores, make_deterministic, spec_settings
+
+    spec, about = RunSpec.from_dict(receipt["spec"]), receipt["provenance"]
+    samples = read_samples(files, spec.image_size, spec.resize)
+    seeds = Seeds(spec.seed, spec.dataset, spec.category)
+    make_deterministic(threads, seeds["init"], device)
+    method = load_class(path_of(spec))
+    context = Context(device=device, seeds=seeds, score_batch_size=about["score_batch_size"])
+    settings = spec_settings(spec, None, str(about.get("strides", "")))
+    detector = method(method.Parameters(**spec.parameters))
+    detector.load_state(model, dataclasses.replace(context, **settings))
+    scores = check_scores(detector.score(samples), len(samples))
+    explanation = None
+    if hasattr(detector, "explain"):
+        with contextlib.suppress(NotImplementedError):
+            explanation = detector.explain(samples)
+    return Predictions(tuple(files), samples.width, samples.height, scores, explanation)
+
+
+def read_samples(files: Sequence[Path], size: int, resize: str) -> Samples:
+    """Decode and resize images as those of a category are; raises DataError naming a file."""
+
+    def one(path: Path) -> tuple[NDArray[np.uint8], int, int, str, int]:
+        rgb, mode = decode(path)
+        resized = rgb if rgb.size == (size, size) else rgb.resize((size, size), rule)
+        pixels = np.asarray(resized).transpose(2, 0, 1)
+        return pixels, rgb.width, rgb.height, mode, path.stat().st_size
+
+    rule = RESIZE_RULES[resize]
+    with decoding_pool() as pool:
+        images, width, height, mode, length = zip(*pool.map(one, files), strict=True)
+    return Samples(
+        images=np.stack(images),
+        names=tuple(map(str, files)),
+        width=np.array(width, np.int64),
+        height=np.array(height, np.int64),
+        mode=mode,
+        bytes=np.array(length, np.int64),
+    )
+
+
+def write_predictions(found: Predictions, out: Path, *, overlays: bool) -> None:
+    """Write predictions.parquet, and the pictures, to a new folder that appears when it is whole.
+
+    Raises RequestError where it is there already, StoreError where it cannot be written.
+    """
+    if os.path.lexists(out):
+        raise RequestError(f"{shown(out)} is there already: remove it, or name another with --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=".predictions-"))
+        try:
+            write_synced(staging / "predictions.parquet", _parquet(found))
+            if overlays and found.explanation is not None:
+                (staging / "overlays").mkdir()
+                _draw(found, staging / "overlays")
+            staging.chmod(0o755)
+            os.rename(staging, out)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {shown(out)}: {why(error)}") from error
+
+
+def _parquet(found: Predictions) -> bytes:
+    """Return one row an image: file, size, score, box, and the maps and parts of the score."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {
+        "file": [shown(f) for f in found.files],
+        "width": found.width,
+        "height": found.height,
+        "score": found.scores,
+    }
+    boxes = found.boxes()
+    for i, side in enumerate(("left", "top", "right", "bottom")):
+        none = pa.nulls(len(found.files), pa.float64())
+        columns[f"box_{side}"] = none if boxes is None else boxes[:, i]
+    if found.explanation is not None:
+        columns |= {f"part_{name}": v for name, v in found.explanation.parts.items()}
+        for name, maps in found.explanation.maps.items():
+            columns[f"map_{name}"] = list(maps.reshape(len(maps), -1))
+            for axis, side in ((1, "height"), (2, "width")):
+                columns[f"map_{name}_{side}"] = np.full(len(maps), maps.shape[axis])
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def overlay_name(index: int, file: Path) -> str:
+    """Return the name of an image's overlay: different for equal names in different folders."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in file.stem)
+    return f"{index:05d}_{plain[:80]}.png"
+
+
+def _draw(found: Predictions, folder: Path) -> None:
+    """Draw every image with its first map, all in one scale, and its box."""
+    assert found.explanation is not None
+    maps = next(iter(found.explanation.maps.values()))
+    boxes, top = found.boxes(), float(maps.max())
+    for i, file in enumerate(found.files):
+        image: Image.Image = decode(file)[0]
+        picture = overlay(image, maps[i], top, None if boxes is None else boxes[i])
+        picture.save(folder / overlay_name(i, file))
