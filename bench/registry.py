@@ -23,19 +23,19 @@ from bench.files import sealed, unsealed, write_atomically
 from bench.spec import RunSpec, Value
 
 METHODS = {
-    "atacnet": "atacnet.detector:ATACNet",
-    "cutmix": "baselines.cutmix:CutMix",
     "devnet": "baselines.devnet:DevNet",
     "dra": "baselines.dra:DRA",
     "saoe": "baselines.saoe:SAOE",
+    "cutmix": "baselines.cutmix:CutMix",
+    "atacnet": "atacnet.detector:ATACNet",
     "shortcut": "baselines.shortcut:Shortcut",
 }
 SUMMARIES = {
-    "atacnet": "deviation loss over an image and an attention-cropped zoom of it",
-    "cutmix": "weighted cross-entropy with CutMix pseudo anomalies",
     "devnet": "deviation loss on the top-K mean of a score map",
     "dra": "four heads (seen, pseudo, residual, normality), each with a deviation loss",
     "saoe": "normal, labelled and pseudo anomalies as classes, and outlier exposure",
+    "cutmix": "weighted cross-entropy with CutMix pseudo anomalies",
+    "atacnet": "deviation loss over an image and an attention-cropped zoom of it",
     "shortcut": "the one image statistic that separates the training set best",
 }
 SUPERVISION = ("weak", "unsupervised")

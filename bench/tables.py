@@ -65,7 +65,10 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         if receipt["provenance"]["unofficial_copy"]:
             unofficial[row[0]] = receipt["provenance"]["unofficial_copy"]
     trained = [told[spec.run_id] for spec, _ in chosen if spec.backbone is not None]
-    about = {f"{p['device_name']}, {p['threads']} threads" for p in _provenances(chosen)}
+    about = {
+        f"{p['device_name']}, {p['threads']} thread" + "s" * (p["threads"] > 1)
+        for p in _provenances(chosen)
+    }
     return ResultTable(
         rows=tuple(sorted({row for row, _ in cells}, key=_order)),
         columns=tuple(sorted(columns, key=columns.__getitem__)),

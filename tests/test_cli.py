@@ -90,7 +90,7 @@ def test_what_is_missing_is_named_with_its_remedy(capsys: Capture) -> None:
     assert "[60 runs]" in err
     assert "0 runs wanted" in out
     _, out, _ = call(capsys, "status", "--suite", "table1")
-    assert "missing  510" in out
+    assert "missing  1020" in out
 
 
 def test_weights_that_do_not_reach_the_stage_are_named(

@@ -42,7 +42,7 @@ MEASURED = {  # by hand, see above
     ("dra", "bfloat16"): 3644,
 }
 PROBE = """
-import json, resource, sys
+import json, re, sys
 import torchvision, bench.worker
 from bench.detector import BackboneSource, Context, Seeds
 from bench.registry import METHODS, load_class
@@ -54,7 +54,8 @@ bench.worker.make_deterministic(1, 0)
 context = Context("cpu", Seeds(0, "d", "c"), batch_size=batch,
                   backbone=BackboneSource("resnet18", stage, None))
 cls(cls.Parameters()).rehearse(size, context)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not ru_maxrss, which an exec'd process takes over from the one that started it.
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 print(json.dumps(peak - base))
 """
 
