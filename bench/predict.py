@@ -25,7 +25,7 @@ from bench.models import read_model
 from bench.outside import read_regular, shown, why
 from bench.overlay import overlay
 from bench.receipt import MODEL, Receipt
-from bench.registry import load_class, path_of, source_hash
+from bench.registry import by_other_code, load_class, path_of
 from bench.results import Results
 from bench.spec import RunSpec
 
@@ -96,8 +96,7 @@ def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArr
 
 def has_changed(receipt: Receipt) -> bool:
     """Whether the code of a run's method is another today."""
-    path = path_of(RunSpec.from_dict(receipt["spec"]))
-    return bool(source_hash(path.partition(":")[0]) != receipt["provenance"]["source_sha256"])
+    return by_other_code(path_of(RunSpec.from_dict(receipt["spec"])), receipt)
 
 
 def predict(

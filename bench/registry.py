@@ -254,6 +254,12 @@ def _problems(cls: Any) -> Iterable[str]:
                 yield f"Parameters.{field.name} needs a default that is a bool, int, float or str"
 
 
+def by_other_code(path: str, stored: Mapping[str, Any]) -> bool:
+    """Whether a receipt or a failure comes from other code of `package.module:Class` than today's."""
+    then = stored["provenance"].get("source_sha256")
+    return bool(then != source_hash(path.partition(":")[0]))
+
+
 def outside_hash(module: str) -> str:
     """Return the source hash of a method from outside: its own package and the modules beside it.
 

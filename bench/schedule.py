@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bench.environment import describe_host
 from bench.plan import Missing, Plan, Run
 from bench.receipt import MODEL, Receipt
-from bench.registry import source_hash
+from bench.registry import by_other_code
 from bench.results import Results, verified
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class State:
     def stale(self) -> list[Run]:
         """Runs that are done, but by other code than today's."""
         done = [r for r in self.plan.runs if r.run_id in self.done]
-        return [r for r in done if _other_code(r, self.done[r.run_id])]
+        return [r for r in done if by_other_code(r.cell.method.path, self.done[r.run_id])]
 
     @cached_property
     def given_up(self) -> list[Run]:
@@ -71,13 +71,9 @@ def would_fail_again(run: Run, failure: Mapping[str, Any]) -> bool:
 
     What was killed from outside, found no memory or met bad data is no such failure.
     """
-    return failure["kind"] in ("method", "time limit") and not _other_code(run, failure)
-
-
-def _other_code(run: Run, stored: Mapping[str, Any]) -> bool:
-    """Whether a receipt or a failure comes from other code than today's."""
-    then = stored["provenance"].get("source_sha256")
-    return bool(then != source_hash(run.cell.method.module))
+    return failure["kind"] in ("method", "time limit") and not by_other_code(
+        run.cell.method.path, failure
+    )
 
 
 def lacks_model(run: Run, receipt: Receipt) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from bench.display import Labels
 from bench.errors import RequestError
 from bench.receipt import Receipt
-from bench.registry import METHODS
+from bench.registry import METHODS, by_other_code
 from bench.spec import RunSpec
 from bench.stats import Estimate, paired_difference
 
@@ -27,6 +27,8 @@ class ResultTable:
     cells: Mapping[tuple[Row, str], Mapping[int, float]]
     common: Mapping[str, Any]
     """The settings and parameters that all runs with a backbone share."""
+    stale: frozenset[tuple[Row, str]]
+    """Cells with a run that older code of a method of the project has made."""
     unofficial: Mapping[str, str]
     """Why a copy is not the official one, by where."""
     environments: tuple[str, ...]
@@ -53,6 +55,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         raise RequestError("no stored run fits")
     label = Labels(spec for spec, _ in chosen)
     cells: dict[tuple[Row, str], dict[int, float]] = defaultdict(dict)
+    stale = set()
     unofficial: dict[str, str] = {}
     names = list(METHODS)
     columns: dict[str, tuple[int, str]] = {}
@@ -62,25 +65,28 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         cells[row, column][spec.seed] = receipt["metrics"]["auroc"]
         known = names.index(spec.method) if spec.method in names else len(names)
         columns[column] = (known, column)
+        if spec.method in METHODS and by_other_code(METHODS[spec.method], receipt):
+            stale.add((row, column))
         if receipt["provenance"]["unofficial_copy"]:
             unofficial[row[0]] = receipt["provenance"]["unofficial_copy"]
     trained = [told[spec.run_id] for spec, _ in chosen if spec.backbone is not None]
-    about = {
-        f"{p['device_name']}, {p['threads']} thread" + "s" * (p["threads"] > 1)
-        for p in _provenances(chosen)
-    }
     return ResultTable(
         rows=tuple(sorted({row for row, _ in cells}, key=_order)),
         columns=tuple(sorted(columns, key=columns.__getitem__)),
         cells=cells,
         common=_common(trained),
+        stale=frozenset(stale),
         unofficial=unofficial,
-        environments=tuple(sorted(about)),
+        environments=tuple(sorted({_environment(r["provenance"]) for _, r in chosen})),
     )
 
 
-def _provenances(chosen: Iterable[tuple[RunSpec, Receipt]]) -> Iterable[dict[str, Any]]:
-    return (receipt["provenance"] for _, receipt in chosen)
+def _environment(provenance: Mapping[str, Any]) -> str:
+    """Name the device of a run, and the threads it had."""
+    device, threads = provenance["device_name"], provenance["threads"]
+    if device == "cpu":
+        device = provenance.get("cpu") or "CPU"
+    return f"{device}, {threads} thread" + "s" * (threads > 1)
 
 
 def _order(row: Row) -> tuple[bool, str, int]:
@@ -101,7 +107,10 @@ def markdown(table: ResultTable) -> str:
     lines = ["| data | shots | " + " | ".join(table.columns) + " |"]
     lines.append("|---|--:|" + "--:|" * len(table.columns))
     for row in table.rows:
-        cells = [written(table.cells.get((row, column), {})) for column in table.columns]
+        cells = [
+            written(table.cells.get((row, column), {})) + "†" * ((row, column) in table.stale)
+            for column in table.columns
+        ]
         mark = "*" if row[0] in table.unofficial else ""
         lines.append(f"| {row[0]}{mark} | {row[1]} | " + " | ".join(cells) + " |")
     lines += ["", *notes(table)]
@@ -126,6 +135,8 @@ def notes(table: ResultTable) -> list[str]:
     only = f"; seed {min(seeds)}" if len(seeds) == 1 else ""
     settings = ", ".join(f"{key} {value}" for key, value in table.common.items())
     lines = [f"{told}{only}; {settings}; {'; '.join(table.environments)}."]
+    if table.stale:
+        lines.append("† Made by older code of the method.")
     if table.unofficial:
         copies = "; ".join(f"{place}: {reason}" for place, reason in table.unofficial.items())
         lines.append(f"\\* Unofficial copy: {copies}.")

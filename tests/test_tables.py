@@ -5,6 +5,7 @@ import pytest
 
 from bench.archive import pack
 from bench.errors import RequestError
+from bench.registry import METHODS, source_hash
 from bench.results import receipts
 from bench.tables import differences, markdown, tabulate
 from tests.fixtures.runs import HERE, SCORES, SPEC, bench, store_at
@@ -17,14 +18,19 @@ RAW = replace(TRAINED, parameters={**TRAINED.parameters, "view": "raw"})
 BETTER = replace(SCORES, score=np.array([0.1, 0.2, 0.35, 0.8, 0.9], np.float32))
 """AUROC 1 where SCORES has 0.75."""
 
-UNOFFICIAL = {**HERE, "unofficial_copy": "256x256 px, not 900x900"}
+
+def made_here(method, **changes):
+    """Return the provenance of a run of a method that today's code has made."""
+    return {**HERE, "source_sha256": source_hash(METHODS[method].partition(":")[0]), **changes}
 
 
 @pytest.fixture
 def store(tmp_path):
     seeds = [replace(TRAINED, seed=s) for s in range(3)]
-    store_at(tmp_path / "results", *seeds, scores=BETTER)
-    return store_at(tmp_path / "results", SPEC, RAW, replace(RAW, seed=1))
+    made = {"provenance": made_here("atacnet")}
+    store_at(tmp_path / "results", *seeds, scores=BETTER, **made)
+    store_at(tmp_path / "results", SPEC, provenance=made_here("shortcut"))
+    return store_at(tmp_path / "results", RAW, replace(RAW, seed=1), **made)
 
 
 def table(store, **where):
@@ -67,10 +73,20 @@ def test_differences_are_paired_over_the_seeds_that_both_have(store):
 
 def test_an_unofficial_copy_is_marked_and_explained(tmp_path):
     spec = replace(SPEC, dataset="mvtec_ad", category="bottle")
-    store = store_at(tmp_path, spec, provenance=UNOFFICIAL)
+    provenance = made_here("shortcut", unofficial_copy="256x256 px, not 900x900")
+    store = store_at(tmp_path, spec, provenance=provenance)
     text = markdown(table(store))
     assert "| mvtec_ad/bottle* | 10 | 0.750 |" in text
     assert "mvtec_ad/bottle: 256x256 px, not 900x900" in text
+
+
+def test_what_older_code_has_made_is_marked(store):
+    old = replace(TRAINED, seed=3)
+    mixed = store_at(store.root, old, scores=BETTER)
+    text = markdown(table(mixed))
+    assert "| head_ct | 10 | 1.000 ± 0.000 (4)† | 0.750 ± 0.000 (2) | 0.750 |" in text
+    assert "† Made by older code of the method." in text
+    assert "†" not in markdown(table(mixed, view="raw"))
 
 
 def test_the_command_reads_folders_and_archives_alike(store, tmp_path, capsys):

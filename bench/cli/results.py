@@ -99,8 +99,8 @@ def table(
     say(f"\nMinus {against}, over shared seeds, with a 95 % t-interval:\n")
     for ((place, shots), column), gap in differences(found, against).items():
         between = "" if gap.interval is None else " [{:+.3f}, {:+.3f}]".format(*gap.interval)
-        pairs = f"{gap.n} seed" + ("" if gap.n == 1 else "s")
-        say(f"- {place}, {shots} shots, {column}: {gap.mean:+.3f}{between}, {pairs}")
+        compared = f"{place}, {_count(shots, 'shot')}, {column}"
+        say(f"- {compared}: {gap.mean:+.3f}{between}, {_count(gap.n, 'seed')}")
 
 
 def verify(results: ResultsOption = RESULTS) -> None:
