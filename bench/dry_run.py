@@ -37,7 +37,7 @@ MARKS = {
     "d": "stored but damaged",
     "m": "missing: data or weights are not here",
 }
-"""What stands in the matrix behind a number of runs."""
+"""What stands in the matrix before a number of runs."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _by_dataset(wanted: Wanted, tallies: Mapping[tuple[_Row, Hashable], Counter[
 def _cell(tally: Mapping[str, int] | None) -> str:
     if tally is None:
         return ""
-    marks = [f"{tally[mark]}{mark}" for mark in MARKS if tally[mark]]
+    marks = [f"{mark}{tally[mark]}" for mark in MARKS if tally[mark]]
     style = "red" if tally["f"] or tally["d"] else "yellow" if tally["s"] else ""
     if not marks and tally["stored"] == tally["wanted"]:
         style = "green"

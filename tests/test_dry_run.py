@@ -84,12 +84,12 @@ def test_too_little_memory_or_disk_is_a_warning(dry: Any, monkeypatch: pytest.Mo
 def test_stale_failed_and_missing_runs_are_marked(
     ran: tuple[Bench, str], dry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.schedule.source_hash", lambda module: "other")
-    assert "1/1 1s" in dry()
+    monkeypatch.setattr("bench.schedule.by_other_code", lambda path, stored: True)
+    assert "1/1 s1" in dry()
     assert "s stale: made by older code" in dry()
     said = dry("--set", "atacnet.backbone=resnet50", "--set", "atacnet.weights=imagenet",
                "--methods", "atacnet", "--weights", str(ran[0].folder))  # fmt: skip
-    assert "0/1 1m" in said
+    assert "0/1 m1" in said
     assert "m missing" in said
 
 
