@@ -2,9 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bench.labels import Labels
 from bench.plan import Run
 from bench.receipt import Receipt
 from bench.schedule import State, time_left
@@ -28,31 +28,6 @@ def duration(seconds: float | None) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-class Labels:
-    """Names of rows for people: the method, and what of its parameters differs within a matrix."""
-
-    def __init__(self, specs: Iterable[RunSpec]) -> None:
-        self._values: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
-        for spec in specs:
-            for key, value in self._told(spec).items():
-                self._values[spec.method][key].add(value)
-
-    @staticmethod
-    def _told(spec: RunSpec) -> dict[str, Any]:
-        fields = ("image_size", "resize", "precision", "batch_size", "backbone", "stage", "weights")
-        hard = {"seen": spec.seen_defect} if spec.seen_defect else {}
-        return {**spec.parameters, **{f: getattr(spec, f) for f in fields}, **hard}
-
-    def __call__(self, spec: RunSpec) -> str:
-        """Return the name of a row."""
-        varied = [
-            f"{key}={value if key != 'weights' else str(value)[:8]}"
-            for key, value in self._told(spec).items()
-            if len(self._values[spec.method][key]) > 1
-        ]
-        return f"{spec.method} {' '.join(varied)}".strip()
 
 
 class PlainDisplay:

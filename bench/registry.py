@@ -255,7 +255,7 @@ def _problems(cls: Any) -> Iterable[str]:
 
 
 def by_other_code(path: str, stored: Mapping[str, Any]) -> bool:
-    """Whether a receipt or a failure comes from other code of `package.module:Class` than today's."""
+    """Whether a receipt or a failure comes from other code of a method than today's."""
     then = stored["provenance"].get("source_sha256")
     return bool(then != source_hash(path.partition(":")[0]))
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from bench.display import Labels
 from bench.errors import RequestError
+from bench.labels import Labels
 from bench.receipt import Receipt
 from bench.registry import METHODS, by_other_code
 from bench.spec import RunSpec
@@ -83,9 +83,9 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
 
 def _environment(provenance: Mapping[str, Any]) -> str:
     """Name the device of a run, and the threads it had."""
-    device, threads = provenance["device_name"], provenance["threads"]
+    device, threads = str(provenance["device_name"]), int(provenance["threads"])
     if device == "cpu":
-        device = provenance.get("cpu") or "CPU"
+        device = str(provenance.get("cpu") or "CPU")
     return f"{device}, {threads} thread" + "s" * (threads > 1)
 
 

@@ -1,0 +1,40 @@
+"""Names of stored or wanted runs for people."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from bench.spec import RunSpec
+
+FIELDS = ("image_size", "resize", "precision", "batch_size", "backbone", "stage", "weights",
+          "external")  # fmt: skip
+"""What a run can differ in beside its data, its seed and its method's parameters."""
+
+
+class Labels:
+    """Names of rows for people: the method, and what of its parameters differs within a matrix."""
+
+    def __init__(self, specs: Iterable[RunSpec]) -> None:
+        self._values: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
+        for spec in specs:
+            for key, value in self._told(spec).items():
+                self._values[spec.method][key].add(value)
+
+    @staticmethod
+    def _told(spec: RunSpec) -> dict[str, Any]:
+        told = {f: getattr(spec, f) for f in FIELDS}
+        if spec.weights is not None:
+            told["weights"] = spec.weights[:8]
+        if spec.external is not None:
+            told["external"] = spec.external.partition(":")[0]
+        hard = {"seen": spec.seen_defect} if spec.seen_defect else {}
+        return {**spec.parameters, **told, **hard}
+
+    def __call__(self, spec: RunSpec) -> str:
+        """Return the name of a row."""
+        varied = [
+            f"{key}={value}"
+            for key, value in self._told(spec).items()
+            if len(self._values[spec.method][key]) > 1
+        ]
+        return f"{spec.method} {' '.join(varied)}".strip()
