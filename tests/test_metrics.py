@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bench.metrics import auroc, average_precision
+from bench.metrics import auroc, auroc_interval, average_precision
 
 TIED = st.sampled_from([-1e300, -1.0, -0.0, 0.0, 5e-324, 0.1, 0.1 + 2**-56, 1.0, 1e300])
 FEW = st.integers(0, 3).map(float)
@@ -107,3 +107,32 @@ def test_scores_and_labels_of_other_lengths_are_an_error(metric, scores):
 def test_other_labels_than_0_and_1_are_an_error(metric, labels):
     with pytest.raises(ValueError, match=r"0 .normal. or 1"):
         metric([1.0, 2.0], labels)
+
+
+def test_an_interval_is_that_of_a_plain_bootstrap():
+    random = np.random.RandomState(1)
+    labels = np.repeat([0, 1], [25, 60])
+    scores = np.round(random.normal(labels * 1.2, 1), 1)  # with ties
+    plain = []
+    for _ in range(1500):
+        drawn = np.concatenate([random.choice(np.flatnonzero(labels == k), (labels == k).sum())
+                                for k in (0, 1)])  # fmt: skip
+        plain.append(roc_auc_score(labels[drawn], scores[drawn]))
+    low, high = auroc_interval(scores, labels)
+    assert (low, high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.01)
+    assert auroc_interval(scores, labels) == (low, high)
+
+
+def test_an_interval_covers_as_often_as_it_says():
+    """Two normal laws 1.5 apart have an AUROC of Phi(1.5 / sqrt 2)."""
+    random = np.random.RandomState(0)
+    true, labels, covered = 0.8556, np.repeat([0, 1], [40, 80]), 0
+    for i in range(400):
+        low, high = auroc_interval(random.normal(labels * 1.5, 1), labels, repeats=400, seed=i)
+        covered += low <= true <= high
+    assert 0.91 < covered / 400 < 0.98
+
+
+def test_an_interval_of_one_class_is_refused():
+    with pytest.raises(ValueError, match="both classes"):
+        auroc_interval([0.1, 0.2], [1, 1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.stats import mean_interval, paired_difference
+from bench.stats import holm, mean_interval, paired_difference, ranking
 
 
 def test_the_interval_is_scipys_t_interval():
@@ -47,3 +47,37 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
         low, high = mean_interval(random.normal(0.9, 0.02, 5)).interval
         covered += low <= 0.9 <= high
     assert 0.935 < covered / 2000 < 0.965
+
+
+VALUES = {
+    "a": [0.95, 0.97, 0.91, 0.99, 0.96, 0.94, 0.98, 0.93, 0.92, 0.90],
+    "b": [0.90, 0.95, 0.90, 0.97, 0.97, 0.91, 0.95, 0.91, 0.88, 0.85],
+    "c": [0.80, 0.83, 0.85, 0.81, 0.97, 0.84, 0.86, 0.92, 0.87, 0.89],
+}
+
+
+def test_a_ranking_is_scipys_tests_and_ranks_by_hand():
+    found = ranking(VALUES)
+    assert found.p == pytest.approx(stats.friedmanchisquare(*VALUES.values()).pvalue)
+    assert list(found.ranks) == ["a", "b", "c"]
+    assert found.ranks == pytest.approx({"a": 1.2, "b": 2.15, "c": 2.65})
+    raw = {p: stats.wilcoxon(VALUES[p[0]], VALUES[p[1]]).pvalue for p in found.pairs}
+    assert found.pairs == pytest.approx(holm(raw))
+    assert found.datasets == 10
+
+
+def test_holm_by_hand():
+    assert holm({"x": 0.01, "y": 0.04, "z": 0.03}) == pytest.approx(
+        {"x": 0.03, "z": 0.06, "y": 0.06}
+    )
+
+
+def test_methods_that_are_equal_everywhere_do_not_differ():
+    assert ranking({**VALUES, "d": VALUES["a"]}).pairs["a", "d"] == 1.0
+
+
+def test_a_ranking_takes_every_dataset_of_every_method():
+    with pytest.raises(ValueError, match="every dataset"):
+        ranking({**VALUES, "d": [0.5]})
+    with pytest.raises(ValueError, match="three methods"):
+        ranking({"a": [0.5, 0.6], "b": [0.5, 0.6]})

@@ -1,0 +1,97 @@
+"""The numbers in print: tables with their sources, as `bench/published/*.csv` hold them."""
+
+import csv
+import functools
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "published"
+TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
+"""MVTec AD's categories that are textures; the others are objects."""
+MEANS = ("mean", "mean_texture", "mean_object")
+"""What stands for a category where a mean over categories is printed."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a printed number is the number of."""
+
+    dataset: str
+    category: str
+    shots: int
+    """Labelled anomalies; 0 for methods that use none."""
+    method: str
+    metric: str
+    """`image_auroc` or `pixel_auroc` as fractions of one, or `inference_ms`."""
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number as printed: a Decimal, since its digits count."""
+
+    value: Decimal
+    std: Decimal | None
+    """Standard deviation over runs, where one is printed."""
+
+
+@dataclass(frozen=True)
+class PrintedTable:
+    """A table in print and where it stands."""
+
+    name: str
+    title: str
+    citation: str
+    confidence: str
+    """How the numbers were read."""
+    states: str
+    """What the source says of how they were made."""
+    margin: float
+    """By how much AUROC a run of our own may differ and still reproduce a number."""
+    protocol: Mapping[str, Any]
+    """The settings that the source states, by their names here."""
+    copied: tuple[tuple[str, tuple[str, ...]], ...]
+    """Tables, and the methods whose columns are thought to be copied from there."""
+    cells: Mapping[Key, Printed]
+
+    def rows(self, method: str, shots: int, metric: str = "image_auroc") -> dict[Key, Decimal]:
+        """Return a column without its means."""
+        return {
+            key: printed.value
+            for key, printed in self.cells.items()
+            if (key.method, key.shots, key.metric) == (method, shots, metric)
+            and key.category not in MEANS
+        }
+
+    def columns(self) -> Iterator[tuple[int, str]]:
+        """Give shots and method of each column of image AUROC, as they are printed."""
+        yield from dict.fromkeys(
+            (k.shots, k.method) for k in self.cells if k.metric == "image_auroc"
+        )
+
+
+@functools.cache
+def published() -> Mapping[str, PrintedTable]:
+    """Read all tables, by name."""
+    cards = tomllib.loads((FOLDER / "sources.toml").read_text())
+    return {name: _table(name, card) for name, card in cards.items()}
+
+
+def _table(name: str, card: Mapping[str, Any]) -> PrintedTable:
+    with (FOLDER / f"{name}.csv").open(newline="") as file:
+        cells = {
+            Key(r["dataset"], r["category"], int(r["shots"]), r["method"], r["metric"]): Printed(
+                Decimal(r["value"]), Decimal(r["std"]) if r["std"] else None
+            )
+            for r in csv.DictReader(file)
+        }
+    return PrintedTable(
+        name=name,
+        **{k: card[k] for k in ("title", "citation", "confidence", "states", "margin")},
+        protocol=card.get("protocol", {}),
+        copied=tuple((c["table"], tuple(c["methods"])) for c in card.get("copied", ())),
+        cells=cells,
+    )

@@ -1,0 +1,74 @@
+"""What our runs say of a printed number: reproduced, differs or inconclusive; on what basis."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.stats import mean_interval
+
+LEAST_SEEDS = 3
+"""Below this many seeds nothing is said of a printed number."""
+LEVEL = 0.90
+"""Two one-sided tests at 5 % each are a 90 % interval."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of two one-sided tests on the seed means against a printed number."""
+
+    word: str
+    """`reproduced`, `differs` or `inconclusive`."""
+    difference: float
+    """Our mean minus the printed number."""
+    interval: tuple[float, float] | None
+    """The 90 % t-interval of the difference."""
+    why: str
+
+
+def verdict(values: Sequence[float], printed: float, margin: float) -> Verdict:
+    """Compare one value a seed with a printed number.
+
+    `reproduced`: the 90 % t-interval of the difference lies within the margin on either side, so
+    both one-sided tests reject a larger difference at 5 %. `differs`: it lies wholly beyond the
+    margin. Else `inconclusive`: more seeds may tell. Raises ValueError without values.
+    """
+    estimate = mean_interval([v - printed for v in values], LEVEL)
+    n, interval = estimate.n, estimate.interval
+    if interval is None or n < LEAST_SEEDS:
+        why = f"{n} seed{'s' * (n > 1)}; it takes {LEAST_SEEDS}"
+        return Verdict("inconclusive", estimate.mean, interval, why)
+    low, high = interval
+    told = f"90 % interval of the difference {low:+.3f} to {high:+.3f}, margin {margin:.3f}"
+    if -margin < low and high < margin:
+        return Verdict("reproduced", estimate.mean, interval, told)
+    if low > margin or high < -margin:
+        return Verdict("differs", estimate.mean, interval, told)
+    return Verdict("inconclusive", estimate.mean, interval, told)
+
+
+def departures(receipt: Mapping[str, Any], protocol: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say where a run departs from the protocol that a printed table states.
+
+    `protocol` has settings and parameters by name. What the source leaves open is no departure.
+    The number of steps counts, not how it is given: as many as the stated epochs over the normal
+    images make are as stated.
+    """
+    spec, provenance = receipt["spec"], receipt["provenance"]
+    told = {**spec, **spec["parameters"]}
+    stated = {k: v for k, v in protocol.items() if k != "steps_per_epoch"}
+    found = [
+        f"{key} {told[key]}, not {value}"
+        for key, value in stated.items()
+        if told.get(key) is not None and told[key] != value
+    ]
+    if "steps_per_epoch" in protocol and told.get("steps_per_epoch"):
+        steps = receipt["facts"].get("optimiser_steps")
+        normals = max(1, told["batch_size"] // 2)
+        usual = -(-receipt["split"]["train_normal"] // normals) * protocol["epochs"]
+        if steps != usual:
+            found.append(f"{steps} steps, not {usual}")
+    if told.get("backbone") and told.get("weights") is None:
+        found.append("no ImageNet weights")
+    if provenance["unofficial_copy"]:
+        found.append(f"unofficial copy: {provenance['unofficial_copy']}")
+    return tuple(found)
