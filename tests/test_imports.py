@@ -100,7 +100,8 @@ def test_the_command_line_answers_without_torch() -> None:
     code = """
 import contextlib, io, sys
 from bench.cli import app
-for arguments in (["--help"], ["run", "--help"], ["list", "suites"], ["list", "datasets"], ["audit"]):
+light = (["--help"], ["run", "--help"], ["list", "suites"], ["list", "datasets"], ["audit"])
+for arguments in light:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         app(arguments)
 heavy = {"torch", "torchvision", "pandas", "pyarrow", "scipy", "sklearn"} & set(sys.modules)
