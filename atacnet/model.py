@@ -54,7 +54,7 @@ class Output(NamedTuple):
     boxes: Tensor
     """(B, 4) as shares of the image, see `atacnet.crop`."""
     fallbacks: Tensor
-    """(B,) bool: the map was constant and the whole image was taken."""
+    """(B,) bool: the attention map was constant or not finite, so its box is the whole image."""
 
     @property
     def scores(self) -> Tensor:
@@ -104,7 +104,10 @@ class Network(WeakNetwork):
         return top_k_mean(self.score_map(attended), self.top_k)
 
     def second_view(self, images: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return what the second pass sees and its boxes; None where there is none."""
+        """Return what the second pass sees and its boxes; None where there is none.
+
+        Random and centred boxes take their sizes from this network's own attention.
+        """
         if self.view == "raw":
             return None
         if self.view == "raw_twice":
@@ -144,9 +147,10 @@ class Network(WeakNetwork):
         return (attended.mean((2, 3)) + zoomed.mean((2, 3))) / 2
 
     def explain(self, images: Tensor) -> Seen:
-        """Return score map, attention and Grad-CAM of the raw view, those of the zoomed one, boxes.
+        """Return score map, attention, Grad-CAM and box of the raw view; the zoomed view's as well.
 
-        The Grad-CAM is that of a view's own score at the backbone's last features.
+        Of the zoomed view there is no attention map. The Grad-CAM is that of a view's own score at
+        the backbone's last features.
         """
         features = self.backbone(images)
         attended = self.attend(features)

@@ -6,8 +6,9 @@ fixes for all (224 px, batch 16, Adam 1e-3 stepped by 0.1 every 10 epochs, 30 ep
 Chosen here: global average pooling and an MLP C-256-2; pseudo anomalies count as class 1, and each
 normal of a batch becomes one with probability 1/2 (as in DRA); plain shuffled batches of all
 training images, since the weights already balance the classes; weights by inverse expected
-frequency; score = logit of the anomalous class minus that of the normal one; as many steps an
-epoch as ATAC-Net makes.
+frequency, the mean over a batch divided by the batch's own sum of weights; score = logit of the
+anomalous class minus that of the normal one; as many steps an epoch as ATAC-Net makes; rotation
+within +-180 degrees, weight decay 1e-5 and gradients clipped at norm 1, as for all.
 """
 
 from collections.abc import Callable

@@ -18,13 +18,15 @@ decay by 0.1 every 10 epochs (paper: none; the code steps one epoch early, we do
 ran ResNet-18 at 448 px with `scales = 2`, `sampler = "thirds"`, batch 48, 30 epochs of 20 steps:
 suite `table1-published`.
 
-Reference images: five normals drawn once, without augmentation, their mean map kept with the model
-(the paper's single fixed map). `reference_set = "redrawn"` is the released code's: five drawn at
-every batch, at test too, rotated and half of them pseudo anomalies, so that scores are random.
+Reference images: five normals drawn once; in training rotated like the batch, at test as they are,
+their mean map kept with the model (the paper's single fixed map). `reference_set = "redrawn"` is
+the released code's: five drawn at every batch, at test too, rotated and half of them pseudo
+anomalies, so that scores are random.
 
 Chosen here: references pass the backbone together with the batch in training; one deviation
-reference for each head and step; pseudo anomalies everywhere (the medical rows in print use LAG
-fundus images, which are on request only).
+reference for each head and step; rotation within +-180 degrees and gradients clipped at norm 1, as
+for all; pseudo anomalies everywhere (the medical rows in print use LAG fundus images, which are on
+request only).
 """
 
 from collections.abc import Callable, Mapping
@@ -116,14 +118,14 @@ class Network(WeakNetwork):
         """Return the mean map of reference images at each scale."""
         return [self.backbone(v).mean(0, keepdim=True) for v in pyramid(references, self.scales)]
 
-    def evaluate(self, images: Tensor) -> Heads:
-        """Score images against `references`."""
-        views = zip(pyramid(images, self.scales), self.references(), strict=True)
+    def evaluate(self, images: Tensor, references: list[Tensor]) -> Heads:
+        """Score images against the mean reference map of each scale, (1, C, h, w)."""
+        views = zip(pyramid(images, self.scales), references, strict=True)
         return _mean([self.heads(self.backbone(view), reference) for view, reference in views])
 
     def scores(self, images: Tensor) -> Tensor:
         """Return (B,) scores of any sign."""
-        return self.evaluate(images).score
+        return self.evaluate(images, self.references()).score
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the pooled features of the full size, (B, C)."""
@@ -132,11 +134,11 @@ class Network(WeakNetwork):
 
     def explain(self, images: Tensor) -> Seen:
         """Return the maps of the full size, their sum first, and what each head gave."""
-        features = self.backbone(images)
+        features, references = self.backbone(images), self.references()
         seen, pseudo = self.seen(features), self.pseudo(features)
-        residual = self.residual(self.references()[0] - features)
+        residual = self.residual(references[0] - features)
         maps = {"score": seen + pseudo + residual, "seen": seen, "pseudo": pseudo}
-        return Seen({**maps, "residual": residual}, self.evaluate(images)._asdict())
+        return Seen({**maps, "residual": residual}, self.evaluate(images, references)._asdict())
 
 
 def _mean(scored: list[Heads]) -> Heads:
@@ -189,23 +191,24 @@ class DRA(WeakMethod):
             normals = normals[drawn[: self.parameters.reference_images].to(normals.device)]
         self._pool = normals
 
-    def reference_images(self) -> Tensor:
+    def reference_images(self, *, training: bool) -> Tensor:
         """Return the reference images of one batch, (R, 3, H, W) normalised."""
-        images = self._pool
-        if self.parameters.reference_set == "redrawn":
+        images, redrawn = self._pool, self.parameters.reference_set == "redrawn"
+        if redrawn:
             drawn = torch.randperm(len(images), generator=self._draws)
             images = images[drawn[: self.parameters.reference_images].to(images.device)]
         images = images.float() / 255
-        if self.parameters.reference_set == "redrawn":
+        if redrawn:
             turned = torch.rand(len(images), generator=self._draws) < 0.5
             turned = turned.view(-1, 1, 1, 1).to(images.device)
             images = torch.where(turned, paste(images, images, self._draws), images)
+        if redrawn or training:
             images = rotate(images, self.parameters.rotation, self._draws)
         return normalise(images).contiguous(memory_format=torch.channels_last)
 
     def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
         """Sum of the four deviation losses, each over the samples that train its head."""
-        heads = self.network(images, self.reference_images())
+        heads = self.network(images, self.reference_images(training=True))
         return (
             self.deviation(heads.seen, (kinds == SEEN).float(), kinds != PSEUDO)
             + self.deviation(heads.pseudo, (kinds == PSEUDO).float(), kinds != SEEN)
@@ -216,31 +219,39 @@ class DRA(WeakMethod):
     def finish(self) -> None:
         """Settle the reference maps: once, or anew for every batch."""
         if self.parameters.reference_set == "redrawn":
-            self.network.references = lambda: self.network.reference_maps(self.reference_images())
+            self._redraw(self._draws.get_state())
         else:
             with torch.inference_mode():
-                self._remember(self.network.reference_maps(self.reference_images()))
+                images = self.reference_images(training=False)
+                self._remember(self.network.reference_maps(images))
 
     def _remember(self, maps: list[Tensor]) -> None:
         self._maps = maps
         self.network.references = lambda: maps
 
+    def _redraw(self, after_training: Tensor) -> None:
+        """Draw on from where training left off, so that a loaded model begins there again."""
+        self._after_training = after_training
+        self._draws.set_state(after_training)
+        self.network.references = lambda: self.network.reference_maps(
+            self.reference_images(training=False)
+        )
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the network and its references: mean maps, or all normals where redrawn."""
-        kept = [self._pool] if self.parameters.reference_set == "redrawn" else self._maps
-        arrays = {f"references.{i}": tensor.cpu().numpy() for i, tensor in enumerate(kept)}
-        return {**super().state(), **arrays}
+        if self.parameters.reference_set == "redrawn":
+            kept = {"references.pool": self._pool, "references.draws": self._after_training}
+        else:
+            kept = {f"references.{i}": maps for i, maps in enumerate(self._maps)}
+        return {**super().state(), **{k: t.cpu().numpy() for k, t in kept.items()}}
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
         """Build the network and fill it with what `state` returned."""
-        network = {k: v for k, v in arrays.items() if not k.startswith("references.")}
-        super().load_state(network, context)
-        kept = [
-            torch.from_numpy(arrays[k]).to(context.device)
-            for k in sorted(arrays.keys() - network.keys())
-        ]
+        kept = {k: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("references.")}
+        super().load_state({k: v for k, v in arrays.items() if k not in kept}, context)
         if self.parameters.reference_set == "redrawn":
-            self._draws, (self._pool,) = generator(context, "references"), kept
-            self.finish()
+            self._draws = generator(context, "references")
+            self._pool = kept["references.pool"].to(context.device)
+            self._redraw(kept["references.draws"])
         else:
-            self._remember(kept)
+            self._remember([kept[k].to(context.device) for k in sorted(kept)])

@@ -15,7 +15,8 @@ cross-entropy; exposure weight 0.5 and a quarter of the batch in external images
 rotated like all; score = log-odds of not being normal, which orders images as 1 - p(normal) does
 and does not saturate. `external` names the source of the external images: the textures that come
 with scikit-image, normal training images of the other MVTec AD categories (`mvtec_ad`), or none.
-The medical rows in print use LAG fundus images, which are on request only.
+The medical rows in print use LAG fundus images, which are on request only. Rotation within +-180
+degrees and gradients clipped at norm 1, as for all.
 """
 
 from collections.abc import Callable

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from atacnet.detector import ATACNet
 from baselines import devnet, dra, saoe
+from baselines.blocks.backbone import normalise
 from baselines.blocks.deviation import ScoreMap, top_k_mean
 from baselines.blocks.saliency import grad_cam
 from baselines.blocks.weak_method import WeakMethod, WeakNetwork
@@ -139,7 +140,7 @@ def dra_loss(heads: list[list[float]], kinds: list[int]) -> float:
             return dra.Heads(*torch.tensor(heads))
 
     detector = ready(DRA, Given())
-    detector.reference_images = lambda: None
+    detector.reference_images = lambda training: None
     return float(detector.loss(torch.zeros(len(kinds), 3, 4, 4), torch.tensor(kinds)))
 
 
@@ -164,9 +165,12 @@ def test_dras_seen_and_pseudo_heads_never_learn_from_each_others_anomalies() -> 
 
 def test_dra_has_a_fixed_reference_set_unless_redrawn() -> None:
     tested = pictures(6, True, 5)
-    fixed = fitted(DRA, **FEW)
+    fixed = fitted(DRA, **{**FEW, "rotation": 180.0})
     assert np.array_equal(fixed.score(tested), fixed.score(tested))
     assert len(fixed._pool) == 5
+    as_they_are = fixed.reference_images(training=False)
+    assert torch.equal(as_they_are, normalise(fixed._pool.float() / 255))
+    assert not torch.equal(fixed.reference_images(training=True), as_they_are)  # rotated
     redrawn = fitted(DRA, reference_set="redrawn", **FEW)
     assert not np.array_equal(redrawn.score(tested), redrawn.score(tested))
 
@@ -282,12 +286,14 @@ def test_a_state_that_does_not_fit_is_refused_in_one_line(
 def test_a_redrawn_reference_set_and_shortcut_load_as_well() -> None:
     tested = pictures(5, True, 5)
     redrawn = fitted(DRA, reference_set="redrawn", **FEW)
-    assert redrawn.state()["references.0"].shape == (40, 3, 32, 32)
+    first = redrawn.score(tested)
+    assert redrawn.state()["references.pool"].shape == (40, 3, 32, 32)
     other = DRA(redrawn.parameters)
     other.load_state(redrawn.state(), redrawn.context)
-    again = DRA(redrawn.parameters)
-    again.load_state(redrawn.state(), redrawn.context)
-    assert np.array_equal(other.score(tested), again.score(tested))  # its draws begin anew
+    assert np.array_equal(other.score(tested), first)  # its draws go on from training
+    seen = other.explain(tested)
+    drawn_once = top_k_mean(torch.from_numpy(seen.maps["residual"]), 0.1)
+    assert np.allclose(drawn_once, seen.parts["residual"], atol=1e-6)
     shortcut = fitted(Shortcut)
     loaded = Shortcut(Shortcut.Parameters())
     loaded.load_state(shortcut.state(), context())

@@ -21,7 +21,7 @@ from baselines.blocks.pseudo_anomaly import paste, rotate
 from bench.detector import Context, MethodError, Samples, parameter
 
 PATCH_SOURCES = ("same", "normal", "anomaly")
-"""Where the patch of a pseudo anomaly is cut: the image itself (DRA's "CutMix"), another normal
+"""Where the patch of a pseudo anomaly is cut: the image itself (DRA's "CutMix"), any normal
 (CutMix proper), or a labelled anomaly (AHL)."""
 
 NORMAL, SEEN, PSEUDO, EXTERNAL = range(4)
@@ -33,7 +33,10 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingParameters:
-    """What all weakly supervised methods can be told; defaults as the ATAC-Net paper states."""
+    """What all weakly supervised methods can be told.
+
+    Rate, epochs and decay are as the ATAC-Net paper states, the rest is our reading of it.
+    """
 
     lr: float = parameter(1e-3, above=0)
     backbone_multiplier: float = parameter(1.0, least=0)
@@ -118,7 +121,8 @@ def balanced_batches(
     """Batches of half normals, a quarter labelled and a quarter pseudo anomalies.
 
     Without pseudo anomalies the second half is all labelled ones. Normals, labelled anomalies and
-    the sources of pseudo anomalies come from streams of their own.
+    the sources of pseudo anomalies come from streams of their own, which share one generator: with
+    other numbers of images the streams are other ones from their second round on.
     """
     if batch_size % 4:
         raise MethodError(f"batch_size must be a multiple of 4, not {batch_size}")
