@@ -53,6 +53,12 @@ class PrintedTable:
     """By how much AUROC a run of our own may differ and still reproduce a number."""
     protocol: Mapping[str, Any]
     """The settings that the source states, by their names here."""
+    methods: Mapping[str, Mapping[str, Any]]
+    """The parameters that belong to that protocol, by method."""
+    not_comparable: Mapping[str, str]
+    """Why a cell cannot be what is printed, by `dataset method`."""
+    datasets: Mapping[str, str]
+    """What departs from the source for every run on a dataset."""
     copied: tuple[tuple[str, tuple[str, ...]], ...]
     """Tables, and the methods whose columns are thought to be copied from there."""
     cells: Mapping[Key, Printed]
@@ -91,7 +97,7 @@ def _table(name: str, card: Mapping[str, Any]) -> PrintedTable:
     return PrintedTable(
         name=name,
         **{k: card[k] for k in ("title", "citation", "confidence", "states", "margin")},
-        protocol=card.get("protocol", {}),
+        **{k: card.get(k, {}) for k in ("protocol", "methods", "not_comparable", "datasets")},
         copied=tuple((c["table"], tuple(c["methods"])) for c in card.get("copied", ())),
         cells=cells,
     )
