@@ -1,7 +1,7 @@
-"""Names of stored or wanted runs for people."""
+"""Names of stored or wanted runs, and of where they were made, for people."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.spec import RunSpec
@@ -38,3 +38,12 @@ class Labels:
             if len(self._values[spec.method][key]) > 1
         ]
         return f"{spec.method} {' '.join(varied)}".strip()
+
+
+def machine(receipt: Mapping[str, Any]) -> str:
+    """Name the processor or GPU of a run, and the threads it had."""
+    provenance = receipt["provenance"]
+    device, threads = str(provenance["device_name"]), int(provenance["threads"])
+    if device == "cpu":
+        device = str(provenance.get("cpu") or "CPU")
+    return f"{device}, {threads} thread" + "s" * (threads > 1)

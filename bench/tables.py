@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from bench.errors import RequestError
-from bench.labels import Labels
+from bench.labels import Labels, machine
 from bench.receipt import Receipt
 from bench.registry import METHODS, by_other_code
 from bench.spec import RunSpec
@@ -77,16 +77,8 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         common=_common(trained),
         stale=frozenset(stale),
         unofficial=unofficial,
-        environments=tuple(sorted({_environment(r["provenance"]) for _, r in chosen})),
+        environments=tuple(sorted({machine(r) for _, r in chosen})),
     )
-
-
-def _environment(provenance: Mapping[str, Any]) -> str:
-    """Name the device of a run, and the threads it had."""
-    device, threads = str(provenance["device_name"]), int(provenance["threads"])
-    if device == "cpu":
-        device = str(provenance.get("cpu") or "CPU")
-    return f"{device}, {threads} thread" + "s" * (threads > 1)
 
 
 def _order(row: Row) -> tuple[bool, str, int]:

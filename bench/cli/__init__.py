@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import bench
-from bench.cli import audit, data, doctor, predict, results, runs
+from bench.cli import audit, data, doctor, predict, report, results, runs
 from bench.errors import BenchError
 from bench.outside import shown
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 for command in (runs.run, runs.status, results.show, results.table):
     app.command()(command)
 app.command()(predict.predict)
+app.command()(report.report)
 app.command()(audit.audit)
 app.command("list")(runs.list_)
 for looking in (results.verify, results.compare, results.merge, results.archive, doctor.doctor):

@@ -2,12 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
-from bench.labels import Labels
+from bench.labels import Labels, machine
 from bench.metrics import auroc_interval
 from bench.published import MEANS, Key, Printed, PrintedTable, published
 from bench.receipt import Receipt
@@ -50,9 +50,7 @@ class RunLine:
     @property
     def machine(self) -> str:
         """Processor or GPU, and threads."""
-        p = self.receipt["provenance"]
-        name = p.get("cpu") or "CPU" if p["device_name"] == "cpu" else p["device_name"]
-        return f"{name}, {p['threads']} thread{'s' * (p['threads'] > 1)}"
+        return machine(self.receipt)
 
 
 @dataclass(frozen=True)
@@ -214,8 +212,8 @@ def report_table(name: str, stored: Stored, shots: Sequence[int]) -> ReportTable
     """Fill a printed table with our runs; `shortcut` is added as the last column."""
     table = published()[name]
     methods = tuple(dict.fromkeys(m for s, m in table.columns() if s in shots))
-    places = list(dict.fromkeys((k.dataset, k.category) for k in table.cells
-                                if k.category not in MEANS and k.metric == "image_auroc"))  # fmt: skip
+    printed = (k for k in table.cells if k.metric == "image_auroc" and k.category not in MEANS)
+    places = list(dict.fromkeys((k.dataset, k.category) for k in printed))
     rows = tuple(_row(table, place, s, methods, stored) for s in shots for place in places)
     return ReportTable(table, methods, rows, tuple(_means(table, shots, methods, rows)))
 
@@ -226,24 +224,18 @@ def _row(
     cells = []
     for method in (*methods, REFERENCE):
         key = Key(*place, shots, method, "image_auroc")
-        ours, *others = [*stored.ways(place, shots, method, table)] or [None]
+        ways = stored.ways(place, shots, method, table)
+        why_not = table.not_comparable.get(f"{place[0]} {method}", "")
         cells.append(
-            Cell(key, table.cells.get(key), _source(table, key), ours, tuple(o for o in others if o),
-                 table.margin, table.not_comparable.get(f"{place[0]} {method}", ""))
+            Cell(key, table.cells.get(key), _source(table, key), ways[0] if ways else None,
+                 tuple(ways[1:]), table.margin, why_not)
         )  # fmt: skip
     leader = _leader(cells)
-    cells = [replaced(c, best=c is leader) for c in cells]
+    cells = [replace(c, best=c is leader) for c in cells]
     unofficial = {
         r.receipt["provenance"]["unofficial_copy"] for c in cells if c.ours for r in c.ours.runs
     } - {""}
     return Row(*place, shots, tuple(cells), "; ".join(sorted(unofficial)))
-
-
-def replaced(cell: Cell, *, best: bool) -> Cell:
-    """Return a cell marked as the best of its row, or not."""
-    from dataclasses import replace
-
-    return replace(cell, best=best)
 
 
 def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
@@ -281,7 +273,8 @@ def _means(
         within = [row for row in rows if row.shots == s and row.dataset == "mvtec_ad"]
         cells = []
         for i, method in enumerate((*methods, REFERENCE)):
-            values = [row.cells[i].ours.estimate.mean for row in within if row.cells[i].ours]  # type: ignore[union-attr]
+            ran = [row.cells[i].ours for row in within]
+            values = [ours.estimate.mean for ours in ran if ours is not None]
             missing = len(within) - len(values)
             key = Key("mvtec_ad", "mean", s, method, "image_auroc")
             cells.append((table.cells.get(key), None if missing else fmean(values), missing))
