@@ -69,6 +69,7 @@ class PlainDisplay:
         self._line(
             f"{self._name(run)}: auroc {receipt['metrics']['auroc']:.3f} in {duration(seconds)}"
             + (f", {duration(self.expected)} left" if self.left else "")
+            + f"  {run.run_id[:8]}"
         )
         for warning in receipt["warnings"]:
             self.note(f"  warning: {warning}")

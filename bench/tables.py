@@ -126,7 +126,7 @@ def notes(table: ResultTable) -> list[str]:
     told = "AUROC, mean ± standard deviation over seeds (number of seeds)" if several else "AUROC"
     only = f"; seed {min(seeds)}" if len(seeds) == 1 else ""
     settings = ", ".join(f"{key} {value}" for key, value in table.common.items())
-    lines = [f"{told}{only}; {settings}; {'; '.join(table.environments)}."]
+    lines = ["; ".join(filter(None, [f"{told}{only}", settings, *table.environments])) + "."]
     if table.stale:
         lines.append("† Made by older code of the method.")
     if table.unofficial:

@@ -280,6 +280,31 @@ def test_a_torch_that_does_not_import_is_a_bad_line(
     assert found.found == "ImportError: no libcudart"
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import time; time.sleep(60)", "no answer in 0.5 s"),
+        ("import os; os.abort()", "ended with exit code -6"),
+    ],
+)
+def test_what_no_method_relies_on_may_hang_or_crash(
+    monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    answered = probe._outcome(probe.CHECKS[-1], "cpu", 1, 1e-6, "")
+    code = f"print({json.dumps(answered)!r}, flush=True)\n{code}"
+    monkeypatch.setattr(probe, "COMMAND", (sys.executable, "-S", "-c", code))
+    monkeypatch.setattr(probe, "OPTIONAL_PATIENCE_S", 0.5 if "sleep" in code else 30.0)
+    monkeypatch.setattr(probe, "cpu_count", lambda: 2)
+    checks = list(probe._optional(0))
+    assert [(c["name"], c["threads"], c["error"]) for c in checks] == [
+        ("linalg.inv", 1, said),
+        ("linalg.solve", 1, ""),
+        ("linalg.inv", 2, said),
+        ("linalg.solve", 2, said),
+    ]
+    assert {f.state for f in machine.check_arithmetic(checks)} == {"note"}
+
+
 def test_wrong_arithmetic_is_bad_where_methods_rely_on_it() -> None:
     found = by_name(
         machine.check_arithmetic(

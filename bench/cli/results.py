@@ -78,7 +78,9 @@ def table(
     results: ResultsOption = RESULTS,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only runs with this setting or parameter.", metavar="KEY=VALUE"),
+        typer.Option(
+            help="Only runs with this; those that do not know KEY stay.", metavar="KEY=VALUE"
+        ),
     ] = None,
     against: Annotated[
         str | None,
@@ -93,11 +95,12 @@ def table(
     wanted = dict(assignment("--where", "key=value", text) for text in where or ())
     there = open_results(results.absolute())
     found = tabulate((there.read(i) for i in there.ids()), wanted)
+    gaps = {} if against is None else differences(found, against)  # before anything is printed
     say(markdown(found))
     if against is None:
         return
     say(f"\nMinus {against}, over shared seeds, with a 95 % t-interval:\n")
-    for ((place, shots), column), gap in differences(found, against).items():
+    for ((place, shots), column), gap in gaps.items():
         between = "" if gap.interval is None else " [{:+.3f}, {:+.3f}]".format(*gap.interval)
         compared = f"{place}, {_count(shots, 'shot')}, {column}"
         say(f"- {compared}: {gap.mean:+.3f}{between}, {_count(gap.n, 'seed')}")
