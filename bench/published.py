@@ -14,6 +14,8 @@ TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 """MVTec AD's categories that are textures; the others are objects."""
 MEANS = ("mean", "mean_texture", "mean_object")
 """What stands for a category where a mean over categories is printed."""
+OPTIONAL = ("protocol", "methods", "not_comparable", "datasets", "metrics")
+"""Parts of a table's card in `sources.toml` that may be left out."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class PrintedTable:
     """Why a cell cannot be what is printed, by `dataset method`."""
     datasets: Mapping[str, str]
     """What departs from the source for every run on a dataset."""
+    metrics: Mapping[str, str]
+    """Which of a run's metrics stands against a method's column, where it is not `auroc`."""
     copied: tuple[tuple[str, tuple[str, ...]], ...]
     """Tables, and the methods whose columns are thought to be copied from there."""
     cells: Mapping[Key, Printed]
@@ -71,6 +75,12 @@ class PrintedTable:
             if (key.method, key.shots, key.metric) == (method, shots, metric)
             and key.category not in MEANS
         }
+
+    def metric(self, method: str) -> str:
+        """Return which of a run's metrics stands against a method's column: `auroc_full` where the
+        printed numbers are of whole test sets, else `auroc`, without the labelled anomalies.
+        """
+        return self.metrics.get(method, "auroc")
 
     def columns(self) -> Iterator[tuple[int, str]]:
         """Give shots and method of each column of image AUROC, as they are printed."""
@@ -97,7 +107,7 @@ def _table(name: str, card: Mapping[str, Any]) -> PrintedTable:
     return PrintedTable(
         name=name,
         **{k: card[k] for k in ("title", "citation", "confidence", "states", "margin")},
-        **{k: card.get(k, {}) for k in ("protocol", "methods", "not_comparable", "datasets")},
+        **{k: card.get(k, {}) for k in OPTIONAL},
         copied=tuple((c["table"], tuple(c["methods"])) for c in card.get("copied", ())),
         cells=cells,
     )
