@@ -89,6 +89,11 @@ class PrintedTable:
         )
 
 
+def averages(mean: str, category: str) -> bool:
+    """Whether a printed mean (`mean`, `mean_texture` or `mean_object`) is over a category too."""
+    return mean == "mean" or (category in TEXTURES) == (mean == "mean_texture")
+
+
 @functools.cache
 def published() -> Mapping[str, PrintedTable]:
     """Read all tables, by name."""
