@@ -1,0 +1,129 @@
+"""Which runs a figure shows, by rules that its note states."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.metrics import auroc
+from bench.published import published
+from bench.receipt import Receipt
+from bench.registry import METHODS
+from bench.report.figures.drawing import method_name
+from bench.report.tables import Place, Stored
+from bench.scores import Scores
+from bench.spec import RunSpec, Value
+from bench.verdict import departures
+
+OURS = "atacnet"
+MOST_SEEDS = 10
+"""So many runs of a way to run a method are read for a figure, the lowest seeds first."""
+RULE = (
+    "Of the ways to run a method, the one is shown that departs least from the paper’s stated"
+    " protocol, of equal ones that with the most seeds"
+)
+Tested = tuple[NDArray[np.float32], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a method at one place; its runs differ by their seed alone."""
+
+    place: Place
+    shots: int
+    row: RunSpec
+    runs: tuple[Receipt, ...]
+    """In the order of their seeds."""
+    departs: int
+    """How many departures from the stated protocol it has."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.row.method
+
+    @property
+    def name(self) -> str:
+        """Name of the method as it is written in print."""
+        return method_name(self.row.method)
+
+    @property
+    def auroc(self) -> dict[int, float]:
+        """AUROC by seed."""
+        return {r["spec"]["seed"]: r["metrics"]["auroc"] for r in self.runs}
+
+
+def ways(stored: Stored, place: Place, shots: int, method: str) -> list[Way]:
+    """Return the ways that a method was run, the one to show first."""
+    table = published()["atacnet_table1"]
+    protocol = {**table.protocol, **table.methods.get(method, {})}
+    found = []
+    for row, receipts in stored.groups.get((place, shots, method), {}).items():
+        runs = tuple(sorted(receipts, key=lambda r: r["spec"]["seed"]))
+        found.append(Way(place, shots, row, runs, len(departures(runs[0], protocol))))
+    return sorted(found, key=lambda w: (w.departs, -len(w.runs), w.row.run_id))
+
+
+def best_ways(stored: Stored, place: Place, shots: int) -> list[Way]:
+    """Return the way to show of each method that ran there, ATAC-Net first."""
+    methods = {m for p, s, m in stored.groups if (p, s) == (place, shots)}
+    return [ways(stored, place, shots, m)[0] for m in sorted(methods, key=order)]
+
+
+def apart(row: RunSpec, parameter: str) -> tuple[RunSpec, Value | None]:
+    """Return a spec without one of its parameters, and the value of that."""
+    rest = dict(row.parameters)
+    value = rest.pop(parameter, None)
+    return replace(row, parameters=rest), value
+
+
+def order(method: str) -> tuple[bool, int, str]:
+    """Sort methods: ATAC-Net, then the others as they are registered, then those from outside."""
+    known = list(METHODS)
+    return method != OURS, known.index(method) if method in known else len(known), method
+
+
+def cells(stored: Stored) -> list[tuple[Place, int]]:
+    """Return places and shots that have runs, those of the paper's table first, in its order."""
+    printed = dict.fromkeys((k.dataset, k.category) for k in published()["atacnet_table1"].cells)
+    rank = {place: i for i, place in enumerate(printed)}
+    found = {(place, shots) for place, shots, _ in stored.groups}
+    return sorted(found, key=lambda c: (rank.get(c[0], len(rank)), c[0], -c[1]))
+
+
+def places(stored: Stored) -> Mapping[Place, list[int]]:
+    """Return the places that have runs with their numbers of shots, most shots first."""
+    found: dict[Place, list[int]] = {}
+    for place, shots in cells(stored):
+        found.setdefault(place, []).append(shots)
+    return found
+
+
+class Reader:
+    """Scores of runs, the last ones kept: several figures ask for the same."""
+
+    def __init__(self, stored: Stored) -> None:
+        self.scores = lru_cache(256)(lambda run_id: stored.results.scores(run_id))
+
+    def of(self, receipt: Receipt) -> Scores:
+        """Return the scores of a run."""
+        found: Scores = self.scores(receipt["run_id"])
+        return found
+
+    def tested(self, way: Way) -> Iterator[Tested]:
+        """Yield scores and labels of the images that count, of the first `MOST_SEEDS` runs."""
+        for receipt in way.runs[:MOST_SEEDS]:
+            yield counted(self.of(receipt))
+
+
+def counted(scores: Scores) -> Tested:
+    """Return scores and labels of the images that count."""
+    test = np.array([role == "test" for role in scores.role])
+    return scores.score[test], scores.label[test]
+
+
+def mean_auroc(tested: Sequence[Tested]) -> float:
+    """Return the mean AUROC of several runs."""
+    return float(np.mean([auroc(score, label) for score, label in tested]))

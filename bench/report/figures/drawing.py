@@ -1,0 +1,68 @@
+"""What a figure is: a picture with all that is said of it."""
+
+import re
+from dataclasses import dataclass
+
+from bench.audit import NAMES
+from bench.outside import shown
+from bench.report.tables import Place
+
+SECTIONS = (
+    "zoom", "scores", "clusters", "crops", "shots", "defects", "time", "ranks", "ablation",
+)  # fmt: skip
+"""Kinds of figures in the order of a page: Figures 1, 3, 4 and 5, and what the paper lacks."""
+LONGEST = 40
+"""Characters of a name from outside that a figure has room for."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure."""
+
+    key: str
+    """Its name among all figures of a page: a-z, 0-9 and hyphens."""
+    section: str
+    """One of `SECTIONS`."""
+    title: str
+    note: str
+    """What it shows, how to read it, how its cases were chosen, and its numbers."""
+    alt: str
+    """What it says, in words and numbers."""
+    svg: str
+    """One <svg> element without styles, scripts or links, for a strict content security policy."""
+
+
+def key(*parts: object) -> str:
+    """Return a name for a file or a link, made of what it is about."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(map(str, parts)).lower()).strip("-")[:80]
+
+
+def name_of(place: Place) -> str:
+    """Return `dataset/category`, or the dataset where it has no categories."""
+    return brief(place[0] if place[0] == place[1] else f"{place[0]}/{place[1]}")
+
+
+def method_name(method: str) -> str:
+    """Return a method's name as it is written in print."""
+    return NAMES.get(method, brief(method))
+
+
+def brief(text: str) -> str:
+    """Return a name from outside on one line, cut where it is too long for a figure."""
+    line = shown(text).encode(errors="backslashreplace").decode()
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def shots_of(shots: int) -> str:
+    """Write a number of labelled anomalies."""
+    return f"{shots} shot" + "s" * (shots != 1)
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Write a difference with its sign."""
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def listed(words: list[str]) -> str:
+    """Write words as a list in a sentence."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

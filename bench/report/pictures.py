@@ -1,0 +1,97 @@
+"""Pictures of the images that runs have scored, where they are at hand; else there are none."""
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from PIL import Image
+
+from bench.data import synthetic
+from bench.data.catalog import SYNTHETIC, find_dataset
+from bench.data.decode import decode
+from bench.data.files import fingerprint, list_category
+from bench.digests import FingerprintCache
+from bench.errors import BenchError
+
+EMBEDDED: Mapping[str, str] = {
+    "weave": "5eaff3832ae367b75fc6f0ef3c87788e4a6733318c48a4099a85deb427f4d881",
+    "speckle": "887bdf259df475ea8762198744ffd21188e3cd24e12142f302514e1420eeb86e",
+    "washer": "77ae0eabfd3d485c2411795a0ff708ffd64e396c5e6613335856c5699be4967d",
+    "pellet": "ba5adec3ad1fa7e872c7a8eed4f6c864c4aec19136471e5d063c72ea55a71741",
+}
+"""Content fingerprints of the embedded dataset's categories, as its runs state them."""
+
+
+class Pictures:
+    """Images by dataset, category and file name, as long as they are what a run has seen.
+
+    Nothing is written: of the cache only the known digests of files are read.
+    """
+
+    def __init__(self, data: Path | None, cache: Path | None = None) -> None:
+        self._data = data
+        self._cache = cache
+        self._known: dict[tuple[str, str], tuple[str, Mapping[str, Path]]] = {}
+
+    def picture(self, dataset: str, category: str, file: str, content: str) -> Image.Image | None:
+        """Return an image in RGB at its own size.
+
+        `content` is the category's fingerprint that the run states. None where the image is not
+        there, does not decode, or its category has another content.
+        """
+        if dataset == SYNTHETIC.name:
+            return _embedded(category, file) if EMBEDDED.get(category) == content else None
+        there, paths = self._category(dataset, category)
+        if there != content or file not in paths:
+            return None
+        try:
+            return decode(paths[file])[0]
+        except BenchError:
+            return None
+
+    def _category(self, dataset: str, category: str) -> tuple[str, Mapping[str, Path]]:
+        """Return fingerprint and files of a category in the data folder; nothing for none."""
+        place = (dataset, category)
+        if place not in self._known:
+            self._known[place] = self._look(dataset, category)
+        return self._known[place]
+
+    def _look(self, dataset: str, category: str) -> tuple[str, Mapping[str, Path]]:
+        if self._data is None:
+            return "", {}
+        try:
+            card = find_dataset(dataset, self._data)
+            if category not in card.categories:
+                return "", {}
+            listing = list_category(card, category, self._data, self._digests[0])
+            found = fingerprint(listing, self._digests[1])
+        except BenchError:
+            return "", {}
+        return found, {f.path: listing.root / f.path for f in listing.files}
+
+    @cached_property
+    def _digests(self) -> tuple[Path, FingerprintCache]:
+        import platformdirs
+
+        cache = self._cache or Path(platformdirs.user_cache_dir("atacnet-bench"))
+        return cache, FingerprintCache(cache)
+
+
+def _embedded(category: str, file: str) -> Image.Image | None:
+    """Draw an image of the embedded dataset again; None for a name that it does not have."""
+    found = re.fullmatch(rf"{re.escape(category)}/(train|test)/([a-z]+)/([0-9]{{3}})\.bmp", file)
+    if not found:
+        return None
+    fold, defect, number = found[1], found[2], int(found[3])
+    facts = SYNTHETIC.categories[category]
+    defects = synthetic.CATEGORIES[category][1]
+    if defect == "good":
+        there = facts.train if fold == "train" else facts.test_normal
+        index = number + facts.train * (fold == "test")
+    else:
+        there = facts.test_anomalous // len(defects) if fold == "test" and defect in defects else 0
+        index = number
+    if number >= there:
+        return None
+    return Image.fromarray(synthetic.render(category, defect, index)[0])
