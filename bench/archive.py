@@ -5,7 +5,13 @@ receipts.parquet   run_id, receipt: every run.json, without the digests of the f
 scores.parquet     run_id and the columns of a run's scores.parquet, all runs below each other
 runs.parquet       one row a run, made from the receipts
 
-The same results give the same bytes. Logs and pictures stay behind.
+Where any run keeps them, also what figures are drawn from:
+
+embeddings.parquet     run_id and the columns of a run's embeddings.parquet
+explanations.parquet   run_id and the columns that any run's explanations.parquet has, null in
+                       others; where they differ, `columns` names those of the run in their order
+
+The same results give the same bytes. Logs and models stay behind.
 """
 
 import contextlib
@@ -13,25 +19,31 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bench.embeddings import Embeddings
 from bench.errors import CorruptRun, RequestError, StoreError
+from bench.explanations import Explanations
 from bench.files import sealed, sync_folder, unsealed, write_synced, writing
+from bench.kept import EMBEDDINGS, EXPLANATIONS
 from bench.outside import shown, why
 from bench.receipt import Receipt, parse, seal
 from bench.results import Results, table_bytes
 from bench.scores import Scores
 from bench.store import CARD
 
+Kept = TypeVar("Kept")
+
 ARCHIVE_SCHEMA = 1
 FILES = ("receipts.parquet", "scores.parquet", "runs.parquet")
+OPTIONAL = (EMBEDDINGS, EXPLANATIONS)
 
 
 class Archive:
@@ -50,10 +62,12 @@ class Archive:
                     f"{root} is an archive of schema {card['schema']}, this bench reads"
                     f" {ARCHIVE_SCHEMA}: a newer bench wrote it; update"
                 )
+            self._digests: dict[str, str] = card["files"]
             self._bytes = {}
-            for name in FILES:
+            self._placed: dict[str, tuple[Any, dict[str, tuple[int, int]]]] = {}
+            for name in (*FILES, *(n for n in OPTIONAL if n in self._digests)):
                 self._bytes[name] = (root / name).read_bytes()
-                if hashlib.sha256(self._bytes[name]).hexdigest() != card["files"][name]:
+                if hashlib.sha256(self._bytes[name]).hexdigest() != self._digests[name]:
                     raise ValueError(f"{name} does not agree with its digest")
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = why(error) if isinstance(error, OSError) else shown(error)
@@ -68,17 +82,28 @@ class Archive:
                 raise ValueError("its columns are no texts")
             return found
 
-    @cached_property
-    def _scores(self) -> tuple[Any, dict[str, tuple[int, int]]]:
-        """The rows of all runs, and where those of each begin and how many they are."""
-        with self._reading("scores.parquet"):
-            rows = _parquet(self._bytes["scores.parquet"])
-            ends = pc.run_end_encode(rows["run_id"].combine_chunks())
-            places, start = {}, 0
-            for run_id, end in zip(ends.values.to_pylist(), ends.run_ends.to_pylist(), strict=True):
-                places[run_id] = (start, end - start)
-                start = end
-            return rows.drop_columns("run_id"), places
+    def _rows(self, name: str) -> tuple[Any, dict[str, tuple[int, int]]]:
+        """The rows of all runs in a file, and where those of each begin and how many they are."""
+        if name not in self._placed:
+            with self._reading(name):
+                rows = _parquet(self._bytes[name])
+                ends = pc.run_end_encode(rows["run_id"].combine_chunks())
+                places, start = {}, 0
+                for run_id, end in zip(
+                    ends.values.to_pylist(), ends.run_ends.to_pylist(), strict=True
+                ):
+                    places[run_id] = (start, end - start)
+                    start = end
+                self._placed[name] = (rows.drop_columns("run_id"), places)
+        return self._placed[name]
+
+    def _kept(self, run_id: str, name: str, read: Callable[[Any], Kept]) -> Kept | None:
+        """Read a run's rows in an optional file; None where there are none."""
+        if name not in self._bytes or run_id not in self._rows(name)[1]:
+            return None
+        rows, places = self._rows(name)
+        with self._reading(name):
+            return read(_own_columns(rows.slice(*places[run_id])))
 
     @contextlib.contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -98,20 +123,38 @@ class Archive:
         return run_id in self._receipts
 
     def read(self, run_id: str) -> Receipt:
-        """Return a receipt, its own digest checked; raises CorruptRun."""
+        """Return a receipt, its own digest checked; raises CorruptRun.
+
+        `files` is what the archive holds of the run beside its scores, with the digest of the file
+        of all runs that it lies in.
+        """
         if run_id not in self._receipts:
             raise CorruptRun(f"archive {self.root} has no run {run_id}")
-        return parse(self._receipts[run_id].encode(), run_id)
+        receipt = parse(self._receipts[run_id].encode(), run_id)
+        here = [n for n in OPTIONAL if n in self._bytes and run_id in self._rows(n)[1]]
+        return {**receipt, "files": {name: self._digests[name] for name in here}}
 
     def scores(self, run_id: str) -> Scores:
         """Return the scores of a run; raises CorruptRun where they are not there."""
-        rows, places = self._scores
+        rows, places = self._rows("scores.parquet")
         if run_id not in places:
             raise CorruptRun(f"archive {self.root} has no scores of run {run_id}")
         with self._reading("scores.parquet"):
             return Scores.from_table(rows.slice(*places[run_id]))
 
+    def embeddings(self, run_id: str) -> Embeddings | None:
+        """Return the embeddings of a run, None where it keeps none; raises CorruptRun."""
+        return self._kept(run_id, EMBEDDINGS, Embeddings.from_table)
+
+    def explanations(self, run_id: str) -> Explanations | None:
+        """Return the explanations of a run, None where it keeps none; raises CorruptRun."""
+        return self._kept(run_id, EXPLANATIONS, Explanations.from_table)
+
     def failures(self, run_id: str) -> list[dict[str, Any]]:
+        """Return nothing: an archive holds results only."""
+        return []
+
+    def failed_ids(self) -> list[str]:
         """Return nothing: an archive holds results only."""
         return []
 
@@ -131,18 +174,22 @@ def pack(results: Results, out: Path) -> int:
     if not ids:
         raise RequestError(f"there are no runs in {results.root} to archive")
     _check_place(out, ids)
-    read, receipts, scores = [], [], []
+    read, receipts = [], []
+    tables: dict[str, dict[str, Any]] = {"scores.parquet": {}, EMBEDDINGS: {}, EXPLANATIONS: {}}
     for run_id in ids:
         receipt, found = results.read(run_id), results.scores(run_id)
         if found.digest() != receipt["metrics"]["scores_sha256"]:
             raise CorruptRun(f"run {run_id} is damaged: its scores are not those of its receipt")
         read.append(receipt)
         receipts.append(seal(receipt, {}).decode())  # the files stay behind
-        names = pa.array([run_id] * len(found.file), pa.string())
-        scores.append(found.table().add_column(0, "run_id", names))
+        tables["scores.parquet"][run_id] = found.table()
+        for name, kept in ((EMBEDDINGS, results.embeddings(run_id)),
+                           (EXPLANATIONS, results.explanations(run_id))):  # fmt: skip
+            if kept is not None:
+                tables[name][run_id] = kept.table()
     contents = {
         "receipts.parquet": _write(pa.table({"run_id": ids, "receipt": receipts})),
-        "scores.parquet": _write(pa.concat_tables(scores)),
+        **{name: _write(_below(of)) for name, of in tables.items() if of},
         "runs.parquet": table_bytes(read),
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -155,7 +202,8 @@ def _check_place(out: Path, ids: Sequence[str]) -> None:
     """Refuse a folder that holds anything else, or runs that would be lost."""
     if not out.exists():
         return
-    foreign = {p.name for p in out.iterdir()} - {*FILES, CARD} if out.is_dir() else {out.name}
+    known = {*FILES, *OPTIONAL, CARD}
+    foreign = {p.name for p in out.iterdir()} - known if out.is_dir() else {out.name}
     if foreign:
         raise RequestError(f"{out} holds {min(foreign)}, which is no part of an archive")
     if (out / CARD).exists():
@@ -201,6 +249,29 @@ def _exchange(out: Path, staging: Path) -> None:
             os.rmdir(old)  # which refuses while it holds anything
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _below(tables: Mapping[str, Any]) -> Any:
+    """Put the tables of several runs below each other, by run_id.
+
+    Where their columns differ, each row names those of its run.
+    """
+    differ = len({tuple(table.column_names) for table in tables.values()}) > 1
+    parts = []
+    for run_id, table in tables.items():
+        named = table.add_column(0, "run_id", pa.array([run_id] * len(table), pa.string()))
+        if differ:
+            own = pa.array([table.column_names] * len(table), pa.list_(pa.string()))
+            named = named.add_column(1, "columns", own)
+        parts.append(named)
+    return pa.concat_tables(parts, promote_options="default")
+
+
+def _own_columns(rows: Any) -> Any:
+    """Return the rows of one run with the columns that it had before `_below`."""
+    if "columns" not in rows.column_names:
+        return rows
+    return rows.select(rows["columns"][0].as_py())
 
 
 def _write(table: Any) -> bytes:

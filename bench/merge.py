@@ -9,7 +9,8 @@ from bench.agreement import agreement
 from bench.digests import file_digest
 from bench.errors import CorruptRun, MethodError
 from bench.files import writing
-from bench.receipt import MODEL, Receipt
+from bench.kept import MODEL
+from bench.receipt import Receipt
 from bench.results import Results
 from bench.scores import write_scores
 from bench.spec import RunSpec

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import shutil
 import tempfile
@@ -19,17 +18,16 @@ from bench.data.decode import decode, decoding_pool
 from bench.data.files import IMAGE_SUFFIXES
 from bench.data.images import RESIZE_RULES
 from bench.detector import Context, Explanation, Samples, Seeds
-from bench.errors import CorruptRun, RequestError, StoreError
+from bench.errors import RequestError, StoreError
 from bench.files import write_synced
+from bench.kept import MODEL
 from bench.models import read_model
-from bench.outside import read_regular, shown, why
+from bench.outside import shown, why
 from bench.overlay import overlay
-from bench.receipt import MODEL, Receipt
+from bench.receipt import Receipt, read_kept
 from bench.registry import by_other_code, load_class, path_of
 from bench.results import Results
 from bench.spec import RunSpec
-
-MAX_MODEL = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -78,20 +76,15 @@ def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArr
     Raises CorruptRun where they do not agree, RequestError where the run has no model.
     """
     receipt = results.read(run_id)
-    if MODEL not in receipt["files"]:
+    model = None
+    if MODEL in receipt["files"]:
+        model = read_kept(results.root / "runs" / run_id, run_id, MODEL, read_model)
+    if model is None:
         raise RequestError(
             f"run {run_id} has no saved model: give its `bench run` command again with"
             " --save-models"
         )
-    try:
-        content = read_regular(results.root / "runs" / run_id / MODEL, MAX_MODEL)
-        if hashlib.sha256(content).hexdigest() != receipt["files"][MODEL]:
-            raise ValueError("does not agree with its digest")
-        return receipt, read_model(content)
-    except OSError as error:
-        raise CorruptRun(f"run {run_id} is damaged: {MODEL}: {why(error)}") from error
-    except ValueError as error:
-        raise CorruptRun(f"run {run_id} is damaged: {MODEL} {shown(error)}") from error
+    return receipt, model
 
 
 def has_changed(receipt: Receipt) -> bool:

@@ -4,24 +4,27 @@ A receipt holds spec, draw, split, facts, metrics, timings, warnings and provena
 every other file of the run, and the sha256 of itself.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.digests import file_digest
 from bench.errors import CorruptRun, RequestError, StoreError
 from bench.files import json_digest
-from bench.outside import fits_a_line, shown, why
+from bench.kept import UNABLE
+from bench.outside import fits_a_line, read_regular, shown, why
 from bench.spec import RunSpec
 
 RECEIPT_SCHEMA = 1
 """Raised when the form changes; `parse` then brings older receipts to today's form."""
 
 Receipt = dict[str, Any]
+Kept = TypeVar("Kept")
 
-MODEL = "model.safetensors"
-"""A run's saved model, where it has one: outside of its identity, see `bench.models`."""
+MAX_KEPT = 4 << 30
+"""Bytes of the largest file beside the scores that is read."""
 
 
 def seal(content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
@@ -94,6 +97,7 @@ def _check_form(receipt: Receipt) -> None:
     texts = [*receipt["warnings"], *receipt["files"].values(), metrics["scores_sha256"]]
     texts += [receipt["provenance"][key] for key in ("device_name", "unofficial_copy")]
     texts += [drawn[key] for drawn in receipt["draw"] for key in ("file", "defect")]
+    texts += receipt.get(UNABLE, [])
     if not (plain and measured and all(type(text) is str for text in texts)):
         raise ValueError("run.json has another form")
     if not all(Path(name).name == name and fits_a_line(name) for name in receipt["files"]):
@@ -116,6 +120,26 @@ def read_run(folder: Path, run_id: str) -> Receipt:
         name = Path(error.filename or folder).name
         raise CorruptRun(f"run {run_id} is damaged: {name}: {why(error)}") from error
     return receipt
+
+
+def read_kept(folder: Path, run_id: str, name: str, read: Callable[[bytes], Kept]) -> Kept | None:
+    """Read one of `bench.kept.FILES`, its digest checked; None where the run does not keep it.
+
+    `read` raises ValueError for what it cannot read. Raises CorruptRun.
+    """
+    try:
+        digest = parse((folder / "run.json").read_bytes(), run_id)["files"].get(name)
+        if digest is None:
+            return None
+        content = read_regular(folder / name, MAX_KEPT)
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ValueError("does not agree with its digest")
+        return read(content)
+    except OSError as error:
+        name = Path(error.filename or name).name
+        raise CorruptRun(f"run {run_id} is damaged: {name}: {why(error)}") from error
+    except ValueError as error:
+        raise CorruptRun(f"run {run_id} is damaged: {name} {shown(error)}") from error
 
 
 def flat(receipt: Receipt) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from bench.errors import CorruptRun, RequestError
 from bench.receipt import Receipt, table
 
 if TYPE_CHECKING:
+    from bench.embeddings import Embeddings
+    from bench.explanations import Explanations
     from bench.scores import Scores
 
 
@@ -28,8 +30,17 @@ class Results(Protocol):
     def scores(self, run_id: str) -> "Scores":
         """Return the scores of a run that `read` has passed; raises CorruptRun."""
 
+    def embeddings(self, run_id: str) -> "Embeddings | None":
+        """Return what a run that `read` has passed keeps, None for nothing; raises CorruptRun."""
+
+    def explanations(self, run_id: str) -> "Explanations | None":
+        """Return what a run that `read` has passed keeps, None for nothing; raises CorruptRun."""
+
     def failures(self, run_id: str) -> list[dict[str, Any]]:
         """Return what is recorded of a run's failures, oldest first."""
+
+    def failed_ids(self) -> list[str]:
+        """Return the ids of all runs with a recorded failure, sorted."""
 
     def table_bytes(self) -> bytes | None:
         """Return runs.parquet as it is stored."""

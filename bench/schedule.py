@@ -8,8 +8,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.environment import describe_host
+from bench.kept import MODEL
 from bench.plan import Missing, Plan, Run
-from bench.receipt import MODEL, Receipt
+from bench.receipt import Receipt
 from bench.registry import by_other_code
 from bench.results import Results, verified
 

@@ -3,7 +3,9 @@
 results/runs/<run_id>/run.json        the receipt, see `bench.receipt`
 results/runs/<run_id>/scores.parquet  one row an image: file, label, defect, role, score
 results/runs/<run_id>/log.txt         what the run printed
-results/runs/<run_id>/model.safetensors   the saved model, with --save-models
+results/runs/<run_id>/model.safetensors     the saved model, with --save-models
+results/runs/<run_id>/embeddings.parquet    where the method sees each image, with --save-maps
+results/runs/<run_id>/explanations.parquet  maps, boxes, parts of the scores, with --save-maps
 results/failures/<run_id>/<n>/        failure.json and log.txt of what did not finish
 results/quarantine/                   runs whose digests do not agree
 results/superseded/                   runs whose place another run of the same id has taken
@@ -33,13 +35,16 @@ from bench.files import (
     write_synced,
     writing,
 )
+from bench.kept import EMBEDDINGS, EXPLANATIONS, FILES, UNABLE, answered, united
 from bench.outside import why
-from bench.receipt import MODEL, Receipt, begin, read_run, seal
+from bench.receipt import Receipt, begin, read_kept, read_run, seal
 from bench.results import Results, receipts, table_bytes
 from bench.spec import RunSpec
 from bench.staging import given_up, in_use, is_ours, staging_name
 
 if TYPE_CHECKING:
+    from bench.embeddings import Embeddings
+    from bench.explanations import Explanations
     from bench.scores import Scores
 
 RUN_ID = re.compile(r"[0-9a-f]{16}\Z")
@@ -114,22 +119,14 @@ class Store:
 
         Where the run is there already, the stored one stays, the staged one is dropped and how far
         they agree is returned; but the one whose receipt has the digest `replaces` gives way, and
-        moves to `superseded/`. So does one without a model where the staged one agrees and has one;
-        if their scores are identical, it is dropped.
+        moves to `superseded/`. So does one that agrees and keeps less beside its scores, see
+        `bench.kept`; if their scores are identical, what it alone keeps is carried over and it is
+        dropped.
 
         Raises MethodError where the two differ and nothing in their environments explains it,
         StoreError where the disk is full or cannot be written.
         """
-        receipt = begin(spec) | dict(content)
-        try:
-            for path in staged.iterdir():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-            files = {p.name: file_digest(p) for p in sorted(staged.iterdir())}
-            write_synced(staged / "run.json", seal(receipt, files))
-            sync_folder(staged)
-        except OSError as error:
-            raise StoreError(f"cannot publish run {spec.run_id}: {why(error)}") from error
+        receipt = _seal(staged, begin(spec) | dict(content))
         if self._place(staged, spec.run_id, replaces):
             return None
         stored = self.read(spec.run_id)
@@ -138,12 +135,31 @@ class Store:
             raise MethodError(
                 f"run {spec.run_id} {DISPUTED} with different scores: the stored one stays; {found}"
             )
-        if MODEL in files and MODEL not in stored["files"]:
-            same = found.kind == "identical"
-            if self._place(staged, spec.run_id, json_digest(stored), keep=not same):
-                return None
+        same, there = found.kind == "identical", answered(stored)
+        if same and not answered(receipt) <= there:
+            receipt = self._carry_over(stored, staged, receipt)
+        if answered(receipt) > there and self._place(
+            staged, spec.run_id, json_digest(stored), keep=not same
+        ):
+            return None
         shutil.rmtree(staged, ignore_errors=True)
         return found
+
+    def _carry_over(self, stored: Receipt, staged: Path, receipt: Receipt) -> Receipt:
+        """Give a sealed folder what the stored run of the same scores keeps and it does not."""
+        run_id = stored["run_id"]
+        try:
+            for name in FILES.values():
+                if name in stored["files"] and name not in receipt["files"]:
+                    shutil.copyfile(self.runs / run_id / name, staged / name)
+                    if file_digest(staged / name) != stored["files"][name]:
+                        raise CorruptRun(f"run {run_id} is damaged: {name} changed meanwhile")
+            (staged / "run.json").unlink()
+        except OSError as error:
+            raise StoreError(f"cannot publish run {run_id}: {why(error)}") from error
+        content = {k: v for k, v in receipt.items() if k != UNABLE}
+        both = {*stored["files"], *receipt["files"]}
+        return _seal(staged, content | united(stored, receipt, both))
 
     def _place(self, staged: Path, run_id: str, replaces: str, *, keep: bool = True) -> bool:
         """Rename a sealed folder into `runs/`; return whether there was room for it.
@@ -271,6 +287,18 @@ class Store:
         except ValueError as error:
             raise CorruptRun(f"run {run_id} is damaged: {error}") from error
 
+    def embeddings(self, run_id: str) -> "Embeddings | None":
+        """Return what a run keeps, its digest checked; None for nothing. Raises CorruptRun."""
+        from bench.embeddings import read_embeddings
+
+        return read_kept(self.runs / run_id, run_id, EMBEDDINGS, read_embeddings)
+
+    def explanations(self, run_id: str) -> "Explanations | None":
+        """Return what a run keeps, its digest checked; None for nothing. Raises CorruptRun."""
+        from bench.explanations import read_explanations
+
+        return read_kept(self.runs / run_id, run_id, EXPLANATIONS, read_explanations)
+
     def table_bytes(self) -> bytes | None:
         """Return runs.parquet as it is stored: None where there is none, nothing if unreadable."""
         try:
@@ -279,6 +307,12 @@ class Store:
             return None
         except OSError:
             return b""
+
+    def failed_ids(self) -> list[str]:
+        """Return the ids of all runs with a recorded failure, sorted."""
+        if not self.failed.is_dir():
+            return []
+        return sorted(p.name for p in self.failed.iterdir() if RUN_ID.match(p.name))
 
     def failures(self, run_id: str) -> list[dict[str, Any]]:
         """Return what is recorded of a run's failures, oldest first; `folder` says where."""
@@ -293,6 +327,20 @@ class Store:
             except (OSError, ValueError, AttributeError, RecursionError):
                 continue  # a record that cannot be read keeps nobody from trying again
         return [failure for _, failure in sorted(found, key=lambda f: f[0])]
+
+
+def _seal(staged: Path, receipt: Receipt) -> Receipt:
+    """Write run.json over what lies in a staged folder; return it with the files' digests."""
+    try:
+        for path in staged.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        files = {p.name: file_digest(p) for p in sorted(staged.iterdir())}
+        write_synced(staged / "run.json", seal(receipt, files))
+        sync_folder(staged)
+    except OSError as error:
+        raise StoreError(f"cannot publish run {receipt['run_id']}: {why(error)}") from error
+    return {**receipt, "files": files}
 
 
 def open_results(path: Path) -> Results:

@@ -37,8 +37,8 @@ from bench.environment import load_average
 from bench.errors import MethodError, WeightsError
 from bench.failure import disk_trouble, reason, record_failure
 from bench.job import LOG_LIMIT, Job
+from bench.kept import MODEL
 from bench.models import write_model
-from bench.receipt import MODEL
 from bench.registry import load_class
 from bench.scores import Scores, write_scores
 from bench.spec import RunSpec

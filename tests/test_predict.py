@@ -13,10 +13,10 @@ from PIL import Image
 from bench.archive import pack
 from bench.data.synthetic import generated
 from bench.errors import RequestError
+from bench.kept import MODEL
 from bench.models import read_model, write_model
 from bench.overlay import BOX, heat, overlay
 from bench.predict import find_images, overlay_name, predict, saved_model
-from bench.receipt import MODEL
 from bench.results import receipts
 from bench.store import Store
 from bench.verify import problems
