@@ -14,8 +14,16 @@ TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 """MVTec AD's categories that are textures; the others are objects."""
 MEANS = ("mean", "mean_texture", "mean_object")
 """What stands for a category where a mean over categories is printed."""
-OPTIONAL = ("protocol", "methods", "not_comparable", "datasets", "metrics")
-"""Parts of a table's card in `sources.toml` that may be left out."""
+NAMES = {
+    "devnet": "DevNet", "dra": "DRA", "saoe": "SAOE", "cutmix": "CutMix", "atacnet": "ATAC-Net",
+    "flos": "FLOS", "mlep": "MLEP", "kdad": "KDAD", "ahl_dra": "AHL(DRA)",
+    "patchsvdd": "Patch-SVDD", "spade": "SPADE", "padim": "PaDiM", "patchcore": "PatchCore",
+    "memseg": "MemSeg",
+}  # fmt: skip
+"""Methods as they are written in print."""
+FIELDS = ("title", "citation", "where", "confidence", "states", "margin")
+OPTIONAL = ("heads", "protocol", "methods", "not_comparable", "datasets", "metrics")
+"""Parts of a table's card in `sources.toml`; the optional ones are tables, empty if left out."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,9 @@ class Key:
     shots: int
     """Labelled anomalies; 0 for methods that use none."""
     method: str
+    """Nothing where the number is of the data alone."""
     metric: str
-    """`image_auroc` or `pixel_auroc` as fractions of one, or `inference_ms`."""
+    """`image_auroc` or `pixel_auroc` as fractions of one, `inference_ms` or `defect_types`."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,10 @@ class PrintedTable:
     name: str
     title: str
     citation: str
+    where: str
+    """Where in the source a number stands, with `{row}` and `{column}`."""
+    heads: Mapping[str, str]
+    """What the source calls a category, where that is not its name here."""
     confidence: str
     """How the numbers were read."""
     states: str
@@ -76,6 +89,14 @@ class PrintedTable:
             and key.category not in MEANS
         }
 
+    def place(self, key: Key) -> str:
+        """Say where in its source a number stands: table, row and column."""
+        row = self.heads.get(key.category, key.category.replace("_", " "))
+        column = NAMES.get(key.method, "number of anomaly types")
+        if key.shots:
+            column += f" at {shots_in_words(key.shots)}"
+        return self.where.format(row=row, column=column)
+
     def metric(self, method: str) -> str:
         """Return which of a run's metrics stands against a method's column: `auroc_full` where the
         printed numbers are of whole test sets, else `auroc`, without the labelled anomalies.
@@ -87,6 +108,11 @@ class PrintedTable:
         yield from dict.fromkeys(
             (k.shots, k.method) for k in self.cells if k.metric == "image_auroc"
         )
+
+
+def shots_in_words(number: int) -> str:
+    """Return a number of labelled anomalies in words."""
+    return {1: "one shot", 10: "ten shots"}.get(number, f"{number} shots")
 
 
 def averages(mean: str, category: str) -> bool:
@@ -111,7 +137,7 @@ def _table(name: str, card: Mapping[str, Any]) -> PrintedTable:
         }
     return PrintedTable(
         name=name,
-        **{k: card[k] for k in ("title", "citation", "confidence", "states", "margin")},
+        **{k: card[k] for k in FIELDS},
         **{k: card.get(k, {}) for k in OPTIONAL},
         copied=tuple((c["table"], tuple(c["methods"])) for c in card.get("copied", ())),
         cells=cells,
