@@ -1,4 +1,4 @@
-"""`bench report`: the page."""
+"""`bench report`: the page, and its tables and figures as files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,16 +11,35 @@ from bench.cli.options import RESULTS, ResultsOption, say
 def report(
     results: ResultsOption = RESULTS,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("reports/report.html"),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the datasets, for figures that show images; without it, none of theirs."
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write each table (CSV, Markdown, LaTeX) and figure (SVG) to this folder.",
+            metavar="DIR",
+        ),
+    ] = None,
 ) -> None:
     """Write one self-contained page: the paper's tables with a verdict on every printed number.
 
     Takes a results folder or an archive.
     """
     from bench.files import write_atomically
+    from bench.report.contents import contents
+    from bench.report.exports import write_exports
     from bench.report.page import render
     from bench.store import open_results
 
-    page = render(open_results(results.absolute()))
+    found = contents(open_results(results.absolute()), data and data.absolute())
+    page = render(found)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, page.encode())
-    say(f"{out}: {len(page.encode()) / 1e6:.1f} MB")
+    say(f"{out}: {len(page.encode()) / 1e6:.1f} MB, {len(found.stored.receipts)} runs")
+    if export is not None:
+        count = write_exports(found, export)
+        say(f"{export}: {count} files")

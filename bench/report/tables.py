@@ -1,241 +1,272 @@
-"""The paper's tables, cell by cell: what we measured beside what is printed, and the verdict."""
+"""The tables of the report, cell by cell: ours beside what is printed, and the verdict."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import fmean, stdev
-from typing import Any
+from statistics import fmean
 
-from bench.labels import Labels, machine
-from bench.metrics import auroc_interval
-from bench.published import MEANS, Key, Printed, PrintedTable, published
-from bench.receipt import Receipt
-from bench.registry import METHODS, by_other_code
-from bench.results import Results
-from bench.spec import RunSpec
-from bench.stats import Estimate, mean_interval, paired_difference
-from bench.verdict import Verdict, departures, verdict
+from bench.audit import NAMES
+from bench.published import MEANS, Key, Printed, PrintedTable, averages, published
+from bench.registry import METHODS
+from bench.report.stored import REFERENCE, Place, Stored, Way
+from bench.stats import paired_difference
+from bench.verdict import Verdict, verdict
 
-Place = tuple[str, str]
-"""Dataset and category; a dataset without categories has one of its name."""
-REFERENCE = "shortcut"
-"""The method that stands beside every row: who does not beat it has shown nothing."""
+TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
+WORDS = ("reproduced", "differs", "inconclusive", "not comparable", "not run")
+"""What can stand as a verdict, in the order of the legend."""
 
 
 @dataclass(frozen=True)
-class RunLine:
-    """One run of a cell."""
+class Column:
+    """A method at one number of shots."""
 
-    receipt: Receipt
-    interval: tuple[float, float]
-    """95 % over images, by bootstrap."""
-    stale: bool
-
-    @property
-    def seed(self) -> int:
-        """The seed of the run."""
-        return int(self.receipt["spec"]["seed"])
+    method: str
+    shots: int
+    metric: str
+    """Which of a run's metrics is shown."""
 
     @property
-    def auroc(self) -> float:
-        """AUROC of the images that count."""
-        return float(self.receipt["metrics"]["auroc"])
-
-    @property
-    def labelled(self) -> list[str]:
-        """The anomalies that it trained on."""
-        return [d["file"] for d in self.receipt["draw"][: self.receipt["spec"]["shots"]]]
-
-    @property
-    def machine(self) -> str:
-        """Processor or GPU, and threads."""
-        return machine(self.receipt)
-
-
-@dataclass(frozen=True)
-class Ours:
-    """The runs of one way to run a method, which differ by their seed alone."""
-
-    label: str
-    runs: tuple[RunLine, ...]
-    """In the order of their seeds."""
-    departures: tuple[str, ...]
-    """From the protocol of the table."""
-
-    @cached_property
-    def estimate(self) -> Estimate:
-        """Mean over seeds, with a 95 % t-interval."""
-        return mean_interval([r.auroc for r in self.runs])
-
-    @property
-    def deviation(self) -> float | None:
-        """Standard deviation over seeds."""
-        return stdev(r.auroc for r in self.runs) if len(self.runs) > 1 else None
-
-    @property
-    def stale(self) -> bool:
-        """Whether a run of it comes from older code of the method."""
-        return any(r.stale for r in self.runs)
-
-    @property
-    def machines(self) -> list[str]:
-        """On what its runs were made."""
-        return sorted({r.machine for r in self.runs})
-
-    def by_seed(self) -> dict[int, float]:
-        """Return AUROC by seed."""
-        return {r.seed: r.auroc for r in self.runs}
+    def title(self) -> str:
+        """The method's name as it is written in print."""
+        return NAMES.get(self.method, self.method)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table in print, or of the column that we add."""
+    """One cell of a table in print, or of a row or column that we add."""
 
     key: Key
+    name: str
+    """A name for links within the page, unique over its tables."""
     printed: Printed | None
     source: tuple[str, Printed] | None
     """Title of the table that the printed number was copied from, and the number there."""
-    ours: Ours | None
+    ours: Way | None
     """The way to run the method that departs least from the stated protocol."""
-    others: tuple[Ours, ...]
+    others: tuple[Way, ...]
     margin: float
     not_comparable: str = ""
     best: bool = False
     """Whether it is above every other method of the row, as far as intervals allow to say so."""
-
-    @property
-    def name(self) -> str:
-        """A name for links within the page."""
-        return f"{self.key.category}-{self.key.shots}-{self.key.method}"
 
     @cached_property
     def verdict(self) -> Verdict | None:
         """What our runs say of the printed number; None where there is nothing to compare."""
         if self.ours is None or self.printed is None or self.not_comparable:
             return None
-        values = [r.auroc for r in self.ours.runs]
+        values = list(self.ours.by_seed.values())
         return verdict(values, float(self.printed.value), self.margin)
 
     @property
     def word(self) -> str:
         """The verdict in a word or two; nothing where nothing is printed."""
-        if self.ours is None:
-            return "not run"
         if self.printed is None:
             return ""
+        if self.ours is None:
+            return "not run"
         return "not comparable" if self.verdict is None else self.verdict.word
+
+    @property
+    def difference(self) -> float | None:
+        """Our mean minus the printed number, comparable or not."""
+        if self.ours is None or self.printed is None:
+            return None
+        return self.ours.estimate.mean - float(self.printed.value)
+
+    @property
+    def basis(self) -> str:
+        """On what a verdict holds."""
+        if self.ours is None:
+            return ""
+        return "; ".join(self.ours.departures) or "as stated"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row for one place and number of shots."""
+    """A category, its cells in the order of the table's columns."""
 
-    dataset: str
-    category: str
-    shots: int
+    title: str
     cells: tuple[Cell, ...]
     unofficial: str
     """Why our copy of the data is not the official one."""
 
+    @property
+    def ran(self) -> bool:
+        """Whether anything was run."""
+        return any(cell.ours for cell in self.cells)
+
+
+@dataclass(frozen=True)
+class MeanCell:
+    """A mean over rows: as printed, and ours where no row is missing."""
+
+    printed: Printed | None
+    ours: float | None
+    missing: int
+    """How many of its rows have no run."""
+
 
 @dataclass(frozen=True)
 class MeanRow:
-    """A printed mean: as printed, from the printed rows, and ours where no cell is missing."""
+    """A row of means, in the order of the table's columns."""
 
     title: str
-    shots: int
-    cells: tuple[tuple[Printed | None, float | None, int], ...]
-    """Printed; ours; how many of its cells have no run."""
+    cells: tuple[MeanCell, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one dataset, and the means over them that are printed below."""
+
+    dataset: str
+    rows: tuple[Row, ...]
+    means: tuple[MeanRow, ...]
 
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table of the paper as we show it."""
+    """A table of the report."""
 
-    printed: PrintedTable
-    methods: tuple[str, ...]
-    rows: tuple[Row, ...]
-    means: tuple[MeanRow, ...]
+    name: str
+    title: str
+    about: str
+    """What it is, and what its source states of how its numbers were made."""
+    columns: tuple[Column, ...]
+    blocks: tuple[Block, ...]
+    margin: float
+    """By how much AUROC a mean of ours may differ from print and still reproduce it."""
+    times: tuple[Printed | None, ...] = ()
+    """Printed inference times in ms, by column, where the table has them."""
 
-    def cells(self) -> Iterable[Cell]:
-        """Give all cells, row by row."""
+    @property
+    def groups(self) -> list[tuple[int, tuple[Column, ...]]]:
+        """Columns that stand side by side under one number of shots."""
+        shots = dict.fromkeys(c.shots for c in self.columns)
+        return [(s, tuple(c for c in self.columns if c.shots == s)) for s in shots]
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """All rows but means."""
+        return (row for block in self.blocks for row in block.rows)
+
+    def cells(self) -> Iterator[Cell]:
+        """Give all cells but means, row by row."""
         return (cell for row in self.rows for cell in row.cells)
 
-
-@dataclass(frozen=True)
-class Stored:
-    """All runs of some results, and what is asked of them more than once."""
-
-    results: Results
-    receipts: tuple[Receipt, ...]
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """How many printed cells have each verdict."""
+        said = [cell.word for cell in self.cells() if cell.printed is not None]
+        return {word: said.count(word) for word in WORDS}
 
     @cached_property
-    def groups(self) -> Mapping[tuple[Place, int, str], Mapping[RunSpec, list[Receipt]]]:
-        """Accuracy runs by place, shots and method, and then by all of their spec but the seed."""
-        found: dict[Any, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
-        for receipt in self.receipts:
-            spec = RunSpec.from_dict(receipt["spec"])
-            if spec.kind == "accuracy" and spec.setting == "general":
-                key = ((spec.dataset, spec.category), spec.shots, spec.method)
-                found[key][spec.row].append(receipt)
-        return found
-
-    @cached_property
-    def label(self) -> Labels:
-        """Names of the ways to run a method."""
-        return Labels(row for group in self.groups.values() for row in group)
-
-    def ways(self, place: Place, shots: int, method: str, table: PrintedTable) -> list[Ours]:
-        """Return the ways that a method was run, those first that depart least from a table."""
-        protocol = {**table.protocol, **table.methods.get(method, {})}
-        found = []
-        for row, receipts in self.groups.get((place, shots, method), {}).items():
-            runs = tuple(sorted((self.line(r) for r in receipts), key=lambda r: r.seed))
-            departs = list(departures(runs[0].receipt, protocol))
-            if method != REFERENCE and place[0] in table.datasets:
-                departs.append(table.datasets[place[0]])
-            ours = Ours(self.label(row), runs, tuple(departs))
-            found.append((len(departs), -len(runs), row.run_id, ours))
-        return [ours for *_, ours in sorted(found, key=lambda f: f[:3])]
-
-    def line(self, receipt: Receipt) -> RunLine:
-        """Return a run with its interval over images and whether its code is today's."""
-        scores = self.results.scores(receipt["run_id"])
-        counted = [i for i, role in enumerate(scores.role) if role == "test"]
-        interval = auroc_interval(scores.score[counted], scores.label[counted])
-        path = METHODS.get(receipt["spec"]["method"])
-        return RunLine(receipt, interval, path is not None and by_other_code(path, receipt))
+    def departures(self) -> Mapping[str, int]:
+        """What the shown runs depart in from the stated protocol, and in how many cells."""
+        found: dict[str, int] = {}
+        for cell in self.cells():
+            if cell.ours and cell.printed:
+                for text in cell.ours.departures:
+                    found[text] = found.get(text, 0) + 1
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
-def report_table(name: str, stored: Stored, shots: Sequence[int]) -> ReportTable:
-    """Fill a printed table with our runs; `shortcut` is added as the last column."""
+def labelled(shots: int) -> str:
+    """Say how many labelled anomalies a method learns from."""
+    words = {0: "no labelled anomaly", 1: "one labelled anomaly", 10: "ten labelled anomalies"}
+    return words.get(shots, f"{shots} labelled anomalies")
+
+
+def printed_table(name: str, stored: Stored) -> ReportTable:
+    """Fill a table in print with our runs, in its own order; `shortcut` is added to its columns."""
     table = published()[name]
-    methods = tuple(dict.fromkeys(m for s, m in table.columns() if s in shots))
-    printed = (k for k in table.cells if k.metric == "image_auroc" and k.category not in MEANS)
-    places = list(dict.fromkeys((k.dataset, k.category) for k in printed))
-    rows = tuple(_row(table, place, s, methods, stored) for s in shots for place in places)
-    return ReportTable(table, methods, rows, tuple(_means(table, shots, methods, rows)))
+    columns = tuple(_columns(table))
+    keys = [k for k in table.cells if k.metric == "image_auroc"]
+    datasets = dict.fromkeys(k.dataset for k in keys)
+    blocks = []
+    for dataset in datasets:
+        there = dict.fromkeys(k.category for k in keys if k.dataset == dataset)
+        places = [(dataset, c) for c in there if c not in MEANS]
+        rows = tuple(_row(name, table, place, place[1], columns, stored) for place in places)
+        means = tuple(_mean(table, dataset, c, columns, rows) for c in there if c in MEANS)
+        blocks.append(Block(dataset, rows, means))
+    about = f"{table.citation}. It states: {table.states}."
+    times = _times(table, columns)
+    return ReportTable(name, table.title, about, columns, tuple(blocks), table.margin, times)
+
+
+def other_table(stored: Stored, tables: Iterable[ReportTable]) -> ReportTable | None:
+    """Return what was run on data that no printed table has, or None."""
+    printed = {(c.key.dataset, c.key.category) for table in tables for c in table.cells()}
+    groups = sorted(g for g in stored.groups if g[0] not in printed)
+    if not groups:
+        return None
+    order = {name: i for i, name in enumerate(METHODS)}
+    wanted = {(shots, order.get(m, len(order)), m) for _, shots, m in groups if m != REFERENCE}
+    shown = [(shots, m) for shots, _, m in sorted(wanted)]
+    shown += [(shots, REFERENCE) for shots in {s for _, s, m in groups if m == REFERENCE}]
+    columns = tuple(
+        Column(m, s, "auroc") for s, m in sorted(shown, key=lambda c: (c[0], c[1] == REFERENCE))
+    )
+    protocol = replace(published()["atacnet_table1"], cells={}, copied=(), not_comparable={})
+    blocks = []
+    for dataset in dict.fromkeys(g[0][0] for g in groups):
+        places = dict.fromkeys(g[0] for g in groups if g[0][0] == dataset)
+        rows = tuple(
+            _row("other", protocol, p, p[1] if p[1].startswith(p[0]) else f"{p[0]}/{p[1]}",
+                 columns, stored)
+            for p in places
+        )  # fmt: skip
+        blocks.append(Block(dataset, rows, ()))
+    about = "Data and settings that no table in print has; departures are from Table 1's protocol."
+    return ReportTable("other", "Beyond print", about, columns, tuple(blocks), protocol.margin)
+
+
+def _columns(table: PrintedTable) -> Iterator[Column]:
+    """Give the printed columns, each group of shots with `shortcut` at its end."""
+    printed = list(table.columns())
+    for shots in dict.fromkeys(s for s, _ in printed):
+        for method in (m for s, m in printed if s == shots):
+            yield Column(method, shots, table.metric(method))
+        if shots:  # it learns which statistic to take from the labelled anomalies
+            yield Column(REFERENCE, shots, "auroc")
 
 
 def _row(
-    table: PrintedTable, place: Place, shots: int, methods: Sequence[str], stored: Stored
-) -> Row:
-    cells = []
-    for method in (*methods, REFERENCE):
-        key = Key(*place, shots, method, "image_auroc")
-        ways = stored.ways(place, shots, method, table)
-        why_not = table.not_comparable.get(f"{place[0]} {method}", "")
-        cells.append(
-            Cell(key, table.cells.get(key), _source(table, key), ways[0] if ways else None,
-                 tuple(ways[1:]), table.margin, why_not)
-        )  # fmt: skip
-    leader = _leader(cells)
-    cells = [replace(c, best=c is leader) for c in cells]
+    name: str, table: PrintedTable, place: Place, title: str, columns: Sequence[Column],
+    stored: Stored,
+) -> Row:  # fmt: skip
+    cells = [_cell(name, table, place, column, stored) for column in columns]
+    best = {
+        id(leader)
+        for shots in dict.fromkeys(c.shots for c in columns)
+        if (leader := _leader([c for c in cells if c.key.shots == shots]))
+    }
+    cells = [replace(c, best=id(c) in best) for c in cells]
     unofficial = {
-        r.receipt["provenance"]["unofficial_copy"] for c in cells if c.ours for r in c.ours.runs
+        r["provenance"]["unofficial_copy"] for c in cells if c.ours for r in c.ours.receipts
     } - {""}
-    return Row(*place, shots, tuple(cells), "; ".join(sorted(unofficial)))
+    return Row(title, tuple(cells), "; ".join(sorted(unofficial)))
+
+
+def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: Stored) -> Cell:
+    key = Key(*place, column.shots, column.method, "image_auroc")
+    ways = stored.ways(place, column.shots, column.method, column.metric, table)
+    return Cell(
+        key=key,
+        name="-".join(_plain(str(part)) for part in (name, *place, column.shots, column.method)),
+        printed=table.cells.get(key),
+        source=_source(table, key),
+        ours=ways[0] if ways else None,
+        others=tuple(ways[1:]),
+        margin=table.margin,
+        not_comparable=table.not_comparable.get(f"{place[0]} {column.method}", ""),
+    )
+
+
+def _plain(text: str) -> str:
+    """Return a text as part of a link: what is no letter or digit by its number."""
+    return "".join(c if c.isascii() and (c.isalnum() or c == "_") else f".{ord(c):x}" for c in text)
 
 
 def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
@@ -248,7 +279,7 @@ def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
 
 def _leader(cells: Iterable[Cell]) -> Cell | None:
     """Return the cell whose paired difference from each other one is above zero at 95 %."""
-    there = [(cell, cell.ours.by_seed()) for cell in cells if cell.ours]
+    there = [(cell, cell.ours.by_seed) for cell in cells if cell.ours]
     for cell, values in there:
         gaps = []
         for other, theirs in there:
@@ -265,17 +296,21 @@ def _leader(cells: Iterable[Cell]) -> Cell | None:
     return None
 
 
-def _means(
-    table: PrintedTable, shots: Sequence[int], methods: Sequence[str], rows: Sequence[Row]
-) -> Iterable[MeanRow]:
-    """Give the mean over MVTec AD's rows, ours only over columns that are complete."""
-    for s in shots:
-        within = [row for row in rows if row.shots == s and row.dataset == "mvtec_ad"]
-        cells = []
-        for i, method in enumerate((*methods, REFERENCE)):
-            ran = [row.cells[i].ours for row in within]
-            values = [ours.estimate.mean for ours in ran if ours is not None]
-            missing = len(within) - len(values)
-            key = Key("mvtec_ad", "mean", s, method, "image_auroc")
-            cells.append((table.cells.get(key), None if missing else fmean(values), missing))
-        yield MeanRow("mean of MVTec AD", s, tuple(cells))
+def _mean(
+    table: PrintedTable, dataset: str, category: str, columns: Sequence[Column], rows: Sequence[Row]
+) -> MeanRow:
+    """Return a printed row of means, ours only over columns that are complete."""
+    cells = []
+    for i, column in enumerate(columns):
+        ran = [row.cells[i].ours for row in rows if averages(category, row.cells[i].key.category)]
+        values = [ours.estimate.mean for ours in ran if ours is not None]
+        missing = len(ran) - len(values)
+        key = Key(dataset, category, column.shots, column.method, "image_auroc")
+        ours = None if missing else fmean(values)
+        cells.append(MeanCell(table.cells.get(key), ours, missing))
+    return MeanRow(TITLES[category], tuple(cells))
+
+
+def _times(table: PrintedTable, columns: Sequence[Column]) -> tuple[Printed | None, ...]:
+    found = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
+    return tuple(found.get((c.method, c.shots)) for c in columns) if found else ()

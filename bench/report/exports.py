@@ -1,0 +1,188 @@
+"""Tables and figures of a report as files: CSV for programs, Markdown and LaTeX for papers, SVG.
+
+A CSV table has one row a cell with everything that is known of it; the two others have the layout
+of the page, with the printed number in brackets behind ours.
+"""
+
+import csv
+import io
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from bench.files import write_atomically
+from bench.report.contents import Contents
+from bench.report.tables import Cell, MeanCell, ReportTable, labelled
+
+Grid = list[list[str]]
+"""Rows of texts, the head first."""
+CELL_FIELDS = (
+    "dataset", "category", "shots", "method", "metric", "mean", "std", "seeds", "low95", "high95",
+    "printed", "source", "source_table", "difference", "difference_low90", "difference_high90",
+    "verdict", "basis", "not_comparable", "unofficial_copy", "best_of_row", "stale", "way",
+    "machines", "runs",
+)  # fmt: skip
+FINDING_FIELDS = ("about", "finding", "evidence", "source", "confidence")
+
+
+def write_exports(contents: Contents, folder: Path) -> int:
+    """Write every table as CSV, Markdown and LaTeX and every figure as SVG; return the number.
+
+    Files of the same names are replaced, others left alone. Raises StoreError where the folder
+    cannot be written.
+    """
+    files = dict(exports(contents))
+    for name, text in files.items():
+        write_atomically(folder / name, text.encode())
+    return len(files)
+
+
+def exports(contents: Contents) -> Iterator[tuple[str, str]]:
+    """Give the files by name."""
+    for table in contents.tables:
+        cells = [list(CELL_FIELDS), *(list(_told(contents, c)) for c in table.cells())]
+        groups = [(shots, grid(table, shots)) for shots, _ in table.groups]
+        yield f"{table.name}.csv", as_csv(cells)
+        yield f"{table.name}.md", as_markdown(grid(table))
+        yield (
+            f"{table.name}.tex",
+            "\n".join(
+                as_latex(layout, f"{table.title}: {labelled(shots)}") for shots, layout in groups
+            ),
+        )
+    findings = [
+        [f.about, f.text, " | ".join(f.evidence), f.source, f.confidence] for f in contents.findings
+    ]
+    yield from _forms("findings", "Audit of what is printed", FINDING_FIELDS, findings)
+    for facts in contents.provenance:
+        rows = [list(row) for row in facts.rows]
+        yield from _forms(_file_name(facts.title), facts.title, facts.columns, rows)
+    for drawing in contents.drawings:
+        yield f"{drawing.key}.svg", drawing.svg + "\n"
+
+
+def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[tuple[str, str]]:
+    whole = [list(head), *rows]
+    yield f"{name}.csv", as_csv(whole)
+    yield f"{name}.md", as_markdown(whole)
+    yield f"{name}.tex", as_latex(whole, title)
+
+
+def _file_name(title: str) -> str:
+    return title.lower().replace(" ", "_")
+
+
+def _told(contents: Contents, cell: Cell) -> Iterator[str]:
+    """Give the values of `CELL_FIELDS` for one cell; digits are those that the runs gave."""
+    key, ours, said = cell.key, cell.ours, cell.verdict
+    yield from (key.dataset, key.category, str(key.shots), key.method)
+    if ours:
+        interval = ours.estimate.interval
+        yield from (ours.metric, repr(ours.estimate.mean), _repr(ours.deviation))
+        yield from (str(ours.estimate.n), *(map(repr, interval) if interval else ("", "")))
+    else:
+        yield from ("", "", "", "0", "", "")
+    yield str(cell.printed.value) if cell.printed else ""
+    yield from (str(cell.source[1].value), cell.source[0]) if cell.source else ("", "")
+    yield _repr(cell.difference)
+    yield from map(repr, said.interval) if said and said.interval else ("", "")
+    yield from (cell.word, cell.basis, cell.not_comparable, "; ".join(contents.copies(cell)))
+    yield from ("yes" if cell.best else "no", "yes" if ours and ours.stale else "no")
+    yield from (ours.label, "; ".join(ours.machines)) if ours else ("", "")
+    yield " ".join(r["run_id"] for r in ours.receipts) if ours else ""
+
+
+def _repr(value: float | None) -> str:
+    return "" if value is None else repr(value)
+
+
+# The layout of the page
+
+
+def grid(table: ReportTable, shots: int | None = None) -> Grid:
+    """Return a table as on the page: a column a method and number of shots, means below.
+
+    With `shots` only these columns.
+    """
+    chosen = [shots in (None, column.shots) for column in table.columns]
+    head = [f"{c.title}, {c.shots} shots" if shots is None else c.title for c in table.columns]
+    rows = [["category", *head]]
+    for block in table.blocks:
+        rows += [[row.title + "*" * bool(row.unofficial), *map(_cell, row.cells)]
+                 for row in block.rows]  # fmt: skip
+        rows += [[mean.title, *map(_mean, mean.cells)] for mean in block.means]
+    if table.times:
+        times = (f"not run [{t.value}]" if t else "" for t in table.times)
+        rows.append(["inference, ms an image", *times])
+    return [[title, *itertools.compress(cells, chosen)] for title, *cells in rows]
+
+
+def _cell(cell: Cell) -> str:
+    if cell.ours is None:
+        return f"not run [{cell.printed.value}]" if cell.printed else ""
+    text = f"{cell.ours.estimate.mean:.3f}"
+    if cell.ours.deviation is not None:
+        text += f" ± {cell.ours.deviation:.3f} ({cell.ours.estimate.n})"
+    text += "★" * cell.best + "†" * cell.ours.stale
+    return f"{text} [{cell.printed.value}] {cell.word}" if cell.printed else text
+
+
+def _mean(cell: MeanCell) -> str:
+    ours = f"{cell.missing} missing" if cell.ours is None else f"{cell.ours:.3f}"
+    return f"{ours} [{cell.printed.value}]" if cell.printed else ours
+
+
+# The forms
+
+
+def as_csv(rows: Grid) -> str:
+    """Write CSV as RFC 4180 has it, but with plain line ends."""
+    sink = io.StringIO()
+    csv.writer(sink, lineterminator="\n").writerows(rows)
+    return sink.getvalue()
+
+
+def as_markdown(rows: Grid) -> str:
+    """Write a Markdown table; what would end a cell or begin HTML is escaped."""
+    head, *body = ([_markdown(text) for text in row] for row in rows)
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_latex(rows: Grid, title: str) -> str:
+    """Write a LaTeX table for the package booktabs, with its caption."""
+    head, *body = ([_latex(text) for text in row] for row in rows)
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{_latex(title)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule",
+        " & ".join(head) + r" \\",
+        r"\midrule",
+        *(" & ".join(line) + r" \\" for line in body),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _markdown(text: str) -> str:
+    return _escaped(text, _MARKDOWN.get)
+
+
+def _latex(text: str) -> str:
+    return _escaped(text, _LATEX.get)
+
+
+def _escaped(text: str, special: Callable[[str], str | None]) -> str:
+    return "".join(special(c) or c for c in " ".join(text.split()))
+
+
+_MARKDOWN = {c: f"\\{c}" for c in "\\|*_`[]<>"}
+_LATEX = {
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}",  # which a row may not begin with
+    "±": r"$\pm$", "★": r"$\star$", "†": r"$\dagger$", "−": "$-$", "–": "--",
+}  # fmt: skip

@@ -1,0 +1,148 @@
+"""Stored runs as a report asks for them: by place, shots and method, then by how they were made."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import stdev
+from typing import Any
+
+from bench.labels import Labels, machine
+from bench.metrics import auroc_interval
+from bench.published import PrintedTable
+from bench.receipt import Receipt
+from bench.registry import METHODS, by_other_code
+from bench.results import Results
+from bench.spec import RunSpec
+from bench.stats import Estimate, mean_interval
+from bench.verdict import departures
+
+Place = tuple[str, str]
+"""Dataset and category; a dataset without categories has one of its name."""
+REFERENCE = "shortcut"
+"""The method that stands beside every row: who does not beat it has shown nothing."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a method: runs that differ by their seed alone."""
+
+    label: str
+    receipts: tuple[Receipt, ...]
+    """In the order of their seeds."""
+    metric: str
+    """Which metric of the receipts counts: `auroc`, or `auroc_full` over the whole test set."""
+    departures: tuple[str, ...]
+    """From the protocol of the table."""
+
+    @cached_property
+    def by_seed(self) -> Mapping[int, float]:
+        """AUROC by seed."""
+        return {r["spec"]["seed"]: float(r["metrics"][self.metric]) for r in self.receipts}
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """Mean over seeds, with a 95 % t-interval."""
+        return mean_interval(list(self.by_seed.values()))
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds."""
+        return stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
+
+    @cached_property
+    def stale(self) -> bool:
+        """Whether a run of it comes from older code of the method."""
+        return any(is_stale(r) for r in self.receipts)
+
+    @property
+    def machines(self) -> list[str]:
+        """On what its runs were made; more than one is worth saying."""
+        return sorted({machine(r) for r in self.receipts})
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One run of a cell."""
+
+    receipt: Receipt
+    auroc: float
+    interval: tuple[float, float]
+    """95 % over images, by bootstrap."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether older code of the method has made it."""
+        return is_stale(self.receipt)
+
+    @property
+    def labelled(self) -> list[str]:
+        """The anomalies that it trained on."""
+        return [d["file"] for d in self.receipt["draw"][: self.receipt["spec"]["shots"]]]
+
+    @property
+    def machine(self) -> str:
+        """Processor or GPU, and threads."""
+        return machine(self.receipt)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All runs of some results, and what is asked of them more than once."""
+
+    results: Results
+    receipts: tuple[Receipt, ...]
+
+    @cached_property
+    def groups(self) -> Mapping[tuple[Place, int, str], Mapping[RunSpec, list[Receipt]]]:
+        """Accuracy runs by place, shots and method, and then by all of their spec but the seed.
+
+        In the hard setting a category stands once for each seen defect, which its name says.
+        """
+        found: dict[Any, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
+        for receipt in self.receipts:
+            spec = RunSpec.from_dict(receipt["spec"])
+            if spec.kind == "accuracy":
+                hard = "" if spec.setting == "general" else f" (hard, {spec.seen_defect})"
+                key = ((spec.dataset, spec.category + hard), spec.shots, spec.method)
+                found[key][spec.row].append(receipt)
+        return found
+
+    @cached_property
+    def label(self) -> Labels:
+        """Names of the ways to run a method."""
+        return Labels(row for group in self.groups.values() for row in group)
+
+    def ways(
+        self, place: Place, shots: int, method: str, metric: str, table: PrintedTable
+    ) -> list[Way]:
+        """Return the ways that a method was run, those first that depart least from a table."""
+        protocol = {**table.protocol, **table.methods.get(method, {})}
+        found = []
+        for row, receipts in self.groups.get((place, shots, method), {}).items():
+            runs = tuple(sorted(receipts, key=lambda r: int(r["spec"]["seed"])))
+            if not all(metric in r["metrics"] for r in runs):
+                continue
+            departs = list(departures(runs[0], protocol))
+            if method != REFERENCE and place[0] in table.datasets:
+                departs.append(table.datasets[place[0]])
+            way = Way(self.label(row), runs, metric, tuple(departs))
+            found.append((len(departs), -len(runs), row.run_id, way))
+        return [way for *_, way in sorted(found, key=lambda f: f[:3])]
+
+    def lines(self, way: Way) -> list[RunLine]:
+        """Return the runs of a way, each with its interval over images."""
+        return [self._line(r, way.metric) for r in way.receipts]
+
+    def _line(self, receipt: Receipt, metric: str) -> RunLine:
+        scores = self.results.scores(receipt["run_id"])
+        every = metric == "auroc_full"
+        counted = [i for i, role in enumerate(scores.role) if every or role == "test"]
+        interval = auroc_interval(scores.score[counted], scores.label[counted])
+        return RunLine(receipt, float(receipt["metrics"][metric]), interval)
+
+
+def is_stale(receipt: Receipt) -> bool:
+    """Whether older code of a method of the project has made a run."""
+    path = METHODS.get(receipt["spec"]["method"])
+    return path is not None and by_other_code(path, receipt)

@@ -1,0 +1,118 @@
+"""Renders the report of a made-up archive: `python -m tests.big_report --runs 20000`.
+
+Prints how long the page took, in a process of its own, the most memory it held and its size. The
+archive has all places of Table 1 at one and ten shots, six methods, ten seeds, and as many other
+ways to run each method as make up the number of runs; every run has the scores of 150 images.
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.archive import pack
+from bench.published import MEANS, published
+from bench.receipt import begin, parse, seal
+from bench.scores import Scores
+from bench.spec import RunSpec
+from tests.fixtures.runs import SPEC, content
+
+SEEDS = 10
+METHODS = ("devnet", "dra", "saoe", "cutmix", "atacnet", "shortcut")
+LABEL = np.arange(150) >= 50
+RENDER = """
+import json, resource, sys, time
+from pathlib import Path
+started = time.perf_counter()
+from bench.report.contents import contents
+from bench.report.page import render
+from bench.store import open_results
+page = render(contents(open_results(Path(sys.argv[1])))).encode()
+took = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps({"seconds": took, "peak_bytes": peak, "page_bytes": len(page)}))
+"""
+
+
+class MadeUp:
+    """Results in memory, made when they are asked for: what `pack` reads of a `Store`."""
+
+    root = Path("made-up")
+
+    def __init__(self, runs: int) -> None:
+        self._specs = {s.run_id: s for s in itertools.islice(specs(), runs)}
+
+    def ids(self) -> list[str]:
+        return sorted(self._specs)
+
+    def scores(self, run_id: str) -> Scores:
+        rng = np.random.RandomState(int(run_id[:8], 16) % 2**32)
+        category = self._specs[run_id].category
+        names = tuple(f"{category}/test/{'hole' if y else 'good'}/{i:03}.png"
+                      for i, y in enumerate(LABEL))  # fmt: skip
+        return Scores(
+            file=names,
+            label=LABEL,
+            defect=tuple("hole" if y else "good" for y in LABEL),
+            role=("test",) * 140 + ("drawn",) * 10,
+            score=rng.normal(1.5 * LABEL).astype(np.float32),
+        )
+
+    def read(self, run_id: str) -> dict[str, Any]:
+        made = {**begin(self._specs[run_id]), **content(self.scores(run_id))}
+        return parse(seal(made, {}), run_id)
+
+    def __getattr__(self, name: str) -> Any:
+        """Say of embeddings and explanations that there are none."""
+        if name in ("embeddings", "explanations"):
+            return lambda run_id: None
+        raise AttributeError(name)
+
+
+def specs() -> Iterator[RunSpec]:
+    """Give ever more ways to run all methods everywhere."""
+    cells = published()["atacnet_table1"].cells
+    places = dict.fromkeys((k.dataset, k.category) for k in cells if k.category not in MEANS)
+    trained = replace(SPEC, precision="float32", batch_size=16, backbone="resnet50", stage=4,
+                      image_size=224, weights="a" * 64)  # fmt: skip
+    for way in itertools.count():
+        for (dataset, category), shots, method, seed in itertools.product(
+            places, (1, 10), METHODS, range(SEEDS)
+        ):
+            parameters = {"lr": 1e-3 / (way + 1), "epochs": 30, "steps_per_epoch": 0}
+            yield replace(trained, method=method, parameters=parameters, dataset=dataset,
+                          category=category, shots=shots, seed=seed)  # fmt: skip
+
+
+def measured(archive: Path) -> dict[str, float]:
+    """Render a page in a process of its own; return seconds, peak_bytes and page_bytes."""
+    command = [sys.executable, "-c", RENDER, str(archive)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    """Make the archive, render the page, print what it took."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=20_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "archive"
+        pack(MadeUp(options.runs), archive)
+        size = sum(p.stat().st_size for p in archive.iterdir())
+        found = measured(archive)
+    print(f"{options.runs} runs, archive {size / 1e6:.0f} MB: {found['seconds']:.1f} s, "
+          f"{found['peak_bytes'] / 2**30:.2f} GiB, page {found['page_bytes'] / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The page in a headless browser: no complaint, no request, and what can be clicked works.
+
+Needs Debian's `chromium` and `chromium-driver`. BENCH_BROWSER_RESULTS names further results, with
+colons between them, whose pages are opened too.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.report.contents import contents
+from bench.report.page import render
+from bench.store import open_results
+from tests.fixtures.runs import ARCHIVES, REFERENCE, SCORES, store_at
+from tests.test_report import TRAINED
+
+webdriver = pytest.importorskip("selenium.webdriver")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="needs chromium and chromium-driver"
+)
+NAMED = [Path(p) for p in os.environ.get("BENCH_BROWSER_RESULTS", "").split(":") if p]
+PAGES = [*sorted(REFERENCE.iterdir()), ARCHIVES / "smoke", *NAMED]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--window-size=1300,900", f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(executable_path=DRIVER)
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    """Return what opens the page of some results and gives its size in bytes."""
+
+    def show(results, data=None):
+        path = tmp_path / "page.html"
+        path.write_text(render(contents(results, data)))
+        for log in ("browser", "performance"):
+            browser.get_log(log)  # what earlier pages have said
+        browser.get(path.as_uri())
+        return path.stat().st_size
+
+    return show
+
+
+@pytest.fixture
+def shown(browser, page, tmp_path):
+    """Open a page with three runs of one cell, one of them in a row of its own."""
+    better = replace(SCORES, score=np.array([0.1, 0.2, 0.35, 0.8, 0.9], np.float32))
+    store_at(tmp_path / "r", *(replace(TRAINED, seed=s) for s in range(3)))
+    other = replace(TRAINED, dataset="brain_mri", category="brain_mri")
+    page(store_at(tmp_path / "r", other, scores=better))
+    return browser
+
+
+def complaints(browser):
+    return [line["message"] for line in browser.get_log("browser")]
+
+
+def requests(browser):
+    """Return what the page has asked for, itself and inline images left out."""
+    events = (json.loads(line["message"])["message"] for line in browser.get_log("performance"))
+    urls = [e["params"]["request"]["url"] for e in events
+            if e["method"] == "Network.requestWillBeSent"]  # fmt: skip
+    own = browser.current_url.partition("#")[0]
+    return [url for url in urls if url.partition("#")[0] != own and not url.startswith("data:")]
+
+
+@pytest.mark.parametrize("results", PAGES, ids=lambda p: p.name)
+def test_a_page_opens_without_complaint_or_request(browser, page, results):
+    assert page(open_results(results)) < 5e6
+    assert browser.title.startswith("Do the published numbers hold?")
+    browser.find_element(By.CSS_SELECTOR, ".print button").click()
+    assert complaints(browser) == []
+    assert requests(browser) == []
+
+
+def test_what_the_policy_forbids_would_be_seen(browser, tmp_path):
+    """A page that breaks the rules shows that the two tests above can fail."""
+    path = tmp_path / "bad.html"
+    path.write_text("<meta http-equiv=Content-Security-Policy content=\"default-src 'none'\">"
+                    "<img src='http://localhost:9/x.png'><p style='color:red'>")  # fmt: skip
+    browser.get_log("browser")
+    browser.get(path.as_uri())
+    assert complaints(browser)
+
+
+def first_column(browser, table="t-atacnet_table1", body=1):
+    rows = browser.find_elements(By.CSS_SELECTOR, f"#{table} tbody:nth-of-type({body}) tr")
+    return [r.find_element(By.TAG_NAME, "th").text for r in rows if r.is_displayed()]
+
+
+def tool(browser, selector):
+    return browser.find_element(By.CSS_SELECTOR, f"[data-table=t-atacnet_table1] {selector}")
+
+
+def heading(browser, column):
+    return browser.find_element(
+        By.CSS_SELECTOR, f"#t-atacnet_table1 button[data-sort='{column}']"
+    )
+
+
+def test_sorting_keeps_means_below_and_turns_round(shown):
+    before = first_column(shown)
+    assert before[0] == "carpet"
+    assert before[-1] == "mean"
+    heading(shown, 0).click()
+    assert first_column(shown) == [*sorted(before[:-1]), "mean"]
+    heading(shown, 0).click()
+    assert first_column(shown) == [*sorted(before[:-1], reverse=True), "mean"]
+    heading(shown, 1).click()  # DevNet at one shot, as printed: .399 is the least
+    assert first_column(shown)[0] == "screw"
+    assert heading(shown, 1).find_element(By.XPATH, "..").get_attribute("aria-sort") == "ascending"
+    assert heading(shown, 0).find_element(By.XPATH, "..").get_attribute("aria-sort") is None
+
+
+def test_the_filter_leaves_what_it_names(shown):
+    tool(shown, "[name=filter]").send_keys("too")
+    assert first_column(shown) == ["toothbrush"]
+    tool(shown, "[name=filter]").clear()
+    tool(shown, "[name=filter]").send_keys(" ")
+    tool(shown, "[name=ran]").click()
+    assert [first_column(shown, body=b) for b in (2, 3)] == [["brain_mri"], ["head_ct"]]
+    assert first_column(shown) == ["mean"]
+
+
+def test_the_switches_show_ours_printed_source_and_difference(shown):
+    def texts(selector):
+        found = shown.find_elements(By.CSS_SELECTOR, f"#t-atacnet_table1 {selector}")
+        return [e.text for e in found if e.is_displayed()]
+
+    assert texts("a.ours")
+    assert len(texts(".printed")) == 180
+    assert not texts(".gap")
+    tool(shown, "[value=gap]").click()
+    assert texts(".gap") == ["+0.021", "−0.235"]
+    assert not texts(".printed")
+    tool(shown, "[value=source]").click()
+    assert len(texts(".source")) == 102  # DevNet, DRA and SAOE in 17 rows, twice
+    tool(shown, "[name=shots][value='1']").click()
+    assert len(texts(".source")) == 51
+    heads = shown.find_elements(By.CSS_SELECTOR, "#t-atacnet_table1 [scope=colgroup]")
+    assert [h.text for h in heads if h.is_displayed()] == ["one labelled anomaly"]
+
+
+def test_one_click_shows_the_runs_of_a_cell_and_escape_closes_them(shown):
+    link = shown.find_element(By.CSS_SELECTOR, "a.ours[href$='head_ct-head_ct-10-atacnet']")
+    link.click()
+    dialog = shown.find_element(By.ID, "cell")
+    assert dialog.is_displayed()
+    assert "head_ct, ten labelled anomalies, ATAC-Net: 0.750" in dialog.text
+    assert len(dialog.find_elements(By.CSS_SELECTOR, "tbody tr")) == 3
+    for word in ("As printed", "Verdict", "Basis", "stage 3, not 4", "hole/2.png"):
+        assert word in dialog.text
+    dialog.find_element(By.TAG_NAME, "summary").click()
+    assert "fingerprint" in dialog.text
+    shown.switch_to.active_element.send_keys("\ue00c")  # Escape
+    assert not dialog.is_displayed()
+    assert complaints(shown) == []
+
+
+def test_a_link_to_a_cell_opens_its_runs(shown):
+    name = "atacnet_table1-head_ct-head_ct-10-atacnet"
+    shown.get(f"{shown.current_url.partition('#')[0]}#{name}")
+    assert shown.find_element(By.ID, name).get_attribute("open") is not None
+
+
+def test_all_can_be_reached_by_keyboard(shown):
+    """Tab goes through links, switches, buttons and what scrolls; each of them is seen."""
+    body = shown.find_element(By.TAG_NAME, "body")
+    body.send_keys("\ue004")
+    assert shown.switch_to.active_element.get_attribute("class") == "skip"
+    seen = set()
+    for _ in range(40):
+        active = shown.switch_to.active_element
+        seen.add((active.tag_name, active.get_attribute("name")))
+        active.send_keys("\ue004")
+    assert {("a", None), ("input", "show"), ("input", "filter"), ("summary", None)} <= {
+        (tag, name or None) for tag, name in seen
+    }
+    heading(shown, 0).send_keys("\ue007")  # Enter sorts
+    assert first_column(shown)[0] == "bottle"
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+def test_nothing_is_wider_than_the_window(shown, width):
+    shown.set_window_size(width, 900)
+    wide, window = shown.execute_script(
+        "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    shown.set_window_size(1300, 900)
+    assert wide <= window
