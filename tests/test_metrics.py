@@ -1,7 +1,10 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu, norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bench.metrics import auroc, auroc_interval, average_precision
@@ -21,6 +24,16 @@ def one_vector(normal, anomalous):
 def test_auroc_is_that_of_scikit_learn(normal, anomalous):
     scores, labels = one_vector(normal, anomalous)
     assert auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+
+
+@given(SCORES, SCORES)
+def test_auroc_is_the_share_of_pairs_in_order(normal, anomalous):
+    """Mann and Whitney's U over the number of pairs, a tie half."""
+    scores, labels = one_vector(normal, anomalous)
+    pairs = [(a > n) + (a == n) / 2 for a in anomalous for n in normal]
+    assert auroc(scores, labels) == pytest.approx(np.mean(pairs), abs=1e-12)
+    u = mannwhitneyu(anomalous, normal, method="asymptotic").statistic
+    assert auroc(scores, labels) == pytest.approx(u / len(pairs), abs=1e-12)
 
 
 @given(SCORES, SCORES)
@@ -117,20 +130,69 @@ def test_an_interval_is_that_of_a_plain_bootstrap():
     for _ in range(1500):
         drawn = np.concatenate([random.choice(np.flatnonzero(labels == k), (labels == k).sum())
                                 for k in (0, 1)])  # fmt: skip
-        plain.append(roc_auc_score(labels[drawn], scores[drawn]))
+        plain.append(auroc(scores[drawn], labels[drawn]))
     low, high = auroc_interval(scores, labels)
     assert (low, high) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.01)
     assert auroc_interval(scores, labels) == (low, high)
 
 
+def covered(auroc_there, anomalous, normal, simulations):
+    """How often an interval holds the true AUROC of two normal laws, and how often it is [1, 1]."""
+    shift = norm.ppf(auroc_there) * np.sqrt(2)
+    random, labels = np.random.RandomState(0), np.repeat([0, 1], [normal, anomalous])
+    found = [
+        auroc_interval(random.normal(labels * shift, 1), labels, repeats=1000)
+        for _ in range(simulations)
+    ]
+    held = sum(low <= auroc_there <= high for low, high in found)
+    return held / simulations, found.count((1.0, 1.0)) / simulations
+
+
 def test_an_interval_covers_as_often_as_it_says():
-    """Two normal laws 1.5 apart have an AUROC of Phi(1.5 / sqrt 2)."""
-    random = np.random.RandomState(0)
-    true, labels, covered = 0.8556, np.repeat([0, 1], [40, 80]), 0
-    for i in range(400):
-        low, high = auroc_interval(random.normal(labels * 1.5, 1), labels, repeats=400, seed=i)
-        covered += low <= true <= high
-    assert 0.91 < covered / 400 < 0.98
+    held, apart = covered(0.85, 50, 100, 1000)
+    assert 0.93 < held < 0.97
+    assert apart == 0
+
+
+@pytest.mark.parametrize(
+    ("auroc_there", "anomalous", "normal", "least", "most"),
+    [(0.99, 100, 50, 0.86, 0.92), (0.90, 20, 12, 0.87, 0.93), (0.98, 20, 12, 0.70, 0.80)],
+)
+def test_near_one_and_with_few_images_it_is_too_sure(auroc_there, anomalous, normal, least, most):
+    """What the docstring warns of; toothbrush has 20 anomalous and 12 normal images to test on."""
+    held, apart = covered(auroc_there, anomalous, normal, 800)
+    assert least < held < most
+    assert (apart > 0.2) == (auroc_there == 0.98)
+
+
+def test_an_interval_needs_no_time():
+    """A report asks for hundreds; test sets of one size share their draws."""
+    random, labels = np.random.RandomState(0), np.repeat([0, 1], [50, 100])
+    scores = random.normal(labels, 1)
+    auroc_interval(scores, labels)
+    spent = []
+    for _ in range(20):
+        start = time.perf_counter()
+        auroc_interval(scores, labels)
+        spent.append(time.perf_counter() - start)
+    assert min(spent) < 0.005
+
+
+def test_an_interval_is_of_its_arguments_alone():
+    random, labels = np.random.RandomState(0), np.repeat([0, 1], [30, 20])
+    first, second = (random.normal(labels, 1) for _ in range(2))
+    before = auroc_interval(first, labels)
+    assert auroc_interval(second, labels) != before
+    assert auroc_interval(first, labels, seed=1) != before
+    assert auroc_interval(first, labels, repeats=100) != before
+    assert auroc_interval(first, labels) == before
+    wide, narrow = (np.diff(auroc_interval(first, labels, level=x)) for x in (0.99, 0.5))
+    assert wide > narrow
+
+
+def test_where_the_classes_are_apart_it_is_a_point():
+    assert auroc_interval([0, 0, 0, 1, 1], [0, 0, 0, 1, 1]) == (1.0, 1.0)
+    assert auroc_interval([0.5] * 5, [0, 0, 0, 1, 1]) == (0.5, 0.5)
 
 
 def test_an_interval_of_one_class_is_refused():
