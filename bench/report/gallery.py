@@ -1,42 +1,65 @@
 """All figures of a report: what there is to draw from stored runs, and how many of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
-from bench.report.figures import ablation, scores
+from bench.report.figures import ablation, clusters, ranks, saliency, scores, trends
 from bench.report.figures.choice import Reader
 from bench.report.figures.drawing import SECTIONS as SECTIONS
 from bench.report.figures.drawing import Drawing as Drawing
 from bench.report.pictures import Pictures
-from bench.report.tables import Stored
+from bench.report.stored import Stored
 
-MOST: dict[str, int] = {"scores": 48, "ablation": 24}
+MOST = {
+    "zoom": 6, "scores": 72, "clusters": 6, "crops": 6, "shots": 36, "defects": 24, "ranks": 4,
+    "ablation": 24,
+}  # fmt: skip
 """How many figures of a section a page has room for; those of the paper's places come first."""
+Plan = Callable[[], Drawing | None]
 
 
 def drawings(stored: Stored, pictures: Pictures | None) -> Iterator[Drawing]:
-    """Give the figures section by section; the same runs and pictures give the same bytes."""
-    reader = Reader(stored)
-    makers: dict[str, Callable[[], Iterator[Drawing]]] = {
-        "scores": lambda: scores.drawings(stored, reader),
-        "ablation": lambda: ablation.drawings(stored),
-    }
-    keys: set[str] = set()
+    """Give the figures section by section; the same runs and pictures give the same bytes.
+
+    The same, that is, on one machine with one set of libraries.
+    """
+    plans = _plans(stored, pictures)
+    taken: set[str] = set()
     for section in SECTIONS:
-        if section in makers:
-            for drawing in _first(makers[section](), MOST[section]):
-                yield _with_own_key(drawing, keys)
+        wanted, most = plans.get(section, ()), MOST.get(section, 0)
+        # None: what the run keeps is not what such a figure shows
+        drawn = [drawing for plan in wanted[:most] if (drawing := plan())]
+        if drawn and len(wanted) > most:
+            note = f"{drawn[-1].note} {_left_out(len(wanted) - most)}"
+            drawn[-1] = replace(drawn[-1], note=note)
+        for drawing in drawn:
+            yield _with_own_key(drawing, taken)
 
 
-def _first(found: Iterator[Drawing], most: int) -> Iterator[Drawing]:
-    for _, drawing in zip(range(most), found, strict=False):
-        yield drawing
+def _plans(stored: Stored, pictures: Pictures | None) -> dict[str, Sequence[Plan]]:
+    """Return by section what could be drawn; nothing is yet."""
+    reader = Reader(stored)
+    return {
+        "zoom": saliency.zooms(stored, reader, pictures),
+        "scores": scores.plans(stored, reader),
+        "clusters": clusters.plans(stored, reader),
+        "crops": saliency.crops(stored, reader, pictures),
+        "shots": trends.by_shots(stored),
+        "defects": trends.by_defect(stored, reader),
+        "ranks": ranks.plans(stored),
+        "ablation": ablation.plans(stored),
+    }
+
+
+def _left_out(number: int) -> str:
+    figures = "figure" if number == 1 else "figures"
+    return f"{number} more {figures} of this kind could be drawn of these runs and are left out."
 
 
 def _with_own_key(drawing: Drawing, taken: set[str]) -> Drawing:
     """Number the keys of figures whose names differ only in what a key leaves out."""
     keys = (drawing.key if i == 1 else f"{drawing.key}-{i}" for i in count(1))
-    key = next(k for k in keys if k not in taken)
-    taken.add(key)
-    return replace(drawing, key=key)
+    own = next(k for k in keys if k not in taken)
+    taken.add(own)
+    return replace(drawing, key=own)

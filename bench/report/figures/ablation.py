@@ -1,11 +1,12 @@
 """The ablation that answers the paper's title: what a second view adds, on shared seeds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
-from bench.report.figures.choice import OURS, apart, cells
+from bench.report.figures.choice import OURS, apart, cells, ways
 from bench.report.figures.drawing import Drawing, brief, key, name_of, shots_of, signed
-from bench.report.figures.svg import BLUE, WIDTH, plotting, svg
-from bench.report.tables import Stored
+from bench.report.figures.svg import BLUE, WIDTH, label_rows, plotting, svg
+from bench.report.stored import Stored
 from bench.spec import RunSpec
 from bench.stats import Estimate, paired_difference
 
@@ -23,32 +24,33 @@ Gap = tuple[str, Estimate]
 def intervals(gaps: Sequence[Gap], name: str, alt: str) -> str:
     """Draw differences with their intervals, a line each, beside zero."""
     with plotting(name) as plt:
-        size = (WIDTH, 0.6 + 0.3 * len(gaps))
+        size = (WIDTH, 0.5 + 0.42 * len(gaps))
         figure, axis = plt.subplots(figsize=size, layout="constrained")
         for y, (_, gap) in enumerate(gaps):
             if gap.interval is not None:
                 axis.plot(gap.interval, [y, y], color=BLUE, linewidth=2)
             axis.plot([gap.mean], [y], "o", color=BLUE, markersize=4)
         axis.axvline(0, color="0.5", linewidth=0.8)
-        axis.set_yticks(range(len(gaps)), [f"{label} (n={gap.n})" for label, gap in gaps])
-        axis.set_ylim(len(gaps) - 0.5, -0.5)
+        label_rows(axis, [f"{label} (n={gap.n})" for label, gap in gaps])
         axis.locator_params(axis="x", nbins=5)
         axis.set_xlabel("difference of AUROC from the whole image twice")
         return svg(figure, alt)
 
 
-def drawings(stored: Stored) -> Iterator[Drawing]:
-    """Give the paired differences of ATAC-Net's second views from the compute-matched one."""
+def plans(stored: Stored) -> list[partial[Drawing]]:
+    """Plan the paired differences of ATAC-Net's second views from the compute-matched one."""
+    found = []
     for place, shots in cells(stored):
         by_rest: dict[RunSpec, dict[str, dict[int, float]]] = {}
-        for row, receipts in stored.groups.get((place, shots, OURS), {}).items():
-            rest, view = apart(row, "view")
-            seeds = {r["spec"]["seed"]: float(r["metrics"]["auroc"]) for r in receipts}
-            by_rest.setdefault(rest, {})[str(view)] = seeds
-        for rest, views in sorted(by_rest.items(), key=lambda item: item[0].run_id):
+        for way in ways(stored, place, shots, OURS):
+            rest, view = apart(way.row, "view")
+            by_rest.setdefault(rest, {})[str(view)] = way.auroc
+        for rest, views in by_rest.items():
             gaps = _gaps(views)
             if gaps:
-                yield _drawing(gaps, f"{name_of(place)}, {shots_of(shots)}", rest, stored)
+                where = f"{name_of(place)}, {shots_of(shots)}"
+                found.append(partial(_drawing, gaps, where, rest, stored))
+    return found
 
 
 def _gaps(views: Mapping[str, Mapping[int, float]]) -> list[Gap]:

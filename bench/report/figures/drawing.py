@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bench.audit import NAMES
 from bench.outside import shown
-from bench.report.tables import Place
+from bench.report.stored import Place
 
 SECTIONS = (
     "zoom", "scores", "clusters", "crops", "shots", "defects", "time", "ranks", "ablation",
@@ -47,10 +47,10 @@ def method_name(method: str) -> str:
     return NAMES.get(method, brief(method))
 
 
-def brief(text: str) -> str:
+def brief(text: str, longest: int = LONGEST) -> str:
     """Return a name from outside on one line, cut where it is too long for a figure."""
     line = shown(text).encode(errors="backslashreplace").decode()
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return line if len(line) <= longest else line[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def shots_of(shots: int) -> str:

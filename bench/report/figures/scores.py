@@ -1,15 +1,16 @@
 """Figure 3 (scores of normal and anomalous images, and how far they overlap) and ROC curves."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.report.figures import choice
-from bench.report.figures.choice import Reader, Tested, Way
+from bench.report.figures.choice import Reader, Tested
 from bench.report.figures.drawing import Drawing, key, listed, name_of, shots_of
-from bench.report.figures.svg import ANOMALOUS, NORMAL, PALETTE, WIDTH, plotting, svg
-from bench.report.tables import REFERENCE, Stored
+from bench.report.figures.svg import ANOMALOUS, NORMAL, PALETTE, WIDTH, marks, plotting, svg
+from bench.report.stored import REFERENCE, Place, Stored
 
 MOST_PANELS = 6
 MOST_POINTS = 200
@@ -64,95 +65,100 @@ def histograms(by_method: Mapping[str, Tested], name: str, alt: str) -> str:
 
     across = min(2, len(by_method))
     down = -(-len(by_method) // across)
+    kinds = (("normal", NORMAL, "-"), ("anomalous", ANOMALOUS, "--"))
     with plotting(name) as plt:
         figure, axes = plt.subplots(
-            down, across, figsize=(WIDTH, 0.35 + 1.35 * down), squeeze=False, layout="constrained"
+            down, across, figsize=(WIDTH, 0.6 + 1.45 * down), squeeze=False, layout="constrained"
         )
         for axis in axes.flat[len(by_method) :]:
             axis.set_axis_off()
         for axis, (method, (score, label)) in zip(axes.flat, by_method.items(), strict=False):
-            edges = np.histogram_bin_edges(score, 25)
-            for kind, colour in ((False, NORMAL), (True, ANOMALOUS)):
+            edges = np.histogram_bin_edges(score.astype(float), 25)
+            for anomalous, (kind, colour, line) in enumerate(kinds):
                 sns.histplot(
-                    x=score[label == kind].astype(float), stat="probability", bins=edges,
-                    element="step", color=colour, alpha=0.45, linewidth=1,
-                    linestyle="--" if kind else "-", ax=axis,
+                    x=score[label == bool(anomalous)].astype(float), stat="probability", bins=edges,
+                    element="step", color=colour, alpha=0.45, linewidth=1, linestyle=line,
+                    label=kind, ax=axis,
                 )  # fmt: skip
             axis.set_title(f"{method}: overlap {overlap(score, label):.2f}")
             axis.set(xlabel="", ylabel="")
             axis.locator_params(nbins=4)
         figure.supxlabel("anomaly score", fontsize=8)
         figure.supylabel("share of images", fontsize=8)
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2)
         return svg(figure, alt)
 
 
 def roc(by_method: Mapping[str, Sequence[Tested]], name: str, alt: str) -> str:
     """Draw the mean ROC curve of each method; the first one's seeds thin beside it."""
     with plotting(name) as plt:
-        figure, axis = plt.subplots(figsize=(WIDTH, 3.4), layout="constrained")
-        styles = zip(PALETTE, ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), "-", ":"),
-                     strict=True)  # fmt: skip
-        for i, ((method, runs), (colour, line)) in enumerate(
-            zip(by_method.items(), styles, strict=False)
+        figure, axis = plt.subplots(figsize=(WIDTH, 3.2), layout="constrained")
+        for i, ((method, runs), mark) in enumerate(
+            zip(by_method.items(), marks(by_method), strict=True)
         ):
+            style = {**mark, "marker": ""}
             if i == 0 and len(runs) > 1:
                 for one in runs:
-                    axis.plot(*mean_roc([one]), color=colour, linewidth=0.5, alpha=0.5)
-            axis.plot(*mean_roc(runs), label=method, color=colour, linestyle=line, linewidth=1.4)
+                    axis.plot(*mean_roc([one]), **{**style, "linewidth": 0.5, "alpha": 0.5})
+            axis.plot(*mean_roc(runs), label=_area(method, runs), linewidth=1.4, **style)
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.7)
         axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
         axis.legend(loc="lower right")
         return svg(figure, alt)
 
 
-def drawings(stored: Stored, reader: Reader) -> Iterator[Drawing]:
-    """Give histograms and ROC curves for each place and number of shots."""
+def plans(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
+    """Plan histograms and ROC curves for each place and number of shots."""
+    found = []
     for place, shots in choice.cells(stored):
-        found = choice.best_ways(stored, place, shots)
-        if all(way.method == REFERENCE for way in found):
-            continue
-        where = f"{name_of(place)}, {shots_of(shots)}"
-        yield _scores(found, where, reader)
-        yield _roc(found, where, reader)
+        methods = {m for p, s, m in stored.groups if p == place and s in (0, shots)}
+        if methods - {REFERENCE}:
+            where = f"{name_of(place)}, {shots_of(shots)}"
+            for draw in (_scores, _roc):
+                found.append(partial(draw, stored, place, shots, where, reader))
+    return found
 
 
-def _scores(found: Sequence[Way], where: str, reader: Reader) -> Drawing:
-    shown = [way for way in found if way.method != REFERENCE][:MOST_PANELS]
-    scores = {way.name: next(iter(reader.tested(way))) for way in shown}
+def _scores(stored: Stored, place: Place, shots: int, where: str, reader: Reader) -> Drawing:
+    found = [w for w in choice.best_ways(stored, place, shots) if w.row.method != REFERENCE]
+    shown = found[:MOST_PANELS]
+    shared = set.intersection(*({*way.auroc} for way in shown))
+    chosen = [min(shared or way.auroc) for way in shown]
+    scores = {
+        way.name: choice.counted(reader.scores(way.run(seed)))
+        for way, seed in zip(shown, chosen, strict=True)
+    }
     name, title = key("scores", where), f"Scores on {where}"
-    told = [f"{m} {overlap(*tested):.2f}" for m, tested in scores.items()]
-    normal, anomalous = _counts(next(iter(scores.values())))
-    seeds = sorted({way.runs[0]["spec"]["seed"] for way in shown})
-    left_out = len(found) - len(shown) - any(way.method == REFERENCE for way in found)
+    told = listed([f"{m} {overlap(*tested):.2f}" for m, tested in scores.items()])
+    _, label = next(iter(scores.values()))
     note = (
-        f"{normal} normal test images (blue, solid line) and {anomalous} anomalous ones"
+        f"{(~label).sum()} normal test images (blue, solid) and {label.sum()} anomalous ones"
         " (vermilion, dashed), without the labelled anomalies; each class sums to one. Overlap is"
         " the least sum of false positive and false negative rate that a threshold can reach: 0"
-        " where one parts the classes, 1 where none tells anything. It is that of the seed shown,"
-        f" the lowest that ran ({', '.join(map(str, seeds))}). {choice.RULE}."
-        + (f" {left_out} more methods ran." if left_out else "")
+        f" where one parts the classes, 1 where none tells anything. {told}. One seed is shown, the"
+        f" lowest that ran ({listed(sorted({str(s) for s in chosen}))}). {choice.RULE}."
+        + (f" {len(found) - len(shown)} more methods ran." if len(found) > len(shown) else "")
     )
-    alt = f"Histograms of anomaly scores on {where}. Overlap of the classes: {listed(told)}."
+    alt = f"Histograms of anomaly scores on {where}. Overlap of the classes: {told}."
     return Drawing(name, "scores", title, note, alt, histograms(scores, name, alt))
 
 
-def _roc(found: Sequence[Way], where: str, reader: Reader) -> Drawing:
-    shown = found[: len(PALETTE)]
+def _roc(stored: Stored, place: Place, shots: int, where: str, reader: Reader) -> Drawing:
+    shown = choice.best_ways(stored, place, shots)[: len(PALETTE)]
     runs = {way.name: list(reader.tested(way)) for way in shown}
-    labels = {
-        f"{m}: {choice.mean_auroc(r):.3f}" + (f" ({len(r)} seeds)" if len(r) > 1 else ""): r
-        for m, r in runs.items()
-    }
+    told = listed([_area(*item) for item in runs.items()])
     name, title = key("roc", where), f"ROC on {where}"
     note = (
         "Each curve is the mean of its seeds’ curves at each false positive rate, so the area"
         " under it is their mean AUROC, in the legend; at most the first"
-        f" {choice.MOST_SEEDS} seeds are read. Thin lines are single seeds of the first method. The grey diagonal is chance;"
-        f" {REFERENCE} scores by one image statistic."
+        f" {choice.MOST_SEEDS} seeds are read. Thin lines are single seeds of the first method. The"
+        f" grey diagonal is chance; {REFERENCE} scores by one image statistic. {choice.RULE}."
     )
-    alt = f"ROC curves on {where}. Area under the curve: {listed(list(labels))}."
-    return Drawing(name, "scores", title, note, alt, roc(labels, name, alt))
+    alt = f"ROC curves on {where}. Area under the curve: {told}."
+    return Drawing(name, "scores", title, note, alt, roc(runs, name, alt))
 
 
-def _counts(tested: Tested) -> tuple[int, int]:
-    return int((~tested[1]).sum()), int(tested[1].sum())
+def _area(method: str, runs: Sequence[Tested]) -> str:
+    seeds = f" ({len(runs)} seeds)" if len(runs) > 1 else ""
+    return f"{method} {choice.mean_auroc(runs):.3f}{seeds}"

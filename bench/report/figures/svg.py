@@ -3,7 +3,7 @@
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -14,7 +14,10 @@ BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
 """Okabe and Ito's palette, told apart by all common kinds of sight."""
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""Shapes go with the colours: neither tells a thing alone."""
+LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (3, 3)), ":")
+"""Shapes and strokes go with the colours: none tells a thing alone."""
+SLOTS = {"ATAC-Net": 0, "DevNet": 1, "DRA": 2, "SAOE": 3, "CutMix": 4, "shortcut": 6}
+"""Methods that look the same in every figure."""
 NORMAL, ANOMALOUS = BLUE, VERMILION
 WIDTH = 3.7
 """Inches of a figure; as many as a phone shows without shrinking its letters."""
@@ -32,6 +35,14 @@ _STYLE: dict[str, Any] = {
 }
 
 
+def marks(methods: Iterable[str]) -> list[dict[str, Any]]:
+    """Return colour, marker and stroke of each method, at most seven; others take what is free."""
+    names = list(methods)
+    free = [i for i in range(len(PALETTE)) if i not in {SLOTS.get(n) for n in names}]
+    slots = [SLOTS[n] if n in SLOTS else free.pop(0) for n in names]
+    return [{"color": PALETTE[i], "marker": MARKERS[i], "linestyle": LINES[i]} for i in slots]
+
+
 @contextmanager
 def plotting(salt: str) -> Iterator[Any]:
     """Give pyplot in our style; `salt` keeps the ids of one figure apart from those of others."""
@@ -44,6 +55,15 @@ def plotting(salt: str) -> Iterator[Any]:
     with plt.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # browsers have fonts of their own
         yield plt
+
+
+def label_rows(axis: Any, labels: Sequence[str]) -> None:
+    """Write a label above each row of a plot, where it takes no width; the first row on top."""
+    for y, label in enumerate(labels):
+        axis.text(0.0, y - 0.2, label, transform=axis.get_yaxis_transform(), va="bottom")
+    axis.set_ylim(len(labels) - 0.6, -0.75)
+    axis.set_yticks([])
+    axis.spines["left"].set_visible(False)
 
 
 def svg(figure: Any, alt: str) -> str:

@@ -1,0 +1,160 @@
+"""Figure 4: what three versions of training make of the same images, as t-SNE and in a number."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.kept import EMBEDDINGS
+from bench.receipt import Receipt
+from bench.report.figures import choice
+from bench.report.figures.choice import OURS, Reader, Way
+from bench.report.figures.drawing import Drawing, key, listed, name_of, shots_of, signed
+from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, WIDTH, plotting, svg
+from bench.report.stored import Place, Stored
+
+VERSIONS = (
+    ("CutMix (cross-entropy)", "cutmix", None),
+    ("ATAC-Net, whole image only", OURS, "raw"),
+    ("ATAC-Net", OURS, "attention"),
+)
+"""Name, method and view of the versions that the paper compares, each with pseudo anomalies."""
+MOST_IMAGES = 400
+"""Images of a plot; of more, every so manieth in the order of their names."""
+GROUPS = (
+    ("normal", "o", NORMAL), ("anomalous", "^", ANOMALOUS), ("drawn for training", "x", BLACK),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """N images as one version embeds them."""
+
+    values: NDArray[np.float32]
+    """(N, D)."""
+    group: NDArray[np.int64]
+    """(N,), which of `GROUPS` each image belongs to."""
+
+    @property
+    def silhouette(self) -> float:
+        """How far normal and anomalous images lie apart in D dimensions, -1 to 1.
+
+        The mean over images of (b - a) / max(a, b), with a the mean distance to the image's own
+        class and b that to the other one (Rousseeuw 1987). Images of the training do not count.
+        """
+        from sklearn.metrics import silhouette_score
+
+        counts = self.group < 2
+        return float(silhouette_score(self.values[counts].astype(float), self.group[counts]))
+
+    def plane(self) -> NDArray[np.float64]:
+        """Return the images in two dimensions, (N, 2), by t-SNE from a fixed seed."""
+        from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
+
+        perplexity = min(30.0, (len(self.values) - 1) / 3)
+        tsne = TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=0)
+        with threadpool_limits(1):  # the order in which threads add up would show in every point
+            found: NDArray[np.float64] = tsne.fit_transform(self.values.astype(float))
+        return found
+
+
+def plans(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
+    """Plan a figure for each place where ATAC-Net or CutMix keeps embeddings, with most shots."""
+    found = []
+    for place, several in choice.places(stored).items():
+        for shots in several:
+            versions = _versions(stored, place, shots)
+            if versions:
+                where = f"{name_of(place)}, {shots_of(shots)}"
+                found.append(partial(_drawing, stored, versions, where, reader))
+                break
+    return found
+
+
+def _versions(stored: Stored, place: Place, shots: int) -> dict[str, Way]:
+    """Return the versions that keep embeddings; both of ATAC-Net alike but for the view."""
+    found: dict[str, Way] = {}
+    rest = None
+    for name, method, view in reversed(VERSIONS):
+        there = [w for way in choice.ways(stored, place, shots, method)
+                 if (w := way.keeping(EMBEDDINGS))
+                 and (view is None or way.row.parameters.get("view") == view)]  # fmt: skip
+        alike = [w for w in there if method == OURS and choice.apart(w.row, "view")[0] == rest]
+        if there:
+            found[name] = (alike or there)[0]
+            if method == OURS:
+                rest, _ = choice.apart(found[name].row, "view")
+    return dict(reversed(found.items()))
+
+
+def _drawing(stored: Stored, versions: Mapping[str, Way], where: str, reader: Reader) -> Drawing:
+    shared = set.intersection(*({*way.auroc} for way in versions.values()))
+    if not shared:  # no seed has them all: the last version is the paper's own
+        versions = dict([list(versions.items())[-1]])
+        shared = {*next(iter(versions.values())).auroc}
+    seed = min(shared)
+    clouds = _clouds(stored, [way.run(seed) for way in versions.values()], reader)
+    by_name = dict(zip(versions, clouds, strict=True))
+    told = listed([f"{name} {signed(c.silhouette, 2)}" for name, c in by_name.items()])
+    missing = [name for name, *_ in VERSIONS if name not in versions]
+    total, shown = len(clouds[0].values), len(thinned(clouds[0]).values)
+    note = (
+        f"The same {shown} test images as each version embeds them, by t-SNE (from the first"
+        " two principal components, perplexity 30 or a third of the images, one fixed seed):"
+        " neighbours stay neighbours, distances and sizes of groups mean nothing. The silhouette is"
+        " that of normal against anomalous images in the space of the embeddings, not in this"
+        f" plane: 1 far apart, 0 no gap, below 0 mixed. {told}. Seed {seed}. Crosses are the"
+        " anomalies drawn for training, and do not count."
+        + (f" Of {total} images every so manieth is drawn." if shown < total else "")
+        + (f" No run of {listed(missing)} keeps embeddings." if missing else "")
+    )
+    alt = f"t-SNE of test images on {where}. Silhouette of normal against anomalous: {told}."
+    name, title = key("clusters", where), f"Embeddings on {where}"
+    return Drawing(name, "clusters", title, note, alt, plot(by_name, name, alt))
+
+
+def _clouds(stored: Stored, runs: Sequence[Receipt], reader: Reader) -> list[Cloud]:
+    """Return what runs keep of the images that all of them have, in one order."""
+    kept = [stored.results.embeddings(r["run_id"]) for r in runs]
+    places = [{f: i for i, f in enumerate(k.file)} if k else {} for k in kept]
+    scores = reader.scores(runs[0])
+    rows = [i for i, f in enumerate(scores.file) if all(f in p for p in places)]
+    group = np.where(choice.counts(scores), scores.label.astype(int), 2)[rows]
+    return [
+        Cloud(k.values[[p[scores.file[i]] for i in rows]], group)
+        for k, p in zip(kept, places, strict=True)
+        if k
+    ]
+
+
+def thinned(cloud: Cloud) -> Cloud:
+    """Return at most `MOST_IMAGES` of the images, evenly from all."""
+    n = len(cloud.values)
+    if n <= MOST_IMAGES:
+        return cloud
+    rows = np.linspace(0, n - 1, MOST_IMAGES).round().astype(int)
+    return Cloud(cloud.values[rows], cloud.group[rows])
+
+
+def plot(clouds: Mapping[str, Cloud], name: str, alt: str) -> str:
+    """Draw a panel for each version; shape and colour tell the groups apart."""
+    down = -(-len(clouds) // 2)
+    with plotting(name) as plt:
+        figure, axes = plt.subplots(down, min(2, len(clouds)), squeeze=False, layout="constrained",
+                                    figsize=(WIDTH, 0.4 + 2.0 * down))  # fmt: skip
+        for axis in axes.flat[len(clouds) :]:
+            axis.set_axis_off()
+        for axis, (version, cloud) in zip(axes.flat, clouds.items(), strict=False):
+            few = thinned(cloud)
+            plane = few.plane()
+            for i, (group, marker, colour) in enumerate(GROUPS):
+                axis.plot(*plane[few.group == i].T, marker, color=colour, label=group, markersize=3,
+                          markeredgewidth=0.8, linestyle="none", fillstyle="none")  # fmt: skip
+            axis.set_title(f"{version}\nsilhouette {signed(cloud.silhouette, 2)}")
+            axis.set(xticks=[], yticks=[])
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+        return svg(figure, alt)

@@ -1,0 +1,143 @@
+"""Methods ranked across datasets, once enough of them are complete."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+from statistics import fmean
+
+from bench.report.figures import choice
+from bench.report.figures.choice import Way
+from bench.report.figures.drawing import Drawing, key, listed, method_name, shots_of
+from bench.report.figures.svg import BLUE, WIDTH, label_rows, plotting, svg
+from bench.report.stored import REFERENCE, Place, Stored
+from bench.spec import RunSpec
+from bench.stats import Ranking, ranking
+
+LEAST_PLACES = 10
+LEAST_METHODS = 3
+LEVEL = 0.05
+
+
+def plans(stored: Stored) -> list[partial[Drawing]]:
+    """Plan a ranking for each number of shots with enough complete places."""
+    found = []
+    for shots in sorted({s for _, s, _ in stored.groups} - {0}, reverse=True):
+        by_method = _by_method(stored, shots)
+        complete = complete_places({m: frozenset(ways) for m, ways in by_method.items()})
+        if complete:
+            found.append(partial(_drawing, shots, by_method, *complete))
+    return found
+
+
+def _by_method(stored: Stored, shots: int) -> dict[str, dict[Place, Way]]:
+    """Return the ways of each method by place: of each one variant, the same everywhere."""
+    methods = {m for _, s, m in stored.groups if s in (0, shots)} - {REFERENCE}
+    found = {}
+    for method in sorted(methods, key=choice.order):
+        variants: dict[RunSpec, dict[Place, Way]] = {}
+        for place, s, m in stored.groups:
+            if m == method and s in (0, shots):
+                for way in choice.ways(stored, place, s, m):
+                    if way.row.setting == "general":
+                        variants.setdefault(_variant(way.row), {})[place] = way
+        if variants:
+            found[method] = min(variants.items(), key=lambda item: _rank(*item))[1]
+    return found
+
+
+def _variant(row: RunSpec) -> RunSpec:
+    """Return a spec without what it says of its place."""
+    return replace(row, dataset="", category="", fingerprint="", external=None)
+
+
+def _rank(variant: RunSpec, ways: Mapping[Place, Way]) -> tuple[int, int, str]:
+    return -len(ways), sum(way.departs for way in ways.values()), variant.run_id
+
+
+def complete_places(
+    by_method: Mapping[str, frozenset[Place]],
+) -> tuple[list[Place], list[str]] | None:
+    """Return the largest set of places that three methods share, and the methods that have it all.
+
+    None where it has fewer than ten. Of equally large sets, the one that more methods have.
+    """
+    best: tuple[int, int] = (LEAST_PLACES - 1, 0)
+    found = None
+    for three in combinations(by_method, LEAST_METHODS):
+        shared = frozenset.intersection(*(by_method[m] for m in three))
+        methods = [m for m, places in by_method.items() if shared <= places]
+        if (len(shared), len(methods)) > best and len(shared) >= LEAST_PLACES:
+            best = (len(shared), len(methods))
+            found = sorted(shared), methods
+    return found
+
+
+def _drawing(
+    shots: int,
+    by_method: Mapping[str, Mapping[Place, Way]],
+    places: list[Place],
+    methods: list[str],
+) -> Drawing:
+    ways = {m: [by_method[m][p] for p in places] for m in methods}
+    found = ranking(
+        {method_name(m): [fmean(w.auroc.values()) for w in there] for m, there in ways.items()}
+    )
+    seeds = sorted({len(w.runs) for there in ways.values() for w in there})
+    out = [f"{method_name(m)} ({len(by_method[m].keys() & {*places})} of {len(places)})"
+           for m in by_method if m not in methods]  # fmt: skip
+    ranks = listed([f"{m} {rank:.2f}" for m, rank in found.ranks.items()])
+    pairs = listed([f"{a} and {b} {_p(p)}" for (a, b), p in found.pairs.items()])
+    note = (
+        f"Mean rank of the AUROC (mean over {' or '.join(map(str, seeds))} seeds) on"
+        f" {found.datasets} datasets and categories with {shots_of(shots)}; 1 is best: {ranks}."
+        f" Friedman’s test that all are alike: p = {_p(found.p)}. Each pair by Wilcoxon’s"
+        f" signed-rank test, p adjusted by Holm over all pairs: {pairs}. A bar joins methods of"
+        f" which no pair differs at {LEVEL}. One way to run each method, the same everywhere."
+        f" {REFERENCE} is not ranked."
+        + (f" Kept out for missing places: {listed(out)}." if out else "")
+    )
+    title = f"Ranks across {found.datasets} datasets and categories, {shots_of(shots)}"
+    name = key("ranks", shots_of(shots))
+    alt = f"Mean ranks: {ranks}. Friedman p = {_p(found.p)}. Holm-adjusted p: {pairs}."
+    return Drawing(name, "ranks", title, note, alt, plot(found, name, alt))
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def alike(found: Ranking) -> list[tuple[str, str]]:
+    """Return first and last of each longest run of methods, by rank, of which no pair differs."""
+    names = list(found.ranks)
+    p = {frozenset(pair): value for pair, value in found.pairs.items()}
+    spans: list[tuple[int, int]] = []
+    for i in range(len(names)):
+        j = i
+        while j + 1 < len(names) and all(
+            p[frozenset((names[k], names[j + 1]))] >= LEVEL for k in range(i, j + 1)
+        ):
+            j += 1
+        if j > i and not (spans and spans[-1][1] >= j):
+            spans.append((i, j))
+    return [(names[i], names[j]) for i, j in spans]
+
+
+def plot(found: Ranking, name: str, alt: str) -> str:
+    """Draw a row for each method, its mean rank on a line, and bars that join what is alike."""
+    bars = alike(found)
+    with plotting(name) as plt:
+        size = (WIDTH, 0.6 + 0.42 * len(found.ranks) + 0.14 * len(bars))
+        figure, axis = plt.subplots(figsize=size, layout="constrained")
+        label_rows(axis, [f"{method}: {rank:.2f}" for method, rank in found.ranks.items()])
+        for y, rank in enumerate(found.ranks.values()):
+            axis.plot([1, len(found.ranks)], [y, y], color="0.85", linewidth=0.8, zorder=0)
+            axis.plot([rank], [y], "o", color=BLUE, markersize=5)
+        bottom = len(found.ranks) - 0.6
+        for i, (first, last) in enumerate(bars):
+            at = bottom + 0.3 * i
+            axis.plot([found.ranks[first] - 0.04, found.ranks[last] + 0.04], [at, at],
+                      color="0.2", linewidth=2.5)  # fmt: skip
+        axis.set_ylim(bottom + 0.3 * len(bars), -0.75)
+        axis.set(xlabel="mean rank, 1 is best", xlim=(0.9, len(found.ranks) + 0.1))
+        return svg(figure, alt)

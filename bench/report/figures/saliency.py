@@ -1,0 +1,333 @@
+"""Figures 1 and 5: where ATAC-Net looks, what its zoomed view sees, and what that changes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.kept import EXPLANATIONS
+from bench.metrics import auroc
+from bench.overlay import overlay
+from bench.receipt import Receipt
+from bench.report.figures import choice
+from bench.report.figures.choice import OURS, Reader
+from bench.report.figures.drawing import Drawing, brief, key, listed, name_of, shots_of, signed
+from bench.report.figures.sheet import Box, Tile, Words, coarse, cut, sheet, two_tone
+from bench.report.pictures import Pictures
+from bench.report.stored import Stored
+from bench.spec import RunSpec
+
+Plan = partial[Drawing | None]
+MAPS = ("score", "attention", "grad_cam", "grad_cam_zoomed")
+"""What a run must keep for these figures."""
+HOT = 0.5
+"""Share of a map's own highest value from which a cell counts as hot."""
+ARROW = "\N{RIGHTWARDS ARROW}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one run saw in the N images that count."""
+
+    spec: RunSpec
+    file: tuple[str, ...]
+    label: NDArray[np.bool_]
+    defect: tuple[str, ...]
+    score: NDArray[np.float32]
+    maps: dict[str, NDArray[np.float32]]
+    boxes: NDArray[np.float32]
+    raw: NDArray[np.float32]
+    """(N,), score of the whole image."""
+    zoomed: NDArray[np.float32]
+    """(N,), score of the zoomed view."""
+
+    @cached_property
+    def active(self) -> NDArray[np.bool_]:
+        """(N, h, w): where the attention, scaled to 0-1 by itself, reaches the threshold."""
+        low = self.maps["attention"].min((1, 2), keepdims=True)
+        spread = self.maps["attention"].max((1, 2), keepdims=True) - low
+        scaled = (self.maps["attention"] - low) / np.where(spread > 0, spread, np.nan)
+        found: NDArray[np.bool_] = scaled >= self.threshold  # nowhere on a constant map
+        return found
+
+    @property
+    def threshold(self) -> float:
+        """The parameter of the run."""
+        return float(self.spec.parameters.get("threshold", 0.4))
+
+    def box(self, i: int) -> Box:
+        """Return the zoomed view of an image as shares of it."""
+        return cast("Box", tuple(float(v) for v in self.boxes[i].clip(0, 1)))
+
+    def picture(self, i: int, pictures: Pictures | None) -> Image.Image | None:
+        """Return an image, where it is at hand."""
+        if pictures is None:
+            return None
+        s = self.spec
+        return pictures.picture(s.dataset, s.category, self.file[i], s.fingerprint)
+
+
+Case = tuple[str, int]
+"""Why an image is shown, and which."""
+
+
+def zoom_cases(seen: Seen) -> list[Case]:
+    """Choose anomalies by what the zoom did to their score, and a normal image likewise."""
+    change = seen.zoomed - seen.raw
+    by_change = _sorted(seen.file, -change)
+    anomalous = [i for i in by_change if seen.label[i]]
+    normal = [i for i in by_change if not seen.label[i]]
+    least = anomalous[-1]
+    return _once([
+        ("largest gain" if change[anomalous[0]] > 0 else "smallest loss", anomalous[0]),
+        ("median change", anomalous[len(anomalous) // 2]),
+        ("largest loss" if change[least] < 0 else "smallest gain", least),
+        ("median normal", normal[len(normal) // 2]),
+    ])  # fmt: skip
+
+
+def crop_cases(seen: Seen) -> list[Case]:
+    """Choose the best, a middling and the worst anomaly, and the worst and a middling normal."""
+    by_score = _sorted(seen.file, -seen.score)
+    anomalous = [i for i in by_score if seen.label[i]]
+    normal = [i for i in by_score if not seen.label[i]]
+    return _once([
+        ("highest-scored anomaly", anomalous[0]),
+        ("median anomaly", anomalous[len(anomalous) // 2]),
+        ("lowest-scored anomaly", anomalous[-1]),
+        ("highest-scored normal", normal[0]),
+        ("median normal", normal[len(normal) // 2]),
+    ])  # fmt: skip
+
+
+def _sorted(file: Sequence[str], values: NDArray[np.float32]) -> list[int]:
+    """Return indices by value, of equal ones by file name."""
+    return sorted(range(len(file)), key=lambda i: (float(values[i]), file[i]))
+
+
+def _once(cases: Sequence[Case]) -> list[Case]:
+    """Leave out an image that is there already, for want of others."""
+    first: dict[int, str] = {}
+    for why, i in cases:
+        first.setdefault(i, why)
+    return [(why, i) for i, why in first.items()]
+
+
+# Planning
+
+
+def zooms(stored: Stored, reader: Reader, pictures: Pictures | None) -> list[Plan]:
+    """Plan Figure 1 for each place where ATAC-Net keeps explanations, with the most shots."""
+    return [partial(_zoom, stored, r, reader, pictures) for r in _explained(stored)]
+
+
+def crops(stored: Stored, reader: Reader, pictures: Pictures | None) -> list[Plan]:
+    """Plan Figure 5 for each place where ATAC-Net keeps explanations, with the most shots."""
+    return [partial(_crops, stored, r, reader, pictures) for r in _explained(stored)]
+
+
+def _explained(stored: Stored) -> list[Receipt]:
+    """Return of each place the run to show: the best way with the attention's box, lowest seed."""
+    found = []
+    for place, several in choice.places(stored).items():
+        there = [
+            kept.runs[0]
+            for shots in several
+            for way in choice.ways(stored, place, shots, OURS)
+            if way.row.parameters.get("view") == "attention" and (kept := way.keeping(EXPLANATIONS))
+        ]
+        found += there[:1]
+    return found
+
+
+def seen_by(stored: Stored, receipt: Receipt, reader: Reader) -> Seen | None:
+    """Return what a run saw of the images that count; None where it does not keep all of it."""
+    kept, scores = stored.results.explanations(receipt["run_id"]), reader.scores(receipt)
+    if kept is None or kept.boxes is None or tuple(kept.file) != tuple(scores.file):
+        return None
+    if not {*MAPS} <= kept.maps.keys() or not {"raw", "zoomed"} <= kept.parts.keys():
+        return None
+    rows = [int(i) for i in np.flatnonzero(choice.counts(scores))]
+    return Seen(
+        spec=RunSpec.from_dict(receipt["spec"]),
+        file=tuple(scores.file[i] for i in rows),
+        label=scores.label[rows],
+        defect=tuple(scores.defect[i] for i in rows),
+        score=scores.score[rows],
+        maps={name: kept.maps[name][rows] for name in MAPS},
+        boxes=kept.boxes[rows],
+        raw=kept.parts["raw"][rows],
+        zoomed=kept.parts["zoomed"][rows],
+    )
+
+
+def _where(spec: RunSpec) -> str:
+    return f"{name_of((spec.dataset, spec.category))}, {shots_of(spec.shots)}"
+
+
+# Figure 1
+
+
+def _zoom(
+    stored: Stored, receipt: Receipt, reader: Reader, pictures: Pictures | None
+) -> Drawing | None:
+    seen = seen_by(stored, receipt, reader)
+    if seen is None:
+        return None
+    cases, where = zoom_cases(seen), _where(seen.spec)
+    told = "; ".join(
+        f"{why} ({_kind(seen, i)}) {seen.raw[i]:.2f} to {seen.zoomed[i]:.2f}" for why, i in cases
+    )
+    alt = f"Grad-CAM of the whole image and of the zoomed view on {where}. Scores: {told}."
+    note = (
+        "Grad-CAM of each view’s own score, one colour scale for both views of an image, and how"
+        " the score changes from the whole image to the zoomed view (white frame). Chosen by that"
+        f" change among all anomalous test images, and the median of the normal ones: {told}."
+        f" {_what_the_zoom_does(seen)} Seed {seen.spec.seed}. {_shown(seen, cases)}"
+    )
+    name = key("zoom", where)
+    tiles, words, height = zoom_layout(seen, cases, pictures)
+    return Drawing(name, "zoom", f"The zoomed view on {where}", note, alt,
+                   sheet(height, tiles, words, alt))  # fmt: skip
+
+
+def _what_the_zoom_does(seen: Seen) -> str:
+    """Say over all test images whether the zoomed view tells the classes apart better."""
+    views = (("the whole image", seen.raw), ("the zoomed view", seen.zoomed), ("both", seen.score))
+    by_view = ", ".join(f"{auroc(score, seen.label):.3f} by {name}" for name, score in views)
+    change = seen.zoomed.astype(float) - seen.raw
+    one, two = (np.median(hot(seen.maps[m])[seen.label]) for m in ("grad_cam", "grad_cam_zoomed"))
+    return (
+        f"AUROC {by_view}. Mean change of the score: {signed(change[seen.label].mean(), 2)} of"
+        f" {seen.label.sum()} anomalous images, {signed(change[~seen.label].mean(), 2)} of"
+        f" {(~seen.label).sum()} normal ones. Share of the view in which the map exceeds half its"
+        f" maximum, median of the anomalous images: {one:.0%} to {two:.0%}; a crop around what is"
+        " hot raises it by itself."
+    )
+
+
+def hot(maps: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return of each map (N, h, w) the share of cells above half of its highest value."""
+    highest = maps.max((1, 2), keepdims=True)
+    share: NDArray[np.float64] = ((maps >= HOT * highest) & (highest > 0)).mean((1, 2))
+    return share
+
+
+def zoom_layout(
+    seen: Seen, cases: Sequence[Case], pictures: Pictures | None
+) -> tuple[list[Tile], list[Words], int]:
+    """Place a row for each case: words, the whole image, the zoomed view."""
+    side, step, first, second = 112, 122, 128, 248
+    words = [Words(first, 12, "whole image"), Words(second, 12, "zoomed view")]
+    tiles = []
+    for row, (why, i) in enumerate(cases):
+        y = 20 + row * step
+        whole, zoomed = seen.maps["grad_cam"][i], seen.maps["grad_cam_zoomed"][i]
+        top = float(max(whole.max(), zoomed.max()))
+        picture, box = seen.picture(i, pictures), seen.box(i)
+        view = None if picture is None else cut(picture, box)
+        tiles += [
+            _tile(first, y, side, picture, whole, top, box),
+            _tile(second, y, side, view, zoomed, top),
+        ]
+        lines = (brief(_kind(seen, i), 18), f"{seen.raw[i]:.2f} {ARROW} {seen.zoomed[i]:.2f}",
+                 signed(float(seen.zoomed[i] - seen.raw[i]), 2))  # fmt: skip
+        words.append(Words(0, y + 14, why, bold=True))
+        words += [Words(0, y + 32 + 16 * n, line) for n, line in enumerate(lines)]
+    return tiles, words, 20 + len(cases) * step
+
+
+def _tile(
+    x: int,
+    y: int,
+    side: int,
+    picture: Image.Image | None,
+    values: NDArray[np.float32],
+    top: float,
+    box: Box | None = None,
+) -> Tile:
+    """Return a map over its picture, or alone where there is none."""
+    if picture is None:
+        return Tile(x, y, side, coarse(values, top), False, box)
+    return Tile(x, y, side, overlay(_square(picture, side), values, top), True, box)
+
+
+def _square(picture: Image.Image, side: int) -> Image.Image:
+    """Return a picture as a network sees it: a square, whatever its own ratio."""
+    return picture.resize((2 * side, 2 * side), Image.Resampling.BILINEAR)
+
+
+# Figure 5
+
+
+def _crops(
+    stored: Stored, receipt: Receipt, reader: Reader, pictures: Pictures | None
+) -> Drawing | None:
+    seen = seen_by(stored, receipt, reader)
+    if seen is None:
+        return None
+    cases, where = crop_cases(seen), _where(seen.spec)
+    told = "; ".join(_caption(seen, *case) for case in cases)
+    alt = f"What ATAC-Net crops on {where}: {told}."
+    note = (
+        "Score map (one colour scale for all test images), the cells where the attention, scaled to"
+        f" 0-1 by itself, reaches {seen.threshold:g}, the tight box around them, and the zoomed"
+        " view. Cases chosen by their score among all test images, right and wrong ones alike:"
+        f" {told}. Seed {seen.spec.seed}. {_shown(seen, cases)}"
+    )
+    tiles, words, height = crop_layout(seen, cases, pictures)
+    return Drawing(key("crops", where), "crops", f"Crops on {where}", note, alt,
+                   sheet(height, tiles, words, alt))  # fmt: skip
+
+
+def _caption(seen: Seen, why: str, i: int) -> str:
+    others = seen.score[~seen.label if seen.label[i] else seen.label]
+    above = float((seen.score[i] > others).mean())
+    of = "normals" if seen.label[i] else "anomalies"
+    kind = f" ({brief(seen.defect[i], 16)})" if seen.label[i] else ""
+    return f"{why}{kind}, {seen.score[i]:.2f}, above {above:.0%} of {of}"
+
+
+def crop_layout(
+    seen: Seen, cases: Sequence[Case], pictures: Pictures | None
+) -> tuple[list[Tile], list[Words], int]:
+    """Place a row for each case: image, score map, binarised attention, box and crop."""
+    side, across, step = 66, 73, 88
+    top = float(seen.maps["score"].max())
+    tiles, columns = [], 0
+    for row, (_, i) in enumerate(cases):
+        y = 30 + row * step
+        picture, box = seen.picture(i, pictures), seen.box(i)
+        active = two_tone(seen.active[i])
+        if picture is None:
+            tiles.append(_tile(0, y, side, None, seen.maps["score"][i], top))
+            tiles.append(Tile(across, y, side, active, False, box))
+            continue
+        columns = 5
+        square = _square(picture, side)
+        tiles += [
+            Tile(0, y, side, square, True),
+            _tile(across, y, side, picture, seen.maps["score"][i], top),
+            Tile(2 * across, y, side, active, False),
+            Tile(3 * across, y, side, square, True, box),
+            Tile(4 * across, y, side, _square(cut(picture, box), side), True),
+        ]
+    names = ("image", "score map", "attention", "box", "crop") if columns else (
+        "score map", "attention and box")  # fmt: skip
+    words = [Words(n * across, 10, name, bold=True, size=10) for n, name in enumerate(names)]
+    words += [
+        Words(0, 26 + row * step, _caption(seen, *case), size=10) for row, case in enumerate(cases)
+    ]
+    return tiles, words, 30 + len(cases) * step
+
+
+def _kind(seen: Seen, i: int) -> str:
+    return seen.defect[i] if seen.label[i] else "normal"
+
+
+def _shown(seen: Seen, cases: Sequence[Case]) -> str:
+    return f"Files: {listed([brief(seen.file[i]) for _, i in cases])}."

@@ -1,0 +1,129 @@
+"""Tiles with words between them as one <svg>: pictures as JPEG, coarse maps as PNG, the rest drawn.
+
+A page holds many tiles, so they come as two rasters a sheet, at twice the size they are shown at.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.overlay import heat
+from bench.report.figures.svg import head
+
+WIDTH = 360
+"""Pixels of a sheet on a page."""
+DENSITY = 2
+QUALITY = 80
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom as shares of a tile."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A square on a sheet."""
+
+    x: int
+    y: int
+    side: int
+    picture: Image.Image
+    photo: bool
+    """Whether it shows an image of a dataset, with or without a map on it."""
+    box: Box | None = None
+
+
+@dataclass(frozen=True)
+class Words:
+    """A line on a sheet, its baseline at y."""
+
+    x: int
+    y: int
+    text: str
+    bold: bool = False
+    size: int = 11
+
+
+def sheet(height: int, tiles: Sequence[Tile], words: Sequence[Words], alt: str) -> str:
+    """Return a sheet as an SVG element that a strict policy takes."""
+    size = f'width="{WIDTH}" height="{height}"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        f' {head(alt)} {size} viewBox="0 0 {WIDTH} {height}"'
+        ' font-family="DejaVu Sans, sans-serif">',
+        f'<rect {size} fill="#ffffff"/>',
+    ]
+    for photo in (True, False):
+        there = [tile for tile in tiles if tile.photo == photo]
+        if there:
+            parts.append(f'<image {size} xlink:href="{_raster(height, there, photo)}"/>')
+    parts += [_frame(tile) for tile in tiles]
+    parts += [
+        f'<text x="{w.x}" y="{w.y}" font-size="{w.size}" fill="#000000"'
+        + (' font-weight="bold"' if w.bold else "")
+        + f">{escape(w.text)}</text>"
+        for w in words
+    ]
+    return "".join(parts) + "</svg>"
+
+
+def _raster(height: int, tiles: Sequence[Tile], photo: bool) -> str:
+    """Return tiles in their places as a data URI; what no tile covers is white, or transparent."""
+    area = (WIDTH * DENSITY, height * DENSITY)
+    canvas = Image.new("RGB", area, "white") if photo else Image.new("RGBA", area)
+    for tile in tiles:
+        side = tile.side * DENSITY
+        how = Image.Resampling.BILINEAR if photo else Image.Resampling.NEAREST
+        canvas.paste(
+            tile.picture.convert("RGB").resize((side, side), how),
+            (tile.x * DENSITY, tile.y * DENSITY),
+        )
+    sink = io.BytesIO()
+    if photo:
+        canvas.save(sink, "JPEG", quality=QUALITY)
+    else:
+        canvas.save(sink, "PNG", optimize=True)
+    content = base64.b64encode(sink.getvalue()).decode()
+    return f"data:image/{'jpeg' if photo else 'png'};base64,{content}"
+
+
+def _frame(tile: Tile) -> str:
+    """Outline a tile, and what its box encloses."""
+    outline = (
+        f'<rect x="{tile.x}" y="{tile.y}" width="{tile.side}" height="{tile.side}" fill="none"'
+        ' stroke="#767676" stroke-width="0.5"/>'
+    )
+    if tile.box is None:
+        return outline
+    left, top, right, bottom = (share * tile.side for share in tile.box)
+    place = (
+        f'x="{tile.x + left:.1f}" y="{tile.y + top:.1f}" width="{right - left:.1f}"'
+        f' height="{bottom - top:.1f}" fill="none"'
+    )
+    return (  # a light line within a dark one is seen on any picture
+        f'{outline}<rect {place} stroke="#000000" stroke-width="3"/>'
+        f'<rect {place} stroke="#ffffff" stroke-width="1.5"/>'
+    )
+
+
+def coarse(values: NDArray[np.float32], top: float) -> Image.Image:
+    """Return a map (h, w) in colours, a pixel a cell; `top` or more has the strongest."""
+    shares = values.astype(np.float64) / top if top > 0 else np.zeros(values.shape)
+    return Image.fromarray(heat(shares))
+
+
+def two_tone(active: NDArray[np.bool_]) -> Image.Image:
+    """Return a map (h, w) in white where it is active, else black."""
+    return Image.fromarray(np.where(active, 255, 0).astype(np.uint8))
+
+
+def cut(picture: Image.Image, box: Box) -> Image.Image:
+    """Return what a box encloses, one pixel at least."""
+    left, top = int(box[0] * picture.width), int(box[1] * picture.height)
+    right = max(left + 1, round(box[2] * picture.width))
+    bottom = max(top + 1, round(box[3] * picture.height))
+    return picture.crop((left, top, right, bottom))

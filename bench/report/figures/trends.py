@@ -1,0 +1,193 @@
+"""AUROC against the number of labelled anomalies, and by type of defect."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from bench.metrics import auroc
+from bench.report.figures import choice
+from bench.report.figures.choice import Reader, Way
+from bench.report.figures.drawing import (
+    Drawing,
+    brief,
+    key,
+    listed,
+    method_name,
+    name_of,
+    shots_of,
+)  # fmt: skip
+from bench.report.figures.svg import PALETTE, WIDTH, label_rows, marks, plotting, svg
+from bench.report.stored import REFERENCE, Place, Stored
+from bench.scores import Scores
+from bench.spec import RunSpec
+from bench.stats import Estimate, mean_interval
+
+MOST_TYPES = 12
+MOST_METHODS = len(PALETTE)
+By = Mapping[str, Mapping[int, Estimate]]
+"""An estimate by method, and then by shots or by the place of a defect type in the list."""
+
+
+# Against shots
+
+
+def by_shots(stored: Stored) -> list[partial[Drawing]]:
+    """Plan AUROC against shots for each place where more than one number of shots ran."""
+    found = []
+    for place, shots in choice.places(stored).items():
+        if len(shots) > 1:
+            values = _same_way(stored, place, shots)
+            if any(len(v) > 1 for m, v in values.items() if m != REFERENCE):
+                found.append(partial(_shots, place, values))
+    return found
+
+
+def _same_way(stored: Stored, place: Place, shots: Sequence[int]) -> dict[str, dict[int, Estimate]]:
+    """Return AUROC by method and shots; of each method one way, the same for all shots."""
+    methods = {m for p, s, m in stored.groups if p == place and s in shots}
+    found = {}
+    for method in sorted(methods, key=choice.order)[:MOST_METHODS]:
+        rows: dict[RunSpec, dict[int, Way]] = {}
+        for s in shots:
+            for way in choice.ways(stored, place, s, method):
+                rows.setdefault(replace(way.row, shots=0), {})[s] = way
+        best = min(rows.items(), key=lambda item: _rank(*item))[1]
+        found[method_name(method)] = {
+            s: mean_interval(list(best[s].auroc.values())) for s in sorted(best)
+        }
+    return found
+
+
+def _rank(row: RunSpec, by_shots: Mapping[int, Way]) -> tuple[int, int, int, str]:
+    runs = sum(len(way.runs) for way in by_shots.values())
+    return -len(by_shots), min(way.departs for way in by_shots.values()), -runs, row.run_id
+
+
+def _shots(place: Place, values: By) -> Drawing:
+    where = name_of(place)
+    name, title = key("shots", where), f"AUROC against shots on {where}"
+    told = "; ".join(f"{m}: {listed([_at(s, e) for s, e in v.items()])}" for m, v in values.items())
+    note = (
+        "Mean over seeds with its 95 % t-interval, over labelled anomalies in training. k shots are"
+        f" the first k of a seed’s ten, so the test set stays the same. {told}. Of the ways to run"
+        " a method, the one that ran with the most numbers of shots is shown, of equal ones that"
+        " which departs least from the paper’s stated protocol."
+    )
+    alt = f"AUROC against shots on {where}. {told}."
+    return Drawing(name, "shots", title, note, alt, shots_plot(values, name, alt))
+
+
+def _at(shots: int, estimate: Estimate) -> str:
+    return f"{_number(estimate)} with {shots_of(shots)}"
+
+
+def _number(estimate: Estimate) -> str:
+    """Write a mean with its interval and its number of seeds."""
+    if estimate.interval is None:
+        return f"{estimate.mean:.3f} (one seed)"
+    low, high = estimate.interval
+    return f"{estimate.mean:.3f} ({low:.3f} to {high:.3f}, {estimate.n} seeds)"
+
+
+def shots_plot(values: By, name: str, alt: str) -> str:
+    """Draw a line for each method over the numbers of shots, evenly spaced."""
+    ticks = sorted({s for by in values.values() for s in by})
+    with plotting(name) as plt:
+        figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
+        for i, ((method, by), mark) in enumerate(zip(values.items(), marks(values), strict=True)):
+            beside = 0.06 * (i - (len(values) - 1) / 2)  # so that intervals do not hide each other
+            x = [ticks.index(s) + beside for s in by]
+            axis.plot(x, [e.mean for e in by.values()], markersize=4, linewidth=1.2, label=method,
+                      **mark)  # fmt: skip
+            for at, estimate in zip(x, by.values(), strict=True):
+                if estimate.interval is not None:
+                    ends = np.clip(estimate.interval, 0, 1)
+                    axis.plot([at, at], ends, color=mark["color"], linewidth=1)
+        axis.set_xticks(range(len(ticks)), [str(s) for s in ticks])
+        axis.set(xlabel="labelled anomalies", ylabel="AUROC", xlim=(-0.4, len(ticks) - 0.6))
+        figure.legend(loc="outside upper center", ncols=min(3, len(values)))
+        return svg(figure, alt)
+
+
+# By type of defect
+
+
+def by_defect(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
+    """Plan AUROC by type of defect, with the most shots, for each place with several types."""
+    found = []
+    for place, shots in choice.places(stored).items():
+        first = choice.best_ways(stored, place, shots[0])[0]
+        if first.row.method != REFERENCE and len(_types(reader.scores(first.runs[0]))) > 1:
+            found.append(partial(_defects, stored, place, shots[0], reader))
+    return found
+
+
+def _types(scores: Scores) -> dict[str, int]:
+    """Return the types of defects of the images that count, with their number."""
+    there = [d for d, y, role in zip(scores.defect, scores.label, scores.role, strict=True)
+             if y and role == "test"]  # fmt: skip
+    return {d: there.count(d) for d in sorted(set(there))}
+
+
+def defect_auroc(scores: Scores, defect: str) -> float | None:
+    """Return the AUROC of one type of defect against all normal images; None where it has none."""
+    there = choice.counts(scores) & (~scores.label | (np.array(scores.defect) == defect))
+    if not scores.label[there].any():
+        return None
+    return auroc(scores.score[there], scores.label[there])
+
+
+def _over_seeds(runs: Sequence[Scores], defect: str) -> Estimate | None:
+    found = [value for of in runs if (value := defect_auroc(of, defect)) is not None]
+    return mean_interval(found) if found else None
+
+
+def _defects(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing:
+    shown = choice.best_ways(stored, place, shots)[:MOST_METHODS]
+    runs = {w.name: [reader.scores(r) for r in w.runs[: choice.MOST_SEEDS]] for w in shown}
+    types = _types(next(iter(runs.values()))[0])
+    most = sorted(types, key=lambda d: (-types[d], d))[:MOST_TYPES]
+    values = {
+        method: {d: e for d in most if (e := _over_seeds(of, d))} for method, of in runs.items()
+    }
+    first = next(iter(values.values()))
+    hardest_first = sorted(most, key=lambda d: (first[d].mean, d))
+    labels = [f"{brief(d)} (n={types[d]})" for d in hardest_first]
+    rows = {m: {hardest_first.index(d): e for d, e in by.items()} for m, by in values.items()}
+    where = f"{name_of(place)}, {shots_of(shots)}"
+    name, title = key("defects", where), f"AUROC by type of defect on {where}"
+    told = "; ".join(
+        f"{label}: {listed([f'{m} {by[i].mean:.3f}' for m, by in rows.items() if i in by])}"
+        for i, label in enumerate(labels)
+    )
+    left_out = len(types) - len(most)
+    note = (
+        "Each type of defect against the same normal test images: mean over seeds and its 95 %"
+        " t-interval, the hardest type of the first method on top. n is the number of test images"
+        f" at its lowest seed; few images make a coarse number. {told}. {choice.RULE}."
+        + (f" {left_out} types with fewer images are left out." if left_out else "")
+    )
+    alt = f"AUROC by type of defect on {where}. {told}."
+    return Drawing(name, "defects", title, note, alt, defects_plot(rows, labels, name, alt))
+
+
+def defects_plot(rows: By, labels: Sequence[str], name: str, alt: str) -> str:
+    """Draw a row of marks for each type of defect, one for each method."""
+    with plotting(name) as plt:
+        figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.42 * len(labels)), layout="constrained")
+        for i, ((method, by), mark) in enumerate(zip(rows.items(), marks(rows), strict=True)):
+            below = 0.07 * (i - (len(rows) - 1) / 2)
+            y = [row + below for row in by]
+            axis.plot([e.mean for e in by.values()], y, markersize=4.5, label=method, alpha=0.85,
+                      **{**mark, "linestyle": "none"})  # fmt: skip
+            for at, estimate in zip(y, by.values(), strict=True):
+                if estimate.interval is not None:
+                    ends = np.clip(estimate.interval, 0, 1)
+                    axis.plot(ends, [at, at], color=mark["color"], linewidth=1)
+        axis.axvline(0.5, color="0.6", linewidth=0.7, linestyle=":")
+        label_rows(axis, labels)
+        axis.set_xlabel("AUROC")
+        figure.legend(loc="outside upper center", ncols=min(3, len(rows)))
+        return svg(figure, alt)
