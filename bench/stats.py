@@ -1,13 +1,19 @@
-"""Statistics over seeds, over images and over datasets; the three are never mixed."""
+"""Statistics over seeds and over datasets; those over images are in `bench.metrics`.
+
+They are never mixed: seeds say what training again gives, images what other test images give.
+"""
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
+DIGITS = 9
+"""Values of AUROC that agree to so many decimals are equal: what is left is rounding."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,14 @@ class Estimate:
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Estimate a mean from values that are taken as normal; raises ValueError without any."""
+    """Estimate a mean from values that are taken as normal, by Student's t.
+
+    Values that are all alike give an interval of no width: true of a method without randomness,
+    too sure of one whose AUROC has come to its ceiling. Raises ValueError without values and for
+    values that are not finite.
+    """
+    if not all(map(math.isfinite, values)):
+        raise ValueError("a mean takes finite values only")
     mean, n = fmean(values), len(values)
     if n < 2:
         return Estimate(mean, n, None)
@@ -45,29 +58,51 @@ class Ranking:
     p: float
     """Of Friedman's test that all methods are alike."""
     pairs: Mapping[tuple[str, str], float]
-    """p of each pair by Wilcoxon's signed-rank test, adjusted by Holm over all pairs."""
+    """p of each pair by Wilcoxon's exact signed-rank test, adjusted by Holm over all pairs."""
 
 
 def ranking(values: Mapping[str, Sequence[float]]) -> Ranking:
     """Rank methods by one value a dataset each, in the same order of datasets, higher is better.
 
-    Friedman's test, then Wilcoxon's with Holm's correction (Demšar 2006; Holm 1979). Raises
-    ValueError for fewer than three methods or lists of unequal length.
+    Friedman's test, then Wilcoxon's with Holm's correction (Demšar 2006; Holm 1979). Values that
+    differ by rounding alone are ties. Raises ValueError for fewer than three methods, lists of
+    unequal length, or values that are not finite.
     """
-    from scipy.stats import friedmanchisquare, rankdata, wilcoxon
+    from scipy.stats import friedmanchisquare, rankdata
 
     lengths = {len(v) for v in values.values()}
-    if len(values) < 3 or len(lengths) != 1:
+    if len(values) < 3 or len(lengths) != 1 or not max(lengths):
         raise ValueError("a ranking takes three methods or more, each with every dataset")
-    columns = list(zip(*values.values(), strict=True))
+    exact = {method: [round(v, DIGITS) for v in column] for method, column in values.items()}
+    if not all(math.isfinite(v) for column in exact.values() for v in column):
+        raise ValueError("a ranking takes finite values only")
+    columns = list(zip(*exact.values(), strict=True))
     ranks = [fmean(c) for c in zip(*(rankdata([-v for v in c]) for c in columns), strict=True)]
-    raw = {
-        (a, b): float(wilcoxon(values[a], values[b]).pvalue) if values[a] != values[b] else 1.0
-        for a, b in itertools.combinations(values, 2)
-    }
-    mean_ranks = dict(sorted(zip(values, map(float, ranks), strict=True), key=lambda item: item[1]))
-    return Ranking(mean_ranks, lengths.pop(), float(friedmanchisquare(*values.values()).pvalue),
-                   holm(raw))  # fmt: skip
+    mean_ranks = dict(sorted(zip(exact, map(float, ranks), strict=True), key=lambda item: item[1]))
+    alike = all(len(set(column)) == 1 for column in columns)  # no ranks to test: 0 / 0
+    p = 1.0 if alike else float(friedmanchisquare(*exact.values()).pvalue)
+    raw = {(a, b): signed_rank(exact[a], exact[b]) for a, b in itertools.combinations(exact, 2)}
+    return Ranking(mean_ranks, lengths.pop(), p, holm(raw))
+
+
+def signed_rank(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the exact two-sided p of Wilcoxon's signed-rank test; 1 where all pairs are equal.
+
+    Equal pairs are left out, ties share their ranks, and the p is over all ways to set the signs.
+    With ties scipy takes a normal law for that, or not, by its version; categories at 1.000 tie.
+    """
+    from scipy.stats import rankdata
+
+    gaps = [round(a - b, DIGITS) for a, b in zip(first, second, strict=True)]
+    gaps = [gap for gap in gaps if gap]
+    doubled = [int(2 * r) for r in rankdata([abs(gap) for gap in gaps])]  # mid-ranks are halves
+    ways = Counter({0: 1})
+    for rank in doubled:
+        ways = ways + Counter({total + rank: n for total, n in ways.items()})
+    positive = sum(rank for rank, gap in zip(doubled, gaps, strict=True) if gap > 0)
+    least = min(positive, sum(doubled) - positive)
+    tail = sum(n for total, n in ways.items() if total <= least)
+    return min(1.0, 2 * tail / (1 << len(gaps)))
 
 
 def holm(p: Mapping[Name, float]) -> dict[Name, float]:

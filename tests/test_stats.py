@@ -1,10 +1,14 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
-from bench.stats import holm, mean_interval, paired_difference, ranking
+from bench.metrics import auroc, auroc_interval
+from bench.stats import holm, mean_interval, paired_difference, ranking, signed_rank
 
 
 def test_the_interval_is_scipys_t_interval():
@@ -24,6 +28,36 @@ def test_by_hand_two_values_have_the_wide_interval_of_one_degree_of_freedom():
 
 def test_one_value_has_no_interval():
     assert mean_interval([0.5]).interval is None
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_every_level_and_number_of_seeds_is_scipys(level, n):
+    values = list(np.random.RandomState(n).beta(20, 2, n))
+    assert mean_interval(values, level).interval == pytest.approx(
+        stats.t.interval(level, n - 1, np.mean(values), stats.sem(values))
+    )
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0, 0.1, 0.9270833333333334])
+def test_values_without_spread_give_an_interval_of_no_width(value):
+    found = mean_interval([value] * 3)
+    assert found.mean == pytest.approx(value, abs=1e-15)
+    assert found.interval == (found.mean, found.mean)
+    assert paired_difference([value] * 3, [value] * 3).interval == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_is_not_finite_has_no_mean(bad):
+    with pytest.raises(ValueError, match="finite"):
+        mean_interval([0.9, bad])
+    with pytest.raises(ValueError, match="finite"):
+        ranking({**VALUES, "d": [bad] * 10})
+
+
+def test_no_values_have_no_mean():
+    with pytest.raises(ValueError, match="at least one"):
+        mean_interval([])
 
 
 def test_a_paired_difference_ignores_what_both_share():
@@ -49,6 +83,34 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
     assert 0.935 < covered / 2000 < 0.965
 
 
+def test_the_interval_covers_near_the_ceiling_too():
+    """AUROCs of five seeds are not normal near 1; as long as they vary, little is lost."""
+    random = np.random.RandomState(0)
+    covered = 0
+    for values in random.beta(60, 3, (2000, 5)):
+        low, high = mean_interval(list(values)).interval
+        covered += low <= 60 / 63 <= high
+    assert 0.91 < covered / 2000 < 0.95
+
+
+def test_an_interval_over_images_says_nothing_of_seeds():
+    """Where training again moves the AUROC, a run's interval over images misses the mean over seeds
+    more often than it says; the interval over seeds of the same runs does not.
+    """
+    random, labels = np.random.RandomState(0), np.repeat([0, 1], [50, 100])
+    shifts = random.normal(1.5, 0.5, (150, 5))
+    there = np.mean(stats.norm.cdf(random.normal(1.5, 0.5, 100_000) / np.sqrt(2)))
+    by_image, by_seed = [], []
+    for group in shifts:
+        runs = [random.normal(labels * shift, 1) for shift in group]
+        low, high = auroc_interval(runs[0], labels, repeats=500)
+        by_image.append(low <= there <= high)
+        low, high = mean_interval([auroc(scores, labels) for scores in runs]).interval
+        by_seed.append(low <= there <= high)
+    assert np.mean(by_image) < 0.75
+    assert np.mean(by_seed) > 0.90
+
+
 VALUES = {
     "a": [0.95, 0.97, 0.91, 0.99, 0.96, 0.94, 0.98, 0.93, 0.92, 0.90],
     "b": [0.90, 0.95, 0.90, 0.97, 0.97, 0.91, 0.95, 0.91, 0.88, 0.85],
@@ -61,12 +123,60 @@ def test_a_ranking_is_scipys_tests_and_ranks_by_hand():
     assert found.p == pytest.approx(stats.friedmanchisquare(*VALUES.values()).pvalue)
     assert list(found.ranks) == ["a", "b", "c"]
     assert found.ranks == pytest.approx({"a": 1.2, "b": 2.15, "c": 2.65})
-    raw = {p: stats.wilcoxon(VALUES[p[0]], VALUES[p[1]]).pvalue for p in found.pairs}
+    raw = {p: signed_rank(VALUES[p[0]], VALUES[p[1]]) for p in found.pairs}
     assert found.pairs == pytest.approx(holm(raw))
     assert found.datasets == 10
 
 
+@given(st.lists(st.integers(-999, 999).filter(bool), min_size=2, max_size=12, unique_by=abs))
+def test_without_ties_the_signed_rank_test_is_scipys(gaps):
+    first, second = [0.5 + gap / 2000 for gap in gaps], [0.5] * len(gaps)
+    expected = stats.wilcoxon(gaps, method="exact").pvalue
+    assert signed_rank(first, second) == pytest.approx(expected)
+
+
+@given(st.lists(st.integers(-3, 3), max_size=8))
+def test_with_ties_it_counts_all_ways_to_set_the_signs(gaps):
+    left = [gap for gap in gaps if gap]
+    ranks = stats.rankdata(np.abs(left)) if left else np.array([])
+    sums = [ranks[list(signs)].sum() if left else 0.0
+            for signs in itertools.product([False, True], repeat=len(left))]  # fmt: skip
+    positive = ranks[np.array(left, int) > 0].sum()
+    least = min(positive, ranks.sum() - positive)
+    expected = min(1.0, 2 * np.mean([s <= least for s in sums]))
+    found = signed_rank([0.9 + gap / 100 for gap in gaps], [0.9] * len(gaps))
+    assert found == pytest.approx(expected)
+
+
+def test_five_pairs_cannot_reach_five_per_cent():
+    assert signed_rank([0.9, 0.91, 0.92, 0.93, 0.94], [0.1] * 5) == 0.0625
+    assert signed_rank([0.9] * 6, [0.1] * 6) == 0.03125
+
+
+def test_the_ranking_finds_what_is_not_there_as_often_as_it_says():
+    random, found = np.random.RandomState(0), 0
+    for _ in range(200):
+        p = ranking({m: list(random.beta(20, 2, 15)) for m in "abc"}).pairs.values()
+        found += min(p) < 0.05
+    assert found / 200 < 0.08
+
+
+def test_methods_that_tie_everywhere_do_not_differ():
+    found = ranking({m: [1.0, 0.9, 0.8] for m in "abc"})
+    assert (found.p, set(found.ranks.values()), set(found.pairs.values())) == (1.0, {2.0}, {1.0})
+
+
+def test_what_rounding_leaves_is_a_tie():
+    third = [0.1 + 0.2, 0.7, 0.9]
+    assert third[0] != 0.3
+    found = ranking({"a": third, "b": [0.3, 0.7, 0.9], "c": [0.2, 0.6, 0.8]})
+    assert found.ranks == {"a": 1.5, "b": 1.5, "c": 3.0}
+    assert found.pairs["a", "b"] == 1.0
+
+
 def test_holm_by_hand():
+    assert holm({}) == {}
+    assert holm({"x": 0.6, "y": 0.5}) == {"y": 1.0, "x": 1.0}
     assert holm({"x": 0.01, "y": 0.04, "z": 0.03}) == pytest.approx(
         {"x": 0.03, "z": 0.06, "y": 0.06}
     )
@@ -79,5 +189,7 @@ def test_methods_that_are_equal_everywhere_do_not_differ():
 def test_a_ranking_takes_every_dataset_of_every_method():
     with pytest.raises(ValueError, match="every dataset"):
         ranking({**VALUES, "d": [0.5]})
+    with pytest.raises(ValueError, match="every dataset"):
+        ranking({"a": [], "b": [], "c": []})
     with pytest.raises(ValueError, match="three methods"):
         ranking({"a": [0.5, 0.6], "b": [0.5, 0.6]})

@@ -35,9 +35,53 @@ def test_it_takes_three_seeds():
     assert verdict([0.5], 0.985, 0.010).interval is None
 
 
-def test_where_all_seeds_agree_the_interval_is_a_point():
-    assert verdict([1.0] * 3, 1.0, 0.010).word == "reproduced"
-    assert verdict([0.9] * 3, 1.0, 0.010).word == "differs"
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [(1.0, "reproduced"), (0.991, "reproduced"), (0.99, "inconclusive"), (0.989, "differs")],
+)
+def test_where_all_seeds_agree_the_interval_is_a_point(value, word):
+    """At the margin itself neither is claimed, though 0.99 - 1.0 is below -0.01 in floats."""
+    found = verdict([value] * 3, 1.0, 0.010)
+    assert found.word == word
+    assert found.interval == (found.difference, found.difference)
+    assert found.why.startswith(f"all 3 seeds alike: a difference of {value - 1:+.3f}")
+
+
+@pytest.mark.parametrize("printed", [0.3, 0.5, 0.7, 0.9, 0.985])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_on_the_margin_nothing_is_claimed(printed, sign):
+    assert verdict([printed + sign * 0.01] * 3, printed, 0.010).word == "inconclusive"
+
+
+@pytest.mark.parametrize(("end", "word"), [(0.0099, "reproduced"), (0.01, "inconclusive")])
+def test_an_end_of_the_interval_on_the_margin_is_not_within_it(end, word):
+    """Three values whose 90 % interval is [-end, end] around the printed number."""
+    step = end / (stats.t.ppf(0.95, 2) / np.sqrt(3))
+    found = verdict([0.9 - step, 0.9, 0.9 + step], 0.9, 0.010)
+    assert found.interval == pytest.approx((-end, end))
+    assert found.word == word
+
+
+@pytest.mark.parametrize(("start", "word"), [(0.0101, "differs"), (0.01, "inconclusive")])
+def test_an_interval_that_begins_on_the_margin_is_not_beyond_it(start, word):
+    step = 0.002 / (stats.t.ppf(0.95, 2) / np.sqrt(3))
+    middle = 0.9 + start + 0.002
+    assert verdict([middle - step, middle, middle + step], 0.9, 0.010).word == word
+
+
+def test_a_method_without_randomness_needs_one_run():
+    found = verdict([0.854], 0.854, 0.010, seedless=True)
+    assert (found.word, found.interval) == ("reproduced", (0.0, 0.0))
+    assert found.why == "one value, for it has no randomness: a difference of +0.000, margin 0.010"
+    assert verdict([0.80], 0.854, 0.010, seedless=True).word == "differs"
+    assert verdict([0.84, 0.85], 0.85, 0.010, seedless=True).why == "2 seeds; it takes 3"
+
+
+def test_without_a_run_there_is_no_verdict():
+    with pytest.raises(ValueError, match="at least one"):
+        verdict([], 0.9, 0.010)
+    with pytest.raises(ValueError, match="finite"):
+        verdict([0.9, float("nan"), 0.9], 0.9, 0.010)
 
 
 def test_it_is_wrong_no_more_often_than_it_says():
