@@ -15,11 +15,12 @@ from bench.environment import describe_host
 from bench.errors import CorruptRun, DataError, RequestError, StoreError
 from bench.files import json_digest
 from bench.job import LOG_LIMIT, Job
+from bench.kept import answered, kept_by, told
 from bench.plan import Folders, Run
 from bench.preparation import Preparation
 from bench.receipt import Receipt
 from bench.registry import source_hash
-from bench.schedule import State, lacks_model, would_fail_again
+from bench.schedule import State, lacks, would_fail_again
 from bench.store import Store
 
 HEARTBEAT = 10.0
@@ -55,7 +56,8 @@ class Order:
     timeout: float | None = None
     """Longest time of a run in seconds."""
     score_batch_size: int = 32
-    save_models: bool = False
+    keep: frozenset[str] = frozenset()
+    """The abilities whose files are wanted beside the scores, see `bench.kept`."""
 
 
 @dataclass
@@ -163,14 +165,11 @@ class _Campaign:
         """Take over what another command has published since this one looked."""
         before = self.outcome.done.get(run.run_id)  # a result that is to be run again
         receipt = self._stored(run.run_id)
-        if receipt is None or receipt == before or self._wants_model(run, receipt):
+        if receipt is None or receipt == before or lacks(run, receipt, self.order.keep):
             return False
         self.outcome.done[run.run_id] = receipt
         self.listener.finished(run, receipt)
         return True
-
-    def _wants_model(self, run: Run, receipt: Receipt) -> bool:
-        return self.order.save_models and lacks_model(run, receipt)
 
     def _failed_elsewhere(self, run: Run) -> bool:
         """Take over a failure of another command that this one has waited for."""
@@ -238,8 +237,13 @@ class _Campaign:
             score_batch_size=self.order.score_batch_size,
             replaces=json_digest(stale) if stale else "",
             provenance=here.provenance,
-            save_model=self.order.save_models and "state" in run.cell.method.abilities,
+            keep=self._keep(run),
         )
+
+    def _keep(self, run: Run) -> frozenset[str]:
+        """Return what a run keeps: what is wanted, and what the stored run in its place has."""
+        stored = self._stored(run.run_id)
+        return (self.order.keep | kept_by(stored or {})) & run.cell.method.abilities
 
     def _pass_on(self, key: str, message: dict[str, Any]) -> None:
         run = self.active[key].run
@@ -279,7 +283,7 @@ class _Campaign:
             return
         receipt = self._stored(run.run_id)
         before = self.outcome.done.get(run.run_id)
-        wanting = receipt is None or self._wants_model(run, receipt)
+        wanting = receipt is None or lacks(run, receipt, self.order.keep)
         if receipt is not None and receipt != before and not wanting:
             shutil.rmtree(here.staged, ignore_errors=True)
             self.outcome.done[run.run_id] = receipt
@@ -308,7 +312,8 @@ class _Campaign:
         """Say what has become of a result that was run again."""
         found = agreement(before, receipt)
         if run.run_id not in self.giving_way:
-            self.listener.note(f"  run again for its model: {found}")
+            gained = told(kept_by(receipt) - answered(before))
+            self.listener.note(f"  run again{gained and f' for its {gained}'}: {found}")
             return
         advice = "" if found.kind == "identical" else "; where that is meant, raise its version"
         self.listener.note(f"  run again under today's code of the method: {found}{advice}")

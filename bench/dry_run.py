@@ -25,6 +25,7 @@ from bench.estimate import (
     rooms,
     to_decode,
 )
+from bench.kept import kept_by, told
 from bench.plan import Folders, Missing, Plan, Run
 from bench.receipt import Receipt
 from bench.results import Results, receipts
@@ -276,16 +277,17 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
     """Say what runs will write, and whether there is room."""
     decoding = to_decode(state.todo, folders.cache)
     images = sum(d.images for d in decoding)
-    each = bytes_of_a_run(results, state.done)
+    each = bytes_of_a_run(results, [i for i, r in state.done.items() if state.keep <= kept_by(r)])
     needed = {
         "cache": sum(d.bytes for d in decoding),
         "results": len(state.todo) * (each or BYTES_OF_A_RUN),
     }
     by = "as stored runs are" if each else "about"
+    more = f", and its {told(state.keep)}" if state.keep and not each else ""
     cache = f"{gigabytes(needed['cache'])} for {images} images to decode" if images else "nothing"
     yield (
         f"disk: cache {cache}; results {gigabytes(needed['results'])}"
-        f" ({by} {(each or BYTES_OF_A_RUN) / 1000:.0f} kB a run)"
+        f" ({by} {(each or BYTES_OF_A_RUN) / 1000:.0f} kB a run{more})"
     )
     for room in rooms(folders, needed):
         names = " and ".join(room.options)

@@ -32,4 +32,5 @@ class Job:
     replaces: str
     """Digest of the receipt that gives way: it is stale, and was asked to; or nothing."""
     provenance: dict[str, Any]
-    save_model: bool = False
+    keep: frozenset[str] = frozenset()
+    """The abilities of the method whose files the run keeps beside its scores, see `bench.kept`."""

@@ -21,15 +21,14 @@ UNABLE = "unable"
 """A receipt's list of the abilities whose functions raised NotImplementedError; absent if none."""
 
 
-def files_of(receipt: Mapping[str, Any]) -> list[str]:
-    """Return the names of what a stored run keeps, out of `FILES`."""
-    return [name for name in FILES.values() if name in receipt["files"]]
+def kept_by(receipt: Mapping[str, Any]) -> frozenset[str]:
+    """Return the abilities of which a stored run keeps the file."""
+    return frozenset(a for a, name in FILES.items() if name in receipt.get("files", ()))
 
 
 def answered(receipt: Mapping[str, Any]) -> frozenset[str]:
     """Return the abilities of which a run keeps the file, or knows that its method lacks them."""
-    stored = {ability for ability, name in FILES.items() if name in receipt["files"]}
-    return frozenset(stored | {*receipt.get(UNABLE, ())})
+    return kept_by(receipt).union(receipt.get(UNABLE, ()))
 
 
 def lacking(

@@ -7,15 +7,17 @@ from pathlib import Path
 
 from bench.agreement import agreement
 from bench.digests import file_digest
+from bench.embeddings import write_embeddings
 from bench.errors import CorruptRun, MethodError
+from bench.explanations import write_explanations
 from bench.files import writing
-from bench.kept import MODEL
+from bench.kept import EMBEDDINGS, EXPLANATIONS, answered, told
 from bench.receipt import Receipt
 from bench.results import Results
 from bench.scores import write_scores
 from bench.spec import RunSpec
 from bench.store import Store
-from bench.verify import contradictions
+from bench.verify import contradictions, files_beside
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ def merge(source: Results, store: Store) -> Iterator[Merged]:
     """Bring the runs of `source` into `store`, one after the other, and say of each what it was.
 
     Only what verifies is brought in, down to the metrics. Where the run is there already, the one
-    that is there stays, unless it is damaged: then it moves to quarantine; or unless it has no
-    model and an identical one has: then that one takes its place. Raises StoreError where
-    the disk refuses; what was brought in by then stays.
+    that is there stays, unless it is damaged: then it moves to quarantine; or unless an identical
+    one keeps something beside its scores that it does not: then that one takes its place, and what
+    it alone keeps is carried over. Raises StoreError where the disk refuses; what was brought in by
+    then stays.
     """
     store.open_for_writing()
     for run_id in source.ids():
@@ -45,7 +48,7 @@ def merge(source: Results, store: Store) -> Iterator[Merged]:
 def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
     try:
         receipt, scores = source.read(run_id), source.scores(run_id)
-        wrong = next(contradictions(receipt, scores), None)
+        wrong = next(contradictions(receipt, scores, files_beside(source, run_id)), None)
         if wrong:
             return Merged(run_id, "damaged", f"run {run_id}: {wrong}")
     except CorruptRun as error:
@@ -55,10 +58,10 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
         try:
             ours = store.read(run_id)
             found = agreement(ours, receipt)
-            model = MODEL in receipt["files"] and MODEL not in ours["files"]
-            if found.kind != "identical" or not model:
+            gained = answered(receipt) - answered(ours)
+            if found.kind != "identical" or not gained:
                 return Merged(run_id, found.kind, str(found))
-            detail = "the one that was here had no model"
+            detail = f"the one that was here had no {told(gained, 'or')}"
         except CorruptRun:
             store.set_aside(run_id)
             detail = "the one that was here was damaged"
@@ -79,13 +82,18 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
 
 
 def _fill(staged: Path, source: Results, receipt: Receipt) -> str:
-    """Copy a run's files, or write its scores again where an archive holds no files.
+    """Copy a run's files, or write them again from an archive, which holds no files of runs.
 
     Returns the name of a file that is not what the receipt says.
     """
     run_id = receipt["run_id"]
     if not isinstance(source, Store):
         write_scores(staged / "scores.parquet", source.scores(run_id))
+        embeddings, explanations = source.embeddings(run_id), source.explanations(run_id)
+        if embeddings is not None:
+            write_embeddings(staged / EMBEDDINGS, embeddings)
+        if explanations is not None:
+            write_explanations(staged / EXPLANATIONS, explanations)
         return ""
     for name, digest in receipt["files"].items():
         shutil.copyfile(source.runs / run_id / name, staged / name)

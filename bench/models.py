@@ -18,11 +18,16 @@ DTYPES = frozenset(
 """What both numpy and safetensors know."""
 
 
-def write_model(path: Path, state: Any) -> None:
-    """Write what `state()` returned; raises MethodError unless it is arrays by name."""
+def model_bytes(state: Any) -> bytes:
+    """Return the file for what `state()` returned; raises MethodError unless arrays by name."""
     from safetensors.numpy import save
 
-    write_synced(path, save(_storable(state)))
+    return save(_storable(state))
+
+
+def write_model(path: Path, state: Any) -> None:
+    """Write what `state()` returned; raises MethodError unless it is arrays by name."""
+    write_synced(path, model_bytes(state))
 
 
 def _storable(state: Any) -> dict[str, NDArray[Any]]:

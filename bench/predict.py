@@ -17,8 +17,9 @@ from PIL import Image
 from bench.data.decode import decode, decoding_pool
 from bench.data.files import IMAGE_SUFFIXES
 from bench.data.images import RESIZE_RULES
-from bench.detector import Context, Explanation, Samples, Seeds
+from bench.detector import Context, Samples, Seeds
 from bench.errors import RequestError, StoreError
+from bench.explanations import Explanations, box_columns, explained, part_and_map_columns
 from bench.files import write_synced
 from bench.kept import MODEL
 from bench.models import read_model
@@ -40,7 +41,7 @@ class Predictions:
     height: NDArray[np.int64]
     scores: NDArray[np.float32]
     """(N,), higher = more anomalous; comparable within one run only."""
-    explanation: Explanation | None
+    explanation: Explanations | None
 
     def boxes(self) -> NDArray[np.float64] | None:
         """Return left, top, right and bottom of the zoomed view in pixels of each file, (N, 4)."""
@@ -120,7 +121,7 @@ def predict(
     explanation = None
     if hasattr(detector, "explain"):
         with contextlib.suppress(NotImplementedError):
-            explanation = detector.explain(samples)
+            explanation = explained(samples.names, detector.explain(samples))
     return Predictions(tuple(files), samples.width, samples.height, scores, explanation)
 
 
@@ -180,16 +181,9 @@ def _parquet(found: Predictions) -> bytes:
         "height": found.height,
         "score": found.scores,
     }
-    boxes = found.boxes()
-    for i, side in enumerate(("left", "top", "right", "bottom")):
-        none = pa.nulls(len(found.files), pa.float64())
-        columns[f"box_{side}"] = none if boxes is None else boxes[:, i]
+    columns |= box_columns(len(found.files), found.boxes(), pa.float64())
     if found.explanation is not None:
-        columns |= {f"part_{name}": v for name, v in found.explanation.parts.items()}
-        for name, maps in found.explanation.maps.items():
-            columns[f"map_{name}"] = list(maps.reshape(len(maps), -1))
-            for axis, side in ((1, "height"), (2, "width")):
-                columns[f"map_{name}_{side}"] = np.full(len(maps), maps.shape[axis])
+        columns |= part_and_map_columns(found.explanation.parts, found.explanation.maps)
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink)
     content: bytes = sink.getvalue().to_pybytes()

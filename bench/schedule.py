@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.environment import describe_host
-from bench.kept import MODEL
+from bench.kept import lacking
 from bench.plan import Missing, Plan, Run
 from bench.receipt import Receipt
 from bench.registry import by_other_code
@@ -30,7 +30,8 @@ class State:
     """Last recorded failure of runs that are not done."""
     retry_failed: bool = False
     redo_stale: bool = False
-    save_models: bool = False
+    keep: frozenset[str] = frozenset()
+    """The abilities whose files are wanted beside the scores, see `bench.kept`."""
 
     @cached_property
     def stale(self) -> list[Run]:
@@ -45,21 +46,22 @@ class State:
         return [r for r in failed if would_fail_again(r, self.failed[r.run_id])]
 
     @cached_property
-    def without_model(self) -> list[Run]:
-        """Runs that are done and have no saved model, though their method can save one."""
+    def lacking(self) -> dict[str, frozenset[str]]:
+        """Which abilities of `keep` their method has and runs that are done do not show, by id."""
         done = [r for r in self.plan.runs if r.run_id in self.done]
-        return [r for r in done if lacks_model(r, self.done[r.run_id])]
+        found = {r.run_id: lacks(r, self.done[r.run_id], self.keep) for r in done}
+        return {run_id: abilities for run_id, abilities in found.items() if abilities}
 
     @cached_property
     def todo(self) -> list[Run]:
         """Runs that are wanted and not stored, in the order of the plan.
 
         Those that were given up come with `retry_failed`, those that are stale with `redo_stale`,
-        those without a model with `save_models`.
+        those that lack something beside their scores with what is to be kept.
         """
         left_out = set() if self.retry_failed else {r.run_id for r in self.given_up}
         again = {r.run_id for r in self.stale} if self.redo_stale else set()
-        again |= {r.run_id for r in self.without_model} if self.save_models else set()
+        again |= self.lacking.keys()
         return [
             r
             for r in self.plan.runs
@@ -77,9 +79,9 @@ def would_fail_again(run: Run, failure: Mapping[str, Any]) -> bool:
     )
 
 
-def lacks_model(run: Run, receipt: Receipt) -> bool:
-    """Whether a stored run has no saved model, though its method can save one."""
-    return "state" in run.cell.method.abilities and MODEL not in receipt["files"]
+def lacks(run: Run, receipt: Receipt, keep: frozenset[str]) -> frozenset[str]:
+    """Return the abilities of `keep` that the method has and the stored run does not show."""
+    return lacking(receipt, keep, run.cell.method.abilities)
 
 
 def look_up(
@@ -88,16 +90,19 @@ def look_up(
     *,
     retry_failed: bool = False,
     redo_stale: bool = False,
-    save_models: bool = False,
+    keep: frozenset[str] = frozenset(),
 ) -> State:
-    """Ask the results what is there; every digest is checked."""
+    """Ask the results what is there; every digest is checked.
+
+    `keep` names the abilities whose files are wanted beside the scores.
+    """
     done, damaged = verified(results, [r.run_id for r in plan.runs])
     failed = {
         r.run_id: failures[-1]
         for r in plan.runs
         if r.run_id not in done and (failures := results.failures(r.run_id))
     }
-    return State(plan, done, tuple(damaged), failed, retry_failed, redo_stale, save_models)
+    return State(plan, done, tuple(damaged), failed, retry_failed, redo_stale, keep)
 
 
 RATES = frozenset({"lr", "backbone_multiplier", "weight_decay", "clip", "lr_step", "lr_gamma"})

@@ -4,6 +4,7 @@ A suite is a TOML file. `methods`, `data` (dataset, or dataset/category), `shots
 `setting` span the matrix; `[set]` bends run settings and parameters for all methods, `[set.NAME]`
 for one; `[vary]` is a `[set]` with a list for each value, and every combination is wanted. With
 `[[block]]` tables each block is a matrix of its own that starts from the values above it.
+`save_maps = true`, at the top, keeps what figures need beside the scores, as --save-maps does.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from bench.outside import fits_a_line, read_toml, shown, why
 from bench.spec import Value
 
 _LISTS = {"methods": str, "data": str, "shots": int, "seen_defects": str}
-_KEYS = {"description", "block", "set", "vary", "seeds", "setting", *_LISTS}
+_KEYS = {"description", "block", "set", "vary", "seeds", "setting", "save_maps", *_LISTS}
 
 MAX_VARIED = 1000
 
@@ -45,6 +46,8 @@ class Suite:
     name: str
     description: str
     blocks: tuple[Block, ...]
+    save_maps: bool = False
+    """Whether the runs keep embeddings and explanations; no part of their identity."""
 
 
 def suite_names() -> list[str]:
@@ -84,7 +87,7 @@ def read_suite(name: str) -> Suite:
 
 
 def _suite(name: str, values: dict[str, Any]) -> Suite:
-    base = _block(Block(), {k: v for k, v in values.items() if k != "block"})
+    base = _block(Block(), {k: v for k, v in values.items() if k not in ("block", "save_maps")})
     parts = values.get("block", [])
     if not isinstance(parts, list) or not all(isinstance(p, dict) for p in parts):
         raise RequestError("block must be written as [[block]]")
@@ -105,10 +108,15 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     description = values.get("description", "")
     if not isinstance(description, str):
         raise RequestError(f"description must be a text, not {description!r:.80}")
-    return Suite(name, description, blocks)
+    save_maps = values.get("save_maps", False)
+    if type(save_maps) is not bool:
+        raise RequestError(f"save_maps must be true or false, not {save_maps!r:.80}")
+    return Suite(name, description, blocks, save_maps)
 
 
 def _block(base: Block, values: Mapping[str, Any]) -> Block:
+    if "save_maps" in values:
+        raise RequestError("save_maps belongs to the top of the file, not into a [[block]]")
     unknown = sorted(values.keys() - _KEYS)
     if unknown:
         raise RequestError(f"unknown key {unknown[0]!r:.80}; one of {', '.join(sorted(_KEYS))}")

@@ -3,14 +3,16 @@
 import contextlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.errors import CorruptRun, RequestError
+from bench.kept import EMBEDDINGS, EXPLANATIONS
 from bench.outside import shown
 from bench.receipt import Receipt
 from bench.results import Results, receipts, table_bytes
@@ -22,24 +24,42 @@ from bench.store import DISPUTED, RUN_ID, Store
 def problems(results: Results) -> Iterator[str]:
     """Yield one line for everything that does not agree with its digest or with itself.
 
-    Of every run: the digests, the id against the spec, the metrics against the scores; then the
-    table against the receipts, and runs that did not repeat. Raises StoreError for results of a
-    newer bench.
+    Of every run: the digests, the id against the spec, the metrics against the scores, the images
+    of embeddings and explanations against those of the scores; then the table against the
+    receipts, and runs that did not repeat. Raises StoreError for results of a newer bench.
     """
     for run_id in results.ids():
         try:
             receipt = results.read(run_id)
             scores = results.scores(run_id)
+            beside = files_beside(results, run_id)
         except CorruptRun as error:
             yield str(error)
             continue
-        yield from (f"run {run_id}: {text}" for text in contradictions(receipt, scores))
+        yield from (f"run {run_id}: {text}" for text in contradictions(receipt, scores, beside))
     yield from _table_problems(results)
     yield from _disputed(results)
 
 
-def contradictions(receipt: Receipt, scores: Scores) -> Iterator[str]:
-    """Yield what a receipt says that its spec or its scores do not bear out."""
+def files_beside(results: Results, run_id: str) -> dict[str, tuple[str, ...]]:
+    """Return the images that a run's embeddings and explanations are of, by the name of the file.
+
+    Raises CorruptRun where one does not read.
+    """
+    read = {EMBEDDINGS: results.embeddings(run_id), EXPLANATIONS: results.explanations(run_id)}
+    return {name: kept.file for name, kept in read.items() if kept is not None}
+
+
+def contradictions(
+    receipt: Receipt, scores: Scores, beside: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+) -> Iterator[str]:
+    """Yield what a receipt says that its spec or its scores do not bear out.
+
+    `beside` is what `files_beside` returns.
+    """
+    for name, file in beside.items():
+        if file != tuple(scores.file):
+            yield f"{name} is of {len(file)} other images than its {len(scores.file)} scores"
     try:
         made = RunSpec.from_dict(receipt["spec"]).run_id
         if made != receipt["run_id"]:
@@ -107,7 +127,7 @@ def leftovers(results: Results) -> Iterator[str]:
     for folder, what in (
         (results.staging, "under way or left by a killed command"),
         (results.quarantine, "moved away because they did not verify"),
-        (results.superseded, "that were run again since: of older code, or without a model"),
+        (results.superseded, "that were run again since: of older code, or keeping less"),
         (results.failed, "that failed"),
     ):
         count = _entries(folder)

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,17 @@ from bench.data.external import load_external
 from bench.data.files import File
 from bench.data.images import CategoryImages, load
 from bench.data.splits import Split, draw_manifest, split_category
-from bench.detector import BackboneSource, Context, Seeds, TrainingSet
+from bench.detector import BackboneSource, Context, Samples, Seeds, TrainingSet
 from bench.digests import file_digest
+from bench.embeddings import embeddings_bytes, project
 from bench.environment import load_average
 from bench.errors import MethodError, WeightsError
+from bench.explanations import explained, explanations_bytes
 from bench.failure import disk_trouble, reason, record_failure
+from bench.files import write_synced
 from bench.job import LOG_LIMIT, Job
-from bench.kept import MODEL
-from bench.models import write_model
+from bench.kept import FILES, UNABLE, WORDS
+from bench.models import model_bytes
 from bench.registry import load_class
 from bench.scores import Scores, write_scores
 from bench.spec import RunSpec
@@ -92,6 +95,10 @@ class _Clock:
         self.marks[name] = round(now - self._last, 4)
         self._last = now
 
+    def pass_over(self) -> None:
+        """Count what went by since the last station to none."""
+        self._last = time.monotonic()
+
     def step(self) -> None:
         if self.first_step is None:
             self.first_step = round(time.monotonic() - self._started, 4)
@@ -109,35 +116,38 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
     context = make_context(job, seeds, facts, clock, tell)
     detector = method(method.Parameters(**job.spec.parameters))
     scored, caught = _fit_and_score(detector, job, images, split, context, clock)
-    if os.getpid() != this_process:  # a method has forked: one of the two publishes
-        os._exit(1)
+    _end_copies(this_process)
     if facts.get("optimiser_steps") == 0:
         raise MethodError("training made no step: epochs and steps must be positive")
     scores = _scores(job.files, split, scored)
-    measured = scores.metrics(full=method.supervision == "unsupervised")
+    measured: dict[str, Any] = scores.metrics(full=method.supervision == "unsupervised")
+    measured["scores_sha256"] = scores.digest()
+    load = {"load_average": load_average(), "peak_memory_bytes": _peak_memory()}
+    taken = {**_accelerator(job.device), **load}
     notes = {f"{w.category.__name__}: {w.message}" for w in caught}
     if np.ptp(scored[split.counted()]) == 0:
         notes.add("all scores are equal")
     write_scores(job.staged / "scores.parquet", scores)
-    if job.save_model:
-        write_model(job.staged / MODEL, detector.state())
     print(f"auroc {measured['auroc']:.4f}", flush=True)
+    kept, unable = _kept(detector, job, scores.file, lambda: images.samples(split.tested), clock)
+    _end_copies(this_process)
+    for name, content in kept.items():
+        write_synced(job.staged / name, content)
     if os.fstat(1).st_size > LOG_LIMIT:
         raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
-    receipt = {
-        "metrics": {**measured, "scores_sha256": scores.digest()},
+    receipt: dict[str, Any] = {
+        "metrics": measured,
         "draw": draw_manifest(split, job.files, [f.pixels for f in images.facts]),
         "split": _split_facts(split, scores.label),
         "facts": facts,
         "timings": clock.marks | {"first_step_s": clock.first_step},
         "warnings": sorted(notes),
-        "provenance": {
-            **job.provenance,
-            **_accelerator(job.device),
-            "load_average": load_average(),
-            "peak_memory_bytes": _peak_memory(),
-        },
+        "provenance": {**job.provenance, **taken},
     }
+    if unable:
+        receipt[UNABLE] = sorted(unable)
+    for ability, why in unable.items():
+        tell({"note": f"run {job.spec.run_id} keeps no {WORDS[ability]}: {why}"})
     found = Store(job.results).publish(job.staged, job.spec, receipt, replaces=job.replaces)
     if found:
         tell({"note": f"run {job.spec.run_id} was there already, from another command: {found}"})
@@ -176,6 +186,44 @@ def _fit_and_score(
         _wait(job.device)
         clock.mark("score_s")
     return scored, caught
+
+
+def _kept(
+    detector: Any, job: Job, file: Sequence[str], tested: Callable[[], Samples], clock: _Clock
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the files that a run keeps beside its scores, by name, each timed by itself.
+
+    Also why there is none, by the ability that the method lacks after all: its function raised
+    NotImplementedError. `tested` gives the images that were scored, anew with every call.
+    """
+
+    def content(ability: str) -> bytes:
+        if ability == "state":
+            return model_bytes(detector.state())
+        if ability == "embed":
+            return embeddings_bytes(project(file, detector.embed(tested())))
+        return explanations_bytes(explained(file, detector.explain(tested())))
+
+    files: dict[str, bytes] = {}
+    unable: dict[str, str] = {}
+    for ability, name in FILES.items():
+        if ability not in job.keep:
+            continue
+        clock.pass_over()
+        try:
+            files[name] = content(ability)
+        except NotImplementedError as error:
+            unable[ability] = reason(error).partition("\n")[0]
+            continue
+        _wait(job.device)
+        clock.mark(f"{ability}_s")
+    return files, unable
+
+
+def _end_copies(this_process: int) -> None:
+    """End the process where a method has forked, and this is the copy: one of them publishes."""
+    if os.getpid() != this_process:
+        os._exit(1)
 
 
 def _check_weights(job: Job) -> None:

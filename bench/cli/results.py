@@ -1,5 +1,6 @@
 """`bench show`, `verify`, `compare`, `merge` and `archive`: what is stored."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,7 @@ def show(
     if failed:
         _show_failure(failed[-1], len(failed))
     else:
-        _show_run(there.read(find(there, run_id)))
+        _show_run(there, find(there, run_id))
 
 
 def _failures(there: "Results", beginning: str) -> list[dict[str, Any]]:
@@ -49,16 +50,33 @@ def _show_group(name: str, values: dict[str, Any]) -> None:
         say(f"  {key:24} {value}")
 
 
-def _show_run(receipt: "Receipt") -> None:
+def _show_run(there: "Results", run_id: str) -> None:
+    receipt = there.read(run_id)
     say(f"run {receipt['run_id']}")
     for group in ("spec", "metrics", "split", "facts", "timings", "provenance"):
         _show_group(group, receipt[group])
+    _show_group("keeps", dict(_kept(there, receipt)) or {"nothing": "beside its scores"})
     say("\ndraw")
     for i, drawn in enumerate(receipt["draw"], 1):
         used = "labelled" if i <= receipt["spec"]["shots"] else ""
         say(f"  {i:2} {drawn['file']:40} {drawn['defect']:20} {used}")
     for warning in receipt["warnings"]:
         say(f"\nwarning: {warning}")
+
+
+def _kept(there: "Results", receipt: "Receipt") -> Iterator[tuple[str, str]]:
+    """Yield what a run keeps beside its scores, and what that holds."""
+    from bench.kept import MODEL
+
+    if MODEL in receipt["files"]:
+        yield "model", f"runs/{receipt['run_id']}/{MODEL}"
+    if embeddings := there.embeddings(receipt["run_id"]):
+        components, share = embeddings.values.shape[1], embeddings.kept
+        yield "embeddings", f"{_count(components, 'component')}, {share:.1%} of the variance"
+    if explanations := there.explanations(receipt["run_id"]):
+        yield "maps", ", ".join(explanations.maps)
+        yield "boxes", "none" if explanations.boxes is None else "of the zoomed view"
+        yield "parts of the score", ", ".join(explanations.parts) or "none"
 
 
 def _show_failure(failure: dict[str, Any], times: int) -> None:

@@ -80,6 +80,13 @@ def run(
         bool,
         typer.Option("--save-models", help="Keep the models, of stored runs too: they run again."),
     ] = False,
+    save_maps: Annotated[
+        bool,
+        typer.Option(
+            "--save-maps",
+            help="Keep embeddings, maps and boxes of the test images, for the report's figures.",
+        ),
+    ] = False,
     available_only: Annotated[
         bool, typer.Option("--available-only", help="Leave out what is missing here.")
     ] = False,
@@ -100,18 +107,17 @@ def run(
                   download=not dry_run)  # fmt: skip
     stored = results_at(folders.results) if dry_run else Store(folders.results)
     state = look_up(wanted, stored, retry_failed=retry_failed, redo_stale=stale,
-                    save_models=save_models)  # fmt: skip
+                    keep=_kept_by(suite, save_models, save_maps))  # fmt: skip
     _check_missing(wanted, suite, available_only or dry_run)
     needed = state.todo or (dry_run and wanted.missing)
     chosen = slots_for(device, slots, gpus(device), threads) if needed else []
     _print_plan(state, len(chosen), with_time=not dry_run)
-    if save_models:
-        _print_models(state)
+    _print_kept(state)
     if dry_run:
         _print_picture(state, stored, folders, chosen)
         return
     screen = console()
-    order = Order(chosen, timeout, score_batch_size, save_models)
+    order = Order(chosen, timeout, score_batch_size, state.keep)
     store = Store(folders.results)
     try:
         with display_for(screen, state, len(chosen)) as display:
@@ -169,13 +175,29 @@ def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
         say(f"{_runs(len(state.stale))} stale: the method's code has changed; --stale runs again")
 
 
-def _print_models(state: "State") -> None:
-    if state.without_model:
-        say(f"{_runs(len(state.without_model))} stored without a model: again, to save one")
+def _kept_by(suite: str, models: bool = False, maps: bool = False) -> frozenset[str]:
+    """Return the abilities whose files a command wants to be kept; a suite may want maps too."""
+    from bench.kept import MAPS, MODELS
+    from bench.suite import read_suite
+
+    wanted = MODELS if models else frozenset()
+    return wanted | MAPS if maps or read_suite(suite).save_maps else wanted
+
+
+def _print_kept(state: "State") -> None:
+    """Say which stored runs lack what is to be kept, and which methods do not give it."""
+    from bench.kept import told
+    from bench.registry import ABILITIES
+
+    if state.lacking:
+        without = told(frozenset().union(*state.lacking.values()), "or")
+        say(f"{_runs(len(state.lacking))} stored without {without}: again, to keep them")
     methods = {r.cell.method.name: r.cell.method.abilities for r in state.plan.runs}
-    unable = [name for name, abilities in methods.items() if "state" not in abilities]
-    if unable:
-        say(f"no models of {', '.join(unable)}: a method saves one with state() and load_state()")
+    for ability in sorted(state.keep):
+        unable = [name for name, abilities in methods.items() if ability not in abilities]
+        if unable:
+            functions = " and ".join(f"{f}()" for f in ABILITIES[ability])
+            say(f"no {told([ability])} of {', '.join(unable)}: it takes a method with {functions}")
 
 
 def _print_picture(
@@ -212,7 +234,7 @@ def status(
 
     folders = folders_of(data, weights, results, cache)
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method)
-    state = look_up(wanted, results_at(folders.results))
+    state = look_up(wanted, results_at(folders.results), keep=_kept_by(suite))
     left = time_left(state.todo, list(state.done.values()), 1)
     for name, count in (
         ("wanted", len(wanted.runs) + len(wanted.missing)),
@@ -228,6 +250,7 @@ def status(
     unknown = "unknown: no stored run of the kind to go by"
     time_to_go = duration(left) if left is not None else unknown
     say(f"{'left':8} {time_to_go if state.todo else waiting}")
+    _print_kept(state)
     given_up = {r.run_id for r in state.given_up}
     for run_id, failure in state.failed.items():
         again = "; tried again with --retry-failed only" if run_id in given_up else ""
