@@ -12,7 +12,7 @@ from bench.report.pictures import Pictures
 from bench.report.stored import Stored
 
 MOST = {
-    "zoom": 6, "scores": 72, "clusters": 6, "crops": 6, "shots": 36, "defects": 24, "ranks": 4,
+    "zoom": 5, "scores": 72, "clusters": 6, "crops": 5, "shots": 36, "defects": 24, "ranks": 4,
     "ablation": 24,
 }  # fmt: skip
 """How many figures of a section a page has room for; those of the paper's places come first."""

@@ -72,8 +72,9 @@ def _drawing(gaps: Sequence[Gap], where: str, rest: RunSpec, stored: Stored) -> 
     note = (
         "What the second pass of ATAC-Net sees, against the whole image twice, which costs the"
         " same: differences of AUROC, paired by seed (same draw, same start), mean and 95 %"
-        f" t-interval over n shared seeds. {told}. Zoomed view works better only where the"
-        f" attention’s box lies above zero and above the random box. {way} ({stored.label(rest)})."
+        f" t-interval over n shared seeds. {told}. The claim of the title holds only"
+        " where the attention’s box lies above zero and above the random box."
+        f" {way} ({stored.label(rest)})."
     )
     title = f"Does the zoomed view help? {where}"
     alt = f"Differences of AUROC from the whole image twice on {where}: {told}."

@@ -1,6 +1,6 @@
 """Tiles with words between them as one <svg>: pictures as JPEG, coarse maps as PNG, the rest drawn.
 
-A page holds many tiles, so they come as two rasters a sheet, at twice the size they are shown at.
+A page holds many tiles, so they come as two rasters a sheet.
 """
 
 import base64
@@ -18,8 +18,10 @@ from bench.report.figures.svg import head
 
 WIDTH = 360
 """Pixels of a sheet on a page."""
-DENSITY = 2
-QUALITY = 80
+DENSITY = 2.0
+"""Pixels of a raster for each that it is shown at, as long as no tile has over `LARGEST`."""
+LARGEST = 160
+QUALITY = 75
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom as shares of a tile."""
 
@@ -73,15 +75,14 @@ def sheet(height: int, tiles: Sequence[Tile], words: Sequence[Words], alt: str) 
 
 def _raster(height: int, tiles: Sequence[Tile], photo: bool) -> str:
     """Return tiles in their places as a data URI; what no tile covers is white, or transparent."""
-    area = (WIDTH * DENSITY, height * DENSITY)
+    density = min(DENSITY, LARGEST / max(tile.side for tile in tiles))
+    area = (round(WIDTH * density), round(height * density))
     canvas = Image.new("RGB", area, "white") if photo else Image.new("RGBA", area)
+    how = Image.Resampling.BILINEAR if photo else Image.Resampling.NEAREST
     for tile in tiles:
-        side = tile.side * DENSITY
-        how = Image.Resampling.BILINEAR if photo else Image.Resampling.NEAREST
-        canvas.paste(
-            tile.picture.convert("RGB").resize((side, side), how),
-            (tile.x * DENSITY, tile.y * DENSITY),
-        )
+        left, top = round(tile.x * density), round(tile.y * density)
+        side = round(tile.side * density)
+        canvas.paste(tile.picture.convert("RGB").resize((side, side), how), (left, top))
     sink = io.BytesIO()
     if photo:
         canvas.save(sink, "JPEG", quality=QUALITY)
