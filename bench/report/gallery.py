@@ -12,37 +12,37 @@ from bench.report.pictures import Pictures
 from bench.report.stored import Stored
 
 MOST = {
-    "zoom": 5, "scores": 72, "clusters": 6, "crops": 5, "shots": 36, "defects": 24, "ranks": 4,
-    "ablation": 24,
+    "zoom": 5, "histograms": 20, "roc": 40, "clusters": 5, "crops": 5, "shots": 20, "defects": 20,
+    "ranks": 4, "ablation": 20,
 }  # fmt: skip
-"""How many figures of a section a page has room for; those of the paper's places come first."""
+"""How many figures of a kind a page has room for: first those with the most shots, and of these
+the paper's places."""
 Plan = Callable[[], Drawing | None]
 
 
 def drawings(stored: Stored, pictures: Pictures | None) -> Iterator[Drawing]:
-    """Give the figures section by section; the same runs and pictures give the same bytes.
+    """Give the figures in the order of `SECTIONS`; the same runs and pictures give the same bytes.
 
     The same, that is, on one machine with one set of libraries.
     """
-    plans = _plans(stored, pictures)
     taken: set[str] = set()
-    for section in SECTIONS:
-        wanted, most = plans.get(section, ()), MOST.get(section, 0)
+    for kind, plans in _plans(stored, pictures).items():
         # None: what the run keeps is not what such a figure shows
-        drawn = [drawing for plan in wanted[:most] if (drawing := plan())]
-        if drawn and len(wanted) > most:
-            note = f"{drawn[-1].note} {_left_out(len(wanted) - most)}"
+        drawn = [drawing for plan in plans[: MOST[kind]] if (drawing := plan())]
+        if drawn and len(plans) > MOST[kind]:
+            note = f"{drawn[-1].note} {_left_out(len(plans) - MOST[kind])}"
             drawn[-1] = replace(drawn[-1], note=note)
         for drawing in drawn:
             yield _with_own_key(drawing, taken)
 
 
 def _plans(stored: Stored, pictures: Pictures | None) -> dict[str, Sequence[Plan]]:
-    """Return by section what could be drawn; nothing is yet."""
+    """Return by kind what could be drawn, in the order of the sections; nothing is drawn yet."""
     reader = Reader(stored)
     return {
         "zoom": saliency.zooms(stored, reader, pictures),
-        "scores": scores.plans(stored, reader),
+        "histograms": scores.histogram_plans(stored, reader),
+        "roc": scores.roc_plans(stored, reader),
         "clusters": clusters.plans(stored, reader),
         "crops": saliency.crops(stored, reader, pictures),
         "shots": trends.by_shots(stored),

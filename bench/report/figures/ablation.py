@@ -5,7 +5,7 @@ from functools import partial
 
 from bench.report.figures.choice import OURS, apart, cells, ways
 from bench.report.figures.drawing import Drawing, brief, key, name_of, shots_of, signed
-from bench.report.figures.svg import BLUE, WIDTH, label_rows, plotting, svg
+from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.report.stored import Stored
 from bench.spec import RunSpec
 from bench.stats import Estimate, paired_difference
@@ -24,8 +24,7 @@ Gap = tuple[str, Estimate]
 def intervals(gaps: Sequence[Gap], name: str, alt: str) -> str:
     """Draw differences with their intervals, a line each, beside zero."""
     with plotting(name) as plt:
-        size = (WIDTH, 0.5 + 0.42 * len(gaps))
-        figure, axis = plt.subplots(figsize=size, layout="constrained")
+        figure, (axis,) = panels(plt, 0.42 * len(gaps), left=0.15)
         for y, (_, gap) in enumerate(gaps):
             if gap.interval is not None:
                 axis.plot(gap.interval, [y, y], color=BLUE, linewidth=2)

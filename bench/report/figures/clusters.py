@@ -12,7 +12,7 @@ from bench.receipt import Receipt
 from bench.report.figures import choice
 from bench.report.figures.choice import OURS, Reader, Way
 from bench.report.figures.drawing import Drawing, key, listed, name_of, shots_of, signed
-from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, WIDTH, plotting, svg
+from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, legend, panels, plotting, svg
 from bench.report.stored import Place, Stored
 
 VERSIONS = (
@@ -143,11 +143,11 @@ def plot(clouds: Mapping[str, Cloud], name: str, alt: str) -> str:
     """Draw a panel for each version; shape and colour tell the groups apart."""
     down = -(-len(clouds) // 2)
     with plotting(name) as plt:
-        figure, axes = plt.subplots(down, min(2, len(clouds)), squeeze=False, layout="constrained",
-                                    figsize=(WIDTH, 0.4 + 2.0 * down))  # fmt: skip
-        for axis in axes.flat[len(clouds) :]:
+        figure, axes = panels(plt, 1.6, down, min(2, len(clouds)), left=0.1, top=0.25,
+                              above=0.35, beside=0.15)  # fmt: skip
+        for axis in axes[len(clouds) :]:
             axis.set_axis_off()
-        for axis, (version, cloud) in zip(axes.flat, clouds.items(), strict=False):
+        for axis, (version, cloud) in zip(axes, clouds.items(), strict=False):
             few = thinned(cloud)
             plane = few.plane()
             for i, (group, marker, colour) in enumerate(GROUPS):
@@ -155,6 +155,5 @@ def plot(clouds: Mapping[str, Cloud], name: str, alt: str) -> str:
                           markeredgewidth=0.8, linestyle="none", fillstyle="none")  # fmt: skip
             axis.set_title(f"{version}\nsilhouette {signed(cloud.silhouette, 2)}")
             axis.set(xticks=[], yticks=[])
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+        legend(figure, axes[0], 3)
         return svg(figure, alt)

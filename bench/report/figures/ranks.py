@@ -9,7 +9,7 @@ from statistics import fmean
 from bench.report.figures import choice
 from bench.report.figures.choice import Way
 from bench.report.figures.drawing import Drawing, key, listed, method_name, shots_of
-from bench.report.figures.svg import BLUE, WIDTH, label_rows, plotting, svg
+from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.report.stored import REFERENCE, Place, Stored
 from bench.spec import RunSpec
 from bench.stats import Ranking, ranking
@@ -127,8 +127,7 @@ def plot(found: Ranking, name: str, alt: str) -> str:
     """Draw a row for each method, its mean rank on a line, and bars that join what is alike."""
     bars = alike(found)
     with plotting(name) as plt:
-        size = (WIDTH, 0.6 + 0.42 * len(found.ranks) + 0.14 * len(bars))
-        figure, axis = plt.subplots(figsize=size, layout="constrained")
+        figure, (axis,) = panels(plt, 0.42 * len(found.ranks) + 0.14 * len(bars), left=0.15)
         label_rows(axis, [f"{method}: {rank:.2f}" for method, rank in found.ranks.items()])
         for y, rank in enumerate(found.ranks.values()):
             axis.plot([1, len(found.ranks)], [y, y], color="0.85", linewidth=0.8, zorder=0)

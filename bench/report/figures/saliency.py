@@ -187,7 +187,7 @@ def _zoom(
         "Grad-CAM of each view’s own score, one colour scale for both views of an image, and how"
         " the score changes from the whole image to the zoomed view (white frame). Chosen by that"
         f" change among all anomalous test images, and the median of the normal ones: {told}."
-        f" {_what_the_zoom_does(seen)} Seed {seen.spec.seed}. {_shown(seen, cases)}"
+        f" {_what_the_zoom_does(seen)} Seed {seen.spec.seed}. {_shown(seen, cases, pictures)}"
     )
     name = key("zoom", where)
     tiles, words, height = zoom_layout(seen, cases, pictures)
@@ -277,7 +277,7 @@ def _crops(
         "Score map (one colour scale for all test images), the cells where the attention, scaled to"
         f" 0-1 by itself, reaches {seen.threshold:g}, the tight box around them, and the zoomed"
         " view. Cases chosen by their score among all test images, right and wrong ones alike:"
-        f" {told}. Seed {seen.spec.seed}. {_shown(seen, cases)}"
+        f" {told}. Seed {seen.spec.seed}. {_shown(seen, cases, pictures)}"
     )
     tiles, words, height = crop_layout(seen, cases, pictures)
     return Drawing(key("crops", where), "crops", f"Crops on {where}", note, alt,
@@ -329,5 +329,9 @@ def _kind(seen: Seen, i: int) -> str:
     return seen.defect[i] if seen.label[i] else "normal"
 
 
-def _shown(seen: Seen, cases: Sequence[Case]) -> str:
-    return f"Files: {listed([brief(seen.file[i]) for _, i in cases])}."
+def _shown(seen: Seen, cases: Sequence[Case], pictures: Pictures | None) -> str:
+    """Name the files, and say why there are no pictures of them."""
+    files = listed([brief(seen.file[i]) for _, i in cases])
+    if any(seen.picture(i, pictures) is None for _, i in cases):
+        return f"Files: {files}. The images are not at hand (--data), so their maps stand alone."
+    return f"Files: {files}."

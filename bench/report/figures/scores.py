@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from bench.report.figures import choice
 from bench.report.figures.choice import Reader, Tested
 from bench.report.figures.drawing import Drawing, key, listed, name_of, shots_of
-from bench.report.figures.svg import ANOMALOUS, NORMAL, PALETTE, WIDTH, marks, plotting, svg
+from bench.report.figures.svg import (
+    ANOMALOUS,
+    NORMAL,
+    PALETTE,
+    WIDTH,
+    legend,
+    marks,
+    panels,
+    plotting,
+    svg,
+)
 from bench.report.stored import REFERENCE, Place, Stored
 
 MOST_PANELS = 6
@@ -67,12 +77,10 @@ def histograms(by_method: Mapping[str, Tested], name: str, alt: str) -> str:
     down = -(-len(by_method) // across)
     kinds = (("normal", NORMAL, "-"), ("anomalous", ANOMALOUS, "--"))
     with plotting(name) as plt:
-        figure, axes = plt.subplots(
-            down, across, figsize=(WIDTH, 0.6 + 1.45 * down), squeeze=False, layout="constrained"
-        )
-        for axis in axes.flat[len(by_method) :]:
+        figure, axes = panels(plt, 1.15, down, across, top=0.25, above=0.2)
+        for axis in axes[len(by_method) :]:
             axis.set_axis_off()
-        for axis, (method, (score, label)) in zip(axes.flat, by_method.items(), strict=False):
+        for axis, (method, (score, label)) in zip(axes, by_method.items(), strict=False):
             edges = np.histogram_bin_edges(score.astype(float), 25)
             for anomalous, (kind, colour, line) in enumerate(kinds):
                 sns.histplot(
@@ -83,17 +91,18 @@ def histograms(by_method: Mapping[str, Tested], name: str, alt: str) -> str:
             axis.set_title(f"{method}: overlap {overlap(score, label):.2f}")
             axis.set(xlabel="", ylabel="")
             axis.locator_params(nbins=4)
-        figure.supxlabel("anomaly score", fontsize=8)
-        figure.supylabel("share of images", fontsize=8)
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2)
+        for axis in axes[max(0, len(by_method) - across) : len(by_method)]:
+            axis.set_xlabel("anomaly score")
+        for axis in axes[::across]:
+            axis.set_ylabel("share of images")
+        legend(figure, axes[0], 2)
         return svg(figure, alt)
 
 
 def roc(by_method: Mapping[str, Sequence[Tested]], name: str, alt: str) -> str:
     """Draw the mean ROC curve of each method; the first one's seeds thin beside it."""
     with plotting(name) as plt:
-        figure, axis = plt.subplots(figsize=(WIDTH, 3.2), layout="constrained")
+        figure, (axis,) = panels(plt, WIDTH - 0.6)
         for i, ((method, runs), mark) in enumerate(
             zip(by_method.items(), marks(by_method), strict=True)
         ):
@@ -103,24 +112,30 @@ def roc(by_method: Mapping[str, Sequence[Tested]], name: str, alt: str) -> str:
                     axis.plot(*mean_roc([one]), **{**style, "linewidth": 0.5, "alpha": 0.5})
             axis.plot(*mean_roc(runs), label=_area(method, runs), linewidth=1.4, **style)
         axis.plot([0, 1], [0, 1], color="0.7", linewidth=0.7)
-        axis.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
+        axis.set(xlabel="false positive rate", ylabel="true positive rate")
         axis.legend(loc="lower right")
         return svg(figure, alt)
 
 
-def plans(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
-    """Plan histograms and ROC curves for each place and number of shots."""
-    found = []
-    for place, shots in choice.cells(stored):
-        methods = {m for p, s, m in stored.groups if p == place and s in (0, shots)}
-        if methods - {REFERENCE}:
-            where = f"{name_of(place)}, {shots_of(shots)}"
-            for draw in (_scores, _roc):
-                found.append(partial(draw, stored, place, shots, where, reader))
-    return found
+def histogram_plans(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
+    """Plan histograms for each place and number of shots."""
+    return [partial(_scores, stored, *cell, reader) for cell in _cells(stored)]
 
 
-def _scores(stored: Stored, place: Place, shots: int, where: str, reader: Reader) -> Drawing:
+def roc_plans(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
+    """Plan ROC curves for each place and number of shots."""
+    return [partial(_roc, stored, *cell, reader) for cell in _cells(stored)]
+
+
+def _cells(stored: Stored) -> list[tuple[Place, int]]:
+    """Return places and shots where more than the reference ran, the most shots first."""
+    trained = {(p, s) for p, s, m in stored.groups if m != REFERENCE}
+    found = [c for c in choice.cells(stored) if c in trained or (c[0], 0) in trained]
+    return sorted(found, key=lambda cell: -cell[1])
+
+
+def _scores(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing:
+    where = f"{name_of(place)}, {shots_of(shots)}"
     found = [w for w in choice.best_ways(stored, place, shots) if w.row.method != REFERENCE]
     shown = found[:MOST_PANELS]
     shared = set.intersection(*({*way.auroc} for way in shown))
@@ -144,7 +159,8 @@ def _scores(stored: Stored, place: Place, shots: int, where: str, reader: Reader
     return Drawing(name, "scores", title, note, alt, histograms(scores, name, alt))
 
 
-def _roc(stored: Stored, place: Place, shots: int, where: str, reader: Reader) -> Drawing:
+def _roc(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing:
+    where = f"{name_of(place)}, {shots_of(shots)}"
     shown = choice.best_ways(stored, place, shots)[: len(PALETTE)]
     runs = {way.name: list(reader.tested(way)) for way in shown}
     told = listed([_area(*item) for item in runs.items()])

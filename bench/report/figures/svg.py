@@ -57,6 +57,34 @@ def plotting(salt: str) -> Iterator[Any]:
         yield plt
 
 
+def panels(
+    plt: Any, height: float, down: int = 1, across: int = 1, *, left: float = 0.5, top: float = 0.1,
+    above: float = 0.0, beside: float = 0.35,
+) -> tuple[Any, list[Any]]:  # fmt: skip
+    """Return a figure and its axes, row by row, all measures in inches.
+
+    An axis is `height` high, with `above` over each for a title and `beside` between two; `top`
+    holds a legend. Places are reckoned here: matplotlib would draw all text twice to find them.
+    """
+    right, bottom = 0.1, 0.45
+    whole = top + down * (above + height) + (down - 1) * 0.25 + bottom
+    width = (WIDTH - left - right - (across - 1) * beside) / across
+    figure, axes = plt.subplots(down, across, figsize=(WIDTH, whole), squeeze=False)
+    figure.subplots_adjust(
+        left / WIDTH, bottom / whole, 1 - right / WIDTH, 1 - (top + above) / whole,
+        beside / width, (above + 0.25) / height,
+    )  # fmt: skip
+    return figure, list(axes.flat)
+
+
+def legend(figure: Any, axis: Any, columns: int) -> None:
+    """Put an axis's legend on top of its figure."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="upper center", ncols=columns, borderpad=0, borderaxespad=0.4
+    )
+
+
 def label_rows(axis: Any, labels: Sequence[str]) -> None:
     """Write a label above each row of a plot, where it takes no width; the first row on top."""
     for y, label in enumerate(labels):

@@ -18,7 +18,7 @@ from bench.report.figures.drawing import (
     name_of,
     shots_of,
 )  # fmt: skip
-from bench.report.figures.svg import PALETTE, WIDTH, label_rows, marks, plotting, svg
+from bench.report.figures.svg import PALETTE, label_rows, legend, marks, panels, plotting, svg
 from bench.report.stored import REFERENCE, Place, Stored
 from bench.scores import Scores
 from bench.spec import RunSpec
@@ -95,7 +95,8 @@ def shots_plot(values: By, name: str, alt: str) -> str:
     """Draw a line for each method over the numbers of shots, evenly spaced."""
     ticks = sorted({s for by in values.values() for s in by})
     with plotting(name) as plt:
-        figure, axis = plt.subplots(figsize=(WIDTH, 2.8), layout="constrained")
+        legend_rows = -(-len(values) // 3)
+        figure, (axis,) = panels(plt, 2.0, top=0.1 + 0.17 * legend_rows)
         for i, ((method, by), mark) in enumerate(zip(values.items(), marks(values), strict=True)):
             beside = 0.06 * (i - (len(values) - 1) / 2)  # so that intervals do not hide each other
             x = [ticks.index(s) + beside for s in by]
@@ -107,7 +108,7 @@ def shots_plot(values: By, name: str, alt: str) -> str:
                     axis.plot([at, at], ends, color=mark["color"], linewidth=1)
         axis.set_xticks(range(len(ticks)), [str(s) for s in ticks])
         axis.set(xlabel="labelled anomalies", ylabel="AUROC", xlim=(-0.4, len(ticks) - 0.6))
-        figure.legend(loc="outside upper center", ncols=min(3, len(values)))
+        legend(figure, axis, min(3, len(values)))
         return svg(figure, alt)
 
 
@@ -176,7 +177,9 @@ def _defects(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawin
 def defects_plot(rows: By, labels: Sequence[str], name: str, alt: str) -> str:
     """Draw a row of marks for each type of defect, one for each method."""
     with plotting(name) as plt:
-        figure, axis = plt.subplots(figsize=(WIDTH, 0.8 + 0.42 * len(labels)), layout="constrained")
+        legend_rows = -(-len(rows) // 3)
+        top = 0.1 + 0.17 * legend_rows
+        figure, (axis,) = panels(plt, 0.42 * len(labels), left=0.15, top=top)
         for i, ((method, by), mark) in enumerate(zip(rows.items(), marks(rows), strict=True)):
             below = 0.07 * (i - (len(rows) - 1) / 2)
             y = [row + below for row in by]
@@ -189,5 +192,5 @@ def defects_plot(rows: By, labels: Sequence[str], name: str, alt: str) -> str:
         axis.axvline(0.5, color="0.6", linewidth=0.7, linestyle=":")
         label_rows(axis, labels)
         axis.set_xlabel("AUROC")
-        figure.legend(loc="outside upper center", ncols=min(3, len(rows)))
+        legend(figure, axis, min(3, len(rows)))
         return svg(figure, alt)
