@@ -25,40 +25,30 @@ class Verdict:
     why: str
 
 
-def verdict(
-    values: Sequence[float], printed: float, margin: float, *, seedless: bool = False
-) -> Verdict:
+def verdict(values: Sequence[float], printed: float, margin: float) -> Verdict:
     """Compare one value a seed with a printed number.
 
     `reproduced`: the 90 % t-interval of the difference lies within the margin on either side, so
     both one-sided tests reject a larger difference at 5 %. `differs`: it lies wholly beyond the
-    margin. Else `inconclusive`: more seeds may tell; so is an end on the margin itself. Of a method
-    without randomness (`seedless`) one value says all. Raises ValueError without values.
+    margin. Else `inconclusive`: more seeds may tell; so is an end on the margin itself.
+    Raises ValueError without values.
     """
     estimate = mean_interval([v - printed for v in values], LEVEL)
     n, mean, interval = estimate.n, estimate.mean, estimate.interval
-    alike = len(set(values)) == 1
-    if seedless and alike:
-        interval = (mean, mean)
-    elif interval is None or n < LEAST_SEEDS:
+    if interval is None or n < LEAST_SEEDS:
         why = f"{n} seed{'s' * (n > 1)}; it takes {LEAST_SEEDS}"
         return Verdict("inconclusive", mean, interval, why)
     low, high = (round(end, DIGITS) for end in interval)
-    return Verdict(_word(low, high, margin), mean, interval,
-                   f"{_told(low, high, n, alike, seedless)}, margin {margin:.3f}")  # fmt: skip
+    told = f"90 % interval of the difference {low:+.3f} to {high:+.3f}, margin {margin:.3f}"
+    if len(set(values)) == 1:
+        told = f"all {n} seeds alike: a difference of {low:+.3f}, margin {margin:.3f}"
+    return Verdict(_word(low, high, margin), mean, interval, told)
 
 
 def _word(low: float, high: float, margin: float) -> str:
     if -margin < low and high < margin:
         return "reproduced"
     return "differs" if low > margin or high < -margin else "inconclusive"
-
-
-def _told(low: float, high: float, n: int, alike: bool, seedless: bool) -> str:
-    if not alike:
-        return f"90 % interval of the difference {low:+.3f} to {high:+.3f}"
-    what = "one value, for it has no randomness" if seedless else f"all {n} seeds alike"
-    return f"{what}: a difference of {low:+.3f}"
 
 
 def departures(receipt: Mapping[str, Any], protocol: Mapping[str, Any]) -> tuple[str, ...]:

@@ -69,14 +69,6 @@ def test_an_interval_that_begins_on_the_margin_is_not_beyond_it(start, word):
     assert verdict([middle - step, middle, middle + step], 0.9, 0.010).word == word
 
 
-def test_a_method_without_randomness_needs_one_run():
-    found = verdict([0.854], 0.854, 0.010, seedless=True)
-    assert (found.word, found.interval) == ("reproduced", (0.0, 0.0))
-    assert found.why == "one value, for it has no randomness: a difference of +0.000, margin 0.010"
-    assert verdict([0.80], 0.854, 0.010, seedless=True).word == "differs"
-    assert verdict([0.84, 0.85], 0.85, 0.010, seedless=True).why == "2 seeds; it takes 3"
-
-
 def test_without_a_run_there_is_no_verdict():
     with pytest.raises(ValueError, match="at least one"):
         verdict([], 0.9, 0.010)

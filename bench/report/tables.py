@@ -10,7 +10,7 @@ from bench.published import MEANS, Key, Printed, PrintedTable, averages, publish
 from bench.registry import METHODS
 from bench.report.stored import REFERENCE, Place, Stored, Way
 from bench.stats import paired_difference
-from bench.verdict import Verdict, verdict
+from bench.verdict import LEAST_SEEDS, Verdict, verdict
 
 TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
 WORDS = ("reproduced", "differs", "inconclusive", "not comparable", "not run")
@@ -291,7 +291,7 @@ def _leader(cells: Iterable[Cell]) -> Cell | None:
             base = [theirs[s] for s in shared]
             gaps.append(paired_difference([values[s] for s in shared], base))
         else:
-            if gaps and all(g.interval is not None and g.interval[0] > 0 for g in gaps):
+            if gaps and all(g.n >= LEAST_SEEDS and g.interval and g.interval[0] > 0 for g in gaps):
                 return cell
     return None
 

@@ -119,7 +119,7 @@ def head(alt: str) -> str:
 
 def _tag(tag: str) -> str:
     tag = re.sub(r' style="([^"]*)"', _attributes, tag)
-    tag = re.sub(r' id="\w+_\d+"', "", tag)  # alike in every figure, and never referred to
+    tag = re.sub(r' id="[\w.]+_\d+"', "", tag)  # alike in every figure, and never referred to
     return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
 
 
