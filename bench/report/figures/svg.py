@@ -109,7 +109,7 @@ def svg(figure: Any, alt: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r"<[^<>!?]+>", lambda found: _tag(found[0]), text)
     text = re.sub(r"\s*\n\s*", " ", text).strip()
-    return re.sub(r"^<svg", f'<svg {head(alt)} stroke-linejoin="round"', text)
+    return f'<svg {head(alt)} stroke-linejoin="round"{text.removeprefix("<svg")}'
 
 
 def head(alt: str) -> str:
