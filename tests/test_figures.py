@@ -100,6 +100,13 @@ def test_the_plane_is_the_same_each_time_and_keeps_neighbours():
     assert list(near) == list(cloud.group)
 
 
+@pytest.mark.parametrize("values", [np.arange(12)[:, None], np.zeros((12, 3)), np.ones((12, 1))])
+def test_embeddings_that_say_little_make_a_cloud_all_the_same(values):
+    cloud = Cloud(values.astype(np.float32), np.repeat([0, 1], 6))
+    assert np.isfinite(cloud.plane()).all()
+    assert -1 <= cloud.silhouette <= 1
+
+
 def test_of_many_images_some_are_drawn_evenly():
     many = Cloud(np.arange(1000, dtype=np.float32)[:, None], np.zeros(1000, int))
     few = thinned(many)

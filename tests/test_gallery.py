@@ -165,6 +165,13 @@ def test_clusters_set_the_three_versions_beside_each_other_on_one_seed(store):
     assert "No run of" not in drawing.note
 
 
+def test_too_few_images_make_no_clusters(tmp_path):
+    there = store_at(tmp_path)
+    few = replace(scores(), role=("duplicate",) * 3 + ("test",) * 6 + ("drawn",))
+    publish(there, TRAINED, few, seed=0)
+    assert not [d for d in all_of(there) if d.section == "clusters"]
+
+
 def test_a_version_without_embeddings_is_named(tmp_path):
     there = store_at(tmp_path, CUTMIX)
     publish(there, TRAINED, seed=0)

@@ -21,10 +21,12 @@ VERSIONS = (
     ("ATAC-Net", OURS, "attention"),
 )
 """Name, method and view of the versions that the paper compares, each with pseudo anomalies."""
+LEAST = 2
+"""Images of each class; fewer make no cloud."""
 MOST_IMAGES = 400
 """Images of a plot; of more, every so manieth in the order of their names."""
 GROUPS = (
-    ("normal", "o", NORMAL), ("anomalous", "^", ANOMALOUS), ("drawn for training", "x", BLACK),
+    ("normal", "o", NORMAL), ("anomalous", "^", ANOMALOUS), ("does not count", "x", BLACK),
 )  # fmt: skip
 
 
@@ -36,6 +38,8 @@ class Cloud:
     """(N, D)."""
     group: NDArray[np.int64]
     """(N,), which of `GROUPS` each image belongs to."""
+    kept: float = 1.0
+    """Share of the embeddings' variance that the D principal components keep."""
 
     @property
     def silhouette(self) -> float:
@@ -52,16 +56,19 @@ class Cloud:
     def plane(self) -> NDArray[np.float64]:
         """Return the images in two dimensions, (N, 2), by t-SNE from a fixed seed."""
         from sklearn.manifold import TSNE
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-        perplexity = min(30.0, (len(self.values) - 1) / 3)
+        values = np.pad(self.values.astype(float), ((0, 0), (0, 1)))  # there may be one column
+        if not np.ptp(values, axis=0).any():
+            return np.zeros((len(values), 2))
+        perplexity = min(30.0, (len(values) - 1) / 3)
         tsne = TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=0)
         with threadpool_limits(1):  # the order in which threads add up would show in every point
-            found: NDArray[np.float64] = tsne.fit_transform(self.values.astype(float))
+            found: NDArray[np.float64] = tsne.fit_transform(values)
         return found
 
 
-def plans(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
+def plans(stored: Stored, reader: Reader) -> list[partial[Drawing | None]]:
     """Plan a figure for each place where ATAC-Net or CutMix keeps embeddings, with most shots."""
     found = []
     for place, several in choice.places(stored).items():
@@ -90,13 +97,17 @@ def _versions(stored: Stored, place: Place, shots: int) -> dict[str, Way]:
     return dict(reversed(found.items()))
 
 
-def _drawing(stored: Stored, versions: Mapping[str, Way], where: str, reader: Reader) -> Drawing:
+def _drawing(
+    stored: Stored, versions: Mapping[str, Way], where: str, reader: Reader
+) -> Drawing | None:
     shared = set.intersection(*({*way.auroc} for way in versions.values()))
     if not shared:  # no seed has them all: the last version is the paper's own
         versions = dict([list(versions.items())[-1]])
         shared = {*next(iter(versions.values())).auroc}
     seed = min(shared)
     clouds = _clouds(stored, [way.run(seed) for way in versions.values()], reader)
+    if len(clouds) < len(versions) or min(np.bincount(clouds[0].group, minlength=2)[:2]) < LEAST:
+        return None
     by_name = dict(zip(versions, clouds, strict=True))
     told = listed([f"{name} {signed(c.silhouette, 2)}" for name, c in by_name.items()])
     missing = [name for name, *_ in VERSIONS if name not in versions]
@@ -106,8 +117,9 @@ def _drawing(stored: Stored, versions: Mapping[str, Way], where: str, reader: Re
         " two principal components, perplexity 30 or a third of the images, one fixed seed):"
         " neighbours stay neighbours, distances and sizes of groups mean nothing. The silhouette is"
         " that of normal against anomalous images in the space of the embeddings, not in this"
-        f" plane: 1 far apart, 0 no gap, below 0 mixed. {told}. Seed {seed}. Crosses are the"
-        " anomalies drawn for training, and do not count."
+        f" plane: 1 far apart, 0 no gap, below 0 mixed. {told}. Stored are the first components of"
+        f" that space, with {min(c.kept for c in clouds):.1%} of its variance or more. Seed {seed}."
+        " Crosses do not count: anomalies drawn for training, and their duplicates."
         + (f" Of {total} images every so manieth is drawn." if shown < total else "")
         + (f" No run of {listed(missing)} keeps embeddings." if missing else "")
     )
@@ -124,7 +136,7 @@ def _clouds(stored: Stored, runs: Sequence[Receipt], reader: Reader) -> list[Clo
     rows = [i for i, f in enumerate(scores.file) if all(f in p for p in places)]
     group = np.where(choice.counts(scores), scores.label.astype(int), 2)[rows]
     return [
-        Cloud(k.values[[p[scores.file[i]] for i in rows]], group)
+        Cloud(k.values[[p[scores.file[i]] for i in rows]], group, k.kept)
         for k, p in zip(kept, places, strict=True)
         if k
     ]
@@ -136,7 +148,7 @@ def thinned(cloud: Cloud) -> Cloud:
     if n <= MOST_IMAGES:
         return cloud
     rows = np.linspace(0, n - 1, MOST_IMAGES).round().astype(int)
-    return Cloud(cloud.values[rows], cloud.group[rows])
+    return Cloud(cloud.values[rows], cloud.group[rows], cloud.kept)
 
 
 def plot(clouds: Mapping[str, Cloud], name: str, alt: str) -> str:

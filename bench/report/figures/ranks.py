@@ -87,7 +87,7 @@ def _drawing(
     out = [f"{method_name(m)} ({len(by_method[m].keys() & {*places})} of {len(places)})"
            for m in by_method if m not in methods]  # fmt: skip
     ranks = listed([f"{m} {rank:.2f}" for m, rank in found.ranks.items()])
-    pairs = listed([f"{a} and {b} {_p(p)}" for (a, b), p in found.pairs.items()])
+    pairs = listed([f"{a} against {b} {_p(p)}" for (a, b), p in found.pairs.items()])
     note = (
         f"Mean rank of the AUROC (mean over {' or '.join(map(str, seeds))} seeds) on"
         f" {found.datasets} datasets and categories with {shots_of(shots)}; 1 is best: {ranks}."

@@ -179,9 +179,9 @@ def defects_plot(rows: By, labels: Sequence[str], name: str, alt: str) -> str:
     with plotting(name) as plt:
         legend_rows = -(-len(rows) // 3)
         top = 0.1 + 0.17 * legend_rows
-        figure, (axis,) = panels(plt, 0.42 * len(labels), left=0.15, top=top)
+        figure, (axis,) = panels(plt, 0.5 * len(labels), left=0.15, top=top)
         for i, ((method, by), mark) in enumerate(zip(rows.items(), marks(rows), strict=True)):
-            below = 0.07 * (i - (len(rows) - 1) / 2)
+            below = 0.1 * (i - (len(rows) - 1) / 2)
             y = [row + below for row in by]
             axis.plot([e.mean for e in by.values()], y, markersize=4.5, label=method, alpha=0.85,
                       **{**mark, "linestyle": "none"})  # fmt: skip
