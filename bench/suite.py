@@ -87,6 +87,9 @@ def read_suite(name: str) -> Suite:
 
 
 def _suite(name: str, values: dict[str, Any]) -> Suite:
+    save_maps = values.get("save_maps", False)
+    if type(save_maps) is not bool:
+        raise RequestError(f"save_maps must be true or false, not {save_maps!r:.80}")
     base = _block(Block(), {k: v for k, v in values.items() if k not in ("block", "save_maps")})
     parts = values.get("block", [])
     if not isinstance(parts, list) or not all(isinstance(p, dict) for p in parts):
@@ -108,9 +111,6 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     description = values.get("description", "")
     if not isinstance(description, str):
         raise RequestError(f"description must be a text, not {description!r:.80}")
-    save_maps = values.get("save_maps", False)
-    if type(save_maps) is not bool:
-        raise RequestError(f"save_maps must be true or false, not {save_maps!r:.80}")
     return Suite(name, description, blocks, save_maps)
 
 

@@ -31,6 +31,59 @@ class Good:
         return samples.images.mean((1, 2, 3)).astype(np.float32)
 
 
+class Keeps(Good):
+    """Has all that a run can keep, and tries to change by it what was scored."""
+
+    name = "keeps"
+
+    def score(self, samples: Any) -> Any:
+        self.scored = super().score(samples)
+        return self.scored
+
+    def embed(self, samples: Any) -> Any:
+        self.scored[:] = 0
+        samples.images[:] = 0
+        return np.random.RandomState(len(samples)).normal(size=(len(samples), 60))
+
+    def explain(self, samples: Any) -> Any:
+        from bench.detector import Explanation
+
+        return Explanation({"grey": samples.images.mean(1).astype(np.float32)[:, ::8, ::8]})
+
+    def state(self) -> Any:
+        return {"nothing": np.zeros(1, np.float32)}
+
+    def load_state(self, arrays: Any, context: Any) -> None:
+        pass
+
+
+class KeepsLess(Keeps):
+    """Its class has `explain`, which then says that there is none."""
+
+    name = "keeps-less"
+
+    def explain(self, samples: Any) -> Any:
+        raise NotImplementedError("not for\nthese images")
+
+
+class Mismaps(Keeps):
+    name = "mismaps"
+
+    def explain(self, samples: Any) -> Any:
+        found = super().explain(samples)
+        found.maps["grey"][3, 0, 0] = np.nan
+        return found
+
+
+class ForksWhileEmbedding(Keeps):
+    name = "forks-while-embedding"
+
+    def embed(self, samples: Any) -> Any:
+        if os.fork() == 0:
+            time.sleep(0.3)
+        return super().embed(samples)
+
+
 class Raises(Good):
     name = "raises"
 

@@ -252,6 +252,22 @@ def test_stale_and_failed_runs_are_told_apart(three: Plan, store: Store) -> None
     assert both.todo == [first, second, third]
 
 
+def test_what_is_to_be_kept_and_is_not_is_done_again(plan: Plan, store: Store) -> None:
+    by_method = {r.spec.method: r for r in plan.runs}
+    atacnet, shortcut = by_method["atacnet"], by_method["shortcut"]
+    both = Plan((atacnet, shortcut), ())
+    for run in both.runs:
+        succeed(store, run)
+    assert look_up(both, store).todo == []
+    state = look_up(both, store, keep=frozenset({"embed", "explain"}))
+    assert state.lacking == {atacnet.run_id: {"embed", "explain"}}  # the shortcut has neither
+    assert state.todo == [atacnet]
+    state = look_up(both, store, keep=frozenset({"state"}))
+    assert state.lacking == {atacnet.run_id: {"state"}, shortcut.run_id: {"state"}}
+    fail(store, atacnet, "method")  # the attempt to do it again
+    assert look_up(both, store, keep=frozenset({"state"})).todo == [atacnet, shortcut]
+
+
 def test_a_receipt_that_does_not_name_its_code_is_stale(three: Plan, store: Store) -> None:
     publish(
         store,

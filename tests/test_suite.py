@@ -1,6 +1,6 @@
 import pytest
 
-from bench.cells import Narrowing, expand
+from bench.cells import Narrowing, expand, narrow
 from bench.data.catalog import DATASETS, MVTEC_AD
 from bench.errors import RequestError
 from bench.registry import METHODS, Registry
@@ -48,6 +48,19 @@ def test_table_1_holds_17_rows_for_each_method_shots_and_seed(registry, tmp_path
     assert len(cells) == 17 * 2 * 5
 
 
+def test_figures_runs_figure_4s_three_versions_and_a_rival_and_keeps_maps(registry, tmp_path):
+    suite = read_suite("figures")
+    assert suite.save_maps
+    cells = expand(suite, Narrowing(), registry, tmp_path)
+    assert {(c.method.name, c.parameters.get("view")) for c in cells} == {
+        ("cutmix", None), ("devnet", None), ("atacnet", "raw"), ("atacnet", "attention"),
+    }  # fmt: skip
+    assert len(cells) == 5 * 4
+    assert {(c.shots, c.seed) for c in cells} == {(10, 0)}
+    stated = expand(read_suite("table1"), Narrowing(seeds=1, shots=(10,)), registry, tmp_path)
+    assert repr(next(c for c in cells if c.method.name == "devnet")) in map(repr, stated)
+
+
 # Reading
 
 
@@ -90,6 +103,9 @@ def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path, content):
         ('setting = ["hard"]', "setting"),
         ('seen_defects = "hole"', "seen_defects"),
         ("set = 3", "set"),
+        ("save_maps = 1", "save_maps must be true or false, not 1"),
+        ('save_maps = "yes"', "save_maps must be true or false"),
+        ("[[block]]\nsave_maps = true", "save_maps belongs to the top"),
         ("block = 3", "block"),
         ("block = [3]", "block"),
         ("[[block]]\nseed = 3", "'seed'"),
@@ -104,6 +120,17 @@ def test_a_bad_key_is_refused_with_file_and_key(tmp_path, text, key):
     path.write_text(text)
     with pytest.raises(RequestError, match=f"mine.toml: .*{key}"):
         read_suite(str(path))
+
+
+def test_save_maps_is_no_part_of_a_cell_and_stays_when_a_suite_is_narrowed(cells, tmp_path):
+    path = tmp_path / "maps.toml"
+    path.write_text("save_maps = true\n" + SMALL)
+    suite = read_suite(str(path))
+    assert suite.save_maps
+    assert narrow(suite, Narrowing(shots=(10,), overrides=("image_size=64",))).save_maps
+    assert repr(cells("save_maps = true\n" + SMALL)) == repr(cells(SMALL))
+    path.write_text("save_maps = false\n" + SMALL)
+    assert not read_suite(str(path)).save_maps
 
 
 def test_a_block_inside_a_block_is_refused(tmp_path):

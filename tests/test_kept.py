@@ -1,0 +1,424 @@
+"""What a run keeps beside its scores: wanted, kept, never lost, and outside of its identity."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bench.archive import CARD, FILES, Archive, pack
+from bench.embeddings import embeddings_bytes, project
+from bench.errors import CorruptRun, MethodError
+from bench.explanations import explanations_bytes
+from bench.kept import EMBEDDINGS, EXPLANATIONS, MODEL, answered, lacking, told
+from bench.merge import Merged, merge
+from bench.results import receipts
+from bench.store import Store
+from bench.verify import problems
+from tests.fixtures.runs import (
+    CLOSE,
+    ELSEWHERE,
+    EMBEDDED,
+    EXPLAINED,
+    FAR,
+    FIXTURES,
+    OTHER,
+    SCORES,
+    SPEC,
+    THIRD,
+    bench,
+    contents,
+    explanations_of,
+    flip,
+    noise,
+    publish,
+    publish_with,
+    reseal,
+    rewrite,
+    store_at,
+    tree,
+)
+from tests.test_run import Bench
+
+ID = SPEC.run_id
+MAPS = (EMBEDDINGS, EXPLANATIONS)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return store_at(tmp_path / "results")
+
+
+def kept(results, run_id=ID):
+    """Return what of a run is kept, by the name of the file."""
+    return {*results.read(run_id)["files"]} - {"scores.parquet", "log.txt"}
+
+
+def same(results, run_id=ID, embedded=EMBEDDED, explained=EXPLAINED):
+    """Whether a run keeps these, down to the bytes."""
+    one, other = results.embeddings(run_id), results.explanations(run_id)
+    return embeddings_bytes(one) == embeddings_bytes(embedded) and explanations_bytes(
+        other
+    ) == explanations_bytes(explained)
+
+
+# What is lacking
+
+
+def test_a_run_lacks_what_its_method_can_and_it_neither_keeps_nor_has_found_impossible():
+    receipt = {"files": {MODEL: "", "scores.parquet": ""}, "unable": ["embed"]}
+    assert answered(receipt) == {"state", "embed"}
+    every = {"state", "embed", "explain", "rehearse"}
+    assert lacking(receipt, every - {"rehearse"}, every) == {"explain"}
+    assert lacking(receipt, every, {"state", "embed"}) == set()
+    assert lacking({"files": {}}, {"embed"}, every) == {"embed"}
+    assert lacking({"files": {}}, set(), every) == set()
+
+
+def test_abilities_are_told_in_one_order():
+    assert told({"explain", "state", "embed"}) == "model, embeddings and maps"
+    assert told(["explain", "embed"], "or") == "embeddings or maps"
+    assert (told(["state"]), told([])) == ("model", "")
+
+
+# In a results folder
+
+
+def test_a_run_gives_back_what_it_keeps(store):
+    publish_with(store, *MAPS)
+    assert kept(store) == {*MAPS}
+    assert same(store)
+    publish(store, OTHER)
+    assert store.embeddings(OTHER.run_id) is None
+    assert store.explanations(OTHER.run_id) is None
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_what_is_kept_and_damaged_is_a_corrupt_run(store, name):
+    publish_with(store, *MAPS)
+    file = store.runs / ID / name
+    flip(file)
+    ask = store.embeddings if name == EMBEDDINGS else store.explanations
+    for damage in (lambda: None, file.unlink, file.mkdir):
+        damage()
+        with pytest.raises(CorruptRun, match=f"run {ID} is damaged: {name}"):
+            ask(ID)
+        assert any(name in text for text in problems(store))
+
+
+def test_a_file_that_the_receipt_does_not_name_is_not_kept_by_the_run(store):
+    publish(store)
+    (store.runs / ID / EMBEDDINGS).write_bytes(embeddings_bytes(EMBEDDED))
+    assert store.embeddings(ID) is None
+
+
+@pytest.mark.parametrize("unable", [3, [3], None, "explain", {"explain": 1}])
+def test_a_receipt_that_says_otherwise_what_its_method_cannot_is_damaged(store, unable):
+    publish(store)
+    rewrite(store.runs / ID, lambda r: r.update(unable=unable))
+    with pytest.raises(CorruptRun, match="another form"):
+        store.read(ID)
+
+
+# Published twice
+
+
+def test_an_identical_run_that_keeps_more_takes_the_place(store):
+    publish(store)
+    assert publish_with(store, *MAPS) is None
+    assert same(store)
+    assert not list(store.root.glob("superseded/*"))
+    assert list(problems(store)) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((MODEL,), MAPS), (MAPS, (MODEL,)), ((MODEL, EMBEDDINGS), (EXPLANATIONS,)),
+     ((MODEL, EMBEDDINGS), (EMBEDDINGS, EXPLANATIONS))],
+)  # fmt: skip
+def test_what_either_of_two_identical_runs_keeps_stays(store, first, second):
+    publish_with(store, *first)
+    before = contents(store.runs / ID)
+    assert publish_with(store, *second) is None
+    assert kept(store) == {*first, *second}
+    after = contents(store.runs / ID)
+    assert all(after[name] == before[name] for name in first)
+    assert not list(store.root.glob("superseded/*"))
+    assert list(store.staging.iterdir()) == []
+    assert list(problems(store)) == []
+
+
+@pytest.mark.parametrize("second", [(), (EMBEDDINGS,), MAPS])
+def test_an_identical_run_that_keeps_nothing_more_is_dropped(store, second):
+    publish_with(store, *MAPS)
+    before = tree(store.runs)
+    assert publish_with(store, *second, embedded=project(SCORES.file, noise(5, 3))) is not None
+    assert tree(store.runs) == before
+
+
+def test_a_close_run_takes_the_place_only_with_all_that_the_stored_one_keeps(store):
+    publish_with(store, MODEL)
+    before = tree(store.runs)
+    elsewhere = {"scores": CLOSE, "provenance": ELSEWHERE}
+    assert publish_with(store, *MAPS, **elsewhere).kind == "close"
+    assert tree(store.runs) == before  # its model is not of these scores
+    assert publish_with(store, MODEL, *MAPS, **elsewhere) is None
+    assert kept(store) == {MODEL, *MAPS}
+    (older,) = store.superseded.iterdir()
+    assert (older / MODEL).is_file()
+
+
+def test_a_run_that_differs_never_takes_the_place(store):
+    publish(store)
+    with pytest.raises(MethodError, match="different scores"):
+        publish_with(store, *MAPS, scores=FAR)
+    assert kept(store) == set()
+
+
+def test_that_a_method_cannot_is_remembered_until_it_can(store):
+    publish_with(store, MODEL)
+    assert publish_with(store, EMBEDDINGS, unable=["explain"]) is None
+    assert answered(store.read(ID)) == {"state", "embed", "explain"}
+    assert store.read(ID)["unable"] == ["explain"]
+    assert publish_with(store, EMBEDDINGS, unable=["explain", "state"]) is not None
+    assert kept(store) == {MODEL, EMBEDDINGS}
+    rewrite(store.runs / ID, lambda r: (r.update(unable=["x"]), r["files"].pop(EMBEDDINGS)))
+    assert publish_with(store, EMBEDDINGS) is None
+    assert store.read(ID)["unable"] == ["x"]
+
+
+# In an archive
+
+
+def archived(store, out):
+    pack(store, out)
+    return Archive(out)
+
+
+@pytest.fixture
+def several(tmp_path):
+    """Three runs: one keeps all, one other maps in another order, one nothing."""
+    store = store_at(tmp_path / "several")
+    publish_with(store, MODEL, *MAPS)
+    publish_with(store, *MAPS, spec=OTHER, explained=OTHERS)
+    publish(store, THIRD)
+    store.compact()
+    return store
+
+
+OTHERS = explanations_of(SCORES.file, "attention", "box", "score", boxes=False, parts=("sum",))
+
+
+def test_an_archive_gives_back_what_runs_keep_but_their_models(several, tmp_path):
+    archive = archived(several, tmp_path / "archive")
+    assert same(archive)
+    assert same(archive, OTHER.run_id, explained=OTHERS)
+    assert list(archive.explanations(OTHER.run_id).maps) == ["attention", "box", "score"]
+    assert archive.embeddings(THIRD.run_id) is archive.explanations(THIRD.run_id) is None
+    assert [kept(archive, i) for i in (ID, OTHER.run_id, THIRD.run_id)] == [{*MAPS}, {*MAPS}, set()]
+    assert {p.name for p in archive.root.iterdir()} == {*FILES, *MAPS, CARD}
+    assert list(problems(archive)) == []
+
+
+def test_an_archive_of_runs_that_keep_nothing_has_no_file_for_it(tmp_path):
+    archive = archived(store_at(tmp_path / "plain", SPEC), tmp_path / "archive")
+    assert {p.name for p in archive.root.iterdir()} == {*FILES, CARD}
+    assert archive.embeddings(ID) is archive.explanations(ID) is None
+    older = Archive(FIXTURES / "archives/schema-1")
+    assert all(older.embeddings(i) is older.explanations(i) is None for i in older.ids())
+    pack(older, tmp_path / "again")
+    assert {p.name for p in (tmp_path / "again").iterdir()} == {*FILES, CARD}
+
+
+def test_there_and_back_gives_the_same_bytes(several, tmp_path):
+    archive = archived(several, tmp_path / "archive")
+    back = store_at(tmp_path / "back")
+    assert [m.kind for m in merge(archive, back)] == ["new"] * 3
+    assert kept(back) == {*MAPS}
+    assert list(problems(back)) == []
+    for results in (back, archive):
+        pack(results, tmp_path / "again")
+        assert contents(tmp_path / "again") == contents(archive.root)
+
+
+def test_runs_of_equal_columns_have_no_column_for_their_names(several, tmp_path):
+    out = archived(several, tmp_path / "archive").root
+    assert pq.read_table(out / EMBEDDINGS).column_names == ["run_id", "file", "values", "kept"]
+    assert "columns" in pq.read_table(out / EXPLANATIONS).column_names
+    publish_with(store := store_at(tmp_path / "one"), *MAPS)
+    alone = archived(store, tmp_path / "alone")
+    assert "columns" not in pq.read_table(alone.root / EXPLANATIONS).column_names
+    assert same(alone)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_damage_to_an_archives_optional_files_is_found(several, tmp_path, name):
+    out = archived(several, tmp_path / "archive").root
+    whole = (out / name).read_bytes()
+    for place in np.random.RandomState(0).randint(0, len(whole), 30):
+        flip(out / name, place)
+        with pytest.raises(CorruptRun, match=f"{name} does not agree with its digest"):
+            Archive(out)
+        (out / name).write_bytes(whole)
+    (out / name).unlink()
+    with pytest.raises(CorruptRun, match="is damaged: No such file"):
+        Archive(out)
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: pa.table({}),
+        lambda t: t.drop_columns("run_id"),
+        lambda t: t.drop_columns("file"),
+        lambda t: t.set_column(2, "file", pa.array([None] * len(t), pa.string())),
+        lambda t: t.append_column("columns" if "columns" not in t.column_names else "more",
+                                  pa.array([["file", "nowhere"]] * len(t))),
+        lambda t: t.set_column(1, "columns", pa.array([None] * len(t), pa.list_(pa.string()))),
+    ],
+)  # fmt: skip
+def test_an_optional_file_that_was_made_by_hand_raises_corrupt_run_and_nothing_else(
+    several, tmp_path, name, change
+):
+    out = archived(several, tmp_path / "archive").root
+    pq.write_table(change(pq.read_table(out / name)), out / name)
+    reseal(out)
+    try:
+        archive = Archive(out)
+        for run_id in archive.ids():
+            archive.read(run_id), archive.embeddings(run_id), archive.explanations(run_id)
+    except CorruptRun:
+        pass
+    list(problems(Archive(out)))
+
+
+def test_embeddings_of_other_images_are_a_problem_wherever_they_lie(tmp_path):
+    store = store_at(tmp_path / "results")
+    other = replace(SCORES, file=("x", *SCORES.file[1:]))
+    publish_with(store, *MAPS, embedded=project(other.file, noise(5, 7)))
+    publish_with(store, *MAPS, spec=OTHER, explained=explanations_of(SCORES.file[:3], "score"))
+    archive = archived(store, tmp_path / "archive")
+    for results in (store, archive):
+        assert sorted(problems(results)) == sorted([
+            f"run {ID}: {EMBEDDINGS} is of 5 other images than its 5 scores",
+            f"run {OTHER.run_id}: {EXPLANATIONS} is of 3 other images than its 5 scores",
+        ])  # fmt: skip
+        here = store_at(tmp_path / "here")
+        assert {m.kind for m in merge(results, here)} == {"damaged"}
+        assert here.ids() == []
+
+
+# Merging
+
+
+def test_a_run_that_keeps_more_comes_in_and_ours_loses_nothing(store, tmp_path):
+    publish_with(store, MODEL)
+    theirs = store_at(tmp_path / "theirs")
+    publish_with(theirs, *MAPS)
+    for source in (theirs, archived(theirs, tmp_path / "archive")):
+        here = store_at(tmp_path / source.root.name / "here")
+        publish_with(here, MODEL)
+        detail = "the one that was here had no embeddings or maps"
+        assert list(merge(source, here)) == [Merged(ID, "new", detail)]
+        assert kept(here) == {MODEL, *MAPS}
+        assert same(here)
+        assert list(problems(here)) == []
+        before = tree(here.runs)
+        assert [m.kind for m in merge(source, here)] == ["identical"]
+        assert tree(here.runs) == before
+
+
+def test_a_run_that_keeps_less_or_is_close_does_not_come_in(store, tmp_path):
+    publish_with(store, MODEL, *MAPS)
+    publish_with(store, MODEL, spec=OTHER)
+    before = tree(store.runs)
+    theirs = store_at(tmp_path / "theirs")
+    publish_with(theirs, EMBEDDINGS)
+    publish_with(theirs, MODEL, *MAPS, spec=OTHER, scores=CLOSE, provenance=ELSEWHERE)
+    assert {m.run_id: m.kind for m in merge(theirs, store)} == {
+        ID: "identical", OTHER.run_id: "close",
+    }  # fmt: skip
+    assert tree(store.runs) == before
+
+
+# The commands
+
+
+def test_show_says_what_a_run_keeps(several, tmp_path, capsys):
+    archive = archived(several, tmp_path / "archive").root
+    _, whole, _ = bench(capsys, "show", ID, "--results", several.root)
+    _, packed, _ = bench(capsys, "show", ID, "--results", archive)
+    _, nothing, _ = bench(capsys, "show", THIRD.run_id, "--results", archive)
+    assert f"runs/{ID}/{MODEL}" in whole
+    for said in ("4 components, 100.0% of the variance", "score, attention", "raw, zoomed"):
+        assert said in whole
+        assert said in packed
+    assert MODEL not in packed
+    assert "beside its scores" in nothing
+
+
+KEEPING = "tests.misbehaving:Keeps"
+
+
+def test_what_a_stored_run_lacks_is_kept_by_running_again(tmp_path: Path, warm_cache: Path) -> None:
+    command = Bench(tmp_path, warm_cache)
+    suite = command.suite(KEEPING, "shortcut")
+    assert command("run", "--suite", suite, "--save-models")[0] == 0
+    before = {r["run_id"]: r["metrics"]["scores_sha256"] for r in receipts(command.store)}
+    code, said = command("run", "--suite", suite, "--save-maps", "--dry-run")
+    assert (code, "1 run stored without embeddings or maps: again" in said) == (0, True), said
+    assert "no embeddings of shortcut: it takes a method with embed()" in said
+    code, said = command("run", "--suite", suite, "--save-maps")
+    assert code == 0, said
+    assert "run again for its embeddings and maps: identical" in said
+    after = {r["run_id"]: r["metrics"]["scores_sha256"] for r in receipts(command.store)}
+    assert after == before
+    receipt = next(r for r in receipts(command.store) if r["spec"]["method"] == "keeps")
+    run_id = receipt["run_id"]
+    assert kept(command.store, run_id) == {MODEL, *MAPS}
+    assert receipt["timings"].keys() >= {"score_s", "embed_s", "explain_s"}
+    embeddings = command.store.embeddings(run_id)
+    assert embeddings.values.shape == (128, 50)
+    assert embeddings.file == command.store.scores(run_id).file
+    # What `embed` did to its images is not what `explain` was given.
+    assert command.store.explanations(run_id).maps["grey"].max() > 0
+    assert list(problems(command.store)) == []
+    assert not list(command.store.root.glob("superseded/*"))
+    assert "0 to do" in command("run", "--suite", suite, "--save-maps", "--save-models")[1]
+    pack(command.store, tmp_path / "archive")
+    archive = ("--results", str(tmp_path / "archive"), "--dry-run")
+    assert "0 to do" in command("run", "--suite", suite, "--save-maps", *archive)[1]
+
+
+def test_a_suite_may_ask_for_maps_itself(tmp_path: Path, warm_cache: Path) -> None:
+    command = Bench(tmp_path, warm_cache)
+    suite = Path(command.suite("tests.misbehaving:KeepsLess", shots="1, 10"))
+    suite.write_text("save_maps = true\n" + suite.read_text())
+    code, said = command("run", "--suite", str(suite), "--shots", "10", "--set", "image_size=16")
+    assert code == 0, said
+    assert "keeps no maps: NotImplementedError: not for\n" in said
+    (run_id,) = command.store.ids()
+    assert kept(command.store, run_id) == {EMBEDDINGS}
+    assert command.store.read(run_id)["unable"] == ["explain"]
+    again = ("--suite", str(suite), "--shots", "10", "--set", "image_size=16")
+    assert "0 to do" in command("run", *again)[1]
+    (command.store.runs / run_id / EMBEDDINGS).unlink()
+    rewrite(command.store.runs / run_id, lambda r: r["files"].pop(EMBEDDINGS))
+    code, said = command("status", *again)
+    assert "1 run stored without embeddings: again" in said
+
+
+def test_a_method_that_breaks_its_contract_there_is_a_recorded_failure(
+    tmp_path: Path, warm_cache: Path
+) -> None:
+    command = Bench(tmp_path, warm_cache)
+    suite = command.suite("tests.misbehaving:Mismaps", "tests.misbehaving:ForksWhileEmbedding")
+    code, said = command("run", "--suite", suite, "--save-maps")
+    assert code == 1, said
+    assert "explain().maps['grey'] holds 1 values that are not finite" in said
+    (receipt,) = receipts(Store(tmp_path / "results"))
+    assert receipt["spec"]["method"] == "forks-while-embedding"
+    assert list(problems(command.store)) == []
