@@ -21,8 +21,8 @@ OURS = "atacnet"
 MOST_SEEDS = 10
 """So many runs of a way to run a method are read for a figure, the lowest seeds first."""
 RULE = (
-    "Of the ways to run a method, the one is shown that departs least from the paper’s stated"
-    " protocol, of equal ones that with the most seeds"
+    "Shown is each method’s way with the fewest departures from the paper’s stated protocol, of"
+    " equal ones that with the most seeds"
 )
 Tested = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """Scores and labels of the images that count."""
