@@ -130,7 +130,7 @@ class Archive:
         """
         if run_id not in self._receipts:
             raise CorruptRun(f"archive {self.root} has no run {run_id}")
-        receipt = parse(self._receipts[run_id].encode(), run_id)
+        receipt = parse(self._receipts[run_id].encode(), run_id, exact=False)
         here = [n for n in OPTIONAL if n in self._bytes and run_id in self._rows(n)[1]]
         return {**receipt, "files": {name: self._digests[name] for name in here}}
 

@@ -46,7 +46,8 @@ def parse(data: bytes, run_id: str, *, exact: bool = True) -> Receipt:
     """Read run.json and check its own digest, its schema and that it is of this run.
 
     `exact` holds what stands between the values to how it was written, too: not needed where the
-    bytes have a digest of their own, as in an archive, and the slower part of reading. Raises CorruptRun where it does not agree with itself, StoreError where a newer bench wrote it.
+    bytes have a digest of their own, as in an archive, and the slower part of reading. Raises
+    CorruptRun where it does not agree with itself, StoreError where a newer bench wrote it.
     """
     try:
         receipt: Receipt = json.loads(data)

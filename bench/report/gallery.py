@@ -12,11 +12,17 @@ from bench.report.pictures import Pictures
 from bench.report.stored import Stored
 
 MOST = {
-    "zoom": 5, "histograms": 20, "roc": 40, "clusters": 5, "crops": 5, "shots": 20, "defects": 20,
-    "ranks": 4, "ablation": 20,
+    "ablation": 20, "zoom": 5, "crops": 5, "clusters": 5, "histograms": 20, "roc": 40, "shots": 20,
+    "defects": 20, "ranks": 4,
 }  # fmt: skip
 """How many figures of a kind a page has room for: first those with the most shots, and of these
 the paper's places."""
+READING = {
+    "zoom": saliency.ZOOM, "scores": scores.READING, "clusters": clusters.READING,
+    "crops": saliency.CROPS, "shots": trends.SHOTS, "defects": trends.DEFECTS,
+    "ranks": ranks.READING, "ablation": ablation.READING,
+}  # fmt: skip
+"""How the figures of a section are read, and what they show."""
 Plan = Callable[[], Drawing | None]
 
 
@@ -40,15 +46,15 @@ def _plans(stored: Stored, pictures: Pictures | None) -> dict[str, Sequence[Plan
     """Return by kind what could be drawn, in the order of the sections; nothing is drawn yet."""
     reader = Reader(stored)
     return {
+        "ablation": ablation.plans(stored),
         "zoom": saliency.zooms(stored, reader, pictures),
+        "crops": saliency.crops(stored, reader, pictures),
+        "clusters": clusters.plans(stored, reader),
         "histograms": scores.histogram_plans(stored, reader),
         "roc": scores.roc_plans(stored, reader),
-        "clusters": clusters.plans(stored, reader),
-        "crops": saliency.crops(stored, reader, pictures),
         "shots": trends.by_shots(stored),
         "defects": trends.by_defect(stored, reader),
         "ranks": ranks.plans(stored),
-        "ablation": ablation.plans(stored),
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import stdev
 from typing import Any
@@ -27,6 +27,8 @@ REFERENCE = "shortcut"
 class Way:
     """One way to run a method: runs that differ by their seed alone."""
 
+    row: RunSpec
+    """The spec that its runs share, with seed 0."""
     label: str
     receipts: tuple[Receipt, ...]
     """In the order of their seeds."""
@@ -49,6 +51,15 @@ class Way:
     def deviation(self) -> float | None:
         """Standard deviation over seeds."""
         return stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
+
+    def run(self, seed: int) -> Receipt:
+        """Return the run of a seed."""
+        return next(r for r in self.receipts if r["spec"]["seed"] == seed)
+
+    def keeping(self, file: str) -> "Way | None":
+        """Return the runs of it that keep such a file beside their scores; None for none."""
+        there = tuple(r for r in self.receipts if file in r["files"])
+        return replace(self, receipts=there) if there else None
 
     @cached_property
     def stale(self) -> bool:
@@ -126,7 +137,7 @@ class Stored:
             departs = list(departures(runs[0], protocol))
             if method != REFERENCE and place[0] in table.datasets:
                 departs.append(table.datasets[place[0]])
-            way = Way(self.label(row), runs, metric, tuple(departs))
+            way = Way(row, self.label(row), runs, metric, tuple(departs))
             found.append((len(departs), -len(runs), row.run_id, way))
         return [way for *_, way in sorted(found, key=lambda f: f[:3])]
 

@@ -1,7 +1,7 @@
 """Which runs a figure shows, by rules that its note states."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,62 +11,24 @@ from bench.metrics import auroc
 from bench.published import published
 from bench.receipt import Receipt
 from bench.registry import METHODS
-from bench.report.figures.drawing import method_name
-from bench.report.stored import Place, Stored
+from bench.report.stored import Place, Stored, Way
 from bench.scores import Scores
 from bench.spec import RunSpec, Value
-from bench.verdict import departures
 
 OURS = "atacnet"
 MOST_SEEDS = 10
 """So many runs of a way to run a method are read for a figure, the lowest seeds first."""
 RULE = (
-    "Shown is each method’s way with the fewest departures from the paper’s stated protocol, of"
-    " equal ones that with the most seeds"
+    "Of each method the way is shown that departs least from the paper’s stated protocol, of equal"
+    " ones that with the most seeds."
 )
 Tested = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """Scores and labels of the images that count."""
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way to run a method at one place; its runs differ by their seed alone."""
-
-    row: RunSpec
-    runs: tuple[Receipt, ...]
-    """In the order of their seeds."""
-    departs: int
-    """How many departures from the stated protocol it has."""
-
-    @property
-    def name(self) -> str:
-        """Name of the method as it is written in print."""
-        return method_name(self.row.method)
-
-    @property
-    def auroc(self) -> dict[int, float]:
-        """AUROC by seed."""
-        return {r["spec"]["seed"]: float(r["metrics"]["auroc"]) for r in self.runs}
-
-    def run(self, seed: int) -> Receipt:
-        """Return the run of a seed."""
-        return next(r for r in self.runs if r["spec"]["seed"] == seed)
-
-    def keeping(self, file: str) -> "Way | None":
-        """Return the runs of it that keep such a file beside their scores; None for none."""
-        there = tuple(r for r in self.runs if file in r["files"])
-        return replace(self, runs=there) if there else None
-
-
 def ways(stored: Stored, place: Place, shots: int, method: str) -> list[Way]:
     """Return the ways that a method was run, the one to show first."""
-    table = published()["atacnet_table1"]
-    protocol = {**table.protocol, **table.methods.get(method, {})}
-    found = []
-    for row, receipts in stored.groups.get((place, shots, method), {}).items():
-        runs = tuple(sorted(receipts, key=lambda r: int(r["spec"]["seed"])))
-        found.append(Way(row, runs, len(departures(runs[0], protocol))))
-    return sorted(found, key=lambda w: (w.departs, -len(w.runs), w.row.run_id))
+    return stored.ways(place, shots, method, "auroc", published()["atacnet_table1"])
 
 
 def best_ways(stored: Stored, place: Place, shots: int) -> list[Way]:
@@ -124,7 +86,7 @@ class Reader:
 
     def tested(self, way: Way) -> Iterator[Tested]:
         """Yield scores and labels of the images that count, of the first `MOST_SEEDS` runs."""
-        for receipt in way.runs[:MOST_SEEDS]:
+        for receipt in way.receipts[:MOST_SEEDS]:
             yield counted(self.scores(receipt))
 
 

@@ -10,11 +10,18 @@ from numpy.typing import NDArray
 from bench.kept import EMBEDDINGS
 from bench.receipt import Receipt
 from bench.report.figures import choice
-from bench.report.figures.choice import OURS, Reader, Way
+from bench.report.figures.choice import OURS, Reader
 from bench.report.figures.drawing import Drawing, key, listed, name_of, shots_of, signed
 from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, legend, panels, plotting, svg
-from bench.report.stored import Place, Stored
+from bench.report.stored import Place, Stored, Way
 
+READING = (
+    "The same test images as each version embeds them, by t-SNE (from the first two principal"
+    " components, perplexity 30 or a third of the images, one fixed seed): neighbours stay"
+    " neighbours, distances and sizes of groups mean nothing. The silhouette is that of normal"
+    " against anomalous images in the space of the embeddings, not in this plane: 1 far apart, 0 no"
+    " gap, below 0 mixed. Crosses do not count: anomalies drawn for training, and their duplicates."
+)
 VERSIONS = (
     ("CutMix (cross-entropy)", "cutmix", None),
     ("ATAC-Net, whole image only", OURS, "raw"),
@@ -100,10 +107,10 @@ def _versions(stored: Stored, place: Place, shots: int) -> dict[str, Way]:
 def _drawing(
     stored: Stored, versions: Mapping[str, Way], where: str, reader: Reader
 ) -> Drawing | None:
-    shared = set.intersection(*({*way.auroc} for way in versions.values()))
+    shared = set.intersection(*({*way.by_seed} for way in versions.values()))
     if not shared:  # no seed has them all: the last version is the paper's own
         versions = dict([list(versions.items())[-1]])
-        shared = {*next(iter(versions.values())).auroc}
+        shared = {*next(iter(versions.values())).by_seed}
     seed = min(shared)
     clouds = _clouds(stored, [way.run(seed) for way in versions.values()], reader)
     if len(clouds) < len(versions) or min(np.bincount(clouds[0].group, minlength=2)[:2]) < LEAST:
@@ -113,13 +120,8 @@ def _drawing(
     missing = [name for name, *_ in VERSIONS if name not in versions]
     total, shown = len(clouds[0].values), len(thinned(clouds[0]).values)
     note = (
-        f"The same {shown} test images as each version embeds them, by t-SNE (from the first"
-        " two principal components, perplexity 30 or a third of the images, one fixed seed):"
-        " neighbours stay neighbours, distances and sizes of groups mean nothing. The silhouette is"
-        " that of normal against anomalous images in the space of the embeddings, not in this"
-        f" plane: 1 far apart, 0 no gap, below 0 mixed. {told}. Stored are the first components of"
-        f" that space, with {min(c.kept for c in clouds):.1%} of its variance or more. Seed {seed}."
-        " Crosses do not count: anomalies drawn for training, and their duplicates."
+        f"Silhouette of {shown} test images: {told}. The stored components of the embeddings hold"
+        f" {min(c.kept for c in clouds):.1%} of their variance or more. Seed {seed}."
         + (f" Of {total} images every so manieth is drawn." if shown < total else "")
         + (f" No run of {listed(missing)} keeps embeddings." if missing else "")
     )

@@ -8,9 +8,10 @@ from bench.outside import shown
 from bench.report.stored import Place
 
 SECTIONS = (
-    "zoom", "scores", "clusters", "crops", "shots", "defects", "time", "ranks", "ablation",
+    "ablation", "zoom", "crops", "clusters", "scores", "shots", "defects", "ranks",
 )  # fmt: skip
-"""Kinds of figures in the order of a page: Figures 1, 3, 4 and 5, and what the paper lacks."""
+"""Kinds of figures in the order of a page: the title's question, Figures 1, 5, 4 and 3, and what
+the paper lacks."""
 LONGEST = 40
 """Characters of a name from outside that a figure has room for."""
 
@@ -25,7 +26,7 @@ class Drawing:
     """One of `SECTIONS`."""
     title: str
     note: str
-    """What it shows, how to read it, how its cases were chosen, and its numbers."""
+    """Its numbers, and what is peculiar to it; how to read its kind is said once for all."""
     alt: str
     """What it says, in words and numbers."""
     svg: str

@@ -7,13 +7,18 @@ from itertools import combinations
 from statistics import fmean
 
 from bench.report.figures import choice
-from bench.report.figures.choice import Way
 from bench.report.figures.drawing import Drawing, key, listed, method_name, shots_of
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
-from bench.report.stored import REFERENCE, Place, Stored
+from bench.report.stored import REFERENCE, Place, Stored, Way
 from bench.spec import RunSpec
 from bench.stats import Ranking, ranking
 
+READING = (
+    "Mean rank of each method’s AUROC over datasets and categories, 1 is best; one way to run each"
+    " method, the same everywhere. Friedman’s test that all are alike, then each pair by Wilcoxon’s"
+    " signed-rank test, p adjusted by Holm over all pairs; a bar joins methods of which no pair"
+    f" differs at 0.05. {REFERENCE} is not ranked."
+)
 LEAST_PLACES = 10
 LEAST_METHODS = 3
 LEVEL = 0.05
@@ -52,7 +57,7 @@ def _variant(row: RunSpec) -> RunSpec:
 
 
 def _rank(variant: RunSpec, ways: Mapping[Place, Way]) -> tuple[int, int, str]:
-    return -len(ways), sum(way.departs for way in ways.values()), variant.run_id
+    return -len(ways), sum(len(way.departures) for way in ways.values()), variant.run_id
 
 
 def complete_places(
@@ -81,30 +86,26 @@ def _drawing(
 ) -> Drawing:
     ways = {m: [by_method[m][p] for p in places] for m in methods}
     found = ranking(
-        {method_name(m): [fmean(w.auroc.values()) for w in there] for m, there in ways.items()}
+        {method_name(m): [fmean(w.by_seed.values()) for w in there] for m, there in ways.items()}
     )
-    seeds = sorted({len(w.runs) for there in ways.values() for w in there})
+    seeds = sorted({len(w.receipts) for there in ways.values() for w in there})
     out = [f"{method_name(m)} ({len(by_method[m].keys() & {*places})} of {len(places)})"
            for m in by_method if m not in methods]  # fmt: skip
     ranks = listed([f"{m} {rank:.2f}" for m, rank in found.ranks.items()])
     pairs = listed([f"{a} against {b} {_p(p)}" for (a, b), p in found.pairs.items()])
     note = (
-        f"Mean rank of the AUROC (mean over {' or '.join(map(str, seeds))} seeds) on"
-        f" {found.datasets} datasets and categories with {shots_of(shots)}; 1 is best: {ranks}."
-        f" Friedman’s test that all are alike: p = {_p(found.p)}. Each pair by Wilcoxon’s"
-        f" signed-rank test, p adjusted by Holm over all pairs: {pairs}. A bar joins methods of"
-        f" which no pair differs at {LEVEL}. One way to run each method, the same everywhere."
-        f" {REFERENCE} is not ranked."
+        f"{ranks}; means over {' or '.join(map(str, seeds))} seeds. Friedman: {_p(found.p)}."
+        f" Pairs, adjusted: {pairs}."
         + (f" Kept out for missing places: {listed(out)}." if out else "")
     )
     title = f"Ranks across {found.datasets} datasets and categories, {shots_of(shots)}"
     name = key("ranks", shots_of(shots))
-    alt = f"Mean ranks: {ranks}. Friedman p = {_p(found.p)}. Holm-adjusted p: {pairs}."
+    alt = f"Mean ranks: {ranks}. Friedman: {_p(found.p)}. Holm-adjusted p: {pairs}."
     return Drawing(name, "ranks", title, note, alt, plot(found, name, alt))
 
 
 def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def alike(found: Ranking) -> list[tuple[str, str]]:

@@ -26,6 +26,18 @@ MAPS = ("score", "attention", "grad_cam", "grad_cam_zoomed")
 """What a run must keep for these figures."""
 HOT = 0.5
 """Share of a map's own highest value from which a cell counts as hot."""
+ZOOM = (
+    "Grad-CAM of each view’s own score, one colour scale for both views of an image, and how the"
+    " score changes from the whole image to the zoomed view (white frame). Images are chosen by"
+    " that change among all anomalous test images, and the median of the normal ones. The share of"
+    " a view in which the map exceeds half its maximum grows by itself where a crop is made around"
+    " what is hot."
+)
+CROPS = (
+    "Score map (one colour scale for all test images), the cells where the attention, scaled to 0-1"
+    " by itself, reaches the threshold, the tight box around them, and the zoomed view. Images are"
+    " chosen by their score among all test images, right and wrong ones alike."
+)
 ARROW = "\N{RIGHTWARDS ARROW}"
 
 
@@ -135,7 +147,7 @@ def _explained(stored: Stored) -> list[Receipt]:
     found = []
     for place, several in choice.places(stored).items():
         there = [
-            kept.runs[0]
+            kept.receipts[0]
             for shots in several
             for way in choice.ways(stored, place, shots, OURS)
             if way.row.parameters.get("view") == "attention" and (kept := way.keeping(EXPLANATIONS))
@@ -184,9 +196,7 @@ def _zoom(
     )
     alt = f"Grad-CAM of the whole image and of the zoomed view on {where}. Scores: {told}."
     note = (
-        "Grad-CAM of each view’s own score, one colour scale for both views of an image, and how"
-        " the score changes from the whole image to the zoomed view (white frame). Chosen by that"
-        f" change among all anomalous test images, and the median of the normal ones: {told}."
+        f"Scores of the whole image and the zoomed view: {told}."
         f" {_what_the_zoom_does(seen)} Seed {seen.spec.seed}. {_shown(seen, cases, pictures)}"
     )
     name = key("zoom", where)
@@ -205,8 +215,7 @@ def _what_the_zoom_does(seen: Seen) -> str:
         f"AUROC {by_view}. Mean change of the score: {signed(change[seen.label].mean(), 2)} of"
         f" {seen.label.sum()} anomalous images, {signed(change[~seen.label].mean(), 2)} of"
         f" {(~seen.label).sum()} normal ones. Share of the view in which the map exceeds half its"
-        f" maximum, median of the anomalous images: {one:.0%} to {two:.0%}; a crop around what is"
-        " hot raises it by itself."
+        f" maximum, median of the anomalous images: {one:.0%} to {two:.0%}."
     )
 
 
@@ -274,10 +283,8 @@ def _crops(
     told = "; ".join(_caption(seen, *case) for case in cases)
     alt = f"What ATAC-Net crops on {where}: {told}."
     note = (
-        "Score map (one colour scale for all test images), the cells where the attention, scaled to"
-        f" 0-1 by itself, reaches {seen.threshold:g}, the tight box around them, and the zoomed"
-        " view. Cases chosen by their score among all test images, right and wrong ones alike:"
-        f" {told}. Seed {seen.spec.seed}. {_shown(seen, cases, pictures)}"
+        f"{told}. Threshold of the attention {seen.threshold:g}. Seed {seen.spec.seed}."
+        f" {_shown(seen, cases, pictures)}"
     )
     tiles, words, height = crop_layout(seen, cases, pictures)
     return Drawing(key("crops", where), "crops", f"Crops on {where}", note, alt,

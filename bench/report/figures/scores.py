@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bench.report.figures import choice
 from bench.report.figures.choice import Reader, Tested
-from bench.report.figures.drawing import Drawing, key, listed, name_of, shots_of
+from bench.report.figures.drawing import Drawing, key, listed, method_name, name_of, shots_of
 from bench.report.figures.svg import (
     ANOMALOUS,
     NORMAL,
@@ -22,6 +22,15 @@ from bench.report.figures.svg import (
 )
 from bench.report.stored import REFERENCE, Place, Stored
 
+READING = (
+    "Histograms: normal test images blue and solid, anomalous ones vermilion and dashed, without"
+    " the labelled anomalies; each class sums to one; of the lowest seed that ran. Overlap is the"
+    " least sum of false positive and false negative rate that a threshold can reach: 0 where one"
+    " parts the classes, 1 where none tells anything. ROC: each curve is the mean of its seeds’"
+    " curves at each false positive rate, so the area under it is their mean AUROC; of at most the"
+    f" first {choice.MOST_SEEDS} seeds. Thin lines are single seeds of the first method, the grey"
+    f" diagonal is chance. {choice.RULE}"
+)
 MOST_PANELS = 6
 MOST_POINTS = 200
 """Points of a ROC curve; only test sets with more normal images are thinned."""
@@ -138,21 +147,18 @@ def _scores(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing
     where = f"{name_of(place)}, {shots_of(shots)}"
     found = [w for w in choice.best_ways(stored, place, shots) if w.row.method != REFERENCE]
     shown = found[:MOST_PANELS]
-    shared = set.intersection(*({*way.auroc} for way in shown))
-    chosen = [min(shared or way.auroc) for way in shown]
+    shared = set.intersection(*({*way.by_seed} for way in shown))
+    chosen = [min(shared or way.by_seed) for way in shown]
     scores = {
-        way.name: choice.counted(reader.scores(way.run(seed)))
+        method_name(way.row.method): choice.counted(reader.scores(way.run(seed)))
         for way, seed in zip(shown, chosen, strict=True)
     }
     name, title = key("scores", where), f"Scores on {where}"
     told = listed([f"{m} {overlap(*tested):.2f}" for m, tested in scores.items()])
     _, label = next(iter(scores.values()))
     note = (
-        f"{(~label).sum()} normal test images (blue, solid) and {label.sum()} anomalous ones"
-        " (vermilion, dashed), without the labelled anomalies; each class sums to one. Overlap is"
-        " the least sum of false positive and false negative rate that a threshold can reach: 0"
-        f" where one parts the classes, 1 where none tells anything. {told}. One seed is shown, the"
-        f" lowest that ran ({listed(sorted({str(s) for s in chosen}))}). {choice.RULE}."
+        f"{(~label).sum()} normal and {label.sum()} anomalous test images. Overlap: {told}. Seed"
+        f" {listed(sorted({str(s) for s in chosen}))}."
         + (f" {len(found) - len(shown)} more methods ran." if len(found) > len(shown) else "")
     )
     alt = f"Histograms of anomaly scores on {where}. Overlap of the classes: {told}."
@@ -162,15 +168,10 @@ def _scores(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing
 def _roc(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing:
     where = f"{name_of(place)}, {shots_of(shots)}"
     shown = choice.best_ways(stored, place, shots)[: len(PALETTE)]
-    runs = {way.name: list(reader.tested(way)) for way in shown}
+    runs = {method_name(way.row.method): list(reader.tested(way)) for way in shown}
     told = listed([_area(*item) for item in runs.items()])
     name, title = key("roc", where), f"ROC on {where}"
-    note = (
-        "Each curve is the mean of its seeds’ curves at each false positive rate, so the area"
-        " under it is their mean AUROC, in the legend; at most the first"
-        f" {choice.MOST_SEEDS} seeds are read. Thin lines are single seeds of the first method. The"
-        f" grey diagonal is chance; {REFERENCE} scores by one image statistic. {choice.RULE}."
-    )
+    note = f"Area under the mean curve: {told}."
     alt = f"ROC curves on {where}. Area under the curve: {told}."
     return Drawing(name, "scores", title, note, alt, roc(runs, name, alt))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.metrics import auroc
 from bench.report.figures import choice
-from bench.report.figures.choice import Reader, Way
+from bench.report.figures.choice import Reader
 from bench.report.figures.drawing import (
     Drawing,
     brief,
@@ -19,11 +19,22 @@ from bench.report.figures.drawing import (
     shots_of,
 )  # fmt: skip
 from bench.report.figures.svg import PALETTE, label_rows, legend, marks, panels, plotting, svg
-from bench.report.stored import REFERENCE, Place, Stored
+from bench.report.stored import REFERENCE, Place, Stored, Way
 from bench.scores import Scores
 from bench.spec import RunSpec
 from bench.stats import Estimate, mean_interval
 
+SHOTS = (
+    "Mean over seeds with its 95 % t-interval, over labelled anomalies in training: k shots are the"
+    " first k of a seed’s ten, so the test set stays the same. Of each method the way is shown that"
+    " ran with the most numbers of shots, of equal ones that which departs least from the paper’s"
+    " stated protocol."
+)
+DEFECTS = (
+    "Each type of defect against the same normal test images: mean over seeds with its 95 %"
+    " t-interval, the hardest type of the first method on top. n is the number of images at the"
+    f" lowest seed; few images make a coarse number. {choice.RULE}"
+)
 MOST_TYPES = 12
 MOST_METHODS = len(PALETTE)
 By = Mapping[str, Mapping[int, Estimate]]
@@ -55,26 +66,21 @@ def _same_way(stored: Stored, place: Place, shots: Sequence[int]) -> dict[str, d
                 rows.setdefault(replace(way.row, shots=0), {})[s] = way
         best = min(rows.items(), key=lambda item: _rank(*item))[1]
         found[method_name(method)] = {
-            s: mean_interval(list(best[s].auroc.values())) for s in sorted(best)
+            s: mean_interval(list(best[s].by_seed.values())) for s in sorted(best)
         }
     return found
 
 
 def _rank(row: RunSpec, by_shots: Mapping[int, Way]) -> tuple[int, int, int, str]:
-    runs = sum(len(way.runs) for way in by_shots.values())
-    return -len(by_shots), min(way.departs for way in by_shots.values()), -runs, row.run_id
+    runs = sum(len(way.receipts) for way in by_shots.values())
+    return -len(by_shots), min(len(way.departures) for way in by_shots.values()), -runs, row.run_id
 
 
 def _shots(place: Place, values: By) -> Drawing:
     where = name_of(place)
     name, title = key("shots", where), f"AUROC against shots on {where}"
     told = "; ".join(f"{m}: {listed([_at(s, e) for s, e in v.items()])}" for m, v in values.items())
-    note = (
-        "Mean over seeds with its 95 % t-interval, over labelled anomalies in training. k shots are"
-        f" the first k of a seed’s ten, so the test set stays the same. {told}. Of the ways to run"
-        " a method, the one that ran with the most numbers of shots is shown, of equal ones that"
-        " which departs least from the paper’s stated protocol."
-    )
+    note = f"{told}."
     alt = f"AUROC against shots on {where}. {told}."
     return Drawing(name, "shots", title, note, alt, shots_plot(values, name, alt))
 
@@ -120,7 +126,7 @@ def by_defect(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
     found = []
     for place, shots in choice.places(stored).items():
         first = choice.best_ways(stored, place, shots[0])[0]
-        if first.row.method != REFERENCE and len(_types(reader.scores(first.runs[0]))) > 1:
+        if first.row.method != REFERENCE and len(_types(reader.scores(first.receipts[0]))) > 1:
             found.append(partial(_defects, stored, place, shots[0], reader))
     return found
 
@@ -147,7 +153,10 @@ def _over_seeds(runs: Sequence[Scores], defect: str) -> Estimate | None:
 
 def _defects(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing:
     shown = choice.best_ways(stored, place, shots)[:MOST_METHODS]
-    runs = {w.name: [reader.scores(r) for r in w.runs[: choice.MOST_SEEDS]] for w in shown}
+    runs = {
+        method_name(w.row.method): [reader.scores(r) for r in w.receipts[: choice.MOST_SEEDS]]
+        for w in shown
+    }
     types = _types(next(iter(runs.values()))[0])
     most = sorted(types, key=lambda d: (-types[d], d))[:MOST_TYPES]
     values = {
@@ -164,12 +173,7 @@ def _defects(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawin
         for i, label in enumerate(labels)
     )
     left_out = len(types) - len(most)
-    note = (
-        "Each type of defect against the same normal test images: mean over seeds and its 95 %"
-        " t-interval, the hardest type of the first method on top. n is the number of test images"
-        f" at its lowest seed; few images make a coarse number. {told}. {choice.RULE}."
-        + (f" {left_out} types with fewer images are left out." if left_out else "")
-    )
+    note = f"{told}." + (f" {left_out} types with fewer images are left out." if left_out else "")
     alt = f"AUROC by type of defect on {where}. {told}."
     return Drawing(name, "defects", title, note, alt, defects_plot(rows, labels, name, alt))
 
