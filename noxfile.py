@@ -30,6 +30,13 @@ def steps(session: nox.Session) -> None:
 
 
 @nox.session
+def scale(session: nox.Session) -> None:
+    """Render the report of a made-up archive of 20,000 runs; two minutes."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.big_report")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
     session.install("ruff>=0.9")

@@ -5,7 +5,6 @@ import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from bench.report.stored import Stored
 from bench.report.tables import printed_table
 from bench.results import receipts
 from bench.store import open_results
+from tests.big_report import METHODS, SEEDS, MadeUp, measured
 from tests.fixtures.runs import HERE, SCORES, SPEC, bench, store_at
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -236,3 +236,15 @@ def test_markdown_and_latex_escape_what_they_would_read():
         r"{[}a|b] 50 \% \& \$x\_1\$ \textbackslash{} \{\textasciitilde{}\textasciicircum{}\#\}"
         r" \textless{}b\textgreater{} $\pm$ \\"
     )
+
+
+def test_the_page_of_many_runs_stays_small_and_quick(tmp_path):
+    """Of several ways to run a method, only the one that a table shows brings its runs along."""
+    one_way, in_table_2 = 17 * 2 * len(METHODS) * SEEDS, 15 * 2 * SEEDS
+    pack(MadeUp(one_way + 500), tmp_path / "archive")
+    found = measured(tmp_path / "archive", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert len(page) < 5e6
+    assert found["peak_bytes"] < 1.5 * 2**30
+    assert found["cpu_seconds"] < 60
+    assert page.count("<code>") == one_way + in_table_2

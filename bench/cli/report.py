@@ -29,17 +29,19 @@ def report(
 
     Takes a results folder or an archive.
     """
+    from threadpoolctl import threadpool_limits
+
     from bench.files import write_atomically
     from bench.report.contents import contents
     from bench.report.exports import write_exports
     from bench.report.page import render
     from bench.store import open_results
 
-    found = contents(open_results(results.absolute()), data and data.absolute())
-    page = render(found)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page.encode())
-    say(f"{out}: {len(page.encode()) / 1e6:.1f} MB, {len(found.stored.receipts)} runs")
+    with threadpool_limits(limits=1):  # small matrix products, for which threads only wait
+        found = contents(open_results(results.absolute()), data and data.absolute())
+        page = render(found).encode()
+    write_atomically(out, page)
+    say(f"{out}: {len(page) / 1e6:.1f} MB, {len(found.stored.receipts)} runs")
     if export is not None:
         count = write_exports(found, export)
         say(f"{export}: {count} files")

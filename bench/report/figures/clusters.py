@@ -63,7 +63,7 @@ class Cloud:
     def plane(self) -> NDArray[np.float64]:
         """Return the images in two dimensions, (N, 2), by t-SNE from a fixed seed."""
         from sklearn.manifold import TSNE
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
 
         values = np.pad(self.values.astype(float), ((0, 0), (0, 1)))  # there may be one column
         if not np.ptp(values, axis=0).any():
