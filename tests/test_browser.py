@@ -6,7 +6,6 @@ colons between them, whose pages are opened too.
 
 import json
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +15,11 @@ import pytest
 from bench.report.contents import contents
 from bench.report.page import render
 from bench.store import open_results
+from tests.browser import CHROMIUM, DRIVER, started
 from tests.fixtures.runs import ARCHIVES, REFERENCE, SCORES, store_at
 from tests.test_report import TRAINED
 
-webdriver = pytest.importorskip("selenium.webdriver")
 By = pytest.importorskip("selenium.webdriver.common.by").By
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="needs chromium and chromium-driver"
 )
@@ -31,19 +29,8 @@ PAGES = [*sorted(REFERENCE.iterdir()), ARCHIVES / "smoke", *NAMED]
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--window-size=1300,900", f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(executable_path=DRIVER)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    with started(tmp_path_factory.mktemp("profile"), 1300, 900) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -113,9 +100,7 @@ def tool(browser, selector):
 
 
 def heading(browser, column):
-    return browser.find_element(
-        By.CSS_SELECTOR, f"#t-atacnet_table1 button[data-sort='{column}']"
-    )
+    return browser.find_element(By.CSS_SELECTOR, f"#t-atacnet_table1 button[data-sort='{column}']")
 
 
 def test_sorting_keeps_means_below_and_turns_round(shown):
