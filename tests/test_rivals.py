@@ -43,7 +43,8 @@ class Pixels(nn.Module):
 
 def context(**changes: Any) -> Context:
     backbone = BackboneSource("resnet18", 1, None)
-    return Context("cpu", Seeds(0, "d", "c"), backbone=backbone, **changes)
+    given = {"seeds": Seeds(0, "d", "c"), "backbone": backbone, **changes}
+    return Context("cpu", **given)
 
 
 def ready(method: type[WeakMethod], network: Any, **given: Any) -> Any:
@@ -95,6 +96,160 @@ def test_devnets_loss_has_margin_5_and_counts_every_anomaly() -> None:
     scores = torch.tensor([0.5, 2.0, 1.0, 7.0]).view(4, 1, 1, 1)
     value = ready(DevNet, Given()).loss(scores, torch.tensor([NORMAL, NORMAL, SEEN, PSEUDO]))
     assert value.item() == pytest.approx((0.5 + 2.0 + (5 - 1.0) + 0.0) / 4)
+
+
+def halves(labelled: int, pseudo: int = 0) -> list[int]:
+    """Return the kinds of a batch whose first half is normal."""
+    return [NORMAL] * (labelled + pseudo) + [SEEN] * labelled + [PSEUDO] * pseudo
+
+
+def bank_for(detector: Any, normals: int = 20, **changes: Any) -> TrainingImages:
+    """Give a method its context, and training images of noise that are all different."""
+    detector.context = context(**changes)
+    random = np.random.RandomState(0)
+    images = random.randint(100, 256, (normals + 5, 3, 16, 16)).astype(np.uint8)
+    return TrainingImages(images[:normals], images[normals:], detector.context, detector.parameters)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "size", "expected"),
+    [
+        (DevNet, {}, 16, halves(8)),
+        (DevNet, {}, 48, halves(24)),
+        (DevNet, {"pseudo": True}, 16, halves(4, 4)),
+        (DRA, {}, 16, halves(4, 4)),
+        (SAOE, {}, 16, halves(4, 4)),
+        (ATACNet, {}, 16, halves(4, 4)),
+        (ATACNet, {"pseudo": False}, 16, halves(8)),
+    ],
+)
+def test_a_methods_batches_are_composed_as_its_header_says(
+    method: Any, given: dict[str, Any], size: int, expected: list[int]
+) -> None:
+    detector = method(method.Parameters(rotation=0.0, **given))
+    _, kinds = detector.batches(bank_for(detector, batch_size=size))()
+    assert kinds.tolist() == expected
+
+
+@pytest.mark.parametrize("method", [DRA, SAOE])
+def test_thirds_are_the_released_codes_batches(method: Any) -> None:
+    detector = method(method.Parameters(rotation=0.0, sampler="thirds"))
+    batch = detector.batches(bank_for(detector, batch_size=48))
+    pseudo = []
+    for _ in range(10):
+        kinds = batch()[1]
+        assert (kinds == SEEN).tolist() == [False] * 32 + [True] * 16
+        assert set(kinds.tolist()) == {NORMAL, SEEN, PSEUDO}
+        pseudo.append(int((kinds == PSEUDO).sum()))
+    assert len(set(pseudo)) > 1  # by chance, not half of them
+    assert sum(pseudo) == pytest.approx(160, abs=30)
+
+
+@pytest.mark.parametrize("method", WEAK)
+def test_batches_and_references_come_from_named_seeds_alone(method: Any) -> None:
+    def drawn(at_large: int) -> list[Tensor]:
+        torch.manual_seed(at_large)
+        np.random.seed(at_large)
+        given = {"reference_set": "redrawn"} if method is DRA else {}
+        detector = method(method.Parameters(**given))
+        bank = bank_for(detector, external=np.full((6, 3, 16, 16), 200, np.uint8))
+        detector.prepare(bank)
+        references = [detector.reference_images(training=True)] if method is DRA else []
+        return [*detector.batches(bank)(), *references]
+
+    assert all(torch.equal(a, b) for a, b in zip(drawn(0), drawn(1), strict=True))
+
+
+# Two scales, worked out in numpy from what is saved
+
+
+def at_half(images: NDArray[Any]) -> NDArray[Any]:
+    """Every other pixel, as nearest-neighbour interpolation takes them."""
+    return images[:, :, ::2, ::2]
+
+
+def top_tenth(maps: NDArray[Any]) -> NDArray[Any]:
+    flat = np.sort(maps.reshape(len(maps), -1), 1)[:, ::-1]
+    return flat[:, : max(1, flat.shape[1] // 10)].mean(1)
+
+
+def one_by_one(state: dict[str, NDArray[Any]], name: str, features: NDArray[Any]) -> NDArray[Any]:
+    """A 1x1 convolution: (B, C, h, w) -> (B, D, h, w)."""
+    weight, bias = state[f"{name}.weight"][:, :, 0, 0], state[f"{name}.bias"]
+    return np.asarray(np.einsum("dc,bchw->bdhw", weight, features) + bias[:, None, None])
+
+
+def residual_map(state: dict[str, NDArray[Any]], difference: NDArray[Any]) -> NDArray[Any]:
+    """3x3 convolution, batch normalisation, ReLU, 1x1 convolution, absolute value."""
+    height, width = difference.shape[2:]
+    padded = np.pad(difference, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    kernel = state["residual.0.weight"]
+    convolved = state["residual.0.bias"][:, None, None] + sum(
+        np.einsum("dc,bchw->bdhw", kernel[:, :, i, j], padded[:, :, i : i + height, j : j + width])
+        for i in range(3)
+        for j in range(3)
+    )
+    mean, variance, gain, shift = (
+        state[f"residual.1.{k}"][:, None, None]
+        for k in ("running_mean", "running_var", "weight", "bias")
+    )
+    normed = (convolved - mean) / np.sqrt(variance + 1e-5) * gain + shift
+    return np.abs(one_by_one(state, "residual.3.score", np.maximum(normed, 0)))
+
+
+def dras_heads(
+    state: dict[str, NDArray[Any]], images: NDArray[Any], reference: NDArray[Any]
+) -> NDArray[Any]:
+    """Return (4, B), what the heads give at one scale."""
+    pooled = images.mean((2, 3)) @ state["normality.2.weight"].T + state["normality.2.bias"]
+    normality = np.maximum(pooled, 0) @ state["normality.4.weight"].T + state["normality.4.bias"]
+    return np.stack([
+        top_tenth(np.abs(one_by_one(state, "seen.score", images))),
+        top_tenth(np.abs(one_by_one(state, "pseudo.score", images))),
+        top_tenth(residual_map(state, reference - images)),
+        np.abs(normality[:, 0]),
+    ])  # fmt: skip
+
+
+def stirred(network: nn.Module) -> Any:
+    """Give every parameter and every statistic a value of its own."""
+    rng = torch.Generator().manual_seed(3)
+    for value in (*network.parameters(), *network.buffers()):
+        if value.is_floating_point():
+            value.data = torch.rand(value.shape, generator=rng) + 0.1
+            value.data *= 1 if value.dim() < 2 else torch.randn(value.shape, generator=rng).sign()
+    return network.eval()
+
+
+def test_dras_two_scales_are_each_held_against_their_own_reference_and_averaged() -> None:
+    network = stirred(dra.Network(Pixels(), 2, 0.1, hidden=3))  # type: ignore[arg-type]
+    detector = ready(DRA, network, scales=2)
+    rng = torch.Generator().manual_seed(4)
+    images, references = (torch.randn(n, 3, 8, 8, generator=rng) for n in (6, 5))
+    detector.reference_images = lambda training: references
+    detector.finish()
+    state = detector.state()
+    seen, drawn = images[:, :2].numpy(), references[:, :2].numpy()
+    means = [state["references.0"], state["references.1"]]
+    assert means[0] == pytest.approx(drawn.mean(0, keepdims=True), abs=1e-6)
+    assert means[1] == pytest.approx(at_half(drawn).mean(0, keepdims=True), abs=1e-6)
+    by_hand = (dras_heads(state, seen, means[0]) + dras_heads(state, at_half(seen), means[1])) / 2
+    for heads in (network.evaluate(images, network.references()), network(images, references)):
+        assert torch.stack(list(heads)).detach().numpy() == pytest.approx(by_hand, rel=1e-4)
+    score = by_hand[0] + by_hand[1] + by_hand[2] - by_hand[3]
+    assert network.scores(images).detach().numpy() == pytest.approx(score, rel=1e-4)
+
+
+def test_saoes_two_scales_are_averaged_as_logits() -> None:
+    network = stirred(saoe.Network(Pixels(), 2, 0.1))  # type: ignore[arg-type]
+    images = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+    state = ready(SAOE, network, scales=2).state()
+    seen = images[:, :2].numpy()
+    views = [one_by_one(state, "classes", view) for view in (seen, at_half(seen))]
+    logits = np.mean([[top_tenth(v[:, c]) for c in range(3)] for v in views], 0).T
+    assert network(images).detach().numpy() == pytest.approx(logits, rel=1e-4)
+    score = np.logaddexp(logits[:, 1], logits[:, 2]) - logits[:, 0]
+    assert network.scores(images).detach().numpy() == pytest.approx(score, rel=1e-4)
 
 
 # DRA
@@ -175,6 +330,101 @@ def test_dra_has_a_fixed_reference_set_unless_redrawn() -> None:
     assert not np.array_equal(redrawn.score(tested), redrawn.score(tested))
 
 
+@pytest.mark.parametrize("given", [{}, {"scales": 2, "reference_images": 3}], ids=str)
+def test_dras_fixed_maps_are_what_the_trained_network_makes_of_its_references(
+    given: dict[str, Any],
+) -> None:
+    detector = fitted(DRA, **FEW, **given)
+    assert not detector.network.training
+    with torch.inference_mode():
+        maps = detector.network.eval().reference_maps(detector.reference_images(training=False))
+    state = detector.state()
+    assert sum(k.startswith("references.") for k in state) == len(maps) == given.get("scales", 1)
+    assert all(np.array_equal(state[f"references.{i}"], m.numpy()) for i, m in enumerate(maps))
+
+
+def references_of(seed: int = 0, **given: Any) -> tuple[Any, Tensor]:
+    """Return a DRA that has drawn its references, and its 20 normals as a network sees them."""
+    detector = DRA(DRA.Parameters(**given))
+    bank = bank_for(detector, seeds=Seeds(seed, "d", "c"))
+    detector.prepare(bank)
+    return detector, normalise(bank.pick(torch.arange(20)))
+
+
+def places(references: Tensor, normals: Tensor) -> list[int | None]:
+    """Return which normal each reference image is; None for another picture.
+
+    A rotation by nothing costs the last digits.
+    """
+    same = ((references.unsqueeze(1) - normals).abs() < 1e-4).flatten(2).all(2)
+    return [int(row.nonzero()[0]) if row.any() else None for row in same]
+
+
+def test_dras_fixed_five_are_drawn_by_the_seed() -> None:
+    drawn = []
+    for seed in range(4):
+        detector, normals = references_of(seed)
+        found = places(detector.reference_images(training=False), normals)
+        assert None not in found
+        assert len(set(found)) == 5
+        assert found != [0, 1, 2, 3, 4]
+        drawn.append(tuple(found))
+    assert len(set(drawn)) == 4
+    detector, normals = references_of(0)
+    assert tuple(places(detector.reference_images(training=False), normals)) == drawn[0]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_dras_redrawn_references_are_other_normals_each_time_half_of_them_pseudo(
+    training: bool,
+) -> None:
+    detector, normals = references_of(reference_set="redrawn", rotation=0.0)
+    drawn = [places(detector.reference_images(training=training), normals) for _ in range(80)]
+    whole = [i for row in drawn for i in row if i is not None]
+    assert len(whole) / 400 == pytest.approx(0.5, abs=0.08)
+    assert set(whole) == set(range(20))
+    assert len({tuple(row) for row in drawn}) > 70
+
+
+BLACK = normalise(torch.zeros(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "training", "turned"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"reference_set": "redrawn"}, True, True),
+        ({"reference_set": "redrawn"}, False, True),
+    ],
+)
+def test_dras_references_turn_in_training_and_redrawn_ones_at_test_too(
+    given: dict[str, Any], training: bool, turned: bool
+) -> None:
+    detector, _ = references_of(**given)  # no pixel of a normal is black
+    corners = [detector.reference_images(training=training)[:, :, 0, 0] for _ in range(4)]
+    black = ((torch.cat(corners) - BLACK[:, :, 0, 0]).abs() < 1e-4).all(1)
+    assert bool(black.any()) == turned
+
+
+@pytest.mark.parametrize("reference_set", ["fixed", "redrawn"])
+def test_dras_loss_takes_the_references_of_training(reference_set: str) -> None:
+    asked: list[Tensor] = []
+
+    class Recording(nn.Module):
+        def forward(self, images: Tensor, references: Tensor) -> dra.Heads:
+            asked.append(references)
+            return dra.Heads(*torch.zeros(4, len(images)))
+
+    detector, _ = references_of(reference_set=reference_set)
+    other, _ = references_of(reference_set=reference_set)
+    detector.network = Recording()
+    detector.build(Pixels())
+    for _ in range(3):
+        detector.loss(torch.zeros(4, 3, 4, 4), torch.tensor([NORMAL, NORMAL, SEEN, PSEUDO]))
+        assert torch.equal(asked.pop(), other.reference_images(training=True))
+
+
 def test_dras_mean_map_travels_with_its_state() -> None:
     detector = fitted(DRA, scales=2, **FEW)
     state = detector.state()
@@ -243,6 +493,17 @@ def test_saoe_adds_external_images_to_a_batch() -> None:
         assert (kinds == EXTERNAL).sum() == extra == len(pictured) - 16
         assert torch.equal(pictured.mean((1, 2, 3)) > 0.5, kinds == EXTERNAL)
         assert detector.batch_images() == 16 + extra
+
+
+def test_saoes_external_images_turn_like_all_others() -> None:
+    white = np.full((6, 3, 16, 16), 255, np.uint8)
+    for rotation in (180.0, 0.0):
+        detector = SAOE(SAOE.Parameters(rotation=rotation))
+        batch = detector.batches(bank_for(detector, external=white))
+        pictured = torch.cat([images[kinds == EXTERNAL] for images, kinds in (batch(), batch())])
+        black = ((pictured[:, :, 0, 0] - BLACK[:, :, 0, 0]).abs() < 1e-4).all(1)
+        assert len(black) == 8
+        assert bool(black.any()) == bool(rotation)
 
 
 # What every weak method can do

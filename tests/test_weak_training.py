@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from baselines.blocks.backbone import normalise
+from baselines.blocks.backbone import Backbone, normalise
 from baselines.blocks.weak_training import (
     NORMAL,
     PSEUDO,
@@ -13,12 +13,14 @@ from baselines.blocks.weak_training import (
     Stream,
     TrainingImages,
     TrainingParameters,
+    adam,
     balanced_batches,
+    descend,
     in_batches,
     thirds_batches,
     train,
 )
-from bench.detector import Context, MethodError, Samples, Seeds
+from bench.detector import BackboneSource, Context, MethodError, Samples, Seeds
 
 
 def samples(n: int, low: int = 0, high: int = 255, size: int = 16) -> Samples:
@@ -144,8 +146,50 @@ def test_training_learns_and_repeats_itself() -> None:
     )
 
 
-def test_the_rate_falls_and_the_gradient_is_clipped() -> None:
-    """One step at a clipped gradient of Adam moves each weight by the rate at most."""
+def two_parts() -> tuple[nn.Module, nn.Module]:
+    """A model of a backbone and one weight behind it, all of them 1; and the backbone."""
+    backbone = Backbone(BackboneSource("resnet18", 1, None), "float32")
+    model = nn.Sequential(backbone, nn.Conv2d(backbone.channels, 1, 1, bias=False))
+    for weight in model.parameters():
+        nn.init.ones_(weight)
+    return model, backbone
+
+
+def slope(model: nn.Module, by: float) -> torch.Tensor:
+    """A loss with the gradient `by` in every weight."""
+    return by * torch.stack([weight.sum() for weight in model.parameters()]).sum()
+
+
+@pytest.mark.parametrize("clip", [1.0, 0.25])
+def test_the_gradient_of_all_weights_together_is_clipped(clip: float) -> None:
+    model, _ = two_parts()
+    parameters = TrainingParameters(clip=clip)
+    optimiser = adam(model, parameters)
+
+    def norm() -> float:
+        return float(torch.cat([w.grad.flatten() for w in model.parameters()]).norm())
+
+    descend(slope(model, 3.0), optimiser, parameters)
+    assert norm() == pytest.approx(clip, rel=1e-4)
+    descend(slope(model, 1e-6), optimiser, parameters)  # short enough; nothing is left of before
+    count = sum(w.numel() for w in model.parameters())
+    assert norm() == pytest.approx(1e-6 * count**0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("decay", [1e-2, 0.0])
+def test_weight_decay_is_adams_own_and_pulls_every_weight(decay: float) -> None:
+    """Where the loss is flat, the decay is the whole gradient and a first step is as long as lr."""
+    model, backbone = two_parts()
+    parameters = TrainingParameters(lr=0.1, backbone_multiplier=0.5, weight_decay=decay)
+    descend(slope(model, 0.0), adam(model, parameters), parameters)
+    inside = {id(w) for w in backbone.parameters()}
+    for weight in model.parameters():
+        step = (0.05 if id(weight) in inside else 0.1) if decay else 0.0
+        assert torch.allclose(weight, torch.full_like(weight, 1 - step), atol=1e-5)
+
+
+def test_the_rate_falls_with_the_epochs() -> None:
+    """A step of Adam moves a weight by about the rate: 1, then 0.1, then 0.01."""
     start, _, _ = small_training(TrainingParameters(epochs=1, steps_per_epoch=1, lr=0.0))
     moved, _, _ = small_training(
         TrainingParameters(epochs=3, steps_per_epoch=1, lr=1.0, lr_step=1, lr_gamma=0.1)
