@@ -26,7 +26,6 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from bench.embeddings import Embeddings
 from bench.errors import CorruptRun, RequestError, StoreError
@@ -34,6 +33,7 @@ from bench.explanations import Explanations
 from bench.files import sealed, sync_folder, unsealed, write_synced, writing
 from bench.kept import EMBEDDINGS, EXPLANATIONS
 from bench.outside import shown, why
+from bench.parquet import packed, unpacked
 from bench.receipt import Receipt, parse, seal
 from bench.results import Results, table_bytes
 from bench.scores import Scores
@@ -76,7 +76,7 @@ class Archive:
     @cached_property
     def _receipts(self) -> dict[str, str]:
         with self._reading("receipts.parquet"):
-            columns = _parquet(self._bytes["receipts.parquet"]).to_pydict()
+            columns = unpacked(self._bytes["receipts.parquet"]).to_pydict()
             found = dict(zip(columns["run_id"], columns["receipt"], strict=True))
             if not all(type(text) is str for pair in found.items() for text in pair):
                 raise ValueError("its columns are no texts")
@@ -86,7 +86,7 @@ class Archive:
         """The rows of all runs in a file, and where those of each begin and how many they are."""
         if name not in self._placed:
             with self._reading(name):
-                rows = _parquet(self._bytes[name])
+                rows = unpacked(self._bytes[name])
                 ends = pc.run_end_encode(rows["run_id"].combine_chunks())
                 places, start = {}, 0
                 for run_id, end in zip(
@@ -275,11 +275,4 @@ def _own_columns(rows: Any) -> Any:
 
 
 def _write(table: Any) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _parquet(content: bytes) -> Any:
-    return pq.ParquetFile(pa.BufferReader(content)).read()
+    return packed(table, compression="zstd")

@@ -99,6 +99,8 @@ def narrow(suite: Suite, narrowing: Narrowing) -> Suite:
             changes["methods"] = (narrowing.outside_method,)
         if narrowing.methods is not None:
             changes["methods"] = tuple(m for m in block.methods if m in narrowing.methods)
+        if narrowing.categories is not None:
+            changes["data"] = (*block.data, *block.optional)
         if narrowing.shots is not None:
             changes["shots"] = narrowing.shots
         if narrowing.seeds is not None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bench.errors import MethodError
 from bench.files import write_synced
+from bench.parquet import packed, unpacked
 
 COMPONENTS = 50
 """The most that are kept."""
@@ -112,10 +112,7 @@ def _checked(features: Any, expected: int) -> NDArray[Any]:
 
 def embeddings_bytes(embeddings: Embeddings) -> bytes:
     """Return the bytes of a run's embeddings.parquet."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(embeddings.table(), sink)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return packed(embeddings.table())
 
 
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
@@ -125,7 +122,4 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
 
 def read_embeddings(content: bytes) -> Embeddings:
     """Read the bytes of a run's embeddings.parquet; raises ValueError where it is not one."""
-    try:
-        return Embeddings.from_table(pq.ParquetFile(pa.BufferReader(content)).read())
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"does not read: {str(error).splitlines()[0]}") from error
+    return Embeddings.from_table(unpacked(content))

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bench.detector import Explanation
 from bench.errors import MethodError
 from bench.files import write_synced
 from bench.outside import fits_a_line
+from bench.parquet import packed, unpacked
 
 SIDES = ("left", "top", "right", "bottom")
 _EXTENTS = ("_height", "_width")
@@ -168,10 +168,7 @@ def _check(what: str, array: Any, shape: tuple[int | None, ...]) -> None:
 
 def explanations_bytes(explanations: Explanations) -> bytes:
     """Return the bytes of a run's explanations.parquet."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(explanations.table(), sink)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return packed(explanations.table())
 
 
 def write_explanations(path: Path, explanations: Explanations) -> None:
@@ -181,7 +178,4 @@ def write_explanations(path: Path, explanations: Explanations) -> None:
 
 def read_explanations(content: bytes) -> Explanations:
     """Read the bytes of a run's explanations.parquet; raises ValueError where it is not one."""
-    try:
-        return Explanations.from_table(pq.ParquetFile(pa.BufferReader(content)).read())
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"does not read: {str(error).splitlines()[0]}") from error
+    return Explanations.from_table(unpacked(content))

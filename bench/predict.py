@@ -173,7 +173,8 @@ def write_predictions(found: Predictions, out: Path, *, overlays: bool) -> None:
 def _parquet(found: Predictions) -> bytes:
     """Return one row an image: file, size, score, box, and the maps and parts of the score."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from bench.parquet import packed
 
     columns: dict[str, Any] = {
         "file": [shown(f) for f in found.files],
@@ -184,10 +185,7 @@ def _parquet(found: Predictions) -> bytes:
     columns |= box_columns(len(found.files), found.boxes(), pa.float64())
     if found.explanation is not None:
         columns |= part_and_map_columns(found.explanation.parts, found.explanation.maps)
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return packed(pa.table(columns))
 
 
 def overlay_name(index: int, file: Path) -> str:

@@ -78,10 +78,6 @@ def verified(results: Results, wanted: Iterable[str]) -> tuple[dict[str, Receipt
 
 def table_bytes(found: Iterable[Receipt]) -> bytes:
     """Return the bytes of runs.parquet, made from receipts."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from bench.parquet import packed
 
-    sink = pa.BufferOutputStream()
-    pq.write_table(table(found), sink)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    return packed(table(found))

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bench import metrics
 from bench.files import write_synced
+from bench.outside import why
+from bench.parquet import packed, unpacked
 
 SCHEMA = pa.schema({
     "file": pa.string(),
@@ -88,14 +89,14 @@ class Scores:
 
 def write_scores(path: Path, scores: Scores) -> None:
     """Write a run's scores.parquet; raises OSError where the disk refuses."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(scores.table(), sink)
-    write_synced(path, sink.getvalue().to_pybytes())
+    write_synced(path, packed(scores.table()))
 
 
 def read_scores(path: Path) -> Scores:
     """Read a run's scores.parquet; raises ValueError where it is not one."""
     try:
-        return Scores.from_table(pq.ParquetFile(path).read())
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} does not read: {str(error).splitlines()[0]}") from error
+        return Scores.from_table(unpacked(path.read_bytes()))
+    except OSError as error:
+        raise ValueError(f"{path} does not read: {why(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from error

@@ -4,6 +4,7 @@ A suite is a TOML file. `methods`, `data` (dataset, or dataset/category), `shots
 `setting` span the matrix; `[set]` bends run settings and parameters for all methods, `[set.NAME]`
 for one; `[vary]` is a `[set]` with a list for each value, and every combination is wanted. With
 `[[block]]` tables each block is a matrix of its own that starts from the values above it.
+`optional` lists data that is wanted only where --categories names it.
 `save_maps = true`, at the top, keeps what figures need beside the scores, as --save-maps does.
 """
 
@@ -20,7 +21,7 @@ from bench.errors import RequestError
 from bench.outside import fits_a_line, read_toml, shown, why
 from bench.spec import Value
 
-_LISTS = {"methods": str, "data": str, "shots": int, "seen_defects": str}
+_LISTS = {"methods": str, "data": str, "optional": str, "shots": int, "seen_defects": str}
 _KEYS = {"description", "block", "set", "vary", "seeds", "setting", "save_maps", *_LISTS}
 
 MAX_VARIED = 1000
@@ -32,6 +33,8 @@ class Block:
 
     methods: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    """As `data`, for --categories to choose from."""
     shots: tuple[int, ...] = (1, 10)
     seeds: int = 1
     setting: str = "general"

@@ -1,19 +1,15 @@
 """Looks at results and says what does not agree; changes nothing."""
 
 import contextlib
-import io
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bench.errors import CorruptRun, RequestError
 from bench.kept import EMBEDDINGS, EXPLANATIONS
 from bench.outside import shown
+from bench.parquet import unpacked
 from bench.receipt import Receipt
 from bench.results import Results, receipts, table_bytes
 from bench.scores import Scores
@@ -92,17 +88,14 @@ def _table_problems(results: Results) -> Iterator[str]:
     if stored is None:
         return
     try:
-        there = _read(stored)
+        there = unpacked(stored)
         listed = set(there["run_id"].to_pylist()) if there.num_rows else set()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        yield f"{place} does not read: {shown(error).splitlines()[0]}"
+    except (ValueError, KeyError) as error:
+        yield f"{place} {shown(error)}"
         return
-    if not there.equals(_read(table_bytes(r for r in receipts(results) if r["run_id"] in listed))):
+    made = table_bytes(r for r in receipts(results) if r["run_id"] in listed)
+    if not there.equals(unpacked(made)):
         yield f"{place} is not what the receipts give"
-
-
-def _read(content: bytes) -> Any:
-    return pq.ParquetFile(io.BytesIO(content)).read()
 
 
 def _disputed(results: Results) -> Iterator[str]:
@@ -136,8 +129,8 @@ def leftovers(results: Results) -> Iterator[str]:
 
 
 def _listed(results: Store) -> int:
-    with contextlib.suppress(pa.ArrowException, OSError):
-        return int(_read(results.table_bytes() or b"").num_rows)
+    with contextlib.suppress(ValueError):
+        return int(unpacked(results.table_bytes() or b"").num_rows)
     return 0
 
 
