@@ -42,10 +42,95 @@ def test_a_packaged_suite_expands_to_different_cells_of_known_data(name, registr
     assert len({repr(k) for k in keys}) == len(cells)
 
 
-def test_table_1_holds_17_rows_for_each_method_shots_and_seed(registry, tmp_path):
-    cells = expand(read_suite("table1"), Narrowing(methods=("atacnet",)), registry, tmp_path)
-    assert len({(c.dataset, c.category) for c in cells}) == 17
-    assert len(cells) == 17 * 2 * 5
+STATED = {"image_size": 224, "batch_size": 16, "backbone": "resnet50", "stage": 4,
+          "precision": "float32", "weights": "imagenet", "resize": "bilinear"}  # fmt: skip
+THEIRS = STATED | {"image_size": 448, "batch_size": 48, "backbone": "resnet18"}
+LENGTH = {"epochs": 30, "steps_per_epoch": 0, "lr_step": 10, "lr_gamma": 0.1, "rotation": 180.0,
+          "clip": 1.0, "weight_decay": 1e-5}  # fmt: skip
+FULL = LENGTH | {"steps_per_epoch": 20, "scales": 2, "lr": 2e-4}
+
+
+@pytest.mark.parametrize(
+    ("suite", "method", "settings", "parameters"),
+    [
+        ("table1", "devnet", STATED, {
+            **LENGTH, "lr": 2e-4, "margin": 5.0, "scales": 1, "pseudo": False,
+        }),
+        ("table1", "dra", STATED, {
+            **LENGTH, "lr": 2e-4, "margin": 5.0, "scales": 1, "sampler": "halves",
+            "reference_set": "fixed",
+        }),
+        ("table1", "saoe", STATED | {"external": "textures"}, {
+            **LENGTH, "lr": 2e-4, "scales": 1, "sampler": "halves",
+        }),
+        ("table1", "cutmix", STATED, {**LENGTH, "lr": 1e-3}),
+        ("table1", "atacnet", STATED, {
+            **LENGTH, "lr": 1e-3, "margin": 10.0, "pseudo": True, "view": "attention",
+        }),
+        ("table1", "shortcut", {"image_size": 224}, {}),
+        ("table1-published", "devnet", THEIRS, FULL | {
+            "epochs": 50, "margin": 5.0, "pseudo": False,
+        }),
+        ("table1-published", "dra", THEIRS, FULL | {
+            "margin": 5.0, "sampler": "thirds", "reference_set": "redrawn",
+        }),
+        ("table1-published", "saoe", THEIRS | {"external": "mvtec_ad"}, FULL | {
+            "sampler": "thirds",
+        }),
+    ],
+)  # fmt: skip
+def test_table_1_runs_each_method_as_it_is_stated_or_published(
+    suite, method, settings, parameters, registry, tmp_path
+):
+    for cell in expand(read_suite(suite), Narrowing(methods=(method,)), registry, tmp_path):
+        assert settings.items() <= cell.settings.items()
+        assert parameters.items() <= cell.parameters.items()
+        assert cell.setting == "general"
+
+
+@pytest.mark.parametrize(
+    ("suite", "methods", "seeds"),
+    [
+        ("table1", {"devnet", "dra", "saoe", "cutmix", "atacnet", "shortcut"}, 5),
+        ("table1-published", {"devnet", "dra", "saoe"}, 3),
+    ],
+)
+def test_table_1_runs_these_methods_on_17_categories(suite, methods, seeds, registry, tmp_path):
+    cells = expand(read_suite(suite), Narrowing(), registry, tmp_path)
+    assert {c.method.name for c in cells} == methods
+    assert {c.shots for c in cells} == {1, 10}
+    assert {c.dataset for c in cells} == {"mvtec_ad", "brain_mri", "head_ct"}
+    assert len(cells) == len(methods) * 17 * 2 * seeds
+
+
+def test_hard_takes_the_papers_two_categories_or_what_is_named(registry, tmp_path):
+    def categories(**narrowing):
+        cells = expand(read_suite("hard"), Narrowing(**narrowing), registry, tmp_path)
+        assert {c.setting for c in cells} == {"hard"}
+        return {c.category for c in cells}
+
+    assert categories() == categories(datasets=("mvtec_ad",)) == {"carpet", "metal_nut"}
+    assert categories(categories=("screw",)) == {"screw"}
+    assert categories(categories=("carpet", "zipper")) == {"carpet", "zipper"}
+    several = {c for c, facts in MVTEC_AD.categories.items() if facts.defect_types > 1}
+    assert categories(categories=tuple(several)) == several
+    with pytest.raises(RequestError, match="no category 'toothbrush' in suite hard; it has"):
+        categories(categories=("toothbrush",))
+
+
+def test_atacnet_at_the_rivals_rate_runs_wherever_reference_cpu_runs_it(registry, tmp_path):
+    cells = expand(read_suite("reference-cpu"), Narrowing(), registry, tmp_path)
+    places = {
+        (lr, method): {
+            (c.dataset, c.category, c.shots)
+            for c in cells
+            if c.method.name == method and c.parameters.get("lr") == lr
+        }
+        for lr, method in ((1e-3, "atacnet"), (2e-4, "atacnet"), (2e-4, "devnet"))
+    }
+    assert len(places[1e-3, "atacnet"]) == 7
+    assert places[2e-4, "atacnet"] == places[1e-3, "atacnet"] == places[2e-4, "devnet"]
+    assert len(cells) == 7 * 7  # six methods, and ATAC-Net once more
 
 
 def test_figures_runs_figure_4s_three_versions_and_a_rival_and_keeps_maps(registry, tmp_path):
@@ -90,6 +175,7 @@ def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path, content):
         ("methods = [1]", "methods"),
         ('data = "head_ct"', "data"),
         ("data = [true]", "data"),
+        ('optional = "head_ct"', "optional"),
         ("shots = 1", "shots"),
         ("shots = [1.0]", "shots"),
         ("shots = [true]", "shots"),
@@ -354,6 +440,21 @@ def test_narrowing_keeps_what_is_named(cells):
     assert [(c.method.name, c.dataset, c.category, c.shots) for c in found] == [
         ("shortcut", "mvtec_ad", "pill", 5)
     ]
+
+
+def test_optional_data_is_run_where_a_category_names_it(cells):
+    text = SMALL + 'optional = ["mvtec_ad/pill", "mvtec_ad/screw"]\n'
+    assert of(cells(text), "category") == [("head_ct",)]
+    named = cells(text, categories=("pill", "head_ct"))
+    assert of(named, "category") == [("head_ct",), ("pill",)]
+    assert of(cells(text, datasets=("mvtec_ad",), categories=("pill",)), "category") == [("pill",)]
+    with pytest.raises(RequestError, match="does not use mvtec_ad"):
+        cells(text, datasets=("mvtec_ad",))
+    with pytest.raises(RequestError, match=r"'botle'.*bottle"):
+        cells(text.replace("screw", "botle"), categories=("pill",))
+    block = f'{text}[[block]]\n[[block]]\noptional = ["mvtec_ad/cable"]\n'
+    found = cells(block, categories=("cable", "pill"))
+    assert of(found, "category") == [("pill",), ("cable",)]
 
 
 def test_seeds_n_gives_the_seeds_from_0(cells):
