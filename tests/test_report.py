@@ -18,7 +18,7 @@ from bench.report.tables import printed_table
 from bench.results import receipts
 from bench.store import open_results
 from tests.big_report import METHODS, SEEDS, MadeUp, measured
-from tests.fixtures.runs import HERE, SCORES, SPEC, bench, store_at
+from tests.fixtures.runs import HERE, REFERENCE, SCORES, SPEC, bench, store_at
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 TRAINED = replace(
@@ -248,3 +248,8 @@ def test_the_page_of_many_runs_stays_small_and_quick(tmp_path):
     assert found["peak_bytes"] < 1.5 * 2**30
     assert found["cpu_seconds"] < 60
     assert page.count("<code>") == one_way + in_table_2
+
+
+@pytest.mark.parametrize("archive", sorted(REFERENCE.iterdir()), ids=lambda p: p.name)
+def test_the_reference_page_is_quick(archive, tmp_path):
+    assert measured(archive, tmp_path / "page.html")["cpu_seconds"] < 10
