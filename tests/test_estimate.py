@@ -2,12 +2,14 @@
 
 Measured by hand beyond what a test can afford, on a CPU in one thread, growth of the resident size
 over a process that has imported torch: ResNet-18, 448 px, batch 48, two scales: devnet 5544 MiB in
-float32 and 3272 in bfloat16, dra (thirds) 6199 and 3644; ResNet-50 to stage 3, 224 px, batch 16,
-bfloat16: devnet 1062, dra 1336, saoe 1267, atacnet 1609, cutmix 1070; float32: 1601, 2000, 1905,
-2977, 1712. The tensors of the rehearsal are .66 to .95 of it, more for larger steps.
+float32 and 3272 in bfloat16, dra (thirds) 6199 and 3644, saoe (60 images, 12 of them external)
+6763 and 4084; ResNet-50 to stage 3, 224 px, batch 16, bfloat16: devnet 1062, dra 1336, saoe 1267,
+atacnet 1609, cutmix 1070; float32: 1601, 2000, 1905, 2977, 1712. The tensors of the rehearsal are
+.66 to .96 of it, more for larger steps.
 """
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 from bench.cells import Narrowing, expand
+from bench.data.catalog import MVTEC_AD
 from bench.data.images import prepare
 from bench.estimate import (
     FIXED,
@@ -33,6 +36,7 @@ from bench.plan import Folders, make_plan
 from bench.registry import Registry
 from bench.suite import read_suite
 from bench.variants import variant_of
+from tests.fixtures.runs import bench as call
 
 MIB = 1 << 20
 MEASURED = {  # by hand, see above
@@ -40,20 +44,23 @@ MEASURED = {  # by hand, see above
     ("devnet", "bfloat16"): 3272,
     ("dra", "float32"): 6199,
     ("dra", "bfloat16"): 3644,
+    ("saoe", "float32"): 6763,
+    ("saoe", "bfloat16"): 4084,
 }
 PROBE = """
 import json, re, sys
-import torchvision, bench.worker
+import numpy, torchvision, bench.worker
 from bench.detector import BackboneSource, Context, Seeds
 from bench.registry import METHODS, load_class
 
-name, size, batch, stage = sys.argv[1], *map(int, sys.argv[2:])
+name, size, batch, stage, scales = sys.argv[1], *map(int, sys.argv[2:])
 cls = load_class(METHODS[name])
 base = int(open("/proc/self/statm").read().split()[1]) * 4096
 bench.worker.make_deterministic(1, 0)
 context = Context("cpu", Seeds(0, "d", "c"), batch_size=batch,
-                  backbone=BackboneSource("resnet18", stage, None))
-cls(cls.Parameters()).rehearse(size, context)
+                  backbone=BackboneSource("resnet18", stage, None),
+                  external=numpy.zeros((1, 3, size, size), numpy.uint8))
+cls(cls.Parameters(scales=scales)).rehearse(size, context)
 # Not ru_maxrss, which an exec'd process takes over from the one that started it.
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 print(json.dumps(peak - base))
@@ -67,17 +74,19 @@ def cells(warm_cache: Path, tmp_path: Path, suite: str, *overrides: str, **narro
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads sizes as Linux tells them")
 @pytest.mark.parametrize(
-    ("method", "size", "batch", "stage"), [("devnet", 128, 16, 4), ("dra", 96, 8, 2)]
+    ("method", "size", "batch", "stage", "scales"),
+    [("devnet", 128, 16, 4, 1), ("dra", 96, 8, 2, 1), ("saoe", 112, 12, 4, 2)],
 )
 def test_a_step_takes_about_what_was_foretold(
-    warm_cache: Path, tmp_path: Path, method: str, size: int, batch: int, stage: int
+    warm_cache: Path, tmp_path: Path, method: str, size: int, batch: int, stage: int, scales: int
 ) -> None:
-    bent = (f"image_size={size}", f"batch_size={batch}", f"stage={stage}")
+    """SAOE at a quarter of its authors' side and batch: 15 images of 112 px, not 60 of 448."""
+    bent = (f"image_size={size}", f"batch_size={batch}", f"stage={stage}", f"scales={scales}")
     (cell, *_) = cells(warm_cache, tmp_path, "smoke", *bent, methods=(method,))
     told = rehearsed(variant_of(cell))
     assert told is not None
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, method, str(size), str(batch), str(stage)],
+        [sys.executable, "-c", PROBE, method, *map(str, (size, batch, stage, scales))],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     measured = json.loads(done.stdout)
@@ -98,6 +107,29 @@ def test_the_authors_own_settings_are_foretold_as_they_were_measured(
     measured = MEASURED[method, precision] * MIB
     assert 0.9 * measured < told < measured
     assert measured < step_bytes(told) < 1.3 * measured
+
+
+def test_a_dry_run_prints_the_memory_of_the_authors_own_settings(
+    warm_cache: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process, a step as it was measured and what it may take more, and the images."""
+    monkeypatch.setenv("COLUMNS", "100")
+    code, out, _ = call(
+        capsys, "run", "--suite", "table1-published", "--dry-run", "--device", "cpu",
+        "--data", tmp_path, "--weights", tmp_path, "--results", tmp_path / "results",
+        "--cache", warm_cache,
+    )  # fmt: skip
+    assert code == 0
+    assert "memory, estimated" in out
+    rows = re.findall(r"^(devnet|dra|saoe) .*?([\d.]+) GiB", out, re.MULTILINE)
+    assert [name for name, _ in rows] == ["devnet", "dra", "saoe"]
+    most = max(facts.images for facts in MVTEC_AD.categories.values() if facts)
+    rest = process_base() + 2 * most * 3 * 448 * 448
+    for name, printed in rows:
+        step = MEASURED[name, "float32"] * MIB
+        assert rest + step < float(printed) * 2**30 < rest + 1.3 * step
+    largest = max(float(printed) for _, printed in rows)
+    assert f"memory: a run takes up to {largest:.1f} GiB" in out
 
 
 def test_what_a_step_takes_has_a_fixed_and_a_growing_part() -> None:
