@@ -36,6 +36,19 @@ def saved(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> tuple[B
     return command, suite
 
 
+@pytest.fixture(scope="module")
+def bent(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> Bench:
+    """Runs with models of what differs from the plain path."""
+    command = Bench(tmp_path_factory.mktemp("bent"), warm_cache)
+    suite = command.suite("atacnet", "devnet", "dra")
+    settings = ("precision=bfloat16", "scales=2", "dra.reference_set=redrawn", "dra.sampler=thirds",
+                "atacnet.view=random")  # fmt: skip
+    told = [part for text in settings for part in ("--set", text)]
+    code, said = command("run", "--suite", suite, "--save-models", "--threads", "1", *told)
+    assert code == 0, said
+    return command
+
+
 def run_of(store: Store, method: str) -> dict[str, Any]:
     return next(r for r in receipts(store) if r["spec"]["method"] == method)
 
@@ -51,6 +64,29 @@ def test_a_loaded_models_scores_are_the_stored_ones(
     root = generated(warm_cache, "washer")
     found = predict(receipt, model, [root / f for f in stored.file], "cpu", 1)
     assert np.array_equal(found.scores, stored.score)
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        ("atacnet", {"view": "random"}),
+        ("devnet", {"scales": 2}),
+        ("dra", {"scales": 2, "reference_set": "redrawn"}),
+    ],
+)
+def test_a_loaded_models_scores_are_the_stored_ones_whatever_was_set(
+    bent: Bench, warm_cache: Path, method: str, wanted: dict[str, Any]
+) -> None:
+    run = run_of(bent.store, method)
+    assert run["spec"]["precision"] == "bfloat16"
+    assert wanted.items() <= run["spec"]["parameters"].items()
+    receipt, model = saved_model(bent.store, run["run_id"])
+    assert ("references.pool" in model) == (method == "dra")
+    stored = bent.store.scores(run["run_id"])
+    files = [generated(warm_cache, "washer") / f for f in stored.file]
+    found = predict(receipt, model, files, "cpu", 1)
+    assert np.array_equal(found.scores, stored.score)
+    assert len(set(stored.score.tolist())) > 1
 
 
 def test_verify_checks_models_and_archives_leave_them_behind(
