@@ -5,6 +5,12 @@ arXiv 2108.00462), the first column of ATAC-Net's Table 1. A 1x1 convolution on 
 stage gives a score map, its absolute values' top 10 % are averaged, and the deviation loss with
 margin 5 pulls normals to the mean of a N(0, 1) reference and pushes anomalies five deviations up.
 
+Values are those of the code that its authors released (Choubo/deviation-network-image). DevNet for
+tables (Pang et al., KDD 2019; GuansongPang/deviation-network), where the loss and the margin come
+from, drew the reference once, when the graph was built, trained by RMSprop and kept the weights of
+the least training loss. The version for images, and so this file, draws it anew at every call,
+trains by Adam and keeps the last epoch; `reference = "constant"` takes 0 and 1 instead.
+
 Defaults: what ATAC-Net's Table 1 fixes for all (ResNet-50, 224 px, batch 16, 30 epochs, the rate
 times 0.1 every 10 epochs) with what is DevNet's own: margin, no pseudo anomalies (half of a batch
 are labelled anomalies), Adam 2e-4, weight decay 1e-5, gradient norm <= 1, rotation by +-180
@@ -92,5 +98,5 @@ class DevNet(WeakMethod):
         return balanced_batches(images, self.context.batch_size, self.parameters.pseudo, rng)
 
     def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
-        """Deviation loss of the scores (Eq. 6 there)."""
+        """Deviation loss of the scores."""
         return self.deviation(self.network.scores(images), (kinds != NORMAL).float())

@@ -13,20 +13,25 @@ Loss: the sum of the four deviation losses, margin 5. Score: seen + pseudo + res
 
 Defaults: what ATAC-Net's Table 1 fixes for all (ResNet-50, 224 px, batch 16 with half normals, 30
 epochs, the rate times 0.1 every 10 epochs). Where the DRA paper and the code that its authors
-released disagree, the code's value: Adam 2e-4 (paper 1e-3), weight decay 1e-5 (paper 1e-2), a
-decay by 0.1 every 10 epochs (paper: none; the code steps one epoch early, we do not). Its authors
-ran ResNet-18 at 448 px with `scales = 2`, `sampler = "thirds"`, batch 48, 30 epochs of 20 steps:
-suite `table1-published`.
+released (Choubo/DRA) disagree, the code's value: Adam 2e-4 (paper, pp. 13-14: 1e-3), weight decay
+1e-5 (paper 1e-2), a decay by 0.1 every 10 epochs (paper: none; the code steps one epoch early, we
+do not). In the code alone: margin 5 (the paper calls it a and gives no value), gradients clipped at
+norm 1. Its authors ran ResNet-18 with `scales = 2`, `sampler = "thirds"`, batch 48, 30 epochs of 20
+steps, at 448 px in the code, at 448 or 224 px by the images' native size in the paper, which does
+not say which had which: suite `table1-published` takes 448.
 
 Reference images: five normals drawn once; in training rotated like the batch, at test as they are,
-their mean map kept with the model (the paper's single fixed map). `reference_set = "redrawn"` is
-the released code's: five drawn at every batch, at test too, rotated and half of them pseudo
-anomalies, so that scores are random.
+their mean map kept with the model (the single fixed map of the paper's p. 5). `reference_set =
+"redrawn"` is the released code's: five drawn at every batch, at test too, rotated and half of them
+pseudo anomalies; the paper's p. 14 says that those are mixed in on purpose. Their patches come from
+the image itself whatever `patch_source` says. A score then depends on what was drawn before it, so
+on the order and the batches of scoring, and `explain` draws again: its parts make up another score
+than the one that `score` gave. A saved model holds the mean maps; where redrawn, all training
+normals and the state of the draws, so that it goes on as it would have after training.
 
 Chosen here: references pass the backbone together with the batch in training; one deviation
-reference for each head and step; rotation within +-180 degrees and gradients clipped at norm 1, as
-for all; pseudo anomalies everywhere (the medical rows in print use LAG fundus images, which are on
-request only).
+reference for each head and step; rotation within +-180 degrees, as for all; pseudo anomalies
+everywhere (the medical rows in print use LAG fundus images, which are on request only).
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
 """SAOE: a classifier of normal, labelled and pseudo anomalies with outlier exposure.
 
 Reproduces: the third column of ATAC-Net's Table 1, a baseline of the DRA paper (Ding et al., CVPR
-2022, its appendix): synthetic anomalies and outlier exposure joined. No code of it is public; this
-is rebuilt from that description. Three classes (normal, labelled anomaly, pseudo anomaly) on DRA's
+2022, its p. 15): synthetic anomalies and outlier exposure joined. No code of it is public; this is
+rebuilt from that description. Three classes (normal, labelled anomaly, pseudo anomaly) on DRA's
 plain path, a 1x1 convolution and the top 10 % mean; beside it the exposure term of Hendrycks et
 al. (ICLR 2019): images from elsewhere shall get the uniform distribution over the classes.
 
@@ -13,10 +13,12 @@ ran it as DRA: ResNet-18, 448 px, two scales, batch 48: suite `table1-published`
 Chosen here, where the description is silent: maps of signed logits, one for each class; unweighted
 cross-entropy; exposure weight 0.5 and a quarter of the batch in external images, added to it and
 rotated like all; score = log-odds of not being normal, which orders images as 1 - p(normal) does
-and does not saturate. `external` names the source of the external images: the textures that come
-with scikit-image, normal training images of the other MVTec AD categories (`mvtec_ad`), or none.
-The medical rows in print use LAG fundus images, which are on request only. Rotation within +-180
-degrees and gradients clipped at norm 1, as for all.
+and does not saturate. Rotation within +-180 degrees and gradients clipped at norm 1, as for all.
+
+A run's `external` names the source of the external images: `textures`, the default, tiles of three
+textures that come with scikit-image; `mvtec_ad`, 32 normal training images of each other MVTec AD
+category that is there; or `none`. The DRA paper took MVTec AD or, for the medical rows, LAG fundus
+images, which are on request only, without the classes that overlap with those under test.
 """
 
 from collections.abc import Callable

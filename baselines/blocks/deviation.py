@@ -1,6 +1,6 @@
-"""The deviation loss and the top-K score of DevNet (Pang et al., arXiv 2108.00462).
+"""The deviation loss (Pang et al., KDD 2019) and the top-K score of DevNet (arXiv 2108.00462).
 
-DevNet for images introduced both; DRA keeps them for each of its heads and ATAC-Net for its score.
+DevNet for images joined them; DRA keeps both for each of its heads and ATAC-Net for its score.
 """
 
 import torch
@@ -41,7 +41,7 @@ class DeviationLoss:
     dev = (score - mean) / std of a reference: 5000 draws of N(0, 1) made anew at every call
     (`drawn`), or the constants 0 and 1 (`constant`).
 
-    `hinge`, the default: (1 - y) |dev| + y max(0, margin - dev) (DevNet, Eq. 6). `literal` is
+    `hinge`, the default: (1 - y) |dev| + y max(0, margin - dev), DevNet's. `literal` is
     ATAC-Net's Eq. 12 as printed, (1 - y) |dev| + y (margin - |dev|), which has no lower bound.
     """
 
