@@ -7,7 +7,7 @@ from typing import Any
 from bench.spec import RunSpec
 
 FIELDS = ("image_size", "resize", "precision", "batch_size", "backbone", "stage", "weights",
-          "external")  # fmt: skip
+          "external", "method_version", "method_source", "data_version")  # fmt: skip
 """What a run can differ in beside its data, its seed and its method's parameters."""
 
 
@@ -25,6 +25,8 @@ class Labels:
         told = {f: getattr(spec, f) for f in FIELDS}
         if spec.weights is not None:
             told["weights"] = spec.weights[:8]
+        if spec.method_source is not None:
+            told["method_source"] = spec.method_source[-8:]
         if spec.external is not None:
             told["external"] = spec.external.partition(":")[0]
         hard = {"seen": spec.seen_defect} if spec.seen_defect else {}

@@ -59,14 +59,15 @@ def departures(receipt: Mapping[str, Any], protocol: Mapping[str, Any]) -> tuple
     images make are as stated.
     """
     spec, provenance = receipt["spec"], receipt["provenance"]
-    told = {**spec, **spec["parameters"]}
+    told = {**spec["parameters"], **spec}
     stated = {k: v for k, v in protocol.items() if k != "steps_per_epoch"}
     found = [
         f"{key} {told[key]}, not {value}"
         for key, value in stated.items()
         if told.get(key) is not None and told[key] != value
     ]
-    if "steps_per_epoch" in protocol and "steps_per_epoch" in told:
+    counted = all(isinstance(told.get(k), int) for k in ("steps_per_epoch", "epochs", "batch_size"))
+    if "steps_per_epoch" in protocol and counted:
         once = -(-receipt["split"]["train_normal"] // max(1, told["batch_size"] // 2))
         usual = (protocol["steps_per_epoch"] or once) * protocol["epochs"]
         steps = receipt["facts"].get("optimiser_steps")

@@ -39,7 +39,7 @@ def report(
 
     with threadpool_limits(limits=1):  # small matrix products, for which threads only wait
         found = contents(open_results(results.absolute()), data and data.absolute())
-        page = render(found).encode()
+        page = render(found).encode(errors="backslashreplace")  # names may hold what is no text
     write_atomically(out, page)
     say(f"{out}: {len(page) / 1e6:.1f} MB, {len(found.stored.receipts)} runs")
     if export is not None:

@@ -9,7 +9,7 @@ from bench.audit import Finding, findings
 from bench.report.gallery import Drawing, drawings
 from bench.report.pictures import Pictures
 from bench.report.provenance import Facts, provenance
-from bench.report.stored import Stored, Way
+from bench.report.stored import Stored, Way, is_stale
 from bench.report.tables import Cell, ReportTable, other_table, printed_table
 from bench.results import Results, receipts
 
@@ -31,13 +31,18 @@ class Contents:
     def stale(self) -> int:
         """How many of the cells' runs older code has made."""
         shown = {
-            run["run_id"]: way.stale
+            run["run_id"]: is_stale(run)
             for table in self.tables
             for cell in table.cells()
             if (way := cell.ours)
             for run in way.receipts
         }
         return sum(shown.values())
+
+    @cached_property
+    def damaged(self) -> int:
+        """How many runs do not verify and are left out."""
+        return len(self.stored.results.ids()) - len(self.stored.receipts)
 
     @cached_property
     def failed(self) -> int:

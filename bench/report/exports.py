@@ -7,6 +7,7 @@ of the page, with the printed number in brackets behind ours.
 import csv
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def write_exports(contents: Contents, folder: Path) -> int:
     """
     files = dict(exports(contents))
     for name, text in files.items():
-        write_atomically(folder / name, text.encode())
+        write_atomically(folder / name, text.encode(errors="backslashreplace"))
     return len(files)
 
 
@@ -136,10 +137,17 @@ def _mean(cell: MeanCell) -> str:
 
 
 def as_csv(rows: Grid) -> str:
-    """Write CSV as RFC 4180 has it, but with plain line ends."""
+    """Write CSV as RFC 4180 has it, but with plain line ends.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     sink = io.StringIO()
-    csv.writer(sink, lineterminator="\n").writerows(rows)
+    csv.writer(sink, lineterminator="\n").writerows(map(_inert, row) for row in rows)
     return sink.getvalue()
+
+
+def _inert(text: str) -> str:
+    return f"'{text}" if re.match(r"[=+@\t\r]|-(?![\d.])", text) else text
 
 
 def as_markdown(rows: Grid) -> str:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 import bench
 from bench.audit import NAMES, Finding
 from bench.report.contents import Contents
+from bench.report.figures.drawing import signed
 from bench.report.gallery import READING, SECTIONS, Drawing
 from bench.report.stored import REFERENCE
 from bench.report.tables import WORDS, labelled
@@ -80,11 +81,9 @@ def number(value: Any) -> str:
     return f"{float(value):.3f}"
 
 
-def signed(value: float) -> str:
-    """Write a difference with its sign."""
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-
-
 def span(interval: tuple[float, float] | None) -> str:
-    """Write an interval; nothing for none."""
-    return "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+    """Write an interval of AUROC, which ends at 0 and 1 whatever t says; nothing for none."""
+    if interval is None:
+        return ""
+    low, high = (min(1.0, max(0.0, end)) for end in interval)
+    return f"{low:.3f} to {high:.3f}"

@@ -13,7 +13,7 @@ from bench.spec import RunSpec
 
 LIBRARIES = ("bench", "python", "torch", "torchvision", "numpy", "pillow", "cuda", "driver", "os")
 MOST_LINES = 40
-"""Longer lists end with how many lines are left out."""
+"""On a page longer lists end with how many lines are left out."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,16 @@ class Facts:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    left_out: int = 0
+
+    @property
+    def shown(self) -> tuple[tuple[str, ...], ...]:
+        """The rows that a page has room for."""
+        return self.rows[:MOST_LINES]
+
+    @property
+    def left_out(self) -> int:
+        """How many rows a page leaves out."""
+        return max(0, len(self.rows) - MOST_LINES)
 
 
 def provenance(stored: Stored) -> list[Facts]:
@@ -51,11 +60,7 @@ def _counted(
 ) -> Facts:
     """Count the runs that tell the same; None tells nothing."""
     told = Counter(said for run in runs if (said := tell(run)) is not None)
-    return _cut(title, columns, [(*said, str(count)) for said, count in sorted(told.items())])
-
-
-def _cut(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Facts:
-    return Facts(title, columns, tuple(rows[:MOST_LINES]), max(0, len(rows) - MOST_LINES))
+    return Facts(title, columns, tuple((*said, str(n)) for said, n in sorted(told.items())))
 
 
 def _machine(run: Receipt) -> tuple[str, ...]:
@@ -112,7 +117,7 @@ def _failures(stored: Stored) -> Facts:
         if failures:
             last = failures[-1]
             rows.append((run_id, _title(last["spec"]), last["kind"], _first_line(last["reason"])))
-    return _cut("Failed runs", ("run", "what", "kind", "reason"), rows)
+    return Facts("Failed runs", ("run", "what", "kind", "reason"), tuple(rows))
 
 
 def _title(spec: dict[str, Any]) -> str:

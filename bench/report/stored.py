@@ -7,12 +7,14 @@ from functools import cached_property
 from statistics import stdev
 from typing import Any
 
+from bench.errors import CorruptRun
 from bench.labels import Labels, machine
 from bench.metrics import auroc_interval
 from bench.published import PrintedTable
 from bench.receipt import Receipt
 from bench.registry import METHODS, by_other_code
 from bench.results import Results
+from bench.scores import Scores
 from bench.spec import RunSpec
 from bench.stats import Estimate, mean_interval
 from bench.verdict import departures
@@ -106,17 +108,12 @@ class Stored:
 
     @cached_property
     def groups(self) -> Mapping[tuple[Place, int, str], Mapping[RunSpec, list[Receipt]]]:
-        """Accuracy runs by place, shots and method, and then by all of their spec but the seed.
-
-        In the hard setting a category stands once for each seen defect, which its name says.
-        """
+        """Accuracy runs by place, shots and method, and then by all of their spec but the seed."""
         found: dict[Any, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
         for receipt in self.receipts:
             spec = RunSpec.from_dict(receipt["spec"])
             if spec.kind == "accuracy":
-                hard = "" if spec.setting == "general" else f" (hard, {spec.seen_defect})"
-                key = ((spec.dataset, spec.category + hard), spec.shots, spec.method)
-                found[key][spec.row].append(receipt)
+                found[place_of(spec), spec.shots, spec.method][spec.row].append(receipt)
         return found
 
     @cached_property
@@ -127,7 +124,11 @@ class Stored:
     def ways(
         self, place: Place, shots: int, method: str, metric: str, table: PrintedTable
     ) -> list[Way]:
-        """Return the ways that a method was run, those first that depart least from a table."""
+        """Return the ways that a method was run, the one to show first.
+
+        That is the one of the newest data and method version; of these, one by today's code; then
+        the one that departs least from a table; then that with the most seeds.
+        """
         protocol = {**table.protocol, **table.methods.get(method, {})}
         found = []
         for row, receipts in self.groups.get((place, shots, method), {}).items():
@@ -135,22 +136,41 @@ class Stored:
             if not all(metric in r["metrics"] for r in runs):
                 continue
             departs = list(departures(runs[0], protocol))
+            if row.method_source is not None:
+                departs.insert(0, f"method from outside: {row.method_source.partition('@')[0]}")
             if method != REFERENCE and place[0] in table.datasets:
                 departs.append(table.datasets[place[0]])
             way = Way(row, self.label(row), runs, metric, tuple(departs))
-            found.append((len(departs), -len(runs), row.run_id, way))
-        return [way for *_, way in sorted(found, key=lambda f: f[:3])]
+            version = (-row.data_version, -row.method_version, way.stale)
+            found.append(((*version, len(departs), -len(runs), row.run_id), way))
+        return [way for _, way in sorted(found, key=lambda f: f[0])]
+
+    def scores(self, receipt: Receipt) -> Scores:
+        """Return the scores of a run; raises CorruptRun where they are not its receipt's."""
+        scores = self.results.scores(receipt["run_id"])
+        if scores.digest() != receipt["metrics"]["scores_sha256"]:
+            raise CorruptRun(
+                f"run {receipt['run_id']} is damaged: its scores are not those of its receipt;"
+                " `bench verify` looks at all runs"
+            )
+        return scores
 
     def lines(self, way: Way) -> list[RunLine]:
         """Return the runs of a way, each with its interval over images."""
         return [self._line(r, way.metric) for r in way.receipts]
 
     def _line(self, receipt: Receipt, metric: str) -> RunLine:
-        scores = self.results.scores(receipt["run_id"])
+        scores = self.scores(receipt)
         every = metric == "auroc_full"
         counted = [i for i, role in enumerate(scores.role) if every or role == "test"]
         interval = auroc_interval(scores.score[counted], scores.label[counted])
         return RunLine(receipt, float(receipt["metrics"][metric]), interval)
+
+
+def place_of(spec: RunSpec) -> Place:
+    """Return where a run was made; in the hard setting the category names the seen defect."""
+    hard = "" if spec.setting == "general" else f" (hard, {spec.seen_defect})"
+    return spec.dataset, spec.category + hard
 
 
 def is_stale(receipt: Receipt) -> bool:

@@ -1,6 +1,6 @@
 """The tables of the report, cell by cell: ours beside what is printed, and the verdict."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
@@ -48,7 +48,8 @@ class Cell:
     margin: float
     not_comparable: str = ""
     best: bool = False
-    """Whether it is above every other method of the row, as far as intervals allow to say so."""
+    """Whether it is above every other method of the row with as many labelled anomalies, all of
+    which ran, as far as intervals allow to say so."""
 
     @cached_property
     def verdict(self) -> Verdict | None:
@@ -105,6 +106,15 @@ class MeanCell:
     ours: float | None
     missing: int
     """How many of its rows have no run."""
+    verdict: Verdict | None = None
+    """On the means of the seeds that all rows have; None where nothing is printed or missing."""
+    mixed: bool = False
+    """Whether its rows were not all run in one way."""
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word or two; nothing where there is nothing to compare."""
+        return self.verdict.word if self.verdict else ""
 
 
 @dataclass(frozen=True)
@@ -196,30 +206,45 @@ def printed_table(name: str, stored: Stored) -> ReportTable:
 
 
 def other_table(stored: Stored, tables: Iterable[ReportTable]) -> ReportTable | None:
-    """Return what was run on data that no printed table has, or None."""
-    printed = {(c.key.dataset, c.key.category) for table in tables for c in table.cells()}
-    groups = sorted(g for g in stored.groups if g[0] not in printed)
+    """Return what was run and stands in none of the tables, or None."""
+    shown = {((k := c.key).dataset, k.category, k.shots, k.method)
+             for table in tables for c in table.cells() if c.ours}  # fmt: skip
+    groups = sorted(g for g in stored.groups if (*g[0], g[1], g[2]) not in shown)
     if not groups:
         return None
     order = {name: i for i, name in enumerate(METHODS)}
     wanted = {(shots, order.get(m, len(order)), m) for _, shots, m in groups if m != REFERENCE}
-    shown = [(shots, m) for shots, _, m in sorted(wanted)]
-    shown += [(shots, REFERENCE) for shots in {s for _, s, m in groups if m == REFERENCE}]
+    ran = [(shots, m) for shots, _, m in sorted(wanted)]
+    ran += [(shots, REFERENCE) for shots in {s for _, s, m in groups if m == REFERENCE}]
     columns = tuple(
-        Column(m, s, "auroc") for s, m in sorted(shown, key=lambda c: (c[0], c[1] == REFERENCE))
+        Column(m, s, "auroc") for s, m in sorted(ran, key=lambda c: (c[0], c[1] == REFERENCE))
     )
     protocol = replace(published()["atacnet_table1"], cells={}, copied=(), not_comparable={})
     blocks = []
     for dataset in dict.fromkeys(g[0][0] for g in groups):
         places = dict.fromkeys(g[0] for g in groups if g[0][0] == dataset)
+        titles = {p: p[1] if p[1].startswith(p[0]) else f"{p[0]}/{p[1]}" for p in places}
         rows = tuple(
-            _row("other", protocol, p, p[1] if p[1].startswith(p[0]) else f"{p[0]}/{p[1]}",
-                 columns, stored)
-            for p in places
-        )  # fmt: skip
+            _without(_row("other", protocol, p, title, columns, stored), shown)
+            for p, title in titles.items()
+        )
         blocks.append(Block(dataset, rows, ()))
-    about = "Data and settings that no table in print has; departures are from Table 1's protocol."
+    about = (
+        "Data, settings, methods and numbers of labelled anomalies that no table in print has;"
+        " departures are from Table 1's protocol."
+    )
     return ReportTable("other", "Beyond print", about, columns, tuple(blocks), protocol.margin)
+
+
+def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
+    """Empty the cells that stand in another table."""
+    cells = [
+        replace(c, ours=None, others=(), best=False)
+        if (c.key.dataset, c.key.category, c.key.shots, c.key.method) in shown
+        else c
+        for c in row.cells
+    ]
+    return replace(row, cells=tuple(cells))
 
 
 def _columns(table: PrintedTable) -> Iterator[Column]:
@@ -277,9 +302,15 @@ def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
     return None
 
 
-def _leader(cells: Iterable[Cell]) -> Cell | None:
-    """Return the cell whose paired difference from each other one is above zero at 95 %."""
+def _leader(cells: Sequence[Cell]) -> Cell | None:
+    """Return the cell whose paired difference from each other one is above zero at 95 %.
+
+    None where a printed one has no run, and where `shortcut` is the only rival.
+    """
     there = [(cell, cell.ours.by_seed) for cell in cells if cell.ours]
+    rivals = [cell for cell, _ in there if cell.key.method != REFERENCE]
+    if len(rivals) < 2 or any(cell.printed and not cell.ours for cell in cells):
+        return None
     for cell, values in there:
         gaps = []
         for other, theirs in there:
@@ -303,12 +334,24 @@ def _mean(
     cells = []
     for i, column in enumerate(columns):
         ran = [row.cells[i].ours for row in rows if averages(category, row.cells[i].key.category)]
-        values = [ours.estimate.mean for ours in ran if ours is not None]
-        missing = len(ran) - len(values)
+        there = [ours for ours in ran if ours is not None]
         key = Key(dataset, category, column.shots, column.method, "image_auroc")
-        ours = None if missing else fmean(values)
-        cells.append(MeanCell(table.cells.get(key), ours, missing))
+        cells.append(_mean_cell(table.cells.get(key), there, len(ran) - len(there), table.margin))
     return MeanRow(TITLES[category], tuple(cells))
+
+
+def _mean_cell(
+    printed: Printed | None, ways: Sequence[Way], missing: int, margin: float
+) -> MeanCell:
+    if missing:
+        return MeanCell(printed, None, missing)
+    seeds = sorted(set.intersection(*({*way.by_seed} for way in ways)))
+    by_seed = [fmean(way.by_seed[seed] for way in ways) for seed in seeds]
+    said = verdict(by_seed, float(printed.value), margin) if printed and seeds else None
+    rows = (way.row for way in ways)
+    variants = {replace(r, dataset="", category="", fingerprint="", external=None) for r in rows}
+    ours = fmean(way.estimate.mean for way in ways)
+    return MeanCell(printed, ours, 0, said, mixed=len(variants) > 1)
 
 
 def _times(table: PrintedTable, columns: Sequence[Column]) -> tuple[Printed | None, ...]:

@@ -27,9 +27,9 @@ VIEWS = {
 Gap = tuple[str, Estimate]
 
 
-def intervals(gaps: Sequence[Gap], name: str, alt: str) -> str:
+def intervals(gaps: Sequence[Gap], alt: str) -> str:
     """Draw differences with their intervals, a line each, beside zero."""
-    with plotting(name) as plt:
+    with plotting(alt) as plt:
         figure, (axis,) = panels(plt, 0.42 * len(gaps), left=0.15)
         for y, (_, gap) in enumerate(gaps):
             if gap.interval is not None:
@@ -77,7 +77,7 @@ def _drawing(gaps: Sequence[Gap], where: str, rest: RunSpec, stored: Stored) -> 
     note = f"{told}. {way} ({stored.label(rest)})."
     title = f"Does the zoomed view help? {where}"
     alt = f"Differences of AUROC from the whole image twice on {where}: {told}."
-    return Drawing(name, "ablation", title, note, alt, intervals(gaps, name, alt))
+    return Drawing(name, "ablation", title, note, alt, intervals(gaps, alt))
 
 
 def _told(label: str, gap: Estimate) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,11 @@ from bench.spec import RunSpec, Value
 OURS = "atacnet"
 MOST_SEEDS = 10
 """So many runs of a way to run a method are read for a figure, the lowest seeds first."""
+MOST_READ = 256
+"""So many runs' scores are kept at once."""
 RULE = (
-    "Of each method the way is shown that departs least from the paper’s stated protocol, of equal"
-    " ones that with the most seeds."
+    "Of each method the way is shown that has the newest version and departs least from the paper’s"
+    " stated protocol, of equal ones that with the most seeds."
 )
 Tested = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """Scores and labels of the images that count."""
@@ -39,6 +40,12 @@ def best_ways(stored: Stored, place: Place, shots: int) -> list[Way]:
     there = {(s, m) for p, s, m in stored.groups if p == place and s in (0, shots)}
     found = sorted(there, key=lambda sm: (order(sm[1]), -sm[0]))
     return [ways(stored, place, s, m)[0] for s, m in found]
+
+
+def left_out(found: Sequence[object], shown: Sequence[object]) -> str:
+    """Say how many methods ran that a figure has no room for."""
+    more = len(found) - len(shown)
+    return f" {more} more method{'s' * (more > 1)} ran." if more else ""
 
 
 def apart(row: RunSpec, parameter: str) -> tuple[RunSpec, Value | None]:
@@ -78,11 +85,17 @@ class Reader:
     """Scores of runs, the last ones kept: several figures ask for the same."""
 
     def __init__(self, stored: Stored) -> None:
-        self._scores = lru_cache(256)(stored.results.scores)
+        self._stored = stored
+        self._last: dict[str, Scores] = {}
 
     def scores(self, receipt: Receipt) -> Scores:
-        """Return the scores of a run."""
-        return self._scores(str(receipt["run_id"]))
+        """Return the scores of a run; raises CorruptRun where they are damaged."""
+        run_id = str(receipt["run_id"])
+        found = self._last.pop(run_id, None) or self._stored.scores(receipt)
+        self._last[run_id] = found  # the newest last
+        if len(self._last) > MOST_READ:
+            del self._last[next(iter(self._last))]
+        return found
 
     def tested(self, way: Way) -> Iterator[Tested]:
         """Yield scores and labels of the images that count, of the first `MOST_SEEDS` runs."""

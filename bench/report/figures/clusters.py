@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import floor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,13 +97,19 @@ def _versions(stored: Stored, place: Place, shots: int) -> dict[str, Way]:
     for name, method, view in reversed(VERSIONS):
         there = [w for way in choice.ways(stored, place, shots, method)
                  if (w := way.keeping(EMBEDDINGS))
-                 and (view is None or way.row.parameters.get("view") == view)]  # fmt: skip
+                 and (view is None or _is_version(way.row.parameters, view))]  # fmt: skip
         alike = [w for w in there if method == OURS and choice.apart(w.row, "view")[0] == rest]
         if there:
             found[name] = (alike or there)[0]
             if method == OURS:
                 rest, _ = choice.apart(found[name].row, "view")
     return dict(reversed(found.items()))
+
+
+def _is_version(parameters: Mapping[str, Any], view: str) -> bool:
+    """Whether these are ATAC-Net's parameters for one of the paper's versions."""
+    whole = all(parameters.get(name, True) for name in ("pseudo", "attention"))
+    return whole and parameters.get("view") == view
 
 
 def _drawing(
@@ -118,16 +126,18 @@ def _drawing(
     by_name = dict(zip(versions, clouds, strict=True))
     told = listed([f"{name} {signed(c.silhouette, 2)}" for name, c in by_name.items()])
     missing = [name for name, *_ in VERSIONS if name not in versions]
+    counted = int((clouds[0].group < 2).sum())
     total, shown = len(clouds[0].values), len(thinned(clouds[0]).values)
+    kept = floor(1000 * min(c.kept for c in clouds)) / 10
     note = (
-        f"Silhouette of {shown} test images: {told}. The stored components of the embeddings hold"
-        f" {min(c.kept for c in clouds):.1%} of their variance or more. Seed {seed}."
+        f"Silhouette of {counted} test images: {told}. The stored components of the embeddings hold"
+        f" {kept}% of their variance or more. Seed {seed}."
         + (f" Of {total} images every so manieth is drawn." if shown < total else "")
         + (f" No run of {listed(missing)} keeps embeddings." if missing else "")
     )
     alt = f"t-SNE of test images on {where}. Silhouette of normal against anomalous: {told}."
     name, title = key("clusters", where), f"Embeddings on {where}"
-    return Drawing(name, "clusters", title, note, alt, plot(by_name, name, alt))
+    return Drawing(name, "clusters", title, note, alt, plot(by_name, alt))
 
 
 def _clouds(stored: Stored, runs: Sequence[Receipt], reader: Reader) -> list[Cloud]:
@@ -153,10 +163,10 @@ def thinned(cloud: Cloud) -> Cloud:
     return Cloud(cloud.values[rows], cloud.group[rows], cloud.kept)
 
 
-def plot(clouds: Mapping[str, Cloud], name: str, alt: str) -> str:
+def plot(clouds: Mapping[str, Cloud], alt: str) -> str:
     """Draw a panel for each version; shape and colour tell the groups apart."""
     down = -(-len(clouds) // 2)
-    with plotting(name) as plt:
+    with plotting(alt) as plt:
         figure, axes = panels(plt, 1.6, down, min(2, len(clouds)), left=0.1, top=0.25,
                               above=0.35, beside=0.15)  # fmt: skip
         for axis in axes[len(clouds) :]:

@@ -1,5 +1,6 @@
 """What a figure is: a picture with all that is said of it."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -49,9 +50,15 @@ def method_name(method: str) -> str:
 
 
 def brief(text: str, longest: int = LONGEST) -> str:
-    """Return a name from outside on one line, cut where it is too long for a figure."""
+    """Return a name from outside on one line, cut where it is too long for a figure.
+
+    Names that begin alike are told apart by what is put in place of the rest.
+    """
     line = shown(text).encode(errors="backslashreplace").decode()
-    return line if len(line) <= longest else line[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    if len(line) <= longest:
+        return line
+    mark = hashlib.sha256(line.encode()).hexdigest()[:4]
+    return f"{line[: longest - 5]}\N{HORIZONTAL ELLIPSIS}{mark}"
 
 
 def shots_of(shots: int) -> str:
@@ -61,7 +68,8 @@ def shots_of(shots: int) -> str:
 
 def signed(value: float, digits: int = 3) -> str:
     """Write a difference with its sign."""
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    rounded = round(value, digits) or 0.0  # no minus zero
+    return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def listed(words: list[str]) -> str:

@@ -101,7 +101,7 @@ def _drawing(
     title = f"Ranks across {found.datasets} datasets and categories, {shots_of(shots)}"
     name = key("ranks", shots_of(shots))
     alt = f"Mean ranks: {ranks}. Friedman: {_p(found.p)}. Holm-adjusted p: {pairs}."
-    return Drawing(name, "ranks", title, note, alt, plot(found, name, alt))
+    return Drawing(name, "ranks", title, note, alt, plot(found, alt))
 
 
 def _p(value: float) -> str:
@@ -124,10 +124,10 @@ def alike(found: Ranking) -> list[tuple[str, str]]:
     return [(names[i], names[j]) for i, j in spans]
 
 
-def plot(found: Ranking, name: str, alt: str) -> str:
+def plot(found: Ranking, alt: str) -> str:
     """Draw a row for each method, its mean rank on a line, and bars that join what is alike."""
     bars = alike(found)
-    with plotting(name) as plt:
+    with plotting(alt) as plt:
         figure, (axis,) = panels(plt, 0.42 * len(found.ranks) + 0.14 * len(bars), left=0.15)
         label_rows(axis, [f"{method}: {rank:.2f}" for method, rank in found.ranks.items()])
         for y, rank in enumerate(found.ranks.values()):

@@ -18,7 +18,7 @@ from bench.report.figures.choice import OURS, Reader
 from bench.report.figures.drawing import Drawing, brief, key, listed, name_of, shots_of, signed
 from bench.report.figures.sheet import Box, Tile, Words, coarse, cut, sheet, two_tone
 from bench.report.pictures import Pictures
-from bench.report.stored import Stored
+from bench.report.stored import Stored, place_of
 from bench.spec import RunSpec
 
 Plan = partial[Drawing | None]
@@ -178,7 +178,7 @@ def seen_by(stored: Stored, receipt: Receipt, reader: Reader) -> Seen | None:
 
 
 def _where(spec: RunSpec) -> str:
-    return f"{name_of((spec.dataset, spec.category))}, {shots_of(spec.shots)}"
+    return f"{name_of(place_of(spec))}, {shots_of(spec.shots)}"
 
 
 # Figure 1
@@ -293,10 +293,10 @@ def _crops(
 
 def _caption(seen: Seen, why: str, i: int) -> str:
     others = seen.score[~seen.label if seen.label[i] else seen.label]
-    above = float((seen.score[i] > others).mean())
+    above = int((seen.score[i] > others).sum())
     of = "normals" if seen.label[i] else "anomalies"
     kind = f" ({brief(seen.defect[i], 16)})" if seen.label[i] else ""
-    return f"{why}{kind}, {seen.score[i]:.2f}, above {above:.0%} of {of}"
+    return f"{why}{kind}, {seen.score[i]:.2f}, above {above} of {len(others)} {of}"
 
 
 def crop_layout(

@@ -78,14 +78,14 @@ def mean_roc(
     return np.repeat(x, 2), np.stack([before, after], 1).ravel()
 
 
-def histograms(by_method: Mapping[str, Tested], name: str, alt: str) -> str:
+def histograms(by_method: Mapping[str, Tested], alt: str) -> str:
     """Draw the scores of normal and anomalous test images, a panel for each method."""
     import seaborn as sns
 
     across = min(2, len(by_method))
     down = -(-len(by_method) // across)
     kinds = (("normal", NORMAL, "-"), ("anomalous", ANOMALOUS, "--"))
-    with plotting(name) as plt:
+    with plotting(alt) as plt:
         figure, axes = panels(plt, 1.15, down, across, top=0.25, above=0.2)
         for axis in axes[len(by_method) :]:
             axis.set_axis_off()
@@ -108,9 +108,9 @@ def histograms(by_method: Mapping[str, Tested], name: str, alt: str) -> str:
         return svg(figure, alt)
 
 
-def roc(by_method: Mapping[str, Sequence[Tested]], name: str, alt: str) -> str:
+def roc(by_method: Mapping[str, Sequence[Tested]], alt: str) -> str:
     """Draw the mean ROC curve of each method; the first one's seeds thin beside it."""
-    with plotting(name) as plt:
+    with plotting(alt) as plt:
         figure, (axis,) = panels(plt, WIDTH - 0.6)
         for i, ((method, runs), mark) in enumerate(
             zip(by_method.items(), marks(by_method), strict=True)
@@ -158,22 +158,22 @@ def _scores(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing
     _, label = next(iter(scores.values()))
     note = (
         f"{(~label).sum()} normal and {label.sum()} anomalous test images. Overlap: {told}. Seed"
-        f" {listed(sorted({str(s) for s in chosen}))}."
-        + (f" {len(found) - len(shown)} more methods ran." if len(found) > len(shown) else "")
+        f" {listed(sorted({str(s) for s in chosen}))}." + choice.left_out(found, shown)
     )
     alt = f"Histograms of anomaly scores on {where}. Overlap of the classes: {told}."
-    return Drawing(name, "scores", title, note, alt, histograms(scores, name, alt))
+    return Drawing(name, "scores", title, note, alt, histograms(scores, alt))
 
 
 def _roc(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing:
     where = f"{name_of(place)}, {shots_of(shots)}"
-    shown = choice.best_ways(stored, place, shots)[: len(PALETTE)]
+    found = choice.best_ways(stored, place, shots)
+    shown = found[: len(PALETTE)]
     runs = {method_name(way.row.method): list(reader.tested(way)) for way in shown}
     told = listed([_area(*item) for item in runs.items()])
     name, title = key("roc", where), f"ROC on {where}"
-    note = f"Area under the mean curve: {told}."
+    note = f"Area under the mean curve: {told}." + choice.left_out(found, shown)
     alt = f"ROC curves on {where}. Area under the curve: {told}."
-    return Drawing(name, "scores", title, note, alt, roc(runs, name, alt))
+    return Drawing(name, "scores", title, note, alt, roc(runs, alt))
 
 
 def _area(method: str, runs: Sequence[Tested]) -> str:

@@ -33,7 +33,7 @@ SHOTS = (
 DEFECTS = (
     "Each type of defect against the same normal test images: mean over seeds with its 95 %"
     " t-interval, the hardest type of the first method on top. n is the number of images at the"
-    f" lowest seed; few images make a coarse number. {choice.RULE}"
+    f" lowest seed, of at most {choice.MOST_SEEDS}; few images make a coarse number. {choice.RULE}"
 )
 MOST_TYPES = 12
 MOST_METHODS = len(PALETTE)
@@ -82,7 +82,7 @@ def _shots(place: Place, values: By) -> Drawing:
     told = "; ".join(f"{m}: {listed([_at(s, e) for s, e in v.items()])}" for m, v in values.items())
     note = f"{told}."
     alt = f"AUROC against shots on {where}. {told}."
-    return Drawing(name, "shots", title, note, alt, shots_plot(values, name, alt))
+    return Drawing(name, "shots", title, note, alt, shots_plot(values, alt))
 
 
 def _at(shots: int, estimate: Estimate) -> str:
@@ -97,10 +97,10 @@ def _number(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} ({low:.3f} to {high:.3f}, {estimate.n} seeds)"
 
 
-def shots_plot(values: By, name: str, alt: str) -> str:
+def shots_plot(values: By, alt: str) -> str:
     """Draw a line for each method over the numbers of shots, evenly spaced."""
     ticks = sorted({s for by in values.values() for s in by})
-    with plotting(name) as plt:
+    with plotting(alt) as plt:
         legend_rows = -(-len(values) // 3)
         figure, (axis,) = panels(plt, 2.0, top=0.1 + 0.17 * legend_rows)
         for i, ((method, by), mark) in enumerate(zip(values.items(), marks(values), strict=True)):
@@ -152,7 +152,8 @@ def _over_seeds(runs: Sequence[Scores], defect: str) -> Estimate | None:
 
 
 def _defects(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing:
-    shown = choice.best_ways(stored, place, shots)[:MOST_METHODS]
+    found = choice.best_ways(stored, place, shots)
+    shown = found[:MOST_METHODS]
     runs = {
         method_name(w.row.method): [reader.scores(r) for r in w.receipts[: choice.MOST_SEEDS]]
         for w in shown
@@ -173,14 +174,15 @@ def _defects(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawin
         for i, label in enumerate(labels)
     )
     left_out = len(types) - len(most)
-    note = f"{told}." + (f" {left_out} types with fewer images are left out." if left_out else "")
+    note = f"{told}." + choice.left_out(found, shown)
+    note += f" {left_out} types with fewer images are left out." if left_out else ""
     alt = f"AUROC by type of defect on {where}. {told}."
-    return Drawing(name, "defects", title, note, alt, defects_plot(rows, labels, name, alt))
+    return Drawing(name, "defects", title, note, alt, defects_plot(rows, labels, alt))
 
 
-def defects_plot(rows: By, labels: Sequence[str], name: str, alt: str) -> str:
+def defects_plot(rows: By, labels: Sequence[str], alt: str) -> str:
     """Draw a row of marks for each type of defect, one for each method."""
-    with plotting(name) as plt:
+    with plotting(alt) as plt:
         legend_rows = -(-len(rows) // 3)
         top = 0.1 + 0.17 * legend_rows
         figure, (axis,) = panels(plt, 0.5 * len(labels), left=0.15, top=top)

@@ -47,7 +47,7 @@ const dialog = document.getElementById("cell");
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a.ours");
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  const details = document.getElementById(decodeURIComponent(link.hash.slice(1)));
+  const details = document.getElementById(link.hash.slice(1));
   event.preventDefault();
   dialog.querySelector("h2").replaceChildren(...details.querySelector("summary").cloneNode(true).childNodes);
   dialog.querySelector(":scope > div").replaceChildren(details.querySelector(":scope > div").cloneNode(true));
@@ -57,7 +57,7 @@ dialog.addEventListener("click", (event) => {
   if (event.target === dialog) dialog.close();
 });
 const open = () => {
-  const aim = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const aim = document.getElementById(location.hash.slice(1));
   if (aim instanceof HTMLDetailsElement) {
     aim.open = true;
     aim.scrollIntoView();
