@@ -48,6 +48,12 @@ def agreement(first: Receipt, second: Receipt) -> Agreement:
     return Agreement(kind, gap, environment)
 
 
+def same_source(first: Receipt, second: Receipt) -> bool:
+    """Whether the same code of the method has made both."""
+    one, other = (r["provenance"].get("source_sha256") for r in (first, second))
+    return bool(one == other)
+
+
 _NAMES = {"source_sha256": "source", "device_name": "device", "score_batch_size": "score batch"}
 
 

@@ -118,6 +118,7 @@ class _Campaign:
         self.preparation = Preparation(folders, listener.note)
         self.lost: collections.Counter[str] = collections.Counter()
         self.yielded: set[str] = set()
+        self.dropped: set[str] = set()
         self.giving_way = {r.run_id for r in state.stale} if state.redo_stale else set()
         self.failed_before = {run_id: failure["folder"] for run_id, failure in state.failed.items()}
         self.beaten = 0.0
@@ -253,6 +254,9 @@ class _Campaign:
             raise StoreError(message["trouble"])
         elif "note" in message:
             self.listener.note(message["note"])
+        elif "stayed" in message:  # the process has found a sound run there, and dropped its own
+            self.dropped.add(key)
+            self.listener.note(message["stayed"])
         else:
             self.listener.epoch(run, message["epoch"], message["epochs"], message["loss"])
 
@@ -283,12 +287,12 @@ class _Campaign:
             return
         receipt = self._stored(run.run_id)
         before = self.outcome.done.get(run.run_id)
-        wanting = receipt is None or lacks(run, receipt, self.order.keep)
-        if receipt is not None and receipt != before and not wanting:
+        new = receipt != before and not lacks(run, receipt or {}, self.order.keep)
+        if receipt is not None and (new or run.run_id in self.dropped):
             shutil.rmtree(here.staged, ignore_errors=True)
             self.outcome.done[run.run_id] = receipt
             self.listener.finished(run, receipt)
-            if before:
+            if before and receipt != before:
                 self._tell_again(run, before, receipt)
         elif ended.lost and self.lost[run.run_id] < LOST_TRIES - 1:
             shutil.rmtree(here.staged, ignore_errors=True)

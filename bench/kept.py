@@ -38,6 +38,11 @@ def lacking(
     return (frozenset(wanted) & frozenset(abilities)) - answered(receipt)
 
 
+def gained(receipt: Mapping[str, Any], stored: Mapping[str, Any]) -> frozenset[str]:
+    """Return the abilities of which a run keeps or knows what a stored one does not."""
+    return (kept_by(receipt) - kept_by(stored)) | (answered(receipt) - answered(stored))
+
+
 def united(
     one: Mapping[str, Any], other: Mapping[str, Any], files: Collection[str]
 ) -> dict[str, list[str]]:

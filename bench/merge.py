@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.agreement import agreement
+from bench.agreement import agreement, same_source
 from bench.digests import file_digest
 from bench.embeddings import write_embeddings
 from bench.errors import CorruptRun, MethodError
 from bench.explanations import write_explanations
 from bench.files import writing
-from bench.kept import EMBEDDINGS, EXPLANATIONS, answered, told
+from bench.kept import EMBEDDINGS, EXPLANATIONS, gained, told
 from bench.receipt import Receipt
 from bench.results import Results
 from bench.scores import write_scores
@@ -34,10 +34,9 @@ def merge(source: Results, store: Store) -> Iterator[Merged]:
     """Bring the runs of `source` into `store`, one after the other, and say of each what it was.
 
     Only what verifies is brought in, down to the metrics. Where the run is there already, the one
-    that is there stays, unless it is damaged: then it moves to quarantine; or unless an identical
-    one keeps something beside its scores that it does not: then that one takes its place, and what
-    it alone keeps is carried over. Raises StoreError where the disk refuses; what was brought in by
-    then stays.
+    that is there stays, unless it is damaged: then it moves to quarantine. It is given what an
+    identical one of the same source keeps beside its scores and it does not. Raises StoreError
+    where the disk refuses; what was brought in by then stays.
     """
     store.open_for_writing()
     for run_id in source.ids():
@@ -58,20 +57,21 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
         try:
             ours = store.read(run_id)
             found = agreement(ours, receipt)
-            gained = answered(receipt) - answered(ours)
-            if found.kind != "identical" or not gained:
+            more = gained(receipt, ours)
+            if found.kind != "identical" or not more or not same_source(ours, receipt):
                 return Merged(run_id, found.kind, str(found))
-            detail = f"the one that was here had no {told(gained, 'or')}"
+            detail = f"the one that was here had no {told(more, 'or')}"
         except CorruptRun:
-            store.set_aside(run_id)
-            detail = "the one that was here was damaged"
+            if store.set_aside(run_id):
+                detail = "the one that was here was damaged"
     staged = store.stage(run_id)
     try:
         with writing(staged):
             damaged = _fill(staged, source, receipt)
         if damaged:
             return Merged(run_id, "damaged", f"run {run_id}: {damaged} changed while it was read")
-        there = store.publish(staged, RunSpec.from_dict(receipt["spec"]), _content(receipt))
+        spec = RunSpec.from_dict(receipt["spec"])
+        there = store.publish(staged, spec, _content(receipt), brought=True)
         if there:  # another command was faster
             return Merged(run_id, there.kind, str(there))
     except MethodError as error:  # and had other scores

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.agreement import Agreement, agreement
+from bench.agreement import Agreement, agreement, same_source
 from bench.digests import file_digest
 from bench.errors import CorruptRun, MethodError, StoreError
 from bench.files import (
@@ -35,7 +35,7 @@ from bench.files import (
     write_synced,
     writing,
 )
-from bench.kept import EMBEDDINGS, EXPLANATIONS, FILES, UNABLE, answered, united
+from bench.kept import EMBEDDINGS, EXPLANATIONS, FILES, UNABLE, gained, kept_by, united
 from bench.outside import why
 from bench.receipt import Receipt, begin, read_kept, read_run, seal
 from bench.results import Results, receipts, table_bytes
@@ -113,77 +113,109 @@ class Store:
         return any(in_use(f) for f in self.staging.glob(f"{run_id}@*") if not is_ours(f))
 
     def publish(
-        self, staged: Path, spec: RunSpec, content: Mapping[str, Any], *, replaces: str = ""
+        self,
+        staged: Path,
+        spec: RunSpec,
+        content: Mapping[str, Any],
+        *,
+        replaces: str = "",
+        brought: bool = False,
     ) -> Agreement | None:
         """Seal a staged folder with its receipt and rename it into `runs/`.
 
         Where the run is there already, the stored one stays, the staged one is dropped and how far
         they agree is returned; but the one whose receipt has the digest `replaces` gives way, and
-        moves to `superseded/`. So does one that agrees and keeps less beside its scores, see
-        `bench.kept`; if their scores are identical, what it alone keeps is carried over and it is
-        dropped.
+        moves to `superseded/`. So does one beside which the staged one keeps more, see
+        `bench.kept`; unless it is close and would take with it what only it keeps. Of two that are
+        identical and of the same source, one run is made that keeps what either does: it has the
+        receipt and log of the later one, or where the staged one was `brought` from elsewhere those
+        of the stored one. What was brought never takes a place otherwise.
 
         Raises MethodError where the two differ and nothing in their environments explains it,
         StoreError where the disk is full or cannot be written.
         """
         receipt = _seal(staged, begin(spec) | dict(content))
-        if self._place(staged, spec.run_id, replaces):
+        try:
+            with self._locked():  # from reading the stored run until it has given way
+                found = self._settle(staged, receipt, replaces, brought)
+            if found is None:
+                sync_folder(self.runs)
+        except OSError as error:
+            raise StoreError(f"cannot publish run {spec.run_id}: {why(error)}") from error
+        if found:
+            shutil.rmtree(staged, ignore_errors=True)
+        return found
+
+    def _settle(
+        self, staged: Path, receipt: Receipt, replaces: str, brought: bool
+    ) -> Agreement | None:
+        """Place a sealed folder, or say how far it agrees with the stored run that stays."""
+        stored = self._make_room(staged, receipt["run_id"])
+        if stored is None:
             return None
-        stored = self.read(spec.run_id)
+        if json_digest(stored) == replaces:
+            self._swap(staged, stored)
+            return None
         found = agreement(stored, receipt)
         if found.kind == "different":
             raise MethodError(
-                f"run {spec.run_id} {DISPUTED} with different scores: the stored one stays; {found}"
+                f"run {receipt['run_id']} {DISPUTED} with different scores: the stored one stays;"
+                f" {found}"
             )
-        same, there = found.kind == "identical", answered(stored)
-        if same and not answered(receipt) <= there:
-            receipt = self._carry_over(stored, staged, receipt)
-        if answered(receipt) > there and self._place(
-            staged, spec.run_id, json_digest(stored), keep=not same
-        ):
-            return None
-        shutil.rmtree(staged, ignore_errors=True)
-        return found
-
-    def _carry_over(self, stored: Receipt, staged: Path, receipt: Receipt) -> Receipt:
-        """Give a sealed folder what the stored run of the same scores keeps and it does not."""
-        run_id = stored["run_id"]
-        try:
-            for name in FILES.values():
-                if name in stored["files"] and name not in receipt["files"]:
-                    shutil.copyfile(self.runs / run_id / name, staged / name)
-                    if file_digest(staged / name) != stored["files"][name]:
-                        raise CorruptRun(f"run {run_id} is damaged: {name} changed meanwhile")
-            (staged / "run.json").unlink()
-        except OSError as error:
-            raise StoreError(f"cannot publish run {run_id}: {why(error)}") from error
-        content = {k: v for k, v in receipt.items() if k != UNABLE}
-        both = {*stored["files"], *receipt["files"]}
-        return _seal(staged, content | united(stored, receipt, both))
-
-    def _place(self, staged: Path, run_id: str, replaces: str, *, keep: bool = True) -> bool:
-        """Rename a sealed folder into `runs/`; return whether there was room for it.
-
-        The run whose receipt has the digest `replaces` makes room. Without `keep` it is dropped.
-        """
-        target = self.runs / run_id
-        try:
-            with self._locked():
-                older = self._give_way(run_id, replaces)
-                try:
-                    os.rename(staged, target)
-                except OSError:
-                    if older:
-                        os.rename(older, target)
-                    raise
-            sync_folder(self.runs)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                return False
-            raise StoreError(f"cannot publish run {run_id}: {why(error)}") from error
-        if older and not keep:
+        alike = same_source(stored, receipt)
+        one = alike and found.kind == "identical"
+        lost = kept_by(stored) - kept_by(receipt) if found.kind == "close" else frozenset()
+        if not gained(receipt, stored) or (not one and (brought or lost)):
+            return found
+        if one:
+            self._unite(staged, stored, receipt, brought)
+        elif alike:
+            _seal_again(staged, receipt, united(stored, receipt, receipt["files"]))
+        older = self._swap(staged, stored)
+        if one:  # all that it alone kept is in the new one
             shutil.rmtree(older, ignore_errors=True)
-        return True
+        return None
+
+    def _make_room(self, staged: Path, run_id: str) -> Receipt | None:
+        """Rename a sealed folder into `runs/`, or return the receipt of the sound run there."""
+        if self.has(run_id):
+            try:
+                return self.read(run_id)
+            except CorruptRun:
+                self._move(self.runs / run_id, self.quarantine)
+        try:
+            os.rename(staged, self.runs / run_id)
+        except OSError as error:  # a file system without locks, and another command was faster
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return self.read(run_id)
+        return None
+
+    def _unite(self, staged: Path, stored: Receipt, receipt: Receipt, brought: bool) -> None:
+        """Make one run of a sealed folder and the stored run of the same scores."""
+        run, (whole, other) = self.runs / stored["run_id"], (receipt, stored)
+        taken = {n for n in FILES.values() if n in stored["files"] and n not in receipt["files"]}
+        if brought:
+            whole, other, taken = stored, receipt, {*stored["files"]}
+            for name in {*receipt["files"]} - {*FILES.values()} - taken:
+                (staged / name).unlink()
+        for name in taken:
+            shutil.copyfile(run / name, staged / name)
+            if file_digest(staged / name) != stored["files"][name]:
+                raise CorruptRun(f"run {run.name} is damaged: {name} changed meanwhile")
+        _seal_again(staged, whole, united(whole, other, {*stored["files"], *receipt["files"]}))
+
+    def _swap(self, staged: Path, stored: Receipt) -> Path:
+        """Put a sealed folder in the place of a stored run; return where that is then."""
+        target = self.runs / stored["run_id"]
+        older = self._move(target, self.superseded)
+        try:
+            os.rename(staged, target)
+        except OSError:
+            if older:
+                os.rename(older, target)
+            raise
+        return older or staged
 
     def record_failure(self, staged: Path, spec: RunSpec, failure: Mapping[str, Any]) -> Path:
         """Keep a failed run's facts and log under `failures/`, apart from all results."""
@@ -222,20 +254,6 @@ class Store:
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         """Keep other commands from moving runs about meanwhile."""
         return locked(self.root / ".lock")
-
-    def _give_way(self, run_id: str, digest: str) -> Path | None:
-        """Move the run whose receipt has this digest away; return where it is then.
-
-        One that is damaged moves to quarantine.
-        """
-        if not self.has(run_id):
-            return None
-        try:
-            there = json_digest(self.read(run_id))
-        except CorruptRun:
-            self._move(self.runs / run_id, self.quarantine)
-            return None
-        return self._move(self.runs / run_id, self.superseded) if there == digest else None
 
     def _move(self, run: Path, folder: Path) -> Path | None:
         """Move a run away; return where it is now, or None where another command was faster."""
@@ -341,6 +359,12 @@ def _seal(staged: Path, receipt: Receipt) -> Receipt:
     except OSError as error:
         raise StoreError(f"cannot publish run {receipt['run_id']}: {why(error)}") from error
     return {**receipt, "files": files}
+
+
+def _seal_again(staged: Path, receipt: Receipt, unable: Mapping[str, Any]) -> None:
+    """Give a sealed folder this receipt over what lies in it now, and this in place of `unable`."""
+    (staged / "run.json").unlink()
+    _seal(staged, {k: v for k, v in receipt.items() if k != UNABLE} | dict(unable))
 
 
 def open_results(path: Path) -> Results:

@@ -150,7 +150,7 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
         tell({"note": f"run {job.spec.run_id} keeps no {WORDS[ability]}: {why}"})
     found = Store(job.results).publish(job.staged, job.spec, receipt, replaces=job.replaces)
     if found:
-        tell({"note": f"run {job.spec.run_id} was there already, from another command: {found}"})
+        tell({"stayed": f"run {job.spec.run_id} was there already, and stays: {found}"})
 
 
 def _data(job: Job) -> tuple[CategoryImages, Split]:

@@ -1,7 +1,10 @@
 """What a run keeps beside its scores: wanted, kept, never lost, and outside of its identity."""
 
+import fcntl
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.archive import CARD, FILES, Archive, pack
+from bench.digests import file_digest
 from bench.embeddings import embeddings_bytes, project
 from bench.errors import CorruptRun, MethodError
-from bench.explanations import explanations_bytes
+from bench.explanations import explanations_bytes, write_explanations
 from bench.kept import EMBEDDINGS, EXPLANATIONS, MODEL, answered, lacking, told
 from bench.merge import Merged, merge
 from bench.results import receipts
+from bench.scores import write_scores
 from bench.store import Store
 from bench.verify import problems
 from tests.fixtures.runs import (
@@ -24,11 +29,13 @@ from tests.fixtures.runs import (
     EXPLAINED,
     FAR,
     FIXTURES,
+    HERE,
     OTHER,
     SCORES,
     SPEC,
     THIRD,
     bench,
+    content,
     contents,
     explanations_of,
     flip,
@@ -37,6 +44,7 @@ from tests.fixtures.runs import (
     publish_with,
     reseal,
     rewrite,
+    rewrite_scores,
     store_at,
     tree,
 )
@@ -52,8 +60,14 @@ def store(tmp_path):
 
 
 def kept(results, run_id=ID):
-    """Return what of a run is kept, by the name of the file."""
-    return {*results.read(run_id)["files"]} - {"scores.parquet", "log.txt"}
+    """Return what of a run is kept, by the name of the file.
+
+    In a results folder also that the run is whole: its log is there.
+    """
+    files = {*results.read(run_id)["files"]}
+    if isinstance(results, Store) and list(results.root.glob(f"runs/{run_id}/log.txt")):
+        files.remove("log.txt")
+    return files - {"scores.parquet"}
 
 
 def same(results, run_id=ID, embedded=EMBEDDED, explained=EXPLAINED):
@@ -168,6 +182,115 @@ def test_a_close_run_takes_the_place_only_with_all_that_the_stored_one_keeps(sto
     assert kept(store) == {MODEL, *MAPS}
     (older,) = store.superseded.iterdir()
     assert (older / MODEL).is_file()
+
+
+def test_a_close_run_that_keeps_more_takes_the_place_whatever_the_stored_one_cannot(store):
+    publish_with(store, EMBEDDINGS, unable=["explain", "state"])
+    elsewhere = {"scores": CLOSE, "provenance": ELSEWHERE}
+    assert publish_with(store, EMBEDDINGS, MODEL, **elsewhere) is None
+    assert kept(store) == {EMBEDDINGS, MODEL}
+    assert store.read(ID)["unable"] == ["explain"]
+    assert publish_with(store, EMBEDDINGS, MODEL, scores=SCORES, unable=["explain"]) is not None
+    assert list(problems(store)) == []
+
+
+def test_what_a_run_has_found_impossible_it_may_keep_after_all(store):
+    publish_with(store, unable=["embed", "explain"])
+    assert publish_with(store, EMBEDDINGS) is None
+    assert (kept(store), store.read(ID)["unable"]) == ({EMBEDDINGS}, ["explain"])
+
+
+OTHER_CODE = {**HERE, "source_sha256": "b" * 64}
+
+
+@pytest.mark.parametrize("scores", [SCORES, CLOSE], ids=["identical", "close"])
+def test_what_older_code_has_made_is_no_part_of_a_run_of_todays(store, scores):
+    publish_with(store, EXPLANATIONS, unable=["state"], provenance=OTHER_CODE)
+    before = contents(store.runs / ID)
+    names = MAPS if scores is CLOSE else (EMBEDDINGS,)
+    assert publish_with(store, *names, scores=scores) is None
+    read = store.read(ID)
+    assert (read["provenance"], read.get("unable")) == (HERE, None)
+    assert kept(store) == {*names}
+    (older,) = store.superseded.iterdir()
+    assert contents(older) == before
+
+
+def test_a_run_of_todays_code_that_keeps_nothing_more_leaves_the_older(store):
+    publish_with(store, *MAPS, provenance=OTHER_CODE)
+    before = tree(store.runs)
+    assert publish_with(store, EMBEDDINGS).environment == ("source bbbbbbbb and aaaaaaaa",)
+    assert tree(store.runs) == before
+
+
+# Published by two commands at once
+
+
+def publish_apart(store, *names):
+    """Publish as another command does."""
+    folder = store.staging / f"{ID}@elsewhere@1"
+    folder.mkdir()
+    write_scores(folder / "scores.parquet", SCORES)
+    (folder / "log.txt").write_text("epoch 1/1\n")
+    if EXPLANATIONS in names:
+        write_explanations(folder / EXPLANATIONS, EXPLAINED)
+    return Store(store.root).publish(folder, SPEC, content())
+
+
+def test_a_run_that_another_command_swaps_is_never_taken_for_damaged(store, monkeypatch):
+    """Whenever nobody holds the lock, the run may be between the other's two renames."""
+    publish_with(store, MODEL)
+    real = Store.read
+
+    def read(self, run_id):
+        with (store.root / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return real(self, run_id)
+            (store.runs / run_id).rename(store.root / "away")
+            try:
+                return real(self, run_id)
+            finally:
+                (store.root / "away").rename(store.runs / run_id)
+
+    monkeypatch.setattr(Store, "read", read)
+    assert publish_with(store, EMBEDDINGS) is None
+    theirs = store_at(store.root.parent / "theirs")
+    monkeypatch.undo()
+    publish_with(theirs, EXPLANATIONS)
+    monkeypatch.setattr(store, "read", read.__get__(store))
+    assert list(merge(theirs, store)) == [Merged(ID, "new")]
+    monkeypatch.undo()
+    assert kept(store) == {MODEL, *MAPS}
+    assert not store.quarantine.exists()
+
+
+def test_what_another_command_publishes_meanwhile_is_kept_too(store, monkeypatch):
+    publish_with(store, MODEL)
+    real, other = shutil.copyfile, []
+
+    def copy_late(*arguments, **more):
+        monkeypatch.setattr("shutil.copyfile", real)
+        other.append(Thread(target=publish_apart, args=(store, EXPLANATIONS)))
+        other[0].start()
+        other[0].join(0.5)  # it waits for the lock, or is done
+        return real(*arguments, **more)
+
+    monkeypatch.setattr("shutil.copyfile", copy_late)
+    assert publish_with(store, EMBEDDINGS) is None
+    other[0].join(30)
+    assert kept(store) == {MODEL, *MAPS}
+    assert list(problems(store)) == []
+    assert list(store.staging.iterdir()) == []
+
+
+def test_a_stored_run_is_hashed_but_once_while_others_wait(store, monkeypatch):
+    read, real = [], Store.read
+    monkeypatch.setattr(Store, "read", lambda self, i: read.append(i) or real(self, i))
+    for names, times in (((MODEL,), 0), ((MODEL,), 1), (MAPS, 2)):
+        publish_with(store, *names)
+        assert read == [ID] * times
 
 
 def test_a_run_that_differs_never_takes_the_place(store):
@@ -331,6 +454,82 @@ def test_a_run_that_keeps_more_comes_in_and_ours_loses_nothing(store, tmp_path):
         assert tree(here.runs) == before
 
 
+ABROAD = {
+    "provenance": {**ELSEWHERE, "cpu": "theirs"},
+    "timings": {"setup_s": 9.0, "fit_s": 9.0, "score_s": 9.0, "first_step_s": None},
+    "unable": ["explain"],
+}
+"""What a run of the same scores says of itself that is not ours."""
+
+
+@pytest.mark.parametrize("pack_it", [False, True], ids=["folder", "archive"])
+def test_what_merge_brings_in_leaves_our_log_and_what_our_receipt_says(store, tmp_path, pack_it):
+    publish_with(store, MODEL, EXPLANATIONS)
+    before, said = contents(store.runs / ID), store.read(ID)
+    theirs = store_at(tmp_path / "theirs")
+    publish_with(theirs, MODEL, EMBEDDINGS, **ABROAD)
+    (theirs.runs / ID / "log.txt").write_text("theirs\n")
+    (theirs.runs / ID / MODEL).write_bytes(b"theirs")
+    rewrite(theirs.runs / ID, lambda r: r["files"].update(
+        {n: file_digest(theirs.runs / ID / n) for n in ("log.txt", MODEL)}
+    ))  # fmt: skip
+    source = archived(theirs, tmp_path / "archive") if pack_it else theirs
+    assert [m.kind for m in merge(source, store)] == ["new"]
+    after = contents(store.runs / ID)
+    assert after.keys() == {*before, EMBEDDINGS}
+    assert all(after[name] == before[name] for name in before if name != "run.json")
+    files = {**said["files"], EMBEDDINGS: theirs.read(ID)["files"][EMBEDDINGS]}
+    assert store.read(ID) == {**said, "files": files}
+    assert not list(store.root.glob("superseded/*"))
+    assert list(store.staging.iterdir()) == []
+
+
+def test_merge_also_brings_in_that_a_method_cannot(store, tmp_path):
+    publish_with(store, EMBEDDINGS)
+    theirs = store_at(tmp_path / "theirs")
+    publish_with(theirs, **ABROAD)
+    before = contents(store.runs / ID)
+    assert [m.kind for m in merge(theirs, store)] == ["new"]
+    after = contents(store.runs / ID)
+    assert {n for n in after if after[n] != before[n]} == {"run.json"}
+    assert store.read(ID)["unable"] == ["explain"]
+
+
+def test_a_log_that_only_theirs_has_does_not_come_to_ours(store, tmp_path):
+    publish(store)
+    (store.runs / ID / "log.txt").unlink()
+    rewrite(store.runs / ID, lambda r: r["files"].pop("log.txt"))
+    theirs = store_at(tmp_path / "theirs")
+    publish_with(theirs, *MAPS)
+    assert [m.kind for m in merge(theirs, store)] == ["new"]
+    assert contents(store.runs / ID).keys() == {"run.json", "scores.parquet", *MAPS}
+
+
+def test_what_other_code_has_made_does_not_come_to_ours(store, tmp_path):
+    publish_with(store, MODEL)
+    before = tree(store.runs)
+    theirs = store_at(tmp_path / "theirs")
+    publish_with(theirs, MODEL, *MAPS, provenance=OTHER_CODE)
+    assert [m.kind for m in merge(theirs, store)] == ["identical"]
+    assert tree(store.runs) == before
+    assert not list(store.root.glob("superseded/*"))
+
+
+def test_a_run_that_another_command_brings_in_closely_meanwhile_stays(store, tmp_path, monkeypatch):
+    theirs = store_at(tmp_path / "theirs")
+    publish_with(theirs, *MAPS, scores=CLOSE, provenance=ELSEWHERE)
+    real = shutil.copyfile
+
+    def copy_late(*arguments, **more):
+        monkeypatch.setattr("shutil.copyfile", real)
+        publish_apart(store)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr("shutil.copyfile", copy_late)
+    assert [m.kind for m in merge(theirs, store)] == ["close"]
+    assert kept(store) == set()
+
+
 def test_a_run_that_keeps_less_or_is_close_does_not_come_in(store, tmp_path):
     publish_with(store, MODEL, *MAPS)
     publish_with(store, MODEL, spec=OTHER)
@@ -409,6 +608,31 @@ def test_a_suite_may_ask_for_maps_itself(tmp_path: Path, warm_cache: Path) -> No
     rewrite(command.store.runs / run_id, lambda r: r["files"].pop(EMBEDDINGS))
     code, said = command("status", *again)
     assert "1 run stored without embeddings: again" in said
+
+
+def test_a_run_again_that_may_not_take_the_place_is_no_failure(
+    tmp_path: Path, warm_cache: Path
+) -> None:
+    """The stored one keeps what the method cannot give here, and has other last digits."""
+    command = Bench(tmp_path, warm_cache)
+    suite = command.suite("tests.misbehaving:KeepsLess")
+    assert command("run", "--suite", suite)[0] == 0
+    (run_id,), folder = command.store.ids(), command.store.runs
+    scores = command.store.scores(run_id)
+    close = replace(scores, score=np.nextafter(scores.score, np.float32(9)))
+    rewrite_scores(folder / run_id, close)
+    write_explanations(folder / run_id / EXPLANATIONS, explanations_of(scores.file, "score"))
+    digest = file_digest(folder / run_id / EXPLANATIONS)
+    rewrite(folder / run_id, lambda r: (
+        r["files"].update({EXPLANATIONS: digest}), r["provenance"].update(threads=77),
+        r["metrics"].update(close.metrics(full=False), scores_sha256=close.digest()),
+    ))  # fmt: skip
+    before = tree(folder)
+    code, said = command("run", "--suite", suite, "--save-maps")
+    assert code == 0, said
+    assert f"run {run_id} was there already, and stays: close" in said
+    assert tree(folder) == before
+    assert not command.store.failed_ids()
 
 
 def test_a_method_that_breaks_its_contract_there_is_a_recorded_failure(
