@@ -5,7 +5,6 @@ They are never mixed: seeds say what training again gives, images what other tes
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -91,18 +90,20 @@ def signed_rank(first: Sequence[float], second: Sequence[float]) -> float:
     Equal pairs are left out, ties share their ranks, and the p is over all ways to set the signs.
     With ties scipy takes a normal law for that, or not, by its version; categories at 1.000 tie.
     """
+    import numpy as np
     from scipy.stats import rankdata
 
     gaps = [round(a - b, DIGITS) for a, b in zip(first, second, strict=True)]
     gaps = [gap for gap in gaps if gap]
     doubled = [int(2 * r) for r in rankdata([abs(gap) for gap in gaps])]  # mid-ranks are halves
-    ways = Counter({0: 1})
-    for rank in doubled:
-        ways = ways + Counter({total + rank: n for total, n in ways.items()})
     positive = sum(rank for rank, gap in zip(doubled, gaps, strict=True) if gap > 0)
     least = min(positive, sum(doubled) - positive)
-    tail = sum(n for total, n in ways.items() if total <= least)
-    return min(1.0, 2 * tail / (1 << len(gaps)))
+    shares = np.zeros(least + 1)  # of all ways, those whose positive ranks have this sum
+    shares[0] = 1.0
+    for rank in doubled:
+        shares[rank:] += shares[:-rank]
+        shares /= 2
+    return min(1.0, 2 * float(shares.sum()))
 
 
 def holm(p: Mapping[Name, float]) -> dict[Name, float]:

@@ -1,5 +1,7 @@
 import itertools
 import math
+import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -146,6 +148,41 @@ def test_with_ties_it_counts_all_ways_to_set_the_signs(gaps):
     expected = min(1.0, 2 * np.mean([s <= least for s in sums]))
     found = signed_rank([0.9 + gap / 100 for gap in gaps], [0.9] * len(gaps))
     assert found == pytest.approx(expected)
+
+
+def counted(gaps):
+    """Return the p of signed ranks by whole numbers: how many ways of all have such a sum."""
+    doubled = [int(2 * rank) for rank in stats.rankdata(np.abs(gaps))]
+    ways = Counter({0: 1})
+    for rank in doubled:
+        ways = ways + Counter({total + rank: n for total, n in ways.items()})
+    positive = sum(rank for rank, gap in zip(doubled, gaps, strict=True) if gap > 0)
+    least = min(positive, sum(doubled) - positive)
+    return min(1.0, 2 * sum(n for total, n in ways.items() if total <= least) / (1 << len(gaps)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 17, 53, 80])
+@pytest.mark.parametrize("values", [3, 10**6], ids=["ties", "no ties"])
+def test_the_signed_rank_test_is_exact(n, values):
+    """Whole numbers below 2**53 are not even rounded."""
+    for shift in (-values // 2, 0, values):
+        gaps = np.random.RandomState(n).randint(-values, values, n) + shift
+        gaps = np.where(gaps, gaps, 1)
+        found = signed_rank([gap / 10**7 for gap in gaps], [0.0] * n)
+        assert found == (counted(gaps) if n <= 53 else pytest.approx(counted(gaps), rel=1e-13))
+
+
+def test_the_signed_rank_test_of_many_places_is_no_matter_of_seconds():
+    random = np.random.RandomState(0)
+    first, second = random.beta(20, 2, 1200), random.beta(20, 2, 1200)
+    before = time.process_time()
+    found = signed_rank(first[:400], second[:400])
+    assert time.process_time() - before < 2
+    assert found == pytest.approx(
+        stats.wilcoxon(first[:400], second[:400], method="exact").pvalue, rel=1e-9
+    )
+    assert signed_rank(first + 1, second) < 1e-190
+    assert 0 < signed_rank(first, second) <= 1
 
 
 def test_five_pairs_cannot_reach_five_per_cent():
