@@ -7,9 +7,10 @@ runs.parquet       one row a run, made from the receipts
 
 Where any run keeps them, also what figures are drawn from:
 
-embeddings.parquet     run_id and the columns of a run's embeddings.parquet
+embeddings.parquet     run_id and the columns of a run's embeddings.parquet, a row group a run
 explanations.parquet   run_id and the columns that any run's explanations.parquet has, null in
-                       others; where they differ, `columns` names those of the run in their order
+                       others; where they differ, `columns` names those of the run in their order; a
+                       row group a run
 
 The same results give the same bytes. Logs and models stay behind.
 """
@@ -19,7 +20,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +37,7 @@ from bench.outside import shown, why
 from bench.parquet import packed, unpacked
 from bench.receipt import Receipt, parse, seal
 from bench.results import Results, table_bytes
+from bench.run_rows import RunRows, below, own_columns, packed_runs
 from bench.scores import Scores
 from bench.store import CARD
 
@@ -64,7 +66,6 @@ class Archive:
                 )
             self._digests: dict[str, str] = card["files"]
             self._bytes = {}
-            self._placed: dict[str, tuple[Any, dict[str, tuple[int, int]]]] = {}
             for name in (*FILES, *(n for n in OPTIONAL if n in self._digests)):
                 self._bytes[name] = (root / name).read_bytes()
                 if hashlib.sha256(self._bytes[name]).hexdigest() != self._digests[name]:
@@ -82,28 +83,37 @@ class Archive:
                 raise ValueError("its columns are no texts")
             return found
 
-    def _rows(self, name: str) -> tuple[Any, dict[str, tuple[int, int]]]:
-        """The rows of all runs in a file, and where those of each begin and how many they are."""
-        if name not in self._placed:
-            with self._reading(name):
-                rows = unpacked(self._bytes[name])
-                ends = pc.run_end_encode(rows["run_id"].combine_chunks())
-                places, start = {}, 0
-                for run_id, end in zip(
-                    ends.values.to_pylist(), ends.run_ends.to_pylist(), strict=True
-                ):
-                    places[run_id] = (start, end - start)
-                    start = end
-                self._placed[name] = (rows.drop_columns("run_id"), places)
-        return self._placed[name]
+    @cached_property
+    def _scores(self) -> tuple[Any, dict[str, tuple[int, int]]]:
+        """The scores of all runs, and where those of each begin and how many they are."""
+        with self._reading("scores.parquet"):
+            rows = unpacked(self._bytes["scores.parquet"])
+            ends = pc.run_end_encode(rows["run_id"].combine_chunks())
+            places, start = {}, 0
+            for run_id, end in zip(ends.values.to_pylist(), ends.run_ends.to_pylist(), strict=True):
+                places[run_id] = (start, end - start)
+                start = end
+            return rows.drop_columns("run_id"), places
 
-    def _kept(self, run_id: str, name: str, read: Callable[[Any], Kept]) -> Kept | None:
+    @cached_property
+    def _kept(self) -> dict[str, RunRows]:
+        """The optional files that are there; no more is decoded of them than whose rows they are.
+
+        None of them is to be trusted where one does not read.
+        """
+        found = {}
+        for name in OPTIONAL:
+            if name in self._bytes:
+                with self._reading(name):
+                    found[name] = RunRows(self._bytes[name])
+        return found
+
+    def _kept_by(self, run_id: str, name: str, read: Callable[[Any], Kept]) -> Kept | None:
         """Read a run's rows in an optional file; None where there are none."""
-        if name not in self._bytes or run_id not in self._rows(name)[1]:
+        if name not in self._kept or run_id not in self._kept[name]:
             return None
-        rows, places = self._rows(name)
         with self._reading(name):
-            return read(_own_columns(rows.slice(*places[run_id])))
+            return read(own_columns(self._kept[name].of(run_id)))
 
     @contextlib.contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -131,12 +141,12 @@ class Archive:
         if run_id not in self._receipts:
             raise CorruptRun(f"archive {self.root} has no run {run_id}")
         receipt = parse(self._receipts[run_id].encode(), run_id, exact=False)
-        here = [n for n in OPTIONAL if n in self._bytes and run_id in self._rows(n)[1]]
+        here = [name for name, rows in self._kept.items() if run_id in rows]
         return {**receipt, "files": {name: self._digests[name] for name in here}}
 
     def scores(self, run_id: str) -> Scores:
         """Return the scores of a run; raises CorruptRun where they are not there."""
-        rows, places = self._rows("scores.parquet")
+        rows, places = self._scores
         if run_id not in places:
             raise CorruptRun(f"archive {self.root} has no scores of run {run_id}")
         with self._reading("scores.parquet"):
@@ -144,11 +154,11 @@ class Archive:
 
     def embeddings(self, run_id: str) -> Embeddings | None:
         """Return the embeddings of a run, None where it keeps none; raises CorruptRun."""
-        return self._kept(run_id, EMBEDDINGS, Embeddings.from_table)
+        return self._kept_by(run_id, EMBEDDINGS, Embeddings.from_table)
 
     def explanations(self, run_id: str) -> Explanations | None:
         """Return the explanations of a run, None where it keeps none; raises CorruptRun."""
-        return self._kept(run_id, EXPLANATIONS, Explanations.from_table)
+        return self._kept_by(run_id, EXPLANATIONS, Explanations.from_table)
 
     def failures(self, run_id: str) -> list[dict[str, Any]]:
         """Return nothing: an archive holds results only."""
@@ -189,7 +199,8 @@ def pack(results: Results, out: Path) -> int:
                 tables[name][run_id] = kept.table()
     contents = {
         "receipts.parquet": _write(pa.table({"run_id": ids, "receipt": receipts})),
-        **{name: _write(_below(of)) for name, of in tables.items() if of},
+        "scores.parquet": _write(below(tables["scores.parquet"])),
+        **{name: packed_runs(tables[name]) for name in OPTIONAL if tables[name]},
         "runs.parquet": table_bytes(read),
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -249,29 +260,6 @@ def _exchange(out: Path, staging: Path) -> None:
             os.rmdir(old)  # which refuses while it holds anything
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _below(tables: Mapping[str, Any]) -> Any:
-    """Put the tables of several runs below each other, by run_id.
-
-    Where their columns differ, each row names those of its run.
-    """
-    differ = len({tuple(table.column_names) for table in tables.values()}) > 1
-    parts = []
-    for run_id, table in tables.items():
-        named = table.add_column(0, "run_id", pa.array([run_id] * len(table), pa.string()))
-        if differ:
-            own = pa.array([table.column_names] * len(table), pa.list_(pa.string()))
-            named = named.add_column(1, "columns", own)
-        parts.append(named)
-    return pa.concat_tables(parts, promote_options="default")
-
-
-def _own_columns(rows: Any) -> Any:
-    """Return the rows of one run with the columns that it had before `_below`."""
-    if "columns" not in rows.column_names:
-        return rows
-    return rows.select(rows["columns"][0].as_py())
 
 
 def _write(table: Any) -> bytes:

@@ -15,7 +15,7 @@ from bench.archive import CARD, FILES, Archive, pack
 from bench.digests import file_digest
 from bench.embeddings import embeddings_bytes, project
 from bench.errors import CorruptRun, MethodError
-from bench.explanations import explanations_bytes, write_explanations
+from bench.explanations import Explanations, explanations_bytes, write_explanations
 from bench.kept import EMBEDDINGS, EXPLANATIONS, MODEL, answered, lacking, told
 from bench.merge import Merged, merge
 from bench.results import receipts
@@ -23,6 +23,7 @@ from bench.scores import write_scores
 from bench.store import Store
 from bench.verify import problems
 from tests.fixtures.runs import (
+    ARCHIVES,
     CLOSE,
     ELSEWHERE,
     EMBEDDED,
@@ -374,6 +375,63 @@ def test_runs_of_equal_columns_have_no_column_for_their_names(several, tmp_path)
     alone = archived(store, tmp_path / "alone")
     assert "columns" not in pq.read_table(alone.root / EXPLANATIONS).column_names
     assert same(alone)
+
+
+@pytest.fixture
+def with_large_maps(tmp_path):
+    """An archive of a dozen runs whose maps are large."""
+    store = store_at(tmp_path / "large")
+    specs = [replace(SPEC, seed=seed) for seed in range(12)]
+    for i, spec in enumerate(specs):
+        maps = {"score": np.random.RandomState(i).rand(5, 100, 100).astype(np.float32)}
+        large = Explanations(SCORES.file, maps, None, {})
+        publish_with(store, *MAPS, spec=spec, explained=large)
+    return archived(store, tmp_path / "archive"), store
+
+
+def test_of_an_archive_only_the_maps_of_the_run_asked_for_are_decoded(with_large_maps):
+    archive, store = with_large_maps
+    one_run, held = 5 * 100 * 100 * 4, pa.total_allocated_bytes()
+    for run_id in archive.ids():
+        assert kept(archive, run_id) == {*MAPS}
+    assert pa.total_allocated_bytes() - held < one_run
+    for run_id in reversed(archive.ids()):
+        assert same(archive, run_id, explained=store.explanations(run_id))
+        assert pa.total_allocated_bytes() - held < 3 * one_run
+    for name in MAPS:
+        assert pq.ParquetFile(archive.root / name).metadata.num_row_groups == 12
+
+
+@pytest.mark.parametrize("rows", [1000, 7, 5, 2, 1])
+def test_an_archive_whose_row_groups_are_not_its_runs_reads_as_well(with_large_maps, rows):
+    archive, store = with_large_maps
+    for name in MAPS:
+        pq.write_table(pq.read_table(archive.root / name), archive.root / name, row_group_size=rows)
+    reseal(archive.root)
+    older = Archive(archive.root)
+    for run_id in (*older.ids(), *reversed(older.ids())):
+        assert kept(older, run_id) == {*MAPS}
+        assert same(older, run_id, explained=store.explanations(run_id))
+    assert list(problems(older)) == []
+
+
+def test_the_archived_smoke_suite_reads_and_says_the_same_when_packed_again(tmp_path):
+    """All its runs lie in one row group: such archives were written before."""
+    older = Archive(ARCHIVES / "smoke")
+    assert pq.ParquetFile(older.root / EXPLANATIONS).metadata.num_row_groups == 1
+    assert list(problems(older)) == []
+    again = archived(older, tmp_path / "again")
+    keeping = [run_id for run_id in older.ids() if kept(older, run_id)]
+    assert keeping
+    for run_id in older.ids():
+        assert kept(again, run_id) == kept(older, run_id)
+    for run_id in keeping:
+        embedded, explained = older.embeddings(run_id), older.explanations(run_id)
+        assert (embedded is None) == (again.embeddings(run_id) is None)
+        if embedded is not None and explained is not None:
+            assert same(again, run_id, embedded, explained)
+    for name in FILES:
+        assert (again.root / name).read_bytes() == (older.root / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", MAPS)
