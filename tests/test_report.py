@@ -47,6 +47,10 @@ def table(store, name="atacnet_table1"):
     return printed_table(name, Stored(store, tuple(receipts(store))))
 
 
+def beyond_print(results):
+    return next(t for t in contents(results).tables if t.name == "other")
+
+
 def page_of(results):
     return render(contents(results))
 
@@ -117,7 +121,7 @@ def test_what_no_paper_prints_has_a_table_of_its_own(store):
     hard = replace(TRAINED, dataset="mvtec_ad", category="carpet", setting="hard",
                    seen_defect="hole")  # fmt: skip
     store_at(store.root, mine, hard, replace(mine, method="nearest", method_source="c" * 64))
-    other = contents(store).tables[2]
+    other = beyond_print(store)
     assert [r.title for r in other.rows] == ["mvtec_ad/carpet (hard, hole)", "screws/m4"]
     assert [(c.method, c.shots) for c in other.columns] == [
         ("atacnet", 3), ("nearest", 3), ("atacnet", 10)]  # fmt: skip
@@ -125,10 +129,18 @@ def test_what_no_paper_prints_has_a_table_of_its_own(store):
     assert not table(store).blocks[0].rows[0].ran  # hard runs never stand in Table 1
 
 
+def test_what_was_run_stands_before_what_was_not(store, tmp_path):
+    assert [t.name for t in contents(store).tables] == ["atacnet_table1", "atacnet_table2"]
+    synthetic = replace(TRAINED, dataset="synthetic", category="weave")
+    only = contents(store_at(tmp_path / "only", synthetic))
+    assert [t.name for t in only.tables] == ["other", "atacnet_table1", "atacnet_table2"]
+    assert render(only).count("Nothing of it was run") == 2
+
+
 def test_links_are_unique_whatever_data_is_called(tmp_path):
     names = ("a-b", "a b", "a/b", "a.b", "ab")
     runs = [replace(TRAINED, dataset="mine", category=c) for c in names]
-    other = contents(store_at(tmp_path, *runs)).tables[2]
+    other = beyond_print(store_at(tmp_path, *runs))
     assert len({c.name for c in other.cells()}) == len(names)
 
 
@@ -208,7 +220,7 @@ def test_a_printed_mean_gets_a_verdict_on_the_means_of_shared_seeds(tmp_path):
 def test_methods_and_shots_that_are_not_printed_stand_beyond_print(tmp_path):
     mine = replace(TRAINED, method="nearest", method_source="n:Nearest@" + "c" * 64)
     there = store_at(tmp_path, TRAINED, mine, replace(TRAINED, shots=5))
-    (row,) = contents(there).tables[2].rows
+    (row,) = beyond_print(there).rows
     assert row.title == "head_ct"
     ran = {(c.key.method, c.key.shots) for c in row.cells if c.ours}
     assert ran == {("nearest", 10), ("atacnet", 5)}
@@ -278,6 +290,14 @@ def test_the_command_writes_the_page(store, tmp_path, capsys):
     assert code == 0
     assert out.startswith(f"{page}: 0.")
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_data_folder_that_is_not_there_is_refused(store, tmp_path, capsys):
+    code, _, err = bench(capsys, "report", "--results", store.root, "--data", tmp_path / "no",
+                         "--out", tmp_path / "p.html")  # fmt: skip
+    assert code == 2
+    assert "there is no such folder" in err
+    assert not (tmp_path / "p.html").exists()
 
 
 def exported(results):

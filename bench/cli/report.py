@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from bench.cli.options import RESULTS, ResultsOption, say
+from bench.errors import RequestError
+from bench.outside import shown
 
 
 def report(
@@ -29,6 +31,8 @@ def report(
 
     Takes a results folder or an archive.
     """
+    if data is not None and not data.is_dir():
+        raise RequestError(f"--data {shown(data)}: there is no such folder")
     from threadpoolctl import threadpool_limits
 
     from bench.files import write_atomically

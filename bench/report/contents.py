@@ -19,7 +19,10 @@ PRINTED = ("atacnet_table1", "atacnet_table2")
 
 @dataclass(frozen=True)
 class Contents:
-    """Tables, figures, findings and provenance, all from the same stored runs."""
+    """Tables, figures, findings and provenance, all from the same stored runs.
+
+    Tables of which nothing was run stand behind the others.
+    """
 
     stored: Stored
     tables: tuple[ReportTable, ...]
@@ -74,7 +77,7 @@ def contents(results: Results, data: Path | None = None) -> Contents:
     other = other_table(stored, tables)
     return Contents(
         stored,
-        (*tables, other) if other else tuple(tables),
+        tuple(sorted((*tables, other) if other else tables, key=lambda table: not table.ran)),
         tuple(drawings(stored, Pictures(data))),
         tuple(findings()),
         tuple(provenance(stored)),

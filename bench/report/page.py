@@ -16,6 +16,7 @@ from bench.report.figures.drawing import signed
 from bench.report.gallery import READING, SECTIONS, Drawing
 from bench.report.stored import REFERENCE
 from bench.report.tables import WORDS, labelled
+from bench.verdict import LEAST_SEEDS
 
 TEMPLATES = Path(__file__).parent / "templates"
 TITLES = {
@@ -46,7 +47,8 @@ def render(contents: Contents) -> str:
         version=bench.__version__,
         style=Markup(style), script=Markup(script),
         style_hash=_csp_hash(style), script_hash=_csp_hash(script),
-        contents=contents, words=WORDS, reference=REFERENCE, titles=TITLES, reading=READING,
+        contents=contents, words=WORDS, reference=REFERENCE, least=LEAST_SEEDS,
+        titles=TITLES, reading=READING,
         figures=_by_section(contents.drawings), findings=_by_subject(contents.findings),
     )  # fmt: skip
     return page

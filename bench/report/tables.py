@@ -160,6 +160,11 @@ class ReportTable:
         """All rows but means."""
         return (row for block in self.blocks for row in block.rows)
 
+    @property
+    def ran(self) -> bool:
+        """Whether anything of it was run."""
+        return any(row.ran for row in self.rows)
+
     def cells(self) -> Iterator[Cell]:
         """Give all cells but means, row by row."""
         return (cell for row in self.rows for cell in row.cells)
