@@ -1,7 +1,8 @@
 """Makes the picture of a report in the README: `python -m tests.example_page`.
 
-Opens the page of the archived smoke suite in headless Chromium, at the table of what no paper
-prints, and writes `reports/example.png`. Needs Debian's `chromium` and `chromium-driver`.
+Opens the page of the archived smoke suite in headless Chromium and puts the table of what no paper
+prints and the first figures below each other into `reports/example.png`. Needs Debian's `chromium`
+and `chromium-driver`.
 """
 
 import io
@@ -17,19 +18,29 @@ from tests.browser import started
 from tests.fixtures.runs import ARCHIVES
 
 PICTURE = Path(__file__).parents[1] / "reports" / "example.png"
-WIDTH, HEIGHT = 1240, 1010
+WIDTH, HEIGHT = 1240, 6000
+"""Of the window: all of the sections is in it."""
+MARGIN, TALLEST = 24, 780
+SECTIONS = ("other", "zoom")
 
 
 def main() -> None:
-    """Render, open, scroll, and keep what is seen in 256 colours."""
+    """Render, open, and keep what is seen of the sections in 256 colours."""
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder, "page.html")
         page.write_text(render(contents(open_results(ARCHIVES / "smoke"))))
         with started(Path(folder, "profile"), WIDTH, HEIGHT) as browser:
             browser.get(page.as_uri())
-            browser.execute_script("document.getElementById('other').scrollIntoView()")
-            seen = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-    seen.quantize(256, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
+            shots = [browser.find_element("id", s).screenshot_as_png for s in SECTIONS]
+    parts = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
+    parts = [part.crop((0, 0, part.width, min(part.height, TALLEST))) for part in parts]
+    size = max(p.width for p in parts), sum(p.height + MARGIN for p in parts)
+    whole = Image.new("RGB", (size[0] + 2 * MARGIN, size[1] + MARGIN), "white")
+    top = MARGIN
+    for part in parts:
+        whole.paste(part, (MARGIN, top))
+        top += part.height + MARGIN
+    whole.quantize(256, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
     print(f"{PICTURE}: {PICTURE.stat().st_size / 1e3:.0f} kB")
 
 
