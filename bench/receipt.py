@@ -6,13 +6,14 @@ every other file of the run, and the sha256 of itself.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.digests import file_digest
 from bench.errors import CorruptRun, RequestError, StoreError
-from bench.files import json_digest
+from bench.files import json_digest, sync_folder, write_synced
 from bench.kept import UNABLE
 from bench.outside import fits_a_line, read_regular, shown, why
 from bench.spec import RunSpec
@@ -143,6 +144,26 @@ def read_kept(folder: Path, run_id: str, name: str, read: Callable[[bytes], Kept
         raise CorruptRun(f"run {run_id} is damaged: {name}: {why(error)}") from error
     except ValueError as error:
         raise CorruptRun(f"run {run_id} is damaged: {name} {shown(error)}") from error
+
+
+def seal_run(staged: Path, receipt: Receipt) -> Receipt:
+    """Write run.json over what lies in a staged folder; return it with the files' digests."""
+    try:
+        for path in staged.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        files = {p.name: file_digest(p) for p in sorted(staged.iterdir())}
+        write_synced(staged / "run.json", seal(receipt, files))
+        sync_folder(staged)
+    except OSError as error:
+        raise StoreError(f"cannot publish run {receipt['run_id']}: {why(error)}") from error
+    return {**receipt, "files": files}
+
+
+def seal_again(staged: Path, receipt: Receipt, unable: Mapping[str, Any]) -> None:
+    """Give a sealed folder this receipt over what lies in it now, and this in place of `unable`."""
+    (staged / "run.json").unlink()
+    seal_run(staged, {k: v for k, v in receipt.items() if k != UNABLE} | dict(unable))
 
 
 def flat(receipt: Receipt) -> dict[str, Any]:

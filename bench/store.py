@@ -15,7 +15,6 @@ results/runs.parquet                  one row a run, rebuilt from the receipts
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
@@ -27,17 +26,17 @@ from typing import TYPE_CHECKING, Any
 from bench.agreement import Agreement, agreement, same_source
 from bench.digests import file_digest
 from bench.errors import CorruptRun, MethodError, StoreError
+from bench.failure_records import add_record, records, strip
 from bench.files import (
     json_digest,
     locked,
     sync_folder,
     write_atomically,
-    write_synced,
     writing,
 )
-from bench.kept import EMBEDDINGS, EXPLANATIONS, FILES, UNABLE, gained, kept_by, united
+from bench.kept import EMBEDDINGS, EXPLANATIONS, FILES, gained, kept_by, united
 from bench.outside import why
-from bench.receipt import Receipt, begin, read_kept, read_run, seal
+from bench.receipt import Receipt, begin, read_kept, read_run, seal_again, seal_run
 from bench.results import Results, receipts, table_bytes
 from bench.spec import RunSpec
 from bench.staging import given_up, in_use, is_ours, staging_name
@@ -52,8 +51,6 @@ DISPUTED = "was finished twice"
 """The kind of a failure that a run is not one result but two."""
 CARD = "archive.json"
 """The file that makes a folder an archive, see `bench.archive`."""
-LOG_KEPT = 1 << 20
-"""Bytes of a failed run's log that are kept: the first and the last half of that."""
 
 
 class Store:
@@ -134,7 +131,7 @@ class Store:
         Raises MethodError where the two differ and nothing in their environments explains it,
         StoreError where the disk is full or cannot be written.
         """
-        receipt = _seal(staged, begin(spec) | dict(content))
+        receipt = seal_run(staged, begin(spec) | dict(content))
         try:
             with self._locked():  # from reading the stored run until it has given way
                 found = self._settle(staged, receipt, replaces, brought)
@@ -170,7 +167,7 @@ class Store:
         if one:
             self._unite(staged, stored, receipt, brought)
         elif alike:
-            _seal_again(staged, receipt, united(stored, receipt, receipt["files"]))
+            seal_again(staged, receipt, united(stored, receipt, receipt["files"]))
         older = self._swap(staged, stored)
         if one:  # all that it alone kept is in the new one
             shutil.rmtree(older, ignore_errors=True)
@@ -203,7 +200,7 @@ class Store:
             shutil.copyfile(run / name, staged / name)
             if file_digest(staged / name) != stored["files"][name]:
                 raise CorruptRun(f"run {run.name} is damaged: {name} changed meanwhile")
-        _seal_again(staged, whole, united(whole, other, {*stored["files"], *receipt["files"]}))
+        seal_again(staged, whole, united(whole, other, {*stored["files"], *receipt["files"]}))
 
     def _swap(self, staged: Path, stored: Receipt) -> Path:
         """Put a sealed folder in the place of a stored run; return where that is then."""
@@ -219,25 +216,10 @@ class Store:
 
     def record_failure(self, staged: Path, spec: RunSpec, failure: Mapping[str, Any]) -> Path:
         """Keep a failed run's facts and log under `failures/`, apart from all results."""
-        folder = self.failed / spec.run_id
-        content = {"run_id": spec.run_id, "spec": spec.as_dict(), "time": _now(), **failure}
         with writing(self.failed):
-            folder.mkdir(parents=True, exist_ok=True)
-            staged.mkdir(parents=True, exist_ok=True)
-            for path in staged.iterdir():
-                if path.name == "log.txt":
-                    _shorten(path)
-                elif path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-            write_synced(staged / "failure.json", json.dumps(content, indent=1).encode())
+            strip(staged, spec, failure)
             with self._locked():
-                numbers = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
-                target = folder / str(1 + max(numbers, default=0))
-                os.rename(staged, target)
-            sync_folder(folder)
-        return target
+                return add_record(self.failed / spec.run_id, staged)
 
     def set_aside(self, run_id: str) -> bool:
         """Move a run that does not verify to `quarantine/`; return whether there was one.
@@ -334,37 +316,7 @@ class Store:
 
     def failures(self, run_id: str) -> list[dict[str, Any]]:
         """Return what is recorded of a run's failures, oldest first; `folder` says where."""
-        found = []
-        for path in (self.failed / run_id).glob("*/failure.json"):
-            try:
-                read = json.loads(path.read_bytes())
-                failure = {k: read[k] if type(read.get(k)) is type(v) else v
-                           for k, v in _NO_FAILURE.items()}  # fmt: skip
-                failure["run_id"], failure["folder"] = run_id, str(path.parent)
-                found.append((int(path.parent.name), failure))
-            except (OSError, ValueError, AttributeError, RecursionError):
-                continue  # a record that cannot be read keeps nobody from trying again
-        return [failure for _, failure in sorted(found, key=lambda f: f[0])]
-
-
-def _seal(staged: Path, receipt: Receipt) -> Receipt:
-    """Write run.json over what lies in a staged folder; return it with the files' digests."""
-    try:
-        for path in staged.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        files = {p.name: file_digest(p) for p in sorted(staged.iterdir())}
-        write_synced(staged / "run.json", seal(receipt, files))
-        sync_folder(staged)
-    except OSError as error:
-        raise StoreError(f"cannot publish run {receipt['run_id']}: {why(error)}") from error
-    return {**receipt, "files": files}
-
-
-def _seal_again(staged: Path, receipt: Receipt, unable: Mapping[str, Any]) -> None:
-    """Give a sealed folder this receipt over what lies in it now, and this in place of `unable`."""
-    (staged / "run.json").unlink()
-    _seal(staged, {k: v for k, v in receipt.items() if k != UNABLE} | dict(unable))
+        return records(self.failed / run_id)
 
 
 def open_results(path: Path) -> Results:
@@ -384,28 +336,3 @@ def results_at(path: Path) -> Results:
     from bench.archive import Archive
 
     return Archive(path)
-
-
-_NO_FAILURE = {
-    "kind": "", "reason": "?", "traceback": "", "time": "?", "spec": {}, "provenance": {}
-}  # fmt: skip
-"""What a record of a failure holds, for those that lack some of it."""
-
-
-def _shorten(log: Path) -> None:
-    """Keep the beginning and the end of a log that has grown out of hand."""
-    size = log.stat().st_size
-    if size <= LOG_KEPT:
-        return
-    with log.open("r+b") as file:
-        head = file.read(LOG_KEPT // 2)
-        file.seek(size - LOG_KEPT // 2)
-        tail = file.read()
-        file.seek(0)
-        gap = size - len(head) - len(tail)
-        file.write(head + f"\n... {gap} bytes left out ...\n".encode() + tail)
-        file.truncate()
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -10,10 +10,7 @@ import json
 import math
 import os
 import random
-import re
-import resource
 import signal
-import sys
 import time
 import traceback
 import warnings
@@ -26,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bench.accelerator import accelerator, peak_memory, wait
 from bench.child import hang_on, leave, limit_memory, log_to
 from bench.data.external import load_external
 from bench.data.files import File
@@ -122,8 +120,8 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
     scores = _scores(job.files, split, scored)
     measured: dict[str, Any] = scores.metrics(full=method.supervision == "unsupervised")
     measured["scores_sha256"] = scores.digest()
-    load = {"load_average": load_average(), "peak_memory_bytes": _peak_memory()}
-    taken = {**_accelerator(job.device), **load}
+    load = {"load_average": load_average(), "peak_memory_bytes": peak_memory()}
+    taken = {**accelerator(job.device), **load}
     notes = {f"{w.category.__name__}: {w.message}" for w in caught}
     if np.ptp(scored[split.counted()]) == 0:
         notes.add("all scores are equal")
@@ -180,10 +178,10 @@ def _fit_and_score(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         detector.fit(train, context)
-        _wait(job.device)
+        wait(job.device)
         clock.mark("fit_s")
         scored = check_scores(detector.score(tested), len(tested))
-        _wait(job.device)
+        wait(job.device)
         clock.mark("score_s")
     return scored, caught
 
@@ -215,7 +213,7 @@ def _kept(
         except NotImplementedError as error:
             unable[ability] = reason(error).partition("\n")[0]
             continue
-        _wait(job.device)
+        wait(job.device)
         clock.mark(f"{ability}_s")
     return files, unable
 
@@ -343,38 +341,3 @@ def _split_facts(split: Split, labels: NDArray[np.bool_]) -> dict[str, int]:
         "test_duplicates_left_out": split.role.count("duplicate"),
         "scored": len(split.tested),
     }
-
-
-def _accelerator(device: str) -> dict[str, Any]:
-    """Return the GPU's name, its software and the most memory the run held there."""
-    if not device.startswith("cuda"):
-        return {"device_name": "cpu"}
-    return {
-        "device_name": torch.cuda.get_device_name(device),
-        "driver": _driver(),
-        "cuda": str(torch.version.cuda),
-        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
-        "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(device),
-    }
-
-
-def _driver() -> str:
-    """Return the version of the GPU's driver, as Linux tells it."""
-    try:
-        said = Path("/proc/driver/nvidia/version").read_text()
-    except OSError:
-        return ""
-    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", said)
-    return found[0] if found else ""
-
-
-def _peak_memory() -> int:
-    """Return the process's largest resident size; macOS counts bytes, Linux kibibytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _wait(device: str) -> None:
-    """Wait for the device, so that a station's time is its own."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)

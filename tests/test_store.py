@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.errors import CorruptRun, MethodError, RequestError, StoreError
+from bench.failure_records import LOG_KEPT
 from bench.results import find, receipts, verified
 from bench.spec import RunSpec
 from bench.staging import SILENT, staging_name
-from bench.store import LOG_KEPT, Store
+from bench.store import Store
 from tests.fixtures.runs import (
     CLOSE,
     ELSEWHERE,
