@@ -126,8 +126,8 @@ class Stored:
     ) -> list[Way]:
         """Return the ways that a method was run, the one to show first.
 
-        That is the one of the newest data and method version; of these, one by today's code; then
-        the one that departs least from a table; then that with the most seeds.
+        That is the one of the newest data and method version; of these, the one that departs least
+        from a table; then one by today's code; then that with the most seeds.
         """
         protocol = {**table.protocol, **table.methods.get(method, {})}
         found = []
@@ -141,8 +141,8 @@ class Stored:
             if method != REFERENCE and place[0] in table.datasets:
                 departs.append(table.datasets[place[0]])
             way = Way(row, self.label(row), runs, metric, tuple(departs))
-            version = (-row.data_version, -row.method_version, way.stale)
-            found.append(((*version, len(departs), -len(runs), row.run_id), way))
+            version = (-row.data_version, -row.method_version)
+            found.append(((*version, len(departs), way.stale, -len(runs), row.run_id), way))
         return [way for _, way in sorted(found, key=lambda f: f[0])]
 
     def scores(self, receipt: Receipt) -> Scores:
