@@ -24,7 +24,6 @@ from bench.published import (
     shots_in_words,
 )
 
-__all__ = ["NAMES", "Finding", "audit_page", "findings", "read_findings"]
 SHOTS = (1, 10)
 """The settings of Table 1."""
 DATASETS = ("mvtec_ad", "brain_mri", "head_ct")

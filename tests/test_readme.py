@@ -1,5 +1,6 @@
 """The methods that README and CONTRIBUTING show are run as they stand there."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from bench.cli import main
 from bench.results import receipts
+from tests import step_times
 from tests.test_run import Bench
 
 ROOT = Path(__file__).parents[1]
@@ -69,3 +71,9 @@ def test_the_tables_of_results_are_what_their_command_prints(
             main(shlex.split(command)[1:])
         assert not ended.value.code
         assert capsys.readouterr().out.strip() == printed.strip()
+
+
+def test_the_table_of_steps_is_what_was_measured() -> None:
+    text = (ROOT / "README.md").read_text()
+    (quoted,) = re.findall(r"<!-- steps: (\S+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
+    assert step_times.markdown(json.loads((ROOT / quoted[0]).read_text())) == quoted[1].strip()

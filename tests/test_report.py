@@ -14,9 +14,9 @@ from bench.published import published
 from bench.registry import source_hash
 from bench.report.contents import contents
 from bench.report.exports import as_csv, as_latex, as_markdown, exports, write_exports
+from bench.report.filling import printed_table
 from bench.report.page import render
 from bench.report.stored import Stored
-from bench.report.tables import printed_table
 from bench.results import receipts
 from bench.store import open_results
 from tests.big_report import METHODS, SEEDS, MadeUp, measured

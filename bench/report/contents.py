@@ -5,12 +5,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.audit import Finding, findings
+from bench.audit import findings
+from bench.finding import Finding
+from bench.report.filling import other_table, printed_table
 from bench.report.gallery import Drawing, drawings
 from bench.report.pictures import Pictures
 from bench.report.provenance import Facts, provenance
 from bench.report.stored import Stored, Way, is_stale
-from bench.report.tables import Cell, ReportTable, other_table, printed_table
+from bench.report.tables import Cell, ReportTable
 from bench.results import Results, receipts
 
 PRINTED = ("atacnet_table1", "atacnet_table2")

@@ -10,7 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import bench
-from bench.audit import NAMES, Finding
+from bench.finding import Finding
+from bench.published import NAMES
 from bench.report.contents import Contents
 from bench.report.figures.drawing import signed
 from bench.report.gallery import READING, SECTIONS, Drawing

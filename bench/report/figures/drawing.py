@@ -4,8 +4,8 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from bench.audit import NAMES
 from bench.outside import shown
+from bench.published import NAMES
 from bench.report.stored import Place
 
 SECTIONS = (

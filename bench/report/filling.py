@@ -1,0 +1,186 @@
+"""Fills the tables of a report with stored runs: the printed ones, and what is beyond print."""
+
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from bench.published import MEANS, Key, Printed, PrintedTable, averages, published
+from bench.registry import METHODS
+from bench.report.stored import REFERENCE, Place, Stored, Way
+from bench.report.tables import Block, Cell, Column, MeanCell, MeanRow, ReportTable, Row
+from bench.stats import paired_difference
+from bench.verdict import LEAST_SEEDS, verdict
+
+TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
+
+
+def printed_table(name: str, stored: Stored) -> ReportTable:
+    """Fill a table in print with our runs, in its own order; `shortcut` is added to its columns."""
+    table = published()[name]
+    columns = tuple(_columns(table))
+    keys = [k for k in table.cells if k.metric == "image_auroc"]
+    datasets = dict.fromkeys(k.dataset for k in keys)
+    blocks = []
+    for dataset in datasets:
+        there = dict.fromkeys(k.category for k in keys if k.dataset == dataset)
+        places = [(dataset, c) for c in there if c not in MEANS]
+        rows = tuple(_row(name, table, place, place[1], columns, stored) for place in places)
+        means = tuple(_mean(table, dataset, c, columns, rows) for c in there if c in MEANS)
+        blocks.append(Block(dataset, rows, means))
+    about = f"{table.citation}. It states: {table.states}."
+    times = _times(table, columns)
+    return ReportTable(name, table.title, about, columns, tuple(blocks), table.margin, times)
+
+
+def other_table(stored: Stored, tables: Iterable[ReportTable]) -> ReportTable | None:
+    """Return what was run and stands in none of the tables, or None."""
+    shown = {((k := c.key).dataset, k.category, k.shots, k.method)
+             for table in tables for c in table.cells() if c.ours}  # fmt: skip
+    groups = sorted(g for g in stored.groups if (*g[0], g[1], g[2]) not in shown)
+    if not groups:
+        return None
+    order = {name: i for i, name in enumerate(METHODS)}
+    wanted = {(shots, order.get(m, len(order)), m) for _, shots, m in groups if m != REFERENCE}
+    ran = [(shots, m) for shots, _, m in sorted(wanted)]
+    ran += [(shots, REFERENCE) for shots in {s for _, s, m in groups if m == REFERENCE}]
+    columns = tuple(
+        Column(m, s, "auroc") for s, m in sorted(ran, key=lambda c: (c[0], c[1] == REFERENCE))
+    )
+    protocol = replace(published()["atacnet_table1"], cells={}, copied=(), not_comparable={})
+    blocks = []
+    for dataset in dict.fromkeys(g[0][0] for g in groups):
+        places = dict.fromkeys(g[0] for g in groups if g[0][0] == dataset)
+        titles = {p: p[1] if p[1].startswith(p[0]) else f"{p[0]}/{p[1]}" for p in places}
+        rows = tuple(
+            _without(_row("other", protocol, p, title, columns, stored), shown)
+            for p, title in titles.items()
+        )
+        blocks.append(Block(dataset, rows, ()))
+    about = (
+        "Data, settings, methods and numbers of labelled anomalies that no table in print has;"
+        " departures are from Table 1's protocol."
+    )
+    return ReportTable("other", "Beyond print", about, columns, tuple(blocks), protocol.margin)
+
+
+def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
+    """Empty the cells that stand in another table."""
+    cells = [
+        replace(c, ours=None, others=(), best=False)
+        if (c.key.dataset, c.key.category, c.key.shots, c.key.method) in shown
+        else c
+        for c in row.cells
+    ]
+    return replace(row, cells=tuple(cells))
+
+
+def _columns(table: PrintedTable) -> Iterator[Column]:
+    """Give the printed columns, each group of shots with `shortcut` at its end."""
+    printed = list(table.columns())
+    for shots in dict.fromkeys(s for s, _ in printed):
+        for method in (m for s, m in printed if s == shots):
+            yield Column(method, shots, table.metric(method))
+        if shots:  # it learns which statistic to take from the labelled anomalies
+            yield Column(REFERENCE, shots, "auroc")
+
+
+def _row(
+    name: str, table: PrintedTable, place: Place, title: str, columns: Sequence[Column],
+    stored: Stored,
+) -> Row:  # fmt: skip
+    cells = [_cell(name, table, place, column, stored) for column in columns]
+    best = {
+        id(leader)
+        for shots in dict.fromkeys(c.shots for c in columns)
+        if (leader := _leader([c for c in cells if c.key.shots == shots]))
+    }
+    cells = [replace(c, best=id(c) in best) for c in cells]
+    unofficial = {
+        r["provenance"]["unofficial_copy"] for c in cells if c.ours for r in c.ours.receipts
+    } - {""}
+    return Row(title, tuple(cells), "; ".join(sorted(unofficial)))
+
+
+def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: Stored) -> Cell:
+    key = Key(*place, column.shots, column.method, "image_auroc")
+    ways = stored.ways(place, column.shots, column.method, column.metric, table)
+    return Cell(
+        key=key,
+        name="-".join(_plain(str(part)) for part in (name, *place, column.shots, column.method)),
+        printed=table.cells.get(key),
+        source=_source(table, key),
+        ours=ways[0] if ways else None,
+        others=tuple(ways[1:]),
+        margin=table.margin,
+        not_comparable=table.not_comparable.get(f"{place[0]} {column.method}", ""),
+    )
+
+
+def _plain(text: str) -> str:
+    """Return a text as part of a link: what is no letter or digit by its number."""
+    return "".join(c if c.isascii() and (c.isalnum() or c == "_") else f".{ord(c):x}" for c in text)
+
+
+def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
+    for name, methods in table.copied:
+        other = published()[name]
+        if key.method in methods and key in other.cells:
+            return other.title, other.cells[key]
+    return None
+
+
+def _leader(cells: Sequence[Cell]) -> Cell | None:
+    """Return the cell whose paired difference from each other one is above zero at 95 %.
+
+    None where a printed one has no run, and where `shortcut` is the only rival.
+    """
+    there = [(cell, cell.ours.by_seed) for cell in cells if cell.ours]
+    rivals = [cell for cell, _ in there if cell.key.method != REFERENCE]
+    if len(rivals) < 2 or any(cell.printed and not cell.ours for cell in cells):
+        return None
+    for cell, values in there:
+        gaps = []
+        for other, theirs in there:
+            shared = sorted(values.keys() & theirs.keys())
+            if other is cell:
+                continue
+            if not shared:
+                break
+            base = [theirs[s] for s in shared]
+            gaps.append(paired_difference([values[s] for s in shared], base))
+        else:
+            if gaps and all(g.n >= LEAST_SEEDS and g.interval and g.interval[0] > 0 for g in gaps):
+                return cell
+    return None
+
+
+def _mean(
+    table: PrintedTable, dataset: str, category: str, columns: Sequence[Column], rows: Sequence[Row]
+) -> MeanRow:
+    """Return a printed row of means, ours only over columns that are complete."""
+    cells = []
+    for i, column in enumerate(columns):
+        ran = [row.cells[i].ours for row in rows if averages(category, row.cells[i].key.category)]
+        there = [ours for ours in ran if ours is not None]
+        key = Key(dataset, category, column.shots, column.method, "image_auroc")
+        cells.append(_mean_cell(table.cells.get(key), there, len(ran) - len(there), table.margin))
+    return MeanRow(TITLES[category], tuple(cells))
+
+
+def _mean_cell(
+    printed: Printed | None, ways: Sequence[Way], missing: int, margin: float
+) -> MeanCell:
+    if missing:
+        return MeanCell(printed, None, missing)
+    seeds = sorted(set.intersection(*({*way.by_seed} for way in ways)))
+    by_seed = [fmean(way.by_seed[seed] for way in ways) for seed in seeds]
+    said = verdict(by_seed, float(printed.value), margin) if printed and seeds else None
+    rows = (way.row for way in ways)
+    variants = {replace(r, dataset="", category="", fingerprint="", external=None) for r in rows}
+    ours = fmean(way.estimate.mean for way in ways)
+    return MeanCell(printed, ours, 0, said, mixed=len(variants) > 1)
+
+
+def _times(table: PrintedTable, columns: Sequence[Column]) -> tuple[Printed | None, ...]:
+    found = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
+    return tuple(found.get((c.method, c.shots)) for c in columns) if found else ()
