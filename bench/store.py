@@ -155,9 +155,10 @@ class Store:
             return None
         found = agreement(stored, receipt)
         if found.kind == "different":
+            remedy = "; run it with those of the stored one" if found.environment else ""
             raise MethodError(
                 f"run {receipt['run_id']} {DISPUTED} with different scores: the stored one stays;"
-                f" {found}"
+                f" {found}{remedy}"
             )
         alike = same_source(stored, receipt)
         one = alike and found.kind == "identical"

@@ -106,6 +106,13 @@ def test_other_scores_in_the_same_environment_are_an_error_and_the_stored_ones_s
     assert tree(store.runs) == before
 
 
+def test_different_scores_of_another_environment_say_what_to_do(store):
+    publish(store)
+    remedy = r"\(threads 2 and 1\); run it with those of the stored one"
+    with pytest.raises(MethodError, match=remedy):
+        publish(store, scores=FAR, provenance=ELSEWHERE)
+
+
 def test_close_scores_of_another_environment_are_no_error_and_the_stored_ones_stay(store):
     publish(store)
     before = tree(store.runs)
