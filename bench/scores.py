@@ -42,13 +42,17 @@ class Scores:
         digest.update(self.score.astype("<f4").tobytes())
         return digest.hexdigest()
 
+    def counted(self) -> NDArray[np.bool_]:
+        """Return of each image whether it counts, (N,)."""
+        return np.array([role == "test" for role in self.role], bool)
+
     def metrics(self, *, full: bool) -> dict[str, float]:
         """Return AUROC and AP of the images that count.
 
         With `full` also those of the whole test fold, for methods that train on no anomaly (Table
         2's print). Raises ValueError where only one class is left.
         """
-        counted = np.array([r == "test" for r in self.role])
+        counted = self.counted()
         found = {
             "auroc": metrics.auroc(self.score[counted], self.label[counted]),
             "ap": metrics.average_precision(self.score[counted], self.label[counted]),

@@ -57,8 +57,7 @@ class Contents:
 
     def copies(self, cell: Cell) -> list[str]:
         """Say why the data of a cell's runs is not official, where it is not."""
-        runs = cell.ours.receipts if cell.ours else ()
-        return sorted({str(r["provenance"]["unofficial_copy"]) for r in runs} - {""})
+        return sorted(cell.ours.copies) if cell.ours else []
 
     def settings(self, way: Way) -> dict[str, Any]:
         """Return what all runs of a way were asked alike, by name."""

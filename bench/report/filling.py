@@ -95,9 +95,7 @@ def _row(
         if (leader := _leader([c for c in cells if c.key.shots == shots]))
     }
     cells = [replace(c, best=id(c) in best) for c in cells]
-    unofficial = {
-        r["provenance"]["unofficial_copy"] for c in cells if c.ours for r in c.ours.receipts
-    } - {""}
+    unofficial = {reason for c in cells if c.ours for reason in c.ours.copies}
     return Row(title, tuple(cells), "; ".join(sorted(unofficial)))
 
 
@@ -175,8 +173,7 @@ def _mean_cell(
     seeds = sorted(set.intersection(*({*way.by_seed} for way in ways)))
     by_seed = [fmean(way.by_seed[seed] for way in ways) for seed in seeds]
     said = verdict(by_seed, float(printed.value), margin) if printed and seeds else None
-    rows = (way.row for way in ways)
-    variants = {replace(r, dataset="", category="", fingerprint="", external=None) for r in rows}
+    variants = {way.variant for way in ways}
     ours = fmean(way.estimate.mean for way in ways)
     return MeanCell(printed, ours, 0, said, mixed=len(variants) > 1)
 

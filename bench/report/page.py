@@ -11,12 +11,11 @@ from markupsafe import Markup
 
 import bench
 from bench.finding import Finding
-from bench.published import NAMES
 from bench.report.contents import Contents
 from bench.report.figures.drawing import signed
 from bench.report.gallery import READING, SECTIONS, Drawing
 from bench.report.stored import REFERENCE
-from bench.report.tables import WORDS, labelled
+from bench.report.tables import WORDS, labelled, named
 from bench.verdict import LEAST_SEEDS
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -72,11 +71,6 @@ def _by_subject(found: Iterable[Finding]) -> dict[str, list[Finding]]:
     for finding in found:
         subjects.setdefault(finding.about, []).append(finding)
     return subjects
-
-
-def named(method: str) -> str:
-    """Return a method's name as it is written in print."""
-    return NAMES.get(method, method)
 
 
 def number(value: Any) -> str:

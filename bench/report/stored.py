@@ -69,6 +69,16 @@ class Way:
         return any(is_stale(r) for r in self.receipts)
 
     @property
+    def variant(self) -> RunSpec:
+        """What it shares with the same way at another place."""
+        return replace(self.row, dataset="", category="", fingerprint="", external=None)
+
+    @property
+    def copies(self) -> set[str]:
+        """Why the data of its runs is not official, where it is not."""
+        return {str(r["provenance"]["unofficial_copy"]) for r in self.receipts} - {""}
+
+    @property
     def machines(self) -> list[str]:
         """On what its runs were made; more than one is worth saying."""
         return sorted({machine(r) for r in self.receipts})
@@ -161,8 +171,7 @@ class Stored:
 
     def _line(self, receipt: Receipt, metric: str) -> RunLine:
         scores = self.scores(receipt)
-        every = metric == "auroc_full"
-        counted = [i for i, role in enumerate(scores.role) if every or role == "test"]
+        counted = scores.counted() | (metric == "auroc_full")
         interval = auroc_interval(scores.score[counted], scores.label[counted])
         return RunLine(receipt, float(receipt["metrics"][metric]), interval)
 

@@ -24,7 +24,7 @@ class Column:
     @property
     def title(self) -> str:
         """The method's name as it is written in print."""
-        return NAMES.get(self.method, self.method)
+        return named(self.method)
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,11 @@ class ReportTable:
                 for text in cell.ours.departures:
                     found[text] = found.get(text, 0) + 1
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def named(method: str) -> str:
+    """Return a method's name as it is written in print."""
+    return NAMES.get(method, method)
 
 
 def labelled(shots: int) -> str:

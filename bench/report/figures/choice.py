@@ -105,7 +105,7 @@ class Reader:
 
 def counts(scores: Scores) -> NDArray[np.bool_]:
     """Return of each image whether it counts."""
-    return np.array([role == "test" for role in scores.role], bool)
+    return scores.counted()
 
 
 def counted(scores: Scores) -> Tested:

@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from bench.finding import joined
 from bench.outside import shown
 from bench.published import NAMES
 from bench.report.stored import Place
@@ -73,5 +74,5 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def listed(words: list[str]) -> str:
-    """Write words as a list in a sentence."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+    """Write words as a list in a sentence; nothing for none."""
+    return joined(words) if words else ""

@@ -1,7 +1,6 @@
 """Methods ranked across datasets, once enough of them are complete."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from statistics import fmean
@@ -45,15 +44,10 @@ def _by_method(stored: Stored, shots: int) -> dict[str, dict[Place, Way]]:
             if m == method and s in (0, shots):
                 for way in choice.ways(stored, place, s, m):
                     if way.row.setting == "general":
-                        variants.setdefault(_variant(way.row), {})[place] = way
+                        variants.setdefault(way.variant, {})[place] = way
         if variants:
             found[method] = min(variants.items(), key=lambda item: _rank(*item))[1]
     return found
-
-
-def _variant(row: RunSpec) -> RunSpec:
-    """Return a spec without what it says of its place."""
-    return replace(row, dataset="", category="", fingerprint="", external=None)
 
 
 def _rank(variant: RunSpec, ways: Mapping[Place, Way]) -> tuple[int, int, str]:

@@ -1,6 +1,6 @@
 """Figures 1 and 5: where ATAC-Net looks, what its zoomed view sees, and what that changes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import cast
@@ -134,12 +134,12 @@ def _once(cases: Sequence[Case]) -> list[Case]:
 
 def zooms(stored: Stored, reader: Reader, pictures: Pictures | None) -> list[Plan]:
     """Plan Figure 1 for each place where ATAC-Net keeps explanations, with the most shots."""
-    return [partial(_zoom, stored, r, reader, pictures) for r in _explained(stored)]
+    return [partial(_drawn, _zoom, stored, r, reader, pictures) for r in _explained(stored)]
 
 
 def crops(stored: Stored, reader: Reader, pictures: Pictures | None) -> list[Plan]:
     """Plan Figure 5 for each place where ATAC-Net keeps explanations, with the most shots."""
-    return [partial(_crops, stored, r, reader, pictures) for r in _explained(stored)]
+    return [partial(_drawn, _crops, stored, r, reader, pictures) for r in _explained(stored)]
 
 
 def _explained(stored: Stored) -> list[Receipt]:
@@ -177,6 +177,18 @@ def seen_by(stored: Stored, receipt: Receipt, reader: Reader) -> Seen | None:
     )
 
 
+def _drawn(
+    draw: Callable[[Seen, Pictures | None], Drawing],
+    stored: Stored,
+    receipt: Receipt,
+    reader: Reader,
+    pictures: Pictures | None,
+) -> Drawing | None:
+    """Draw what a run saw; None where it does not keep all of it."""
+    seen = seen_by(stored, receipt, reader)
+    return None if seen is None else draw(seen, pictures)
+
+
 def _where(spec: RunSpec) -> str:
     return f"{name_of(place_of(spec))}, {shots_of(spec.shots)}"
 
@@ -184,12 +196,7 @@ def _where(spec: RunSpec) -> str:
 # Figure 1
 
 
-def _zoom(
-    stored: Stored, receipt: Receipt, reader: Reader, pictures: Pictures | None
-) -> Drawing | None:
-    seen = seen_by(stored, receipt, reader)
-    if seen is None:
-        return None
+def _zoom(seen: Seen, pictures: Pictures | None) -> Drawing:
     cases, where = zoom_cases(seen), _where(seen.spec)
     told = "; ".join(
         f"{why} ({_kind(seen, i)}) {seen.raw[i]:.2f} to {seen.zoomed[i]:.2f}" for why, i in cases
@@ -273,12 +280,7 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
 # Figure 5
 
 
-def _crops(
-    stored: Stored, receipt: Receipt, reader: Reader, pictures: Pictures | None
-) -> Drawing | None:
-    seen = seen_by(stored, receipt, reader)
-    if seen is None:
-        return None
+def _crops(seen: Seen, pictures: Pictures | None) -> Drawing:
     cases, where = crop_cases(seen), _where(seen.spec)
     told = "; ".join(_caption(seen, *case) for case in cases)
     alt = f"What ATAC-Net crops on {where}: {told}."
