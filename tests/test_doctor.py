@@ -150,11 +150,6 @@ def test_a_library_that_is_absent_or_too_old_is_bad(monkeypatch: pytest.MonkeyPa
     assert "numpy 1.26.0rc1" in found["libraries"].found
 
 
-def test_scikit_learn_may_be_absent_but_not_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "scikit-learn" not in libraries(monkeypatch, scikit_learn=None)
-    assert libraries(monkeypatch, scikit_learn="1.0")["scikit-learn"].state == "note"
-
-
 def test_an_old_python_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     card = Message()
     card["Requires-Python"] = ">=99.1"

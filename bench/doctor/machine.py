@@ -37,17 +37,15 @@ def check_libraries() -> Iterator[Finding]:
     yield judge("software", "python", python, todo, bad=True)
     good = []
     for requirement in asked:
-        name, least = re.split(r"[^\w.-]", requirement, maxsplit=1)
-        optional = "extra ==" in requirement
-        if optional and name != "scikit-learn":
+        if "extra ==" in requirement:
             continue
+        name, least = re.split(r"[^\w.-]", requirement, maxsplit=1)
         there = _installed(name)
         if there and _release(there) >= _release(least):
             good.append(f"{name} {there}")
-        elif there or not optional:
+        else:
             found = f"{there} is too old" if there else "is not installed"
-            todo = f"pip install '{requirement.partition(';')[0].strip()}'"
-            yield judge("software", name, found, todo, bad=not optional)
+            yield Finding("software", "bad", name, found, f"pip install '{requirement}'")
     yield Finding("software", "ok", "libraries", ", ".join(good))
 
 
