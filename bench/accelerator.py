@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench.environment import available_memory
+
 
 def accelerator(device: str) -> dict[str, Any]:
     """Return the GPU's name, its software and the most memory the run held there."""
@@ -36,6 +38,15 @@ def peak_memory() -> int:
     """Return the process's largest resident size; macOS counts bytes, Linux kibibytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def free_memory(device: str) -> int | None:
+    """Return the bytes that a run may still take on its device; None where nobody says."""
+    if not device.startswith("cuda"):
+        return available_memory()
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def wait(device: str) -> None:

@@ -224,12 +224,14 @@ def _cells(
     for dataset, category in places:
         for method in methods:
             settings, parameters, used = _settle(method, block.set)
-            shots = (0,) if method.supervision == "unsupervised" else block.shots
+            unsupervised = method.supervision == "unsupervised"
+            shots = (0,) if unsupervised else block.shots
+            seeds = 1 if unsupervised and method.seedless else block.seeds
             for k in shots:
-                if not k and method.supervision != "unsupervised":
+                if not k and not unsupervised:
                     raise RequestError(f"{method.name} needs at least one shot")
                 for seen in block.seen_defects or (None,):
-                    for seed in range(block.seeds):
+                    for seed in range(seeds):
                         cell = Cell(method, parameters, settings, dataset, category,
                                     block.setting, seen, k, seed)  # fmt: skip
                         yield cell, used

@@ -123,7 +123,13 @@ class Detector(Protocol):
     - `state() -> {name: array}` and `load_state(arrays, context)`: a saved model. A detector that
       was not fitted but loaded gives the same scores; its context has no weights file;
     - `rehearse(size, context)`: one training step on an arbitrary batch of the context's size of
-      (3, size, size) images, for the harness to learn what memory `fit` will need.
+      (3, size, size) images, for the harness to learn what memory `fit` will need;
+    - `memory(normals, size, context) -> int`: the bytes that `fit` and `score` will hold at once,
+      for so many normal images of a side and beside them. A run that has no room for it is refused
+      before it begins.
+
+    A class with `seedless = True` says that nothing in it is random: unless it is timed, one seed
+    is run of it.
     """
 
     name: ClassVar[str]

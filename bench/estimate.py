@@ -131,6 +131,8 @@ def memory_of(
     if peak is not None:
         images = max(image_bytes(w, data) for w in wanted)
         estimated = process_base() + step_bytes(peak) + images
+    elif "memory" in variant.method.abilities:
+        estimated = max(remembered(variant, w, data) for w in wanted)
     specs = {step(vars(w.spec)) for w in wanted if isinstance(w, Run)}
     gpu = device != "cpu"
     where = [r["provenance"] for r in receipts if step(r["spec"]) in specs]
@@ -140,6 +142,23 @@ def memory_of(
         if (p["device_name"] != "cpu") == gpu
     ]
     return Memory(estimated, max((b for b in taken if b), default=None))
+
+
+def remembered(variant: Variant, wanted: Run | Missing, data: Path) -> int:
+    """Return the bytes of a run of a method that says itself what it keeps of normal images."""
+    cls = load_class(variant.method.path)
+    detector = cls(cls.Parameters(**variant.parameters()))
+    size = int(variant.told["image_size"])
+    kept = int(detector.memory(_normals(wanted, data), size, _context(variant)))
+    return process_base() + FIXED + kept + image_bytes(wanted, data)
+
+
+def _normals(wanted: Run | Missing, data: Path) -> int:
+    """Return how many normal training images a category has, by its files or the catalogue."""
+    if isinstance(wanted, Run):
+        return sum(f.fold == "train" for f in wanted.listing.files)
+    facts = find_dataset(wanted.cell.dataset, data).categories[wanted.cell.category]
+    return facts.train if facts else 0
 
 
 def step_bytes(peak: int) -> int:

@@ -45,6 +45,7 @@ ABILITIES = {
     "explain": ("explain",),
     "state": ("state", "load_state"),
     "rehearse": ("rehearse",),
+    "memory": ("memory",),
 }
 """What a method can do beside, by the functions that must be there for it."""
 _KIND = "method cards with abilities"
@@ -67,6 +68,8 @@ class Method:
     defaults: Mapping[str, Value] = field(hash=False)
     limits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     """By parameter: `choices`, `least`, `above`, `most`; see `bench.detector.parameter`."""
+    seedless: bool = False
+    """Whether nothing in it is random, so that one seed says all where no anomaly is drawn."""
 
     @property
     def module(self) -> str:
@@ -188,6 +191,7 @@ class Registry:
             "abilities": sorted(_abilities(cls)),
             "defaults": {f.name: f.default for f in dataclasses.fields(cls.Parameters)},
             "limits": {f.name: dict(f.metadata) for f in dataclasses.fields(cls.Parameters)},
+            "seedless": getattr(cls, "seedless", False) is True,
         }
         stale = {k: v for k, v in known.items() if k.partition("@")[0] != path}
         write_atomically(self._file, sealed(_KIND, {**stale, key: card}))

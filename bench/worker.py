@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.accelerator import accelerator, peak_memory, wait
+from bench.accelerator import accelerator, free_memory, peak_memory, wait
 from bench.child import hang_on, leave, limit_memory, log_to
 from bench.data.external import load_external
 from bench.data.files import File
@@ -122,6 +122,8 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
     measured["scores_sha256"] = scores.digest()
     load = {"load_average": load_average(), "peak_memory_bytes": peak_memory()}
     taken = {**accelerator(job.device), **load}
+    if getattr(method, "seedless", False):
+        taken["seedless"] = True
     notes = {f"{w.category.__name__}: {w.message}" for w in caught}
     if np.ptp(scored[split.counted()]) == 0:
         notes.add("all scores are equal")
@@ -174,6 +176,7 @@ def _fit_and_score(
         images.samples(split.train_normal), images.samples(split.drawn[: job.spec.shots])
     )
     tested = images.samples(split.tested)
+    _check_memory(detector, job, len(train.normal), context)
     clock.mark("setup_s")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
@@ -184,6 +187,19 @@ def _fit_and_score(
         wait(job.device)
         clock.mark("score_s")
     return scored, caught
+
+
+def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> None:
+    """Refuse what has no room, before any of it is taken; raises MemoryError."""
+    if not hasattr(detector, "memory"):
+        return
+    needed, free = detector.memory(normals, job.spec.image_size, context), free_memory(job.device)
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"{job.spec.method} needs about {needed / 2**30:.1f} GiB for {normals} normal images of"
+            f" {job.spec.image_size} px, and {free / 2**30:.1f} GiB are free: take a smaller"
+            " image_size or backbone, fewer --slots, or another machine"
+        )
 
 
 def _kept(

@@ -1,0 +1,176 @@
+"""Frozen ImageNet features of several stages, and what methods on top of them share.
+
+PaDiM, PatchCore and SPADE learn no weights: they remember what a frozen network says of normal
+images and ask how far an image is from that. A method adds what it remembers and its distance.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.blocks.backbone import Backbone
+from baselines.blocks.weak_method import joined
+from baselines.blocks.weak_training import in_batches
+from bench.detector import BackboneSource, Context, Explanation, MethodError, Samples, TrainingSet
+
+_PROBE = 64
+"""Side of the image that tells where stages end: stage s leaves 64 / 2 ** (s + 1) of it."""
+CHUNK = 8
+"""Images whose features of all stages are held at once."""
+
+
+class Features(nn.Module):
+    """A frozen backbone: (B, 3, H, W) normalised RGB -> the maps of the chosen stages.
+
+    Always in evaluation mode, so that batch normalisation keeps ImageNet's statistics.
+    """
+
+    def __init__(self, source: BackboneSource, precision: str, stages: tuple[int, ...]) -> None:
+        super().__init__()
+        if max(stages) > source.stage:
+            raise MethodError(
+                f"it reads stage {max(stages)} of {source.name}, which is cut after stage"
+                f" {source.stage}: --set stage={max(stages)}"
+            )
+        backbone = Backbone(dataclasses.replace(source, stage=max(stages)), precision)
+        self.autocast = backbone.autocast
+        layers = backbone.layers
+        blocks = layers.features if hasattr(layers, "features") else layers.children()
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[arg-type]
+        self.requires_grad_(False).eval()
+        self.ends, self.channels = self._stages(stages)
+
+    def train(self, mode: bool = True) -> "Features":
+        """Stay in evaluation mode whatever is asked."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def _stages(self, stages: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Find the last block of each stage by its stride; return the blocks and their channels."""
+        last: dict[int, tuple[int, int]] = {}
+        x = torch.zeros(1, 3, _PROBE, _PROBE)
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            last[_PROBE // x.shape[-1]] = i, x.shape[1]
+        found = [last[2 ** (s + 1)] for s in stages]
+        return tuple(i for i, _ in found), tuple(c for _, c in found)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return (B, channels, H / s, W / s) float32 of each chosen stage, s = 2 ** (stage + 1)."""
+        maps = []
+        with torch.autocast(
+            images.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None
+        ):
+            for i, block in enumerate(self.blocks):
+                images = block(images)
+                if i in self.ends:
+                    maps.append(images)
+        return [m.float() for m in maps]
+
+
+class FrozenMethod:
+    """A detector that fits a memory of normal images on frozen features."""
+
+    supervision: ClassVar[str] = "unsupervised"
+    settings: ClassVar[frozenset[str]] = frozenset({"precision", "backbone"})
+    memory_of: ClassVar[tuple[str, ...]] = ()
+    """Names of the attributes, tensors all, that `fit` leaves for `score`."""
+
+    def __init__(self, parameters: Any) -> None:
+        self.parameters = parameters
+
+    def stages(self, source: BackboneSource) -> tuple[int, ...]:
+        """Return which stages of the backbone the method reads."""
+        raise NotImplementedError
+
+    def remember(self, features: Iterator[list[Tensor]], count: int) -> None:
+        """Fit on the features of `count` normal images, which come in batches."""
+        raise NotImplementedError
+
+    def judge(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the scores (B,) of a batch and its map (B, h, w), higher = more anomalous."""
+        raise NotImplementedError
+
+    def begin(self, context: Context) -> None:
+        """Build the feature extractor on the device."""
+        if context.backbone is None:
+            raise MethodError("this method needs a backbone")
+        self.context = context
+        source = context.backbone
+        self.features = Features(source, context.precision, self.stages(source))
+        self.features.to(context.device).to(memory_format=torch.channels_last)
+
+    def fit(self, train: TrainingSet, context: Context) -> None:
+        """Remember the normal images."""
+        self.begin(context)
+        self.size = train.normal.images.shape[-1]
+        with torch.inference_mode():
+            self.remember(self._features(train.normal), len(train.normal))
+
+    def _features(self, samples: Samples) -> Iterator[list[Tensor]]:
+        few = dataclasses.replace(
+            self.context, score_batch_size=min(CHUNK, self.context.score_batch_size)
+        )
+        for images in in_batches(samples, few):
+            yield self.features(images)
+
+    def score(self, samples: Samples) -> NDArray[np.float32]:
+        """Return (N,) scores, higher = more anomalous."""
+        self.size = samples.images.shape[-1]
+        with torch.inference_mode():
+            return joined([self.judge(f)[0] for f in self._features(samples)])
+
+    def explain(self, samples: Samples) -> Explanation:
+        """Return the anomaly map of each image."""
+        self.size = samples.images.shape[-1]
+        with torch.inference_mode():
+            maps = [self.judge(f)[1] for f in self._features(samples)]
+        return Explanation({"score": joined(maps)})
+
+    def embed(self, samples: Samples) -> NDArray[np.float32]:
+        """Return the pooled features of the deepest stage, (N, channels)."""
+        with torch.inference_mode():
+            return joined([f[-1].mean((2, 3)) for f in self._features(samples)])
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the memory, and the network that reads images."""
+        network = {f"features.{k}": v for k, v in self.features.state_dict().items()}
+        memory = {name: getattr(self, name) for name in self.memory_of}
+        return {k: v.detach().cpu().numpy() for k, v in (network | memory).items()}
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
+        """Build the network and take over what `state` returned."""
+        assert context.backbone is not None
+        blank = dataclasses.replace(context.backbone, file=None)
+        self.begin(dataclasses.replace(context, backbone=blank))
+        tensors = {k: torch.from_numpy(v).to(context.device) for k, v in arrays.items()}
+        prefix = "features."
+        network = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        try:
+            self.features.load_state_dict(network)
+            for name in self.memory_of:
+                setattr(self, name, tensors[name])
+        except (RuntimeError, KeyError) as error:
+            first = str(error).partition("\n")[0]
+            raise MethodError(f"the saved model does not fit: {first}") from None
+
+
+def smoothed(maps: Tensor, size: int, sigma: float = 4.0) -> Tensor:
+    """Bring maps (B, h, w) to (B, size, size) bilinearly and blur them by a Gaussian, in pixels.
+
+    The kernel ends at 4 sigma; images are continued by reflection.
+    """
+    large = F.interpolate(maps.unsqueeze(1), (size, size), mode="bilinear", align_corners=False)
+    reach = min(int(4 * sigma + 0.5), size - 1)
+    x = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    padded = F.pad(large, (reach,) * 4, mode="reflect")
+    blurred: Tensor = F.conv2d(F.conv2d(padded, kernel), kernel.transpose(2, 3))
+    return blurred.squeeze(1)
