@@ -29,6 +29,9 @@ METHODS = {
     "cutmix": "baselines.cutmix:CutMix",
     "atacnet": "atacnet.detector:ATACNet",
     "shortcut": "baselines.shortcut:Shortcut",
+    "spade": "baselines.spade:SPADE",
+    "padim": "baselines.padim:PaDiM",
+    "patchcore": "baselines.patchcore:PatchCore",
 }
 SUMMARIES = {
     "devnet": "deviation loss on the top-K mean of a score map",
@@ -37,6 +40,9 @@ SUMMARIES = {
     "cutmix": "weighted cross-entropy with CutMix pseudo anomalies",
     "atacnet": "deviation loss over an image and an attention-cropped zoom of it",
     "shortcut": "the one image statistic that separates the training set best",
+    "spade": "distance to the nearest normal images in pooled features",
+    "padim": "a Gaussian of normal features at every position",
+    "patchcore": "distance of the farthest patch to a coreset of normal patches",
 }
 SUPERVISION = ("weak", "unsupervised")
 SETTINGS = frozenset({"precision", "batch_size", "backbone", "external"})

@@ -19,10 +19,23 @@ from baselines.blocks.weak_method import joined
 from baselines.blocks.weak_training import in_batches
 from bench.detector import BackboneSource, Context, Explanation, MethodError, Samples, TrainingSet
 
+_BOTTLENECK = (256, 512, 1024, 2048)
+_CHANNELS = {
+    "resnet18": (64, 128, 256, 512),
+    "resnet50": _BOTTLENECK,
+    "wide_resnet50_2": _BOTTLENECK,
+    "mobilenet_v2": (24, 32, 96, 1280),
+}
+"""Of the stages of each backbone."""
 _PROBE = 64
 """Side of the image that tells where stages end: stage s leaves 64 / 2 ** (s + 1) of it."""
 CHUNK = 8
 """Images whose features of all stages are held at once."""
+
+
+def channels_of(backbone: str, stages: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the channels of stages of a backbone, by torchvision's name of it."""
+    return tuple(_CHANNELS[backbone][stage - 1] for stage in stages)
 
 
 class Features(nn.Module):
@@ -44,22 +57,22 @@ class Features(nn.Module):
         blocks = layers.features if hasattr(layers, "features") else layers.children()
         self.blocks = nn.ModuleList(blocks)  # type: ignore[arg-type]
         self.requires_grad_(False).eval()
-        self.ends, self.channels = self._stages(stages)
+        self.channels = channels_of(source.name, stages)
+        self.ends = self._ends(stages)
 
     def train(self, mode: bool = True) -> "Features":
         """Stay in evaluation mode whatever is asked."""
         return super().train(False)
 
     @torch.no_grad()
-    def _stages(self, stages: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Find the last block of each stage by its stride; return the blocks and their channels."""
-        last: dict[int, tuple[int, int]] = {}
+    def _ends(self, stages: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the last block of each stage, known by its stride."""
+        last: dict[int, int] = {}
         x = torch.zeros(1, 3, _PROBE, _PROBE)
         for i, block in enumerate(self.blocks):
             x = block(x)
-            last[_PROBE // x.shape[-1]] = i, x.shape[1]
-        found = [last[2 ** (s + 1)] for s in stages]
-        return tuple(i for i, _ in found), tuple(c for _, c in found)
+            last[_PROBE // x.shape[-1]] = i
+        return tuple(last[2 ** (s + 1)] for s in stages)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return (B, channels, H / s, W / s) float32 of each chosen stage, s = 2 ** (stage + 1)."""
@@ -93,8 +106,12 @@ class FrozenMethod:
         """Fit on the features of `count` normal images, which come in batches."""
         raise NotImplementedError
 
-    def judge(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the scores (B,) of a batch and its map (B, h, w), higher = more anomalous."""
+    def scores(self, features: list[Tensor]) -> Tensor:
+        """Return the scores of a batch, (B,), higher = more anomalous."""
+        raise NotImplementedError
+
+    def maps(self, features: list[Tensor]) -> Tensor:
+        """Return the maps of a batch, (B, size, size) at the size of the image."""
         raise NotImplementedError
 
     def begin(self, context: Context) -> None:
@@ -124,13 +141,14 @@ class FrozenMethod:
         """Return (N,) scores, higher = more anomalous."""
         self.size = samples.images.shape[-1]
         with torch.inference_mode():
-            return joined([self.judge(f)[0] for f in self._features(samples)])
+            return joined([self.scores(f) for f in self._features(samples)])
 
     def explain(self, samples: Samples) -> Explanation:
-        """Return the anomaly map of each image."""
+        """Return the anomaly map of each image, on a grid of 4 pixels."""
         self.size = samples.images.shape[-1]
+        grid = (-(-self.size // 4),) * 2
         with torch.inference_mode():
-            maps = [self.judge(f)[1] for f in self._features(samples)]
+            maps = [F.adaptive_avg_pool2d(self.maps(f), grid) for f in self._features(samples)]
         return Explanation({"score": joined(maps)})
 
     def embed(self, samples: Samples) -> NDArray[np.float32]:

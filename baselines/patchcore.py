@@ -1,0 +1,156 @@
+"""PatchCore: a coreset of normal patch features, an image by its patch farthest from them.
+
+Reproduces: Roth et al., CVPR 2022 (arXiv 2106.08265), which ATAC-Net's Table 2 quotes. A patch is
+described by stages 2 and 3 on the grid of stage 2, each averaged over 3 x 3 positions (eqs. 1-4).
+Of the features of all normal images a greedy k-centre coreset stays, chosen on random projections
+to 128 dimensions (algorithm 1). The score of an image is the largest distance of one of its patches
+to the coreset (eqs. 5-6), weighted down where the nearest memory lies in a dense region (eq. 7).
+
+Defaults: 10 % of the patches, the paper's middle choice. ATAC-Net's text says ResNet-50 and 224 px;
+its numbers come from a Wide ResNet-50 (suite `table2-published`). `embedding = "pooled"` is what
+the authors' code does: the 3 x 3 x channels values of a patch are averaged down to 1024 by adaptive
+pooling, and so are the two stages joined. `embedding = "joined"` averages each channel over the
+positions and joins all of them, as anomalib does, whose numbers Table 2 prints.
+
+Chosen here: images are resized whole (the paper resizes to 256 px and crops 224); 9 neighbours in
+eq. 7, as anomalib has it, for the paper names no number and its authors' code leaves the weight out
+(`neighbours = 1`); the first pick of the coreset and the projection come from the run's seed.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from baselines.blocks.coreset import k_centre_greedy
+from baselines.blocks.features import CHUNK, FrozenMethod, channels_of, smoothed
+from baselines.blocks.neighbours import nearest
+from bench.detector import BackboneSource, Context, parameter
+
+STAGES = (2, 3)
+POOLED = 1024
+"""Dimensions that the authors' code pools a patch to."""
+
+
+class PatchCore(FrozenMethod):
+    """A coreset of patches."""
+
+    name = "patchcore"
+    version = 1
+    memory_of = ("bank",)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Parameters:
+        """The reading above."""
+
+        coreset: float = parameter(0.1, above=0, most=1)
+        """Share of the normal patches that is kept."""
+        projection: int = parameter(128, least=0)
+        """Dimensions in which the coreset is chosen; 0: in all."""
+        embedding: str = parameter("pooled", choices=("pooled", "joined"))
+        neighbours: int = parameter(9, least=1)
+        """Of the nearest memory, itself among them, that eq. 7 asks; 1: no weight."""
+        sigma: float = parameter(4.0, above=0)
+        """Of the blur of the map, in pixels; the score does not see it."""
+
+    def stages(self, source: BackboneSource) -> tuple[int, ...]:
+        """Read stages 2 and 3."""
+        return STAGES
+
+    def remember(self, features: Iterator[list[Tensor]], count: int) -> None:
+        """Choose the coreset."""
+        first = self.embedded(next(features))
+        patches = first.new_empty(count * first.shape[1], first.shape[2])
+        start = 0
+        for batch in itertools.chain([first], (self.embedded(maps) for maps in features)):
+            flat = batch.flatten(0, 1)
+            patches[start : start + len(flat)] = flat
+            start += len(flat)
+        picks = max(1, int(self.parameters.coreset * len(patches)))
+        rng = torch.Generator().manual_seed(self.context.seeds["init"])
+        begin = int(torch.randint(len(patches), (), generator=rng))
+        chosen = k_centre_greedy(self._projected(patches, rng), picks, begin)
+        self.bank = patches[chosen]
+        self.context.record("bank_vectors", len(self.bank))
+        self.context.record("bank_bytes", self.bank.nbytes)
+
+    def _projected(self, patches: Tensor, rng: torch.Generator) -> Tensor:
+        """Return patches in fewer dimensions, which keep their distances about as they are."""
+        d, few = patches.shape[1], self.parameters.projection
+        if not 0 < few < d:
+            return patches
+        directions = torch.randn(d, few, generator=rng) / math.sqrt(few)
+        return patches @ directions.to(patches.device)
+
+    def embedded(self, maps: list[Tensor]) -> Tensor:
+        """Return the patch features of a batch, (B, h x w, D), h and w of stage 2."""
+        size = maps[0].shape[-2:]
+        around = self._pooled if self.parameters.embedding == "pooled" else _averaged
+        levels = [around(level) for level in maps]
+        levels = [
+            level if level.shape[-2:] == size
+            else F.interpolate(level, size, mode="bilinear", align_corners=False)
+            for level in levels
+        ]  # fmt: skip
+        joined = torch.cat(levels, 1).flatten(2).mT
+        return joined if self.parameters.embedding == "joined" else _pooled(joined)
+
+    def _pooled(self, level: Tensor) -> Tensor:
+        """Pool the 3 x 3 neighbourhoods of a level to `POOLED` values, (B, POOLED, h, w)."""
+        around = F.unfold(level, 3, padding=1).mT
+        return _pooled(around).mT.unflatten(2, level.shape[-2:])
+
+    def distances(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the distance of patches (B, P, D) to the bank and the nearest memory, (B, P)."""
+        distance, index = nearest(patches.flatten(0, 1), self.bank, 1)
+        return distance.view(patches.shape[:2]), index.view(patches.shape[:2])
+
+    def maps(self, features: list[Tensor]) -> Tensor:
+        """Return the distances at the size of the image, blurred."""
+        distance, _ = self.distances(self.embedded(features))
+        grid = distance.unflatten(1, features[0].shape[-2:])
+        return smoothed(grid, self.size, self.parameters.sigma)
+
+    def scores(self, features: list[Tensor]) -> Tensor:
+        """Return the distance of the farthest patch, weighted."""
+        patches = self.embedded(features)
+        distance, index = self.distances(patches)
+        score, farthest = distance.max(1)
+        if self.parameters.neighbours == 1:
+            return score
+        each = torch.arange(len(patches), device=patches.device)
+        return score * self._weight(patches[each, farthest], index[each, farthest])
+
+    def _weight(self, patch: Tensor, memory: Tensor) -> Tensor:
+        """Return eq. 7's factor of patches (B, D) whose nearest memories are given by index."""
+        few = min(self.parameters.neighbours, len(self.bank))
+        _, around = nearest(self.bank[memory], self.bank, few)
+        distance = (patch.unsqueeze(1) - self.bank[around]).square().sum(2).sqrt()
+        return 1 - distance.softmax(1)[:, 0]
+
+    def memory(self, normals: int, size: int, context: Context) -> int:
+        """Return the bytes of all patches, their projections and the coreset."""
+        assert context.backbone is not None
+        channels = channels_of(context.backbone.name, STAGES)
+        d = sum(channels) if self.parameters.embedding == "joined" else POOLED
+        positions = math.ceil(size / 8) ** 2
+        patches = normals * positions
+        kept = (1 + self.parameters.coreset) * d + (self.parameters.projection or d)
+        batch = CHUNK * positions * (9 * channels[0] + 3 * POOLED)
+        return 4 * int(patches * kept + batch)
+
+
+def _averaged(level: Tensor) -> Tensor:
+    """Average each channel of a level over 3 x 3 neighbours, beyond the edges zeros."""
+    return F.avg_pool2d(level, 3, 1, 1)
+
+
+def _pooled(values: Tensor) -> Tensor:
+    """Pool the last dimension to `POOLED` values."""
+    return F.adaptive_avg_pool1d(values.flatten(0, 1).unsqueeze(1), POOLED).view(
+        *values.shape[:-1], POOLED
+    )
