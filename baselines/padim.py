@@ -1,10 +1,10 @@
 """PaDiM: at every position a Gaussian of normal features, an image by its farthest position.
 
 Reproduces: Defard et al., ICPR 2021 (arXiv 2011.08785), which ATAC-Net's Table 2 quotes. The maps
-of stages 1 to 3 are brought to the grid of stage 1 by nearest neighbours and joined; a random subset
+of stages 1 to 3 are brought to the grid of stage 1 by nearest neighbours and joined; a random part
 of their channels is kept. At each position the normal images give a mean and a covariance, to which
-0.01 is added on the diagonal (eq. 1); the anomaly map holds Mahalanobis distances (eq. 2). The score
-is its maximum, once it is brought to the size of the image and blurred by a Gaussian, sigma 4.
+0.01 is added on the diagonal (eq. 1); the anomaly map holds Mahalanobis distances (eq. 2). The
+score is its maximum, once it is brought to the size of the image and blurred (Gaussian, sigma 4).
 
 Defaults: ATAC-Net's text says ResNet-50 and 224 px; its numbers come from a Wide ResNet-50 (suite
 `table2-published`). Chosen here: images are resized whole, where the paper resizes to 256 px and
