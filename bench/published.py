@@ -4,7 +4,7 @@ import csv
 import functools
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,13 @@ def published() -> Mapping[str, PrintedTable]:
     """Read all tables, by name."""
     cards = tomllib.loads((FOLDER / "sources.toml").read_text())
     return {name: _table(name, card) for name, card in cards.items()}
+
+
+def pixel_level(key: Key) -> tuple[str, Printed] | None:
+    """Return the pixel AUROC that is printed for a cell of image AUROC, and the table's title."""
+    wanted = replace(key, metric="pixel_auroc")
+    found = ((t.title, t.cells[wanted]) for t in published().values() if wanted in t.cells)
+    return next(found, None)
 
 
 def _table(name: str, card: Mapping[str, Any]) -> PrintedTable:

@@ -47,6 +47,17 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estima
     return mean_interval([a - b for a, b in zip(first, second, strict=True)])
 
 
+def paired_ratio(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """Estimate the mean ratio of first to second, pair by pair; all of them above zero.
+
+    By logarithms, so that turning the ratio round turns mean and interval round.
+    """
+    found = mean_interval([math.log(a / b) for a, b in zip(first, second, strict=True)])
+    ends = found.interval
+    interval = None if ends is None else (math.exp(ends[0]), math.exp(ends[1]))
+    return Estimate(math.exp(found.mean), found.n, interval)
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Methods compared over datasets, best mean rank first."""

@@ -14,7 +14,7 @@ LEVEL = 0.90
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of two one-sided tests on the seed means against a printed number."""
+    """What our values say of a printed number, by two one-sided tests on the seed means."""
 
     word: str
     """`reproduced`, `differs` or `inconclusive`."""
@@ -25,16 +25,24 @@ class Verdict:
     why: str
 
 
-def verdict(values: Sequence[float], printed: float, margin: float) -> Verdict:
+def verdict(
+    values: Sequence[float], printed: float, margin: float, *, seedless: bool = False
+) -> Verdict:
     """Compare one value a seed with a printed number.
 
     `reproduced`: the 90 % t-interval of the difference lies within the margin on either side, so
     both one-sided tests reject a larger difference at 5 %. `differs`: it lies wholly beyond the
     margin. Else `inconclusive`: more seeds may tell; so is an end on the margin itself.
+    `seedless` says that no seed touches the value: there is nothing to test over, and the
+    difference itself lies within the margin or beyond, unless the values belie it.
     Raises ValueError without values.
     """
     estimate = mean_interval([v - printed for v in values], LEVEL)
     n, mean, interval = estimate.n, estimate.mean, estimate.interval
+    if seedless and len({round(v, DIGITS) for v in values}) == 1:
+        gap = round(mean, DIGITS)
+        told = f"no randomness, one run says all: a difference of {gap:+.3f}, margin {margin:.3f}"
+        return Verdict(_word(gap, gap, margin), mean, None, told)
     if interval is None or n < LEAST_SEEDS:
         why = f"{n} seed{'s' * (n > 1)}; it takes {LEAST_SEEDS}"
         return Verdict("inconclusive", mean, interval, why)
@@ -51,6 +59,16 @@ def _word(low: float, high: float, margin: float) -> str:
     return "differs" if low > margin or high < -margin else "inconclusive"
 
 
+def apart(spec: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str]:
+    """Say which settings and parameters of a spec are not as stated; what it lacks is neither."""
+    told = {**spec["parameters"], **spec}
+    return [
+        f"{key} {told[key]}, not {value}"
+        for key, value in stated.items()
+        if told.get(key) is not None and told[key] != value
+    ]
+
+
 def departures(receipt: Mapping[str, Any], protocol: Mapping[str, Any]) -> tuple[str, ...]:
     """Say where a run departs from the protocol that a printed table states.
 
@@ -60,12 +78,7 @@ def departures(receipt: Mapping[str, Any], protocol: Mapping[str, Any]) -> tuple
     """
     spec, provenance = receipt["spec"], receipt["provenance"]
     told = {**spec["parameters"], **spec}
-    stated = {k: v for k, v in protocol.items() if k != "steps_per_epoch"}
-    found = [
-        f"{key} {told[key]}, not {value}"
-        for key, value in stated.items()
-        if told.get(key) is not None and told[key] != value
-    ]
+    found = apart(spec, {k: v for k, v in protocol.items() if k != "steps_per_epoch"})
     counted = all(isinstance(told.get(k), int) for k in ("steps_per_epoch", "epochs", "batch_size"))
     if "steps_per_epoch" in protocol and counted:
         once = -(-receipt["split"]["train_normal"] // max(1, told["batch_size"] // 2))

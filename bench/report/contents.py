@@ -13,6 +13,7 @@ from bench.report.pictures import Pictures
 from bench.report.provenance import Facts, provenance
 from bench.report.stored import Stored, Way, is_stale
 from bench.report.tables import Cell, ReportTable
+from bench.report.time_table import TimeTable, time_tables
 from bench.results import Results, receipts
 
 PRINTED = ("atacnet_table1", "atacnet_table2")
@@ -31,16 +32,24 @@ class Contents:
     drawings: tuple[Drawing, ...]
     findings: tuple[Finding, ...]
     provenance: tuple[Facts, ...]
+    times: tuple[TimeTable, ...]
+    """What was timed, a table for each machine and category."""
 
     @cached_property
     def stale(self) -> int:
-        """How many of the cells' runs older code has made."""
+        """How many of the cells' and the timing runs older code has made."""
         shown = {
             run["run_id"]: is_stale(run)
             for table in self.tables
             for cell in table.cells()
             if (way := cell.ours)
             for run in way.receipts
+        }
+        shown |= {
+            run["run_id"]: is_stale(run)
+            for table in self.times
+            for timed in table.timed
+            for run in timed.rounds
         }
         return sum(shown.values())
 
@@ -82,4 +91,5 @@ def contents(results: Results, data: Path | None = None) -> Contents:
         tuple(drawings(stored, Pictures(data))),
         tuple(findings()),
         tuple(provenance(stored)),
+        tuple(time_tables(stored)),
     )

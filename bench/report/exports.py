@@ -14,6 +14,8 @@ from pathlib import Path
 from bench.files import write_atomically
 from bench.report.contents import Contents
 from bench.report.tables import Cell, MeanCell, ReportTable, labelled
+from bench.report.time_table import DISTURBED, FIELDS, HEAD, STALE, TimeTable
+from bench.report.times import LATENCY, TimeCell, milliseconds
 
 Grid = list[list[str]]
 """Rows of texts, the head first."""
@@ -21,7 +23,8 @@ CELL_FIELDS = (
     "dataset", "category", "shots", "method", "metric", "mean", "std", "seeds", "low95", "high95",
     "printed", "source", "source_table", "difference", "difference_low90", "difference_high90",
     "verdict", "basis", "not_comparable", "unofficial_copy", "best_of_row", "stale", "way",
-    "machines", "runs",
+    "machines", "runs", "mean_without_drawn", "std_without_drawn", "pixel_auroc", "pixel_printed",
+    "pixel_source",
 )  # fmt: skip
 FINDING_FIELDS = ("about", "finding", "evidence", "source", "confidence")
 
@@ -58,6 +61,7 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
     for facts in contents.provenance:
         rows = [list(row) for row in facts.rows]
         yield from _forms(_file_name(facts.title), facts.title, facts.columns, rows)
+    yield from _times(contents.times)
     for drawing in contents.drawings:
         yield f"{drawing.key}.svg", drawing.svg + "\n"
 
@@ -67,6 +71,17 @@ def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[t
     yield f"{name}.csv", as_csv(whole)
     yield f"{name}.md", as_markdown(whole)
     yield f"{name}.tex", as_latex(whole, title)
+
+
+def _times(tables: Sequence[TimeTable]) -> Iterator[tuple[str, str]]:
+    """Give the tables of times: in one CSV, and below each other; nothing where none is there."""
+    if not tables:
+        return
+    layouts = [(t.title, [list(HEAD), *map(list, t.rows)]) for t in tables]
+    yield "times.csv", as_csv([list(FIELDS), *(row for t in tables for row in t.told_in_full())])
+    told = (f"{_markdown(title)}\n\n{as_markdown(layout)}" for title, layout in layouts)
+    yield "times.md", "\n".join(told)
+    yield "times.tex", "\n".join(as_latex(layout, title) for title, layout in layouts)
 
 
 def _file_name(title: str) -> str:
@@ -91,6 +106,10 @@ def _told(contents: Contents, cell: Cell) -> Iterator[str]:
     yield from ("yes" if cell.best else "no", "yes" if ours and ours.stale else "no")
     yield from (ours.label, "; ".join(ours.machines)) if ours else ("", "")
     yield " ".join(r["run_id"] for r in ours.receipts) if ours else ""
+    same, pixels, printed = cell.same_test, cell.pixels, cell.pixel_level
+    yield from (repr(same.estimate.mean), _repr(same.deviation)) if same else ("", "")
+    yield repr(pixels.estimate.mean) if pixels else ""
+    yield from (str(printed[1].value), printed[0]) if printed and pixels else ("", "")
 
 
 def _repr(value: float | None) -> str:
@@ -113,8 +132,8 @@ def grid(table: ReportTable, shots: int | None = None) -> Grid:
                  for row in block.rows]  # fmt: skip
         rows += [[mean.title, *map(_mean, mean.cells)] for mean in block.means]
     if table.times:
-        times = (f"not run [{t.value}]" if t else "" for t in table.times)
-        rows.append(["inference, ms an image", *times])
+        where = f", on {table.times.clock}" if table.times.clock else ""
+        rows.append([f"inference, ms an image{where}", *map(_time, table.times.cells)])
     return [[title, *itertools.compress(cells, chosen)] for title, *cells in rows]
 
 
@@ -131,6 +150,15 @@ def _cell(cell: Cell) -> str:
 def _mean(cell: MeanCell) -> str:
     ours = f"{cell.missing} missing" if cell.ours is None else f"{cell.ours:.3f}"
     return f"{ours} [{cell.printed.value}]" if cell.printed else ours
+
+
+def _time(cell: TimeCell) -> str:
+    printed = f" [{cell.printed.value}]" if cell.printed else ""
+    span = cell.ours and cell.ours.span(LATENCY)
+    if not cell.ours or not span:
+        return f"not run{printed}" if printed else ""
+    marks = STALE * cell.ours.stale + DISTURBED * bool(cell.ours.disturbed)
+    return f"{milliseconds(span)}{marks}{printed}"
 
 
 # The forms
@@ -192,5 +220,5 @@ _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}",  # which a row may not begin with
-    "±": r"$\pm$", "★": r"$\star$", "†": r"$\dagger$", "−": "$-$", "–": "--",
+    "±": r"$\pm$", "★": r"$\star$", "†": r"$\dagger$", "‡": r"$\ddagger$", "−": "$-$", "–": "--",
 }  # fmt: skip

@@ -4,12 +4,34 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from bench.published import MEANS, Key, Printed, PrintedTable, averages, published
+from bench.audit import read_findings
+from bench.finding import joined
+from bench.published import (
+    MEANS,
+    Key,
+    Printed,
+    PrintedTable,
+    averages,
+    pixel_level,
+    published,
+)  # fmt: skip
 from bench.registry import METHODS
 from bench.report.stored import REFERENCE, Place, Stored, Way
 from bench.report.tables import Block, Cell, Column, MeanCell, MeanRow, ReportTable, Row
+from bench.report.times import (
+    LATENCY,
+    OURS,
+    SHAPE,
+    Clock,
+    Rows,
+    TimeCell,
+    TimeRow,
+    clocks,
+    compared,
+)
+from bench.spec import RunSpec
 from bench.stats import paired_difference
-from bench.verdict import LEAST_SEEDS, verdict
+from bench.verdict import LEAST_SEEDS, apart, verdict
 
 TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
 
@@ -28,7 +50,7 @@ def printed_table(name: str, stored: Stored) -> ReportTable:
         means = tuple(_mean(table, dataset, c, columns, rows) for c in there if c in MEANS)
         blocks.append(Block(dataset, rows, means))
     about = f"{table.citation}. It states: {table.states}."
-    times = _times(table, columns)
+    times = _times(table, columns, stored)
     return ReportTable(name, table.title, about, columns, tuple(blocks), table.margin, times)
 
 
@@ -111,6 +133,7 @@ def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: 
         others=tuple(ways[1:]),
         margin=table.margin,
         not_comparable=table.not_comparable.get(f"{place[0]} {column.method}", ""),
+        pixel_level=pixel_level(key),
     )
 
 
@@ -172,12 +195,67 @@ def _mean_cell(
         return MeanCell(printed, None, missing)
     seeds = sorted(set.intersection(*({*way.by_seed} for way in ways)))
     by_seed = [fmean(way.by_seed[seed] for way in ways) for seed in seeds]
-    said = verdict(by_seed, float(printed.value), margin) if printed and seeds else None
+    said = None
+    if printed and seeds:
+        seedless = all(way.seedless for way in ways)
+        said = verdict(by_seed, float(printed.value), margin, seedless=seedless)
     variants = {way.variant for way in ways}
     ours = fmean(way.estimate.mean for way in ways)
-    return MeanCell(printed, ours, 0, said, mixed=len(variants) > 1)
+    same_test = fmean(way.estimate.mean for w in ways if (way := w.by("auroc")))
+    return MeanCell(printed, ours, 0, said, mixed=len(variants) > 1, same_test=same_test)
 
 
-def _times(table: PrintedTable, columns: Sequence[Column]) -> tuple[Printed | None, ...]:
+def _times(table: PrintedTable, columns: Sequence[Column], stored: Stored) -> TimeRow | None:
+    """Return a printed row of times with ours of the one clock that has most of its methods."""
     found = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
-    return tuple(found.get((c.method, c.shots)) for c in columns) if found else ()
+    if not found:
+        return None
+    methods = {method for method, _ in found}
+    timed = clocks(stored)
+
+    def most(clock: Clock) -> tuple[int, bool]:
+        there = {row.method for row in timed[clock]} & methods
+        return len(there), OURS in there
+
+    clock = max(timed, key=most, default=None)
+    rows = timed[clock] if clock else {}
+    cells = tuple(
+        _time_cell(table, column, found.get((column.method, column.shots)), rows)
+        for column in columns
+    )
+    (remark,) = (f.text for f in read_findings() if f.key == "table2-times")
+    return TimeRow(cells, clock, _order(columns, cells), remark)
+
+
+def _time_cell(
+    table: PrintedTable, column: Column, printed: Printed | None, rows: Rows
+) -> TimeCell:  # fmt: skip
+    """Choose of the ways that a method was timed the one that departs least in what takes time."""
+    stated = {**table.protocol, **table.methods.get(column.method, {})}
+    shape = {k: v for k, v in stated.items() if k in SHAPE}
+    departs = {row: apart(row.as_dict(), shape) for row, timed in rows.items()
+               if row.method == column.method and timed.span(LATENCY)}  # fmt: skip
+
+    def rank(row: RunSpec) -> tuple[bool, int, int, str]:
+        rounds = len(rows[row].rounds)
+        return row.shots != column.shots, len(departs[row]), -rounds, row.run_id
+
+    row = min(departs, key=rank, default=None)
+    if row is None:
+        return TimeCell(printed, None, ())
+    return TimeCell(printed, rows[row], tuple(departs[row]))
+
+
+def _order(columns: Sequence[Column], cells: Sequence[TimeCell]) -> str:
+    """Say whether the order in print holds, as far as methods were timed."""
+    in_print = [(column, c.printed.value, c.ours)
+                for column, c in zip(columns, cells, strict=True) if c.printed]  # fmt: skip
+    fastest, _, _ = min(in_print, key=lambda said: said[1])
+    by_method = {column.method: ours for column, _, ours in in_print if ours}
+    if not by_method:
+        return ""
+    ours = by_method.pop(OURS, None)
+    said = compared(ours, list(by_method.values())) if ours else ""
+    missing = [column.title for column, _, there in in_print if not there]
+    out = f"Not timed there: {joined(missing)}." if missing else ""
+    return " ".join(filter(None, (f"In print {fastest.title} is the fastest.", said, out)))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
-from bench.report.figures import ablation, clusters, ranks, saliency, scores, trends
+from bench.report.figures import ablation, clusters, ranks, saliency, scores, speed, trends
 from bench.report.figures.choice import Reader
 from bench.report.figures.drawing import SECTIONS as SECTIONS
 from bench.report.figures.drawing import Drawing as Drawing
@@ -13,14 +13,14 @@ from bench.report.stored import Stored
 
 MOST = {
     "ablation": 20, "zoom": 5, "crops": 5, "clusters": 5, "histograms": 20, "roc": 40, "shots": 20,
-    "defects": 20, "ranks": 4,
+    "defects": 20, "ranks": 4, "time": 4,
 }  # fmt: skip
 """How many figures of a kind a page has room for: first those with the most shots, and of these
 the paper's places."""
 READING = {
     "zoom": saliency.ZOOM, "scores": scores.READING, "clusters": clusters.READING,
     "crops": saliency.CROPS, "shots": trends.SHOTS, "defects": trends.DEFECTS,
-    "ranks": ranks.READING, "ablation": ablation.READING,
+    "ranks": ranks.READING, "ablation": ablation.READING, "time": speed.READING,
 }  # fmt: skip
 """How the figures of a section are read, and what they show."""
 Plan = Callable[[], Drawing | None]
@@ -55,6 +55,7 @@ def _plans(stored: Stored, pictures: Pictures | None) -> dict[str, Sequence[Plan
         "shots": trends.by_shots(stored),
         "defects": trends.by_defect(stored, reader),
         "ranks": ranks.plans(stored),
+        "time": speed.plans(stored),
     }
 
 

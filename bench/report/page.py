@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,13 @@ from bench.report.figures.drawing import signed
 from bench.report.gallery import READING, SECTIONS, Drawing
 from bench.report.stored import REFERENCE
 from bench.report.tables import WORDS, labelled, named
+from bench.report.time_table import HEAD
+from bench.report.time_table import TITLE as TIME_TITLE
+from bench.report.times import milliseconds
 from bench.verdict import LEAST_SEEDS
 
+TIMES = ("time",)
+"""The sections of figures that a table stands in."""
 TEMPLATES = Path(__file__).parent / "templates"
 TITLES = {
     "ablation": "Does the zoomed view help?",
@@ -28,6 +33,7 @@ TITLES = {
     "shots": "AUROC against labelled anomalies",
     "defects": "AUROC by defect type",
     "ranks": "Ranks over datasets",
+    "time": "AUROC against inference time",
 }
 """What the sections of figures are called; the numbers are those of the paper's figures."""
 
@@ -41,15 +47,16 @@ def render(contents: Contents) -> str:
     )  # fmt: skip
     environment.filters |= {
         "number": number, "signed": signed, "span": span, "named": named, "labelled": labelled,
-        "slug": lambda word: word.replace(" ", "-"), "svg": Markup,
+        "ms": milliseconds, "slug": lambda word: word.replace(" ", "-"), "svg": Markup,
     }  # fmt: skip
     page: str = environment.get_template("page.html").render(
         version=bench.__version__,
         style=Markup(style), script=Markup(script),
         style_hash=_csp_hash(style), script_hash=_csp_hash(script),
         contents=contents, words=WORDS, reference=REFERENCE, least=LEAST_SEEDS,
-        titles=TITLES, reading=READING,
-        figures=_by_section(contents.drawings), findings=_by_subject(contents.findings),
+        titles=TITLES, reading=READING, time_title=TIME_TITLE, time_head=HEAD,
+        figures=_by_section(contents.drawings, TIMES if contents.times else ()),
+        findings=_by_subject(contents.findings),
     )  # fmt: skip
     return page
 
@@ -58,12 +65,14 @@ def _csp_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _by_section(drawings: Iterable[Drawing]) -> dict[str, list[Drawing]]:
-    """Sort figures into their sections; those that nothing fills are left out."""
+def _by_section(
+    drawings: Iterable[Drawing], more: Container[str]
+) -> dict[str, list[Drawing]]:  # fmt: skip
+    """Sort figures into their sections; those that nothing fills are left out, but for `more`."""
     found: dict[str, list[Drawing]] = {section: [] for section in SECTIONS}
     for drawing in drawings:
         found[drawing.section].append(drawing)
-    return {section: there for section, there in found.items() if there}
+    return {section: there for section, there in found.items() if there or section in more}
 
 
 def _by_subject(found: Iterable[Finding]) -> dict[str, list[Finding]]:

@@ -1,7 +1,7 @@
 """Stored runs as a report asks for them: by place, shots and method, then by how they were made."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import stdev
@@ -49,6 +49,20 @@ class Way:
         """Mean over seeds, with a 95 % t-interval."""
         return mean_interval(list(self.by_seed.values()))
 
+    def by(self, metric: str) -> "Way | None":
+        """Return it by another metric, with the runs that have that; None for none."""
+        there = tuple(r for r in self.receipts if r["metrics"].get(metric) is not None)
+        return replace(self, receipts=there, metric=metric) if there else None
+
+    @property
+    def seedless(self) -> bool:
+        """Whether no seed touches its values: nothing is random in the method or drawn to test on.
+
+        Runs that do not say so of their method are taken to be random.
+        """
+        says = all(r["provenance"].get("seedless") is True for r in self.receipts)
+        return says and self.metric == "auroc_full"
+
     @property
     def deviation(self) -> float | None:
         """Standard deviation over seeds."""
@@ -92,6 +106,8 @@ class RunLine:
     auroc: float
     interval: tuple[float, float]
     """95 % over images, by bootstrap."""
+    ap: float
+    """Over the same images."""
 
     @property
     def stale(self) -> bool:
@@ -130,6 +146,16 @@ class Stored:
     def label(self) -> Labels:
         """Names of the ways to run a method."""
         return Labels(row for group in self.groups.values() for row in group)
+
+    @cached_property
+    def timing(self) -> Sequence[Receipt]:
+        """Timing runs."""
+        return [r for r in self.receipts if r["spec"]["kind"] == "timing"]
+
+    @cached_property
+    def timing_label(self) -> Labels:
+        """Names of the ways that a method was timed."""
+        return Labels(RunSpec.from_dict(r["spec"]).row for r in self.timing)
 
     def ways(
         self, place: Place, shots: int, method: str, metric: str, table: PrintedTable
@@ -173,7 +199,9 @@ class Stored:
         scores = self.scores(receipt)
         counted = scores.counted() | (metric == "auroc_full")
         interval = auroc_interval(scores.score[counted], scores.label[counted])
-        return RunLine(receipt, float(receipt["metrics"][metric]), interval)
+        metrics = receipt["metrics"]
+        precision = metrics["ap_full" if metric == "auroc_full" else "ap"]
+        return RunLine(receipt, float(metrics[metric]), interval, float(precision))
 
 
 def place_of(spec: RunSpec) -> Place:

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from bench.published import NAMES, Key, Printed
 from bench.report.stored import Way
+from bench.report.times import TimeRow
 from bench.verdict import Verdict, verdict
 
 WORDS = ("reproduced", "differs", "inconclusive", "not comparable", "not run")
@@ -42,6 +43,8 @@ class Cell:
     others: tuple[Way, ...]
     margin: float
     not_comparable: str = ""
+    pixel_level: tuple[str, Printed] | None = None
+    """Title of a table that prints its pixel AUROC, and the number there."""
     best: bool = False
     """Whether it is above every other method of the row with as many labelled anomalies, all of
     which ran, as far as intervals allow to say so."""
@@ -52,7 +55,18 @@ class Cell:
         if self.ours is None or self.printed is None or self.not_comparable:
             return None
         values = list(self.ours.by_seed.values())
-        return verdict(values, float(self.printed.value), self.margin)
+        printed = float(self.printed.value)
+        return verdict(values, printed, self.margin, seedless=self.ours.seedless)
+
+    @property
+    def same_test(self) -> Way | None:
+        """Ours without the images that train ATAC-Net, whatever the column is of."""
+        return self.ours.by("auroc") if self.ours else None
+
+    @property
+    def pixels(self) -> Way | None:
+        """Ours by pixel AUROC, where runs have measured it."""
+        return self.ours.by("pixel_auroc") if self.ours else None
 
     @property
     def word(self) -> str:
@@ -105,6 +119,8 @@ class MeanCell:
     """On the means of the seeds that all rows have; None where nothing is printed or missing."""
     mixed: bool = False
     """Whether its rows were not all run in one way."""
+    same_test: float | None = None
+    """Ours without the images that train ATAC-Net."""
 
     @property
     def word(self) -> str:
@@ -141,14 +157,19 @@ class ReportTable:
     blocks: tuple[Block, ...]
     margin: float
     """By how much AUROC a mean of ours may differ from print and still reproduce it."""
-    times: tuple[Printed | None, ...] = ()
-    """Printed inference times in ms, by column, where the table has them."""
+    times: TimeRow | None = None
+    """Its row of inference times, where one is printed."""
 
     @property
     def groups(self) -> list[tuple[int, tuple[Column, ...]]]:
         """Columns that stand side by side under one number of shots."""
         shots = dict.fromkeys(c.shots for c in self.columns)
         return [(s, tuple(c for c in self.columns if c.shots == s)) for s in shots]
+
+    @property
+    def whole_sets(self) -> bool:
+        """Whether some of its columns are of whole test sets, and others cannot be."""
+        return any(c.metric == "auroc_full" for c in self.columns)
 
     @property
     def rows(self) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """Which runs a figure shows, by rules that its note states."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -67,13 +67,17 @@ def places(stored: Stored) -> Mapping[Place, list[int]]:
     Those of the paper's table come first, in its order. Zero shots are there only where they are
     all: else they stand beside the others.
     """
-    printed = dict.fromkeys((k.dataset, k.category) for k in published()["atacnet_table1"].cells)
-    rank = {place: i for i, place in enumerate(printed)}
     found: dict[Place, set[int]] = {}
     for place, shots, _ in stored.groups:
         found.setdefault(place, set()).add(shots)
-    ordered = sorted(found, key=lambda p: (rank.get(p, len(rank)), p))
-    return {p: sorted(found[p] - {0} or {0}, reverse=True) for p in ordered}
+    return {p: sorted(found[p] - {0} or {0}, reverse=True) for p in ranked(found)}
+
+
+def ranked(places: Iterable[Place]) -> list[Place]:
+    """Return places once each: those of the paper's table first, in its order."""
+    printed = dict.fromkeys((k.dataset, k.category) for k in published()["atacnet_table1"].cells)
+    rank = {place: i for i, place in enumerate(printed)}
+    return sorted(set(places), key=lambda p: (rank.get(p, len(rank)), p))
 
 
 def cells(stored: Stored) -> list[tuple[Place, int]]:

@@ -8,9 +8,10 @@ from bench.finding import joined
 from bench.outside import shown
 from bench.published import NAMES
 from bench.report.stored import Place
+from bench.stats import Estimate
 
 SECTIONS = (
-    "ablation", "zoom", "crops", "clusters", "scores", "shots", "defects", "ranks",
+    "ablation", "zoom", "crops", "clusters", "scores", "shots", "defects", "ranks", "time",
 )  # fmt: skip
 """Kinds of figures in the order of a page: the title's question, Figures 1, 5, 4 and 3, and what
 the paper lacks."""
@@ -65,6 +66,14 @@ def brief(text: str, longest: int = LONGEST) -> str:
 def shots_of(shots: int) -> str:
     """Write a number of labelled anomalies."""
     return f"{shots} shot" + "s" * (shots != 1)
+
+
+def estimated(estimate: Estimate) -> str:
+    """Write a mean of AUROC with its number of seeds and its interval, which ends at 0 and 1."""
+    if estimate.interval is None:
+        return f"{estimate.mean:.3f} (one seed)"
+    low, high = (min(1.0, max(0.0, end)) for end in estimate.interval)
+    return f"{estimate.mean:.3f} ({low:.3f} to {high:.3f}, {estimate.n} seeds)"
 
 
 def signed(value: float, digits: int = 3) -> str:

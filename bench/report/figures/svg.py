@@ -36,11 +36,17 @@ _STYLE: dict[str, Any] = {
 
 
 def marks(methods: Iterable[str]) -> list[dict[str, Any]]:
-    """Return colour, marker and stroke of each method, at most seven; others take what is free."""
+    """Return colour, marker and stroke of each method; those without a slot take what is free.
+
+    Beyond seven a colour comes again with another marker and stroke, for 49 methods at most.
+    """
     names = list(methods)
-    free = [i for i in range(len(PALETTE)) if i not in {SLOTS.get(n) for n in names}]
-    slots = [SLOTS[n] if n in SLOTS else free.pop(0) for n in names]
-    return [{"color": PALETTE[i], "marker": MARKERS[i], "linestyle": LINES[i]} for i in slots]
+    taken = {SLOTS.get(n) for n in names}
+    free = (i for i in range(49) if i not in taken)
+    slots = [SLOTS[n] if n in SLOTS else next(free) for n in names]
+    shapes = [(i + 3 * (i // 7)) % 7 for i in slots]
+    return [{"color": PALETTE[i % 7], "marker": MARKERS[shape], "linestyle": LINES[shape]}
+            for i, shape in zip(slots, shapes, strict=True)]  # fmt: skip
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from bench.report.figures.choice import Reader
 from bench.report.figures.drawing import (
     Drawing,
     brief,
+    estimated,
     key,
     listed,
     method_name,
@@ -86,15 +87,7 @@ def _shots(place: Place, values: By) -> Drawing:
 
 
 def _at(shots: int, estimate: Estimate) -> str:
-    return f"{_number(estimate)} with {shots_of(shots)}"
-
-
-def _number(estimate: Estimate) -> str:
-    """Write a mean with its interval and its number of seeds."""
-    if estimate.interval is None:
-        return f"{estimate.mean:.3f} (one seed)"
-    low, high = estimate.interval
-    return f"{estimate.mean:.3f} ({low:.3f} to {high:.3f}, {estimate.n} seeds)"
+    return f"{estimated(estimate)} with {shots_of(shots)}"
 
 
 def shots_plot(values: By, alt: str) -> str:

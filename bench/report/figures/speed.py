@@ -1,0 +1,192 @@
+"""AUROC against inference time: what a method gives beside what it takes, on one machine."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from bench.report.figures import choice
+from bench.report.figures.drawing import (
+    Drawing,
+    brief,
+    estimated,
+    key,
+    listed,
+    method_name,
+    name_of,
+)  # fmt: skip
+from bench.report.figures.svg import legend, marks, panels, plotting, svg
+from bench.report.stored import Place, Stored, Way
+from bench.report.times import (
+    LATENCY,
+    Machine,
+    Span,
+    Timed,
+    clocks,
+    milliseconds,
+    over_rounds,
+    same_but_length,
+)  # fmt: skip
+from bench.spec import RunSpec
+from bench.stats import Estimate, mean_interval
+
+READING = (
+    "Left is faster, up is better; time on a logarithmic axis. Time is that of one image at a time,"
+    " from decoded pixels to the score: the median over rounds, with the 95 % t-interval of their"
+    " mean, or of a single round by bootstrap. AUROC is of the same variant trained in full, on the"
+    " test set without the labelled anomalies, so that all methods score the same images: mean over"
+    " seeds with its 95 % t-interval, averaged over the categories named. Timing runs themselves"
+    " are trained for a few steps, and no AUROC of theirs is shown. Of each method the variant is"
+    " shown that has the most categories, of equal ones that which departs least from the paper’s"
+    " stated protocol. Machines are never mixed."
+)
+LEAST_METHODS = 2
+Mark = Mapping[str, Any]
+"""Colour, marker and stroke of a method."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method: AUROC, and seconds an image."""
+
+    auroc: Estimate
+    time: Span
+    precision: str
+    """Of its accuracy runs, where that is another than the clock's."""
+
+
+Both = Mapping[Place, tuple[Timed, Way]]
+"""Of one variant: where it was timed, and run to the end."""
+
+
+def plans(stored: Stored) -> list[partial[Drawing]]:
+    """Plan a figure for each machine on which two methods or more were timed and also ran."""
+    shown_by: dict[Machine, tuple[dict[str, Point], list[Place], list[str]]] = {}
+    timed = clocks(stored)
+    for machine in dict.fromkeys(clock.machine for clock in timed):
+        rows = {c.place: rows for c, rows in timed.items() if c.machine == machine}
+        methods = {r.method for of in rows.values() for r in of}
+        by_method = {m: both for m in sorted(methods, key=choice.order)
+                     if (both := _both(stored, m, rows))}  # fmt: skip
+        shown, places = common(by_method)
+        if len(shown) >= LEAST_METHODS:
+            points = {method_name(m): _point(by_method[m], places, machine) for m in shown}
+            out = [method_name(m) for m in sorted(methods, key=choice.order) if m not in shown]
+            shown_by[machine] = points, places, out
+    names = list(dict.fromkeys(name for points, _, _ in shown_by.values() for name in points))
+    look = dict(zip(names, marks(names), strict=True))  # the same on every machine
+    return [partial(_drawing, machine, *shown, look) for machine, shown in shown_by.items()]
+
+
+def _both(
+    stored: Stored, method: str, timed: Mapping[Place, Mapping[RunSpec, Timed]]
+) -> dict[Place, tuple[Timed, Way]]:
+    """Return where a method was timed and ran, of the one variant that has the most places."""
+    variants: dict[RunSpec, dict[Place, tuple[Timed, Way]]] = {}
+    for place, rows in timed.items():
+        for there in (t for row, t in rows.items() if row.method == method and t.span(LATENCY)):
+            alike = same_but_length(there.row)
+            ways = choice.ways(stored, place, there.row.shots, method)
+            same = [w for w in ways if same_but_length(w.row) == alike]
+            same.sort(key=lambda w: w.row.precision != there.row.precision)  # stable
+            if same:
+                variants.setdefault(same[0].variant, {})[place] = there, same[0]
+    return min(variants.items(), key=lambda item: _rank(*item))[1] if variants else {}
+
+
+def _rank(variant: RunSpec, both: Both) -> tuple[int, int, str]:
+    return -len(both), sum(len(way.departures) for _, way in both.values()), variant.run_id
+
+
+def common(by_method: Mapping[str, Both]) -> tuple[list[str], list[Place]]:
+    """Return methods that share a place, as many as can be, and all places that they share."""
+    there = choice.ranked(place for both in by_method.values() for place in both)
+    if not there:
+        return [], []
+    most = max(there, key=lambda place: sum(place in both for both in by_method.values()))
+    shown = [m for m, both in by_method.items() if most in both]
+    return shown, [p for p in there if all(p in by_method[m] for m in shown)]
+
+
+def _point(both: Both, places: Sequence[Place], machine: Machine) -> Point:
+    ways = [both[p][1] for p in places]
+    seeds = sorted(set.intersection(*({*way.by_seed} for way in ways)))
+    by_seed = [fmean(way.by_seed[s] for way in ways) for s in seeds]
+    apart = Estimate(fmean(way.estimate.mean for way in ways), 0, None)
+    precision = ways[0].row.precision or machine.precision
+    return Point(
+        mean_interval(by_seed) if seeds else apart,
+        mean_time([both[p][0] for p in places]),
+        "" if precision == machine.precision else precision,
+    )
+
+
+def mean_time(there: Sequence[Timed]) -> Span:
+    """Return a method's latency, its mean over places round by round; all have one."""
+    spans = [span for timed in there if (span := timed.span(LATENCY))]
+    if len(spans) == 1:
+        return spans[0]
+    by_place = [timed.by_round(f"{LATENCY}_s") for timed in there]
+    shared = sorted(set.intersection(*({*of} for of in by_place)))
+    if not shared:
+        return Span(fmean(span.middle for span in spans), None, 0)
+    return over_rounds([fmean(of[number] for of in by_place) for number in shared], None)
+
+
+def _drawing(
+    machine: Machine, points: Mapping[str, Point], places: Sequence[Place], out: list[str],
+    look: Mapping[str, Mark],
+) -> Drawing:  # fmt: skip
+    where = listed([name_of(p) for p in places])
+    told = "; ".join(f"{m}: {_told(point)}" for m, point in points.items())
+    note = f"On {where}. {told}."
+    if out:
+        note += f" Timed on this machine, but without such runs there: {listed(out)}."
+    title = f"AUROC against inference time on {brief(str(machine), 120)}"
+    alt = f"{title}, {where}. {told}."
+    return Drawing(key("time", machine), "time", title, note, alt, plot(points, look, alt))
+
+
+def _told(point: Point) -> str:
+    other = f" in {point.precision}" if point.precision else ""
+    seeds = point.auroc.n
+    auroc = estimated(point.auroc) if seeds else f"{point.auroc.mean:.3f} (no seed in common)"
+    rounds = f"{point.time.rounds} round" + "s" * (point.time.rounds != 1)
+    return f"AUROC {auroc}{other} at {milliseconds(point.time)} ms, {rounds}"
+
+
+def plot(points: Mapping[str, Point], look: Mapping[str, Mark], alt: str) -> str:
+    """Draw a mark for each method, its intervals across it."""
+    with plotting(alt) as plt:
+        columns = min(3, len(points))
+        top = 0.1 + 0.17 * -(-len(points) // columns)
+        figure, (axis,) = panels(plt, 2.2, left=0.62, top=top)
+        for method, point in points.items():
+            x, y, mark = 1e3 * point.time.middle, point.auroc.mean, look[method]
+            axis.plot([x], [y], markersize=5.5, label=method, **{**mark, "linestyle": "none"})
+            if point.auroc.interval is not None:
+                ends = np.clip(point.auroc.interval, 0, 1)
+                axis.plot([x, x], ends, color=mark["color"], linewidth=1)
+            if point.time.interval is not None:
+                ends = 1e3 * np.clip(point.time.interval, 1e-9, None)
+                axis.plot(ends, [y, y], color=mark["color"], linewidth=1)
+        middles = [1e3 * point.time.middle for point in points.values()]
+        low, high = min(middles) / 1.5, max(middles) * 1.5
+        axis.set(xlabel="one image, ms", ylabel="AUROC", xscale="log", xlim=(low, high))
+        axis.set_xticks(ticks(low, high))
+        axis.minorticks_off()
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.locator_params(axis="y", nbins=5)
+        legend(figure, axis, columns)
+        return svg(figure, alt)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return round numbers within a range of a logarithmic axis: as many as there is room for."""
+    digits = (1, 1.5, 2, 3, 5, 7) if high < 12 * low else (1, 2, 5) if high < 200 * low else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [t for p in powers for d in digits if low <= (t := d * 10.0**p) <= high]
