@@ -62,7 +62,7 @@ def contradictions(
             yield f"its spec gives the id {made}"
         if scores.digest() != receipt["metrics"]["scores_sha256"]:
             yield "its scores are not those of its receipt"
-        stated = {k: v for k, v in receipt["metrics"].items() if k != "scores_sha256"}
+        stated = {k: v for k, v in receipt["metrics"].items() if k not in BEYOND_SCORES}
         found = scores.metrics(full="auroc_full" in stated)
         for name in sorted(found.keys() | stated.keys()):
             if not _equal(stated.get(name), found.get(name)):
@@ -73,6 +73,10 @@ def contradictions(
             yield "its draw is not what its scores call drawn"
     except (KeyError, TypeError, ValueError, RequestError) as error:
         yield f"its receipt cannot be checked: {type(error).__name__}: {error}"
+
+
+BEYOND_SCORES = ("scores_sha256", "pixel_auroc")
+"""What stands among a receipt's metrics and does not follow from its scores."""
 
 
 def _equal(one: float | None, other: float | None) -> bool:

@@ -1,0 +1,49 @@
+"""Where defects lie: the masks that MVTec's layout keeps beside the test images."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench.data.decode import decode
+from bench.data.files import IMAGE_SUFFIXES, File
+from bench.errors import DataError
+from bench.outside import shown
+
+FOLDER = "ground_truth"
+
+
+def find_mask(root: Path, file: File) -> Path | None:
+    """Return the mask of an anomalous image; None where there is none.
+
+    `[category/]test/defect/name.png` has `[category/]ground_truth/defect/name_mask.png`, whatever
+    its encoding.
+    """
+    *above, defect, name = PurePosixPath(file.path).parts
+    if not above or above.pop() != "test":
+        return None
+    stem = root.joinpath(*above, FOLDER, defect, PurePosixPath(name).stem + "_mask")
+    places = (stem.with_name(stem.name + suffix) for suffix in sorted(IMAGE_SUFFIXES))
+    return next((place for place in places if place.is_file()), None)
+
+
+def load_masks(root: Path, files: Sequence[File], size: int) -> NDArray[np.bool_] | None:
+    """Return of each image which pixels show a defect, (N, size, size); of a normal one none do.
+
+    None where an anomalous image has no mask. Masks are resized to the nearest pixel. Raises
+    DataError for a file that does not decode, or shows nothing.
+    """
+    masks = np.zeros((len(files), size, size), bool)
+    for mask, file in zip(masks, files, strict=True):
+        if not file.anomalous:
+            continue
+        place = find_mask(root, file)
+        if place is None:
+            return None
+        grey = decode(place)[0].convert("L").resize((size, size), Image.Resampling.NEAREST)
+        mask[:] = np.asarray(grey) >= 128
+        if not mask.any():
+            raise DataError(f"{shown(place)} marks no defect at {size} px; replace or remove it")
+    return masks
