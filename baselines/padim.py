@@ -69,9 +69,9 @@ class PaDiM(FrozenMethod):
         if count < 2:
             raise MethodError("a covariance takes two normal images at least")
         assert self.context.backbone is not None
-        total = sum(self.features.channels)
+        backbone = self.context.backbone.name
+        total, d = sum(channels_of(backbone, STAGES)), self.kept(backbone)
         rng = torch.Generator().manual_seed(self.context.seeds["init"])
-        d = self.kept(self.context.backbone.name)
         self.chosen = torch.randperm(total, generator=rng)[:d].sort().values.to(self.context.device)
         first = self.embedded(next(features))
         batches = itertools.chain([first], (self.embedded(maps) for maps in features))

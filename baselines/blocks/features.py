@@ -57,7 +57,6 @@ class Features(nn.Module):
         blocks = layers.features if hasattr(layers, "features") else layers.children()
         self.blocks = nn.ModuleList(blocks)  # type: ignore[arg-type]
         self.requires_grad_(False).eval()
-        self.channels = channels_of(source.name, stages)
         self.ends = self._ends(stages)
 
     def train(self, mode: bool = True) -> "Features":
