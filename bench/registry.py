@@ -32,6 +32,7 @@ METHODS = {
     "spade": "baselines.spade:SPADE",
     "padim": "baselines.padim:PaDiM",
     "patchcore": "baselines.patchcore:PatchCore",
+    "memseg": "baselines.memseg:MemSeg",
 }
 SUMMARIES = {
     "devnet": "deviation loss on the top-K mean of a score map",
@@ -43,6 +44,7 @@ SUMMARIES = {
     "spade": "distance to the nearest normal images in pooled features",
     "padim": "a Gaussian of normal features at every position",
     "patchcore": "distance of the farthest patch to a coreset of normal patches",
+    "memseg": "segments made-up anomalies beside the nearest of 30 stored normal images",
 }
 SUPERVISION = ("weak", "unsupervised")
 SETTINGS = frozenset({"precision", "batch_size", "backbone", "external"})

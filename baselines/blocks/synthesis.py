@@ -1,0 +1,274 @@
+"""MemSeg's anomaly synthesis: Perlin noise masks a source into the foreground of a normal image.
+
+Yang, Wu and Feng, "MemSeg" (arXiv 2205.00908), section 3.2, as DRAEM before it. A mask is Perlin
+noise of 2^0 to 2^5 cells along each axis, turned by +-90 degrees about the centre, above 0.5, and
+only where the image's foreground is. Into it goes, blended by a factor in U(0.15, 1), the share of
+the source: half the time an image from elsewhere, half the time the image itself after three of ten
+changes and a shuffle of its 8 x 8 tiles ("structural"). Without images from elsewhere all of them
+are structural. All images of a batch at once; every random number comes from a CPU generator.
+
+Where the description is silent: noise is scaled by sqrt(2), so that it spans -1 to 1, and 0 where
+the turned square has left the image; the ten changes and their strengths are those of `CHANGES`,
+made in its order. A mask can come out empty, the image then stays normal and its mask says so.
+
+The published foreground is a grey threshold of each category, chosen by hand, and none for textures
+and cable. A method does not know its category, so here (`foreground = "otsu"`) one threshold is
+Otsu's over all training images, the background the side on which their edges lie, and what it
+encloses is foreground. There is no background, and so no such bound, where the edges lie on both
+sides or the threshold parts the greys badly, as on textures.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from baselines.blocks.pseudo_anomaly import rotate, shift_hue
+from baselines.blocks.weak_training import Stream
+
+FOREGROUNDS = ("otsu", "none")
+EXPONENTS = 6
+"""Cells along an axis are 2 ** 0 to 2 ** 5."""
+TURN = 90.0
+LEVEL = 0.5
+BLEND = (0.15, 1.0)
+TILES = 8
+CHANGED = 3
+"""How many of `CHANGES` a structural source gets."""
+GREY = (0.299, 0.587, 0.114)
+ONE_SIDED = 0.8
+"""Least share of the edges' pixels on one side of the threshold, for there to be a background."""
+PARTED = 0.7
+"""Least share of the greys' variance that lies between the two sides, for the same.
+
+It is 0.64 of a Gaussian, cut in half, and 1 of two values."""
+
+
+# Masks
+
+
+def perlin(
+    n: int, height: int, width: int, rng: torch.Generator, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw n maps of Perlin noise in [-1, 1], each with its own cells and turn: (n, H, W)."""
+    cells = 2 ** torch.randint(0, EXPONENTS, (2, n), generator=rng)
+    turns = math.radians(TURN) * (2 * torch.rand(n, generator=rng) - 1)
+    corners = 2 ** (EXPONENTS - 1) + 1
+    angles = 2 * math.pi * torch.rand(n, corners**2, generator=rng)
+    slopes = torch.stack([angles.cos(), angles.sin()]).to(device)
+    across, down = cells.view(2, n, 1, 1).to(device)
+    cos, sin = turns.cos().view(n, 1, 1).to(device), turns.sin().view(n, 1, 1).to(device)
+
+    # The noise is read at turned places: what rotating its picture would give, without resampling.
+    y = ((torch.arange(height, device=device) + 0.5) / height - 0.5).view(1, -1, 1)
+    x = ((torch.arange(width, device=device) + 0.5) / width - 0.5).view(1, 1, -1)
+    u, v = cos * x - sin * y + 0.5, sin * x + cos * y + 0.5
+    inside = (u >= 0) & (u < 1) & (v >= 0) & (v < 1)
+    u, v = u.clamp(0, 1 - 1e-6) * across, v.clamp(0, 1 - 1e-6) * down
+    column, row = u.floor(), v.floor()
+    u, v = u - column, v - row
+    first = (row * corners + column).long().flatten(1)
+
+    def ramp(right: int, below: int) -> Tensor:
+        place = first + (below * corners + right)
+        slope_x, slope_y = (s.gather(1, place).view(n, height, width) for s in slopes)
+        return slope_x * (u - right) + slope_y * (v - below)
+
+    ease_u, ease_v = (t**3 * (t * (6 * t - 15) + 10) for t in (u, v))
+    top = torch.lerp(ramp(0, 0), ramp(1, 0), ease_u)
+    bottom = torch.lerp(ramp(0, 1), ramp(1, 1), ease_u)
+    return math.sqrt(2) * torch.lerp(top, bottom, ease_v) * inside
+
+
+def foregrounds(images: NDArray[np.uint8], kind: str = "otsu") -> NDArray[np.bool_]:
+    """Return where images (N, 3, H, W) of one category show its object: (N, H, W).
+
+    All of it where no background is found, or `kind` is `none`.
+    """
+    everything = np.ones((len(images), *images.shape[2:]), np.bool_)
+    if kind == "none":
+        return everything
+    weights = np.array(GREY, np.float32)
+    grey = np.stack([np.tensordot(weights, i, 1) for i in images]).round().astype(np.uint8)
+    threshold, parted = _otsu(np.bincount(grey.ravel(), minlength=256))
+    bright = grey > threshold
+    edges = np.concatenate([e.ravel() for e in (bright[:, [0, -1]], bright[:, :, [0, -1]])])
+    share = float(edges.mean())
+    if parted < PARTED or max(share, 1 - share) < ONE_SIDED:
+        return everything
+    background = bright if share > 0.5 else ~bright
+    reached = np.zeros_like(background)
+    for axis in (1, 2):  # what is background all the way to an edge, up, down, left or right
+        for flipped in (background, np.flip(background, axis)):
+            open_way = np.logical_and.accumulate(flipped, axis)
+            reached |= open_way if flipped is background else np.flip(open_way, axis)
+    return ~reached
+
+
+def _otsu(histogram: NDArray[np.int64]) -> tuple[int, float]:
+    """Return Otsu's threshold (the last grey of the dark side) and the share of variance it parts.
+
+    The first of equal thresholds; a share of 0 where all greys are equal.
+    """
+    p = histogram / histogram.sum()
+    greys = np.arange(len(p))
+    weight, partial = p.cumsum()[:-1], (p * greys).cumsum()[:-1]
+    mean = (p * greys).sum()
+    room = weight * (1 - weight)
+    between = np.divide((mean * weight - partial) ** 2, room, np.zeros_like(room), where=room > 0)
+    best = int(between.argmax())
+    variance = (p * (greys - mean) ** 2).sum()
+    return best, float(between[best] / variance) if variance > 0 else 0.0
+
+
+# Structural sources: each change takes images (n, 3, H, W) in [0, 1] and two numbers in [0, 1) for
+# each, (2, n, 1, 1, 1), that set its strength
+
+
+def _between(share: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * share
+
+
+def brightness(images: Tensor, at: Tensor) -> Tensor:
+    """Multiply by 0.8 to 1.2 and add -30 to 30 of 255."""
+    return images * _between(at[0], 0.8, 1.2) + _between(at[1], -30 / 255, 30 / 255)
+
+
+def gamma(images: Tensor, at: Tensor) -> Tensor:
+    """Raise to a power of 1/2 to 2, log-uniform."""
+    return images.clamp(0, 1) ** (2 ** _between(at[0], -1, 1))
+
+
+def sharpness(images: Tensor, at: Tensor) -> Tensor:
+    """Add up to twice the difference to a 3 x 3 mean."""
+    soft = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return images + _between(at[0], 0, 2) * (images - soft)
+
+
+def colour(images: Tensor, at: Tensor) -> Tensor:
+    """Turn the hue by up to a fifth of the circle and multiply the saturation by 0.5 to 1.5."""
+    grey = _grey(images)
+    images = (grey + (images - grey) * _between(at[1], 0.5, 1.5)).clamp(0, 1)
+    return shift_hue(images, _between(at[0], -0.2, 0.2).flatten())
+
+
+def solarise(images: Tensor, at: Tensor) -> Tensor:
+    """Invert what is brighter than 32 to 128 of 255."""
+    return torch.where(images > _between(at[0], 32 / 255, 128 / 255), 1 - images, images)
+
+
+def posterise(images: Tensor, at: Tensor) -> Tensor:
+    """Keep 1 to 4 bits of each colour."""
+    levels = 2 ** _between(at[0], 1, 5).floor()
+    return (images * levels).floor() / levels
+
+
+def invert(images: Tensor, at: Tensor) -> Tensor:
+    """Turn each colour into its opposite."""
+    return 1 - images
+
+
+def stretch(images: Tensor, at: Tensor) -> Tensor:
+    """Bring the least and the largest value of each colour to 0 and 1."""
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    return torch.where(high > low, (images - low) / (high - low).clamp(min=1e-6), images)
+
+
+def equalise(images: Tensor, at: Tensor) -> Tensor:
+    """Give each colour a flat histogram over 256 levels."""
+    n, channels, height, width = images.shape
+    values = (images * 255).round().long().flatten(2).view(n * channels, -1)
+    shifted = values + 256 * torch.arange(n * channels, device=images.device).view(-1, 1)
+    counts = torch.bincount(shifted.flatten(), minlength=256 * n * channels)
+    reached = counts.view(-1, 256).cumsum(1).float() / (height * width)
+    return reached.gather(1, values).view_as(images)
+
+
+CHANGES = (brightness, gamma, sharpness, colour, solarise, posterise, invert, stretch, equalise)
+"""Nine of the ten; the tenth, after them, is a rotation within +-45 degrees."""
+ROTATION = 45.0
+
+
+def _grey(images: Tensor) -> Tensor:
+    return (images * images.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def structural(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Change images (n, 3, H, W) in [0, 1] in three of ten ways each and shuffle their tiles."""
+    n = len(images)
+    changed = images.clone(memory_format=torch.contiguous_format)
+    chosen = torch.rand(n, len(CHANGES) + 1, generator=rng).topk(CHANGED).indices
+    strengths = torch.rand(len(CHANGES), 2, n, 1, 1, 1, generator=rng)
+    for k, change in enumerate(CHANGES):
+        ours = (chosen == k).any(1).nonzero().flatten()
+        if len(ours):
+            at, where = strengths[k][:, ours].to(images.device), ours.to(images.device)
+            changed[where] = change(changed[where], at).clamp(0, 1)
+    turned = (chosen == len(CHANGES)).any(1).view(-1, 1, 1, 1).to(images.device)
+    changed = torch.where(turned, rotate(changed, ROTATION, rng), changed)
+    return shuffle(changed, torch.rand(n, TILES**2, generator=rng).argsort(1))
+
+
+def shuffle(images: Tensor, order: Tensor) -> Tensor:
+    """Fill the 8 x 8 tiles of (n, 3, H, W) with the tiles `order` (n, 64), row by row.
+
+    Where a side is no multiple of 8, the rest at its end stays.
+    """
+    n, channels, height, width = images.shape
+    h, w = height // TILES, width // TILES
+    area = images[:, :, : TILES * h, : TILES * w]
+    tiles = area.unflatten(3, (TILES, w)).unflatten(2, (TILES, h)).permute(0, 2, 4, 1, 3, 5)
+    tiles = tiles.reshape(n, TILES**2, channels, h, w)
+    rows = torch.arange(n, device=images.device).view(-1, 1)
+    moved = tiles[rows, order.to(images.device)].view(n, TILES, TILES, channels, h, w)
+    result = images.clone()
+    result[:, :, : TILES * h, : TILES * w] = moved.permute(0, 3, 1, 4, 2, 5).reshape(area.shape)
+    return result
+
+
+class Synthesis:
+    """Turns normal images into anomalous ones, batch by batch."""
+
+    def __init__(
+        self,
+        augment: torch.Generator,
+        external: Tensor | None = None,
+        drawn: torch.Generator | None = None,
+    ) -> None:
+        """Take images from elsewhere, (M, 3, H, W) uint8, in the order that `drawn` gives."""
+        self._rng, self._external = augment, external
+        if external is not None:
+            self._stream = Stream(len(external), drawn or augment)
+
+    def __call__(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images (n, 3, H, W) in [0, 1] with anomalies, and where these are, (n, H, W) bool.
+
+        `foreground`, (n, H, W) bool, says where they may be.
+        """
+        n, _, height, width = images.shape
+        masks = (perlin(n, height, width, self._rng, images.device) > LEVEL) & foreground
+        blend = _between(torch.rand(n, 1, 1, 1, generator=self._rng), *BLEND).to(images.device)
+        blended = torch.lerp(images, self._sources(images), blend)
+        return torch.where(masks.unsqueeze(1), blended, images), masks
+
+    def _sources(self, images: Tensor) -> Tensor:
+        if self._external is None:
+            return structural(images, self._rng)
+        own = torch.rand(len(images), generator=self._rng) < 0.5
+        sources = torch.empty_like(images, memory_format=torch.contiguous_format)
+        for chosen, made in ((own, self._structural), (~own, self._elsewhere)):
+            places = chosen.nonzero().flatten().to(images.device)
+            if len(places):
+                sources[places] = made(images[places])
+        return sources
+
+    def _structural(self, images: Tensor) -> Tensor:
+        return structural(images, self._rng)
+
+    def _elsewhere(self, images: Tensor) -> Tensor:
+        assert self._external is not None
+        taken = self._stream.take(len(images)).to(images.device)
+        return self._external[taken].float() / 255

@@ -1,0 +1,355 @@
+"""MemSeg: a network that segments made-up anomalies, beside the nearest of a few stored normals.
+
+Reproduces: MemSeg in ATAC-Net's Table 2, from "MemSeg: A semi-supervised method for image surface
+defect detection using differences and commonalities" (Yang, Wu and Feng, 2022, arXiv 2205.00908).
+Its authors released the inference alone (areylng/MemSeg); training is usually taken from a port
+(TooTouch/MemSeg). This is written from descriptions of the three.
+
+- A frozen backbone gives stages 1 to 3. Those of 30 random normal training images are stored.
+- The memory read: of the stored images the one whose mean squared difference to the image, summed
+  over the stages, is the least; each stage is joined with its squared difference to that one.
+- Fusion: at each stage a 3x3 convolution weighted by coordinate attention (Hou et al., CVPR 2021)
+  and two 3x3 convolutions to half the channels; deeper stages are added to shallower ones. Each is
+  then weighted by the channel mean of its difference, times that of all deeper ones.
+- A U-Net decoder goes from stage 4 up, meets the fused stages and the stem, and ends in two
+  channels at the input's resolution; their softmax is the anomaly map.
+- Half of a batch is normal, half holds made-up anomalies: `baselines.blocks.synthesis`.
+- Loss 0.6 L1 + 0.4 focal (gamma 4) of the map; AdamW 3e-3, weight decay 5e-4, over 5000 steps: the
+  first tenth rises from 1e-4, the rest falls back to it by a cosine. The last step counts.
+- Score: the mean of the map's 100 largest values.
+
+Defaults: the above, and what ATAC-Net's Table 2 states for all, ResNet-50 at 224 px. Its authors
+ran ResNet-18 at 256 px, batch 8, as a suite can: `backbone = "resnet18"`, `image_size = 256`,
+`batch_size = 8`. The port's published table is that of the best step on the test set, and it
+switches the frozen stages to training too, so that their batch statistics leave those that the
+memory was made with; here they stay in evaluation.
+
+Chosen here, where the descriptions are silent, differ, or know only ResNet-18:
+- The stored images do not train (the authors' script; `memory_trains` is the port's way), and are
+  at most half of the normal images.
+- The stem is frozen like the stages behind it, for they would change with it and the memory would
+  not; the port trains it. Stage 4 is trained, as in the port.
+- Where the backbone ends with stage 3, the decoder starts from stage 3 as it is.
+- Channels in: those of the backbone. Inside, `widths = "published"` keeps ResNet-18's 64, 128 and
+  256, a 1x1 convolution bringing a wider stage to them; `backbone` takes as many as each stage has,
+  which with ResNet-50 is 40 GMAC an image in the fusion alone, sixteen times as many.
+- Batch normalisation and ReLU after the 3x3 convolutions, two in each step of the decoder;
+  everything is enlarged by nearest neighbour but for the weights, which are bilinear.
+- The foreground to which anomalies keep: see `baselines.blocks.synthesis`.
+- A run's `external` names where images for half of the anomalies are from: `textures`, tiles of
+  three textures that come with scikit-image, the default; `mvtec_ad`; or `none`, and all are made
+  of the image itself. The authors took the 5640 textures of DTD.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from baselines.blocks.backbone import normalise
+from baselines.blocks.features import Features
+from baselines.blocks.segmentation import (
+    Decoder,
+    Fusion,
+    anomaly_maps,
+    focal_loss,
+    l1_loss,
+    spatial_gates,
+)
+from baselines.blocks.synthesis import FOREGROUNDS, Synthesis, foregrounds
+from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
+from baselines.blocks.weak_training import Stream, generator
+from bench.detector import BackboneSource, Context, MethodError, TrainingSet, parameter
+
+WIDTHS = (64, 128, 256)
+"""Channels of ResNet-18's stages 1 to 3."""
+TOP = 100
+COARSE = 56
+"""Largest side of the maps that explain."""
+CHUNK = 8
+"""Normal images that are remembered at once."""
+
+Batch = tuple[Tensor, Tensor]
+"""(B, 3, H, W) float32, normalised, channels last; (B, H, W) bool, where anomalies are."""
+
+
+class Output(NamedTuple):
+    """What the network makes of B images."""
+
+    logits: Tensor
+    """(B, 2, H, W): normal, anomalous."""
+    gate: Tensor
+    """(B, h, w): the weights of stage 1."""
+    distance: Tensor
+    """(B,): to the nearest stored image, the mean squared differences of the stages summed."""
+
+
+class Network(WeakNetwork):
+    """The frozen stages, what is remembered of them, and the trained rest."""
+
+    bank: list[Tensor]
+    """What the M stored images are at each stage: (M, h, w, C)."""
+
+    def __init__(self, source: BackboneSource, precision: str, widths: str) -> None:
+        super().__init__()
+        if source.stage < 3:
+            raise MethodError(
+                f"it reads stage 3 of {source.name}, which is cut after stage {source.stage}:"
+                " --set stage=3"
+            )
+        self.frozen = Features(source, precision, tuple(range(source.stage + 1)))
+        ends = self.frozen.ends
+        stem, *channels = (_channels(self.frozen.blocks[: end + 1]) for end in ends)
+        self.deepest = nn.Sequential(*self.frozen.blocks[ends[3] + 1 :]).requires_grad_(True)
+        self.frozen.blocks, self.frozen.ends = self.frozen.blocks[: ends[3] + 1], ends[:4]
+        inner = tuple(map(min, channels[:3], WIDTHS)) if widths == "published" else channels[:3]
+        self.fusion = Fusion(tuple(channels[:3]), tuple(inner))
+        self.decoder = Decoder(channels[-1], (stem, *inner))
+
+    def remember(self, images: Iterable[Tensor]) -> None:
+        """Store the stages of normalised images, which come in batches."""
+        with torch.no_grad():
+            read = [self.frozen(batch)[1:] for batch in images]
+        rows = [torch.cat([r[level] for r in read]) for level in range(3)]
+        self.bank = [r.permute(0, 2, 3, 1).contiguous() for r in rows]
+
+    def recall(self, stages: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Return the stages (B, C, h, w) of the nearest stored image, and its distance (B,)."""
+        distances = torch.zeros((), device=stages[0].device)
+        for stage, bank in zip(stages, self.bank, strict=True):
+            x, stored = stage.permute(0, 2, 3, 1).flatten(1), bank.flatten(1)
+            squares = (x * x).sum(1, keepdim=True) + (stored * stored).sum(1)
+            distances = distances + (squares - 2 * x @ stored.T) / x.shape[1]
+        distance, nearest = distances.min(1)
+        return [b[nearest].permute(0, 3, 1, 2) for b in self.bank], distance
+
+    def forward(self, images: Tensor) -> Output:
+        """Return what the network makes of normalised images (B, 3, H, W)."""
+        with torch.no_grad():
+            stem, *stages = self.frozen(images)
+            stored, distance = self.recall(stages)
+            differences = [(a - b) ** 2 for a, b in zip(stages, stored, strict=True)]
+            gates = spatial_gates(differences)
+        joined = [torch.cat(pair, 1) for pair in zip(stages, differences, strict=True)]
+        fused = self.fusion(joined, gates)
+        logits = self.decoder(self._deepest(stages[-1]), [stem, *fused], images.shape[2:])
+        return Output(logits, gates[0].squeeze(1), distance)
+
+    def _deepest(self, stage: Tensor) -> Tensor:
+        autocast = self.frozen.autocast
+        with torch.autocast(
+            stage.device.type, autocast or torch.bfloat16, enabled=autocast is not None
+        ):
+            features: Tensor = self.deepest(stage)
+        return features.float()
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return (B,) scores in [0, 1]."""
+        return top_mean(anomaly_maps(self(images).logits))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the pooled features of the three frozen stages, (B, C1 + C2 + C3)."""
+        return torch.cat([stage.mean((2, 3)) for stage in self.frozen(images)[1:]], 1)
+
+    def explain(self, images: Tensor) -> Seen:
+        """Return the map, the weights of stage 1, and the distance to the nearest stored image."""
+        output = self(images)
+        maps = anomaly_maps(output.logits)
+        height, width = (min(COARSE, side) for side in maps.shape[1:])
+        coarse = F.adaptive_avg_pool2d(maps.unsqueeze(1), (height, width)).squeeze(1)
+        return Seen({"score": coarse, "difference": output.gate}, {"distance": output.distance})
+
+
+def _channels(blocks: nn.Module) -> int:
+    """Return the width of the last batch normalisation."""
+    return [m for m in blocks.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
+
+
+def top_mean(maps: Tensor) -> Tensor:
+    """Return the mean of the 100 largest values of each map, or of all where they are fewer."""
+    flat = maps.flatten(1)
+    return flat.topk(min(TOP, flat.shape[1]), dim=1).values.mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """The defaults are the reading above; epochs are what progress is told in."""
+
+    epochs: int = parameter(50, least=1)
+    steps_per_epoch: int = parameter(100, least=1)
+    lr: float = parameter(3e-3, above=0)
+    lr_end: float = parameter(1e-4, least=0)
+    """Where the rate begins and ends."""
+    warmup: float = parameter(0.1, least=0, most=1)
+    """Share of the steps in which the rate rises."""
+    weight_decay: float = parameter(5e-4, least=0)
+    l1_weight: float = parameter(0.6, least=0)
+    focal_weight: float = parameter(0.4, least=0)
+    gamma: float = parameter(4.0, least=0)
+    memory: int = parameter(30, least=1)
+    """Normal images that are stored."""
+    memory_trains: bool = False
+    """Whether they are trained on as well."""
+    foreground: str = parameter("otsu", choices=FOREGROUNDS)
+    widths: str = parameter("published", choices=("published", "backbone"))
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are in all."""
+        return self.epochs * self.steps_per_epoch
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        rising = round(self.warmup * self.steps)
+        if step < rising:
+            return self.lr_end + (self.lr - self.lr_end) * (step + 1) / rising
+        share = (step - rising) / max(1, self.steps - rising)
+        return self.lr_end + (self.lr - self.lr_end) * (1 + math.cos(math.pi * share)) / 2
+
+
+class Batches:
+    """Holds the normal images that train, on the device, and makes batches of them."""
+
+    def __init__(self, images: NDArray[np.uint8], foreground: str, context: Context) -> None:
+        self._images = torch.from_numpy(images).to(context.device)
+        self._foregrounds = torch.from_numpy(foregrounds(images, foreground)).to(context.device)
+        external = None
+        if context.external is not None:
+            external = torch.from_numpy(context.external).to(context.device)
+        self._synthesis = Synthesis(
+            generator(context, "augment"), external, generator(context, "external")
+        )
+        batches = generator(context, "batches")
+        self._normal, self._sources = Stream(len(images), batches), Stream(len(images), batches)
+        self._made = context.batch_size // 2
+        self._kept = context.batch_size - self._made
+
+    def __call__(self) -> Batch:
+        """Return a batch, its first half (or one more) normal."""
+        normal = self._normal.take(self._kept).to(self._images.device)
+        sources = self._sources.take(self._made).to(self._images.device)
+        picked = self._images[torch.cat([normal, sources])].float() / 255
+        made, anomalous = self._synthesis(picked[self._kept :], self._foregrounds[sources])
+        nothing = anomalous.new_zeros(self._kept, *anomalous.shape[1:])
+        return ready(torch.cat([picked[: self._kept], made])), torch.cat([nothing, anomalous])
+
+
+def ready(images: Tensor) -> Tensor:
+    """Return images (B, 3, H, W) in [0, 1] as the network takes them."""
+    return normalise(images).contiguous(memory_format=torch.channels_last)
+
+
+class MemSeg(WeakMethod):
+    """Segments anomalies by their difference to the nearest stored normal image."""
+
+    name = "memseg"
+    version = 1
+    supervision = "unsupervised"
+    settings = frozenset({"precision", "batch_size", "backbone", "external"})
+    Parameters = Parameters
+
+    def untrained(self, context: Context) -> Network:
+        """Return the network as it is before training, on the CPU, and keep the context."""
+        self.context = context
+        if context.backbone is None:
+            raise MethodError("this method needs a backbone")
+        if context.batch_size < 2:
+            raise MethodError("batch_size must be at least 2: a normal and an anomalous image")
+        return Network(context.backbone, context.precision, self.parameters.widths)
+
+    def fit(self, train_set: TrainingSet, context: Context) -> None:
+        """Store some of the normal images and train on the others to the last step."""
+        self.begin(context)
+        normal = train_set.normal.images
+        stored, rest = self.parted(len(normal))
+        few = torch.from_numpy(normal[stored]).split(CHUNK)
+        self.network.remember(ready(i.to(context.device).float() / 255) for i in few)
+        context.record("bank_vectors", len(stored))
+        context.record("bank_bytes", sum(b.nbytes for b in self.network.bank))
+        self.train(Batches(normal[rest], self.parameters.foreground, context))
+        self.network.eval()
+
+    def parted(self, normals: int) -> tuple[list[int], list[int]]:
+        """Draw which of so many normal images are stored, and which train."""
+        order = torch.randperm(normals, generator=generator(self.context, "references")).tolist()
+        if self.parameters.memory_trains:
+            return sorted(order[: self.parameters.memory]), list(range(normals))
+        stored = min(self.parameters.memory, max(1, normals // 2))
+        return sorted(order[:stored]), sorted(order[stored:] or order)
+
+    def loss(self, images: Tensor, anomalous: Tensor) -> Tensor:
+        """Return the weighted sum of both losses of a batch."""
+        logits, p = self.network(images).logits, self.parameters
+        focal = focal_loss(logits, anomalous, p.gamma)
+        return p.l1_weight * l1_loss(logits, anomalous) + p.focal_weight * focal
+
+    def train(self, batch: Callable[[], Batch]) -> None:
+        """Train the network in place to the last step."""
+        p, context = self.parameters, self.context
+        optimiser = adamw(self.network, p)
+        self.network.train()
+        seconds, step = 0.0, 0
+        context.progress(0, p.epochs, float("nan"))
+        for epoch in range(1, p.epochs + 1):
+            total = torch.zeros((), device=context.device)
+            started = time.perf_counter()
+            for _ in range(p.steps_per_epoch):
+                value = self.loss(*batch())
+                descend(value, optimiser, p.rate(step))
+                total += value.detach()
+                step += 1
+                if step == 1:  # it also chooses kernels
+                    started = time.perf_counter()
+            mean = total.item() / p.steps_per_epoch  # waits for the device
+            seconds += time.perf_counter() - started
+            context.progress(epoch, p.epochs, mean)
+        context.record("optimiser_steps", step)
+        context.record("final_loss", mean)
+        if step > 1:
+            context.record("train_images_per_s", (step - 1) * context.batch_size / seconds)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return the network and what it remembers."""
+        bank = {f"bank.{i}": b.cpu().numpy() for i, b in enumerate(self.network.bank)}
+        return super().state() | bank
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
+        """Build the network and fill it with what `state` returned."""
+        bank = {k: v for k, v in arrays.items() if k.startswith("bank.")}
+        super().load_state({k: v for k, v in arrays.items() if k not in bank}, context)
+        self.network.bank = [torch.from_numpy(bank[k]).to(context.device) for k in sorted(bank)]
+
+    def rehearse(self, size: int, context: Context) -> None:
+        """Make one training step on images of zeros, half of them anomalous all over."""
+        assert context.backbone is not None
+        blank = dataclasses.replace(context.backbone, file=None)
+        self.network = self.untrained(dataclasses.replace(context, backbone=blank)).train()
+        self.network.remember(torch.zeros(self.parameters.memory, 3, size, size).split(CHUNK))
+        images = torch.zeros(context.batch_size, 3, size, size)
+        anomalous = torch.zeros(context.batch_size, size, size, dtype=torch.bool)
+        descend(self.loss(images, anomalous), adamw(self.network, self.parameters), 0.0)
+
+
+def adamw(network: nn.Module, parameters: Parameters) -> torch.optim.Optimizer:
+    """Return AdamW over what is trained."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        trained, lr=parameters.lr, weight_decay=parameters.weight_decay, fused=True
+    )
+
+
+def descend(value: Tensor, optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Make one step of a rate down the gradient of a loss."""
+    optimiser.zero_grad()
+    value.backward()
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.step()
