@@ -227,6 +227,7 @@ class _Campaign:
             spec=run.spec,
             method_path=run.cell.method.path,
             files=run.listing.files,
+            root=run.listing.root,
             images=images,
             external=external,
             weights_file=weights.source.file if weights else None,

@@ -11,7 +11,7 @@ from bench.data.external import SOURCES
 from bench.errors import BenchError, RequestError
 from bench.outside import fits_a_line, parse_toml
 from bench.registry import METHODS, Method, Registry, typed_like
-from bench.spec import Value
+from bench.spec import KINDS, Value
 from bench.suite import Block, Suite, check_seeds, check_set, check_shots, merged
 
 RUN_SETTINGS: dict[str, Value] = {
@@ -54,6 +54,7 @@ class Cell:
     seen_defect: str | None
     shots: int
     seed: int
+    kind: str = KINDS[0]
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,9 @@ def assignment(option: str, form: str, text: str) -> tuple[str, Any]:
 def expand(suite: Suite, narrowing: Narrowing, registry: Registry, data: Path) -> list[Cell]:
     """Expand a suite to its cells, each once, in the order of the file.
 
-    Raises RequestError for a name, key or value that means nothing, and where nothing is left.
+    Those of timing come in rounds, all methods with one seed before the next seed: so a machine
+    that slows down on the way does so for all of them. Raises RequestError for a name, key or value
+    that means nothing, and where nothing is left.
     """
     suite = narrow(suite, narrowing)
     _check_names(suite, narrowing, registry, data)
@@ -144,7 +147,7 @@ def expand(suite: Suite, narrowing: Narrowing, registry: Registry, data: Path) -
     taken: set[str] = set()
     wanted = 0
     for block in suite.blocks:
-        for cell, used in _cells(block, narrowing, registry, data):
+        for cell, used in _cells(block, suite.kind, narrowing, registry, data):
             taken |= used
             wanted += 1
             if wanted > MAX_RUNS:
@@ -160,7 +163,8 @@ def expand(suite: Suite, narrowing: Narrowing, registry: Registry, data: Path) -
     _check_shared_keys(suite, registry)
     if not cells:
         raise RequestError(f"nothing is left of suite {suite.name} after narrowing")
-    return list(cells.values())
+    found = list(cells.values())
+    return sorted(found, key=lambda cell: cell.seed) if suite.kind == "timing" else found
 
 
 def _check_names(suite: Suite, narrowing: Narrowing, registry: Registry, data: Path) -> None:
@@ -211,7 +215,7 @@ def _categories(entry: str, data: Path) -> Iterator[tuple[str, str]]:
 
 
 def _cells(
-    block: Block, narrowing: Narrowing, registry: Registry, data: Path
+    block: Block, kind: str, narrowing: Narrowing, registry: Registry, data: Path
 ) -> Iterator[tuple[Cell, set[str]]]:
     methods = [registry.find(m) for m in block.methods]
     places = [
@@ -226,14 +230,16 @@ def _cells(
             settings, parameters, used = _settle(method, block.set)
             unsupervised = method.supervision == "unsupervised"
             shots = (0,) if unsupervised else block.shots
-            seeds = 1 if unsupervised and method.seedless else block.seeds
+            rounds = kind == "timing"  # to measure again, even where no number changes
+            once = unsupervised and method.seedless and not rounds
+            seeds = 1 if once else block.seeds
             for k in shots:
                 if not k and not unsupervised:
                     raise RequestError(f"{method.name} needs at least one shot")
                 for seen in block.seen_defects or (None,):
                     for seed in range(seeds):
                         cell = Cell(method, parameters, settings, dataset, category,
-                                    block.setting, seen, k, seed)  # fmt: skip
+                                    block.setting, seen, k, seed, kind)  # fmt: skip
                         yield cell, used
 
 

@@ -41,6 +41,45 @@ def load_average() -> float:
     return os.getloadavg()[0]
 
 
+def machine_cores() -> int:
+    """Return the cores of the whole machine, those that this process may not use among them."""
+    return os.cpu_count() or 1
+
+
+def busy_seconds(stat: Path = Path("/proc/stat")) -> float | None:
+    """Return the core seconds that all programs have taken since the machine started, and steal.
+
+    None where the system does not say. Guests are counted among the programs already.
+    """
+    try:
+        _, user, nice, system, _, _, irq, softirq, steal = stat.read_text().split()[:9]
+    except (OSError, ValueError):
+        return None
+    ticks = sum(map(int, (user, nice, system, irq, softirq, steal)))
+    return ticks / os.sysconf("SC_CLK_TCK") if ticks else None
+
+
+def own_seconds() -> float:
+    """Return the core seconds that this process and its ended children have taken."""
+    return sum(os.times()[:4])
+
+
+def megahertz() -> float | None:
+    """Return the clock of the core that this process ran on last; None where it is not told."""
+    try:
+        core = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[36]
+        blocks = Path("/proc/cpuinfo").read_text().split("\n\n")
+        facts = [dict(_pair(line) for line in block.splitlines()) for block in blocks]
+        return next(float(f["cpu MHz"]) for f in facts if f.get("processor") == core)
+    except (OSError, IndexError, KeyError, ValueError, StopIteration):
+        return None
+
+
+def _pair(line: str) -> tuple[str, str]:
+    key, _, value = line.partition(":")
+    return key.strip(), value.strip()
+
+
 def available_memory() -> int | None:
     """Return the bytes that programs may still take, by the kernel and by the container's limit.
 

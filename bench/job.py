@@ -18,6 +18,8 @@ class Job:
     spec: RunSpec
     method_path: str
     files: tuple[File, ...]
+    root: Path
+    """The folder that the paths of `files` are relative to."""
     images: Path
     """The prepared category, see `bench.data.images`."""
     external: Path | None

@@ -59,6 +59,12 @@ class Plan:
     runs: tuple[Run, ...]
     missing: tuple[Missing, ...]
 
+    @property
+    def timing(self) -> bool:
+        """Whether any of its runs measures time, and so must be alone on the machine."""
+        cells = [*(r.cell for r in self.runs), *(m.cell for m in self.missing)]
+        return any(cell.kind == "timing" for cell in cells)
+
 
 def make_plan(
     cells: Iterable[Cell],
@@ -163,7 +169,7 @@ def _specs(
         seen = seen_defects(listing.files)
     for defect in seen:
         yield RunSpec(
-            kind="accuracy",
+            kind=cell.kind,
             method=method.name,
             method_version=method.version,
             method_source=method.source,

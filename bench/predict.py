@@ -16,8 +16,8 @@ from PIL import Image
 
 from bench.data.decode import decode, decoding_pool
 from bench.data.files import IMAGE_SUFFIXES
-from bench.data.images import RESIZE_RULES
-from bench.detector import Context, Samples, Seeds
+from bench.data.images import read_samples
+from bench.detector import Context, Seeds
 from bench.errors import RequestError, StoreError
 from bench.explanations import Explanations, box_columns, explained, part_and_map_columns
 from bench.files import write_synced
@@ -109,7 +109,8 @@ def predict(
     from bench.worker import check_scores, make_deterministic, spec_settings
 
     spec, about = RunSpec.from_dict(receipt["spec"]), receipt["provenance"]
-    samples = read_samples(files, spec.image_size, spec.resize)
+    with decoding_pool() as pool:
+        samples = read_samples(files, spec.image_size, spec.resize, pool.map)
     seeds = Seeds(spec.seed, spec.dataset, spec.category)
     make_deterministic(threads, seeds["init"], device)
     method = load_class(path_of(spec))
@@ -123,28 +124,6 @@ def predict(
         with contextlib.suppress(NotImplementedError):
             explanation = explained(samples.names, detector.explain(samples))
     return Predictions(tuple(files), samples.width, samples.height, scores, explanation)
-
-
-def read_samples(files: Sequence[Path], size: int, resize: str) -> Samples:
-    """Decode and resize images as those of a category are; raises DataError naming a file."""
-
-    def one(path: Path) -> tuple[NDArray[np.uint8], int, int, str, int]:
-        rgb, mode = decode(path)
-        resized = rgb if rgb.size == (size, size) else rgb.resize((size, size), rule)
-        pixels = np.asarray(resized).transpose(2, 0, 1)
-        return pixels, rgb.width, rgb.height, mode, path.stat().st_size
-
-    rule = RESIZE_RULES[resize]
-    with decoding_pool() as pool:
-        images, width, height, mode, length = zip(*pool.map(one, files), strict=True)
-    return Samples(
-        images=np.stack(images),
-        names=tuple(map(str, files)),
-        width=np.array(width, np.int64),
-        height=np.array(height, np.int64),
-        mode=mode,
-        bytes=np.array(length, np.int64),
-    )
 
 
 def write_predictions(found: Predictions, out: Path, *, overlays: bool) -> None:

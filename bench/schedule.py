@@ -125,7 +125,7 @@ class Paces:
     """What stored runs of a kind say of how long others take.
 
     The time of training follows the number of steps, or where an epoch goes once over the normal
-    images, their number; the time of scoring follows the images scored.
+    images, their number; the time of scoring follows the images scored; that of measuring neither.
     """
 
     def __init__(self, receipts: Iterable[Receipt], slot: "Slot | None" = None) -> None:
@@ -173,7 +173,9 @@ def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> f
 def _scaled(receipt: Receipt, run: Run) -> float:
     """Return the seconds of a stored run, brought to the length and the images of another."""
     timings = receipt["timings"]
-    setup, fit, score = (timings.get(k) or 0 for k in ("setup_s", "fit_s", "score_s"))
+    setup, fit, score, measure = (
+        timings.get(k) or 0 for k in ("setup_s", "fit_s", "score_s", "measure_s")
+    )
     length = _length(run.spec.parameters) / _length(receipt["spec"]["parameters"])
     split = receipt.get("split", {})
     normals = sum(f.fold == "train" for f in run.listing.files)
@@ -181,12 +183,12 @@ def _scaled(receipt: Receipt, run: Run) -> float:
         length *= normals / (split.get("train_normal") or normals or 1)
     tested = len(run.listing.files) - normals
     scored = tested / (split.get("scored") or tested or 1)
-    return float(setup + fit * length + score * scored)
+    return float(setup + fit * length + score * scored + measure)
 
 
 def _kind(spec: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what two runs must share for the time of one to say something of the other's."""
-    same = ("method", "image_size", "precision", "batch_size", "backbone", "stage")
+    same = ("kind", "method", "image_size", "precision", "batch_size", "backbone", "stage")
     return (*(spec[k] for k in same), _has_fixed_steps(spec["parameters"]))
 
 

@@ -14,6 +14,7 @@ SPEC_VERSION = 1
 """Raised when the canonical form changes. Every id changes with it: old results stay readable,
 but are not found again by `bench run`."""
 
+KINDS = ("accuracy", "timing")
 Value = bool | int | float | str
 
 _OPTIONAL_TEXT = (str, type(None))

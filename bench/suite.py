@@ -6,6 +6,7 @@ for one; `[vary]` is a `[set]` with a list for each value, and every combination
 `[[block]]` tables each block is a matrix of its own that starts from the values above it.
 `optional` lists data that is wanted only where --categories names it.
 `save_maps = true`, at the top, keeps what figures need beside the scores, as --save-maps does.
+`kind = "timing"`, at the top, asks for runs that measure what a method costs, one at a time.
 """
 
 import itertools
@@ -19,10 +20,12 @@ from typing import Any
 from bench.data.splits import DRAWN, SETTINGS
 from bench.errors import RequestError
 from bench.outside import fits_a_line, read_toml, shown, why
-from bench.spec import Value
+from bench.spec import KINDS, Value
 
 _LISTS = {"methods": str, "data": str, "optional": str, "shots": int, "seen_defects": str}
-_KEYS = {"description", "block", "set", "vary", "seeds", "setting", "save_maps", *_LISTS}
+_TOP = ("kind", "save_maps")
+"""Keys that belong to the top of the file: they are of all its runs."""
+_KEYS = {"description", "block", "set", "vary", "seeds", "setting", *_TOP, *_LISTS}
 
 MAX_VARIED = 1000
 
@@ -51,6 +54,8 @@ class Suite:
     blocks: tuple[Block, ...]
     save_maps: bool = False
     """Whether the runs keep embeddings and explanations; no part of their identity."""
+    kind: str = KINDS[0]
+    """`accuracy` or `timing`."""
 
 
 def suite_names() -> list[str]:
@@ -93,7 +98,10 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     save_maps = values.get("save_maps", False)
     if type(save_maps) is not bool:
         raise RequestError(f"save_maps must be true or false, not {save_maps!r:.80}")
-    base = _block(Block(), {k: v for k, v in values.items() if k not in ("block", "save_maps")})
+    kind = values.get("kind", KINDS[0])
+    if kind not in KINDS:
+        raise RequestError(f"kind is one of {', '.join(KINDS)}, not {kind!r:.80}")
+    base = _block(Block(), {k: v for k, v in values.items() if k not in ("block", *_TOP)})
     parts = values.get("block", [])
     if not isinstance(parts, list) or not all(isinstance(p, dict) for p in parts):
         raise RequestError("block must be written as [[block]]")
@@ -114,12 +122,13 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     description = values.get("description", "")
     if not isinstance(description, str):
         raise RequestError(f"description must be a text, not {description!r:.80}")
-    return Suite(name, description, blocks, save_maps)
+    return Suite(name, description, blocks, save_maps, kind)
 
 
 def _block(base: Block, values: Mapping[str, Any]) -> Block:
-    if "save_maps" in values:
-        raise RequestError("save_maps belongs to the top of the file, not into a [[block]]")
+    for key in _TOP:
+        if key in values:
+            raise RequestError(f"{key} belongs to the top of the file, not into a [[block]]")
     unknown = sorted(values.keys() - _KEYS)
     if unknown:
         raise RequestError(f"unknown key {unknown[0]!r:.80}; one of {', '.join(sorted(_KEYS))}")

@@ -44,6 +44,7 @@ from bench.registry import load_class
 from bench.scores import Scores, write_scores
 from bench.spec import RunSpec
 from bench.store import Store
+from bench.timing import Meter, Timed, measure
 
 
 def run(job: Job, lifeline: Connection, progress: Connection, started: float) -> None:
@@ -108,12 +109,13 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
     seeds = Seeds(job.spec.seed, job.spec.dataset, job.spec.category)
     make_deterministic(job.threads, seeds["init"], job.device)
     method = load_class(job.method_path)
+    meter = Meter(job.device) if job.spec.kind == "timing" else None
     images, split = _data(job)
     _check_weights(job)
     facts: dict[str, Any] = {}
     context = make_context(job, seeds, facts, clock, tell)
     detector = method(method.Parameters(**job.spec.parameters))
-    scored, caught = _fit_and_score(detector, job, images, split, context, clock)
+    scored, caught = _fit_and_score(detector, job, images, split, context, clock, meter)
     _end_copies(this_process)
     if facts.get("optimiser_steps") == 0:
         raise MethodError("training made no step: epochs and steps must be positive")
@@ -130,8 +132,9 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
     write_scores(job.staged / "scores.parquet", scores)
     print(f"auroc {measured['auroc']:.4f}", flush=True)
     kept, unable = _kept(detector, job, scores.file, lambda: images.samples(split.tested), clock)
+    timed = _timed(detector, job, images, split, facts, clock, meter)
     _end_copies(this_process)
-    for name, content in kept.items():
+    for name, content in {**kept, **timed.files}.items():
         write_synced(job.staged / name, content)
     if os.fstat(1).st_size > LOG_LIMIT:
         raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
@@ -139,10 +142,10 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
         "metrics": measured,
         "draw": draw_manifest(split, job.files, [f.pixels for f in images.facts]),
         "split": _split_facts(split, scores.label),
-        "facts": facts,
-        "timings": clock.marks | {"first_step_s": clock.first_step},
+        "facts": {**facts, **timed.facts},
+        "timings": {**clock.marks, "first_step_s": clock.first_step, **timed.timings},
         "warnings": sorted(notes),
-        "provenance": {**job.provenance, **taken},
+        "provenance": {**job.provenance, **taken, **timed.provenance},
     }
     if unable:
         receipt[UNABLE] = sorted(unable)
@@ -169,8 +172,9 @@ def _data(job: Job) -> tuple[CategoryImages, Split]:
 
 
 def _fit_and_score(
-    detector: Any, job: Job, images: CategoryImages, split: Split, context: Context, clock: _Clock
-) -> tuple[NDArray[np.float32], list[warnings.WarningMessage]]:
+    detector: Any, job: Job, images: CategoryImages, split: Split, context: Context, clock: _Clock,
+    meter: Meter | None,
+) -> tuple[NDArray[np.float32], list[warnings.WarningMessage]]:  # fmt: skip
     """Train and score; return the scores of the tested files and the warnings on the way."""
     train = TrainingSet(
         images.samples(split.train_normal), images.samples(split.drawn[: job.spec.shots])
@@ -183,6 +187,8 @@ def _fit_and_score(
         detector.fit(train, context)
         wait(job.device)
         clock.mark("fit_s")
+        if meter:
+            meter.fitted()
         scored = check_scores(detector.score(tested), len(tested))
         wait(job.device)
         clock.mark("score_s")
@@ -232,6 +238,19 @@ def _kept(
         wait(job.device)
         clock.mark(f"{ability}_s")
     return files, unable
+
+
+def _timed(
+    detector: Any, job: Job, images: CategoryImages, split: Split, facts: dict[str, Any],
+    clock: _Clock, meter: Meter | None,
+) -> Timed:  # fmt: skip
+    """Measure what the detector costs, where that is asked for."""
+    if meter is None:
+        return Timed()
+    clock.pass_over()
+    found = measure(detector, job, images, split.tested, facts, meter)
+    clock.mark("measure_s")
+    return found
 
 
 def _end_copies(this_process: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bench", "baselines", "atacnet")
-TORCH_AT_MODULE_LEVEL = {"bench.worker", "bench.memory"}
+TORCH_AT_MODULE_LEVEL = {"bench.worker", "bench.memory", "bench.timing"}
 LEAVES = {"bench.errors", "bench.spec", "bench.metrics", "bench.seeding"}
 
 

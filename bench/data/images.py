@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -156,8 +156,7 @@ def _build(
         path = listing.root / file.path
         content, digest = read(path, digests)
         rgb, mode = decode(path, content)
-        resized = rgb if rgb.size == (size, size) else rgb.resize((size, size), resampling)
-        pixels = np.asarray(resized).transpose(2, 0, 1).tobytes()
+        pixels = _pixels(rgb, size, resampling).tobytes()
         _write_at(array.fileno(), len(header) + i * len(pixels), pixels)
         return facts_of(file.path, content, rgb, mode), digest
 
@@ -183,6 +182,36 @@ def _build(
         digest = hashlib.file_digest(array, "sha256").hexdigest()
     index = {"of": of, "images_sha256": digest, "files": [asdict(facts) for facts, _ in found]}
     write_synced(staging / "index.json", sealed(_KIND, index))
+
+
+def _pixels(rgb: Image.Image, size: int, resampling: Image.Resampling) -> NDArray[np.uint8]:
+    """Return a decoded image at the size of the input, (3, S, S)."""
+    resized = rgb if rgb.size == (size, size) else rgb.resize((size, size), resampling)
+    return np.asarray(resized).transpose(2, 0, 1)
+
+
+def read_samples(
+    files: Sequence[Path], size: int, resize: str, each: Callable[..., Iterable[Any]] = map
+) -> Samples:
+    """Decode and resize images from anywhere as those of a category are, named by their paths.
+
+    `each` maps as `map` does, say in a `decoding_pool`. Raises DataError naming a file.
+    """
+
+    def one(path: Path) -> tuple[NDArray[np.uint8], int, int, str, int]:
+        rgb, mode = decode(path)
+        pixels = _pixels(rgb, size, RESIZE_RULES[resize])
+        return pixels, rgb.width, rgb.height, mode, path.stat().st_size
+
+    images, width, height, mode, length = zip(*each(one, files), strict=True)
+    return Samples(
+        images=np.stack(images),
+        names=tuple(map(str, files)),
+        width=np.array(width, np.int64),
+        height=np.array(height, np.int64),
+        mode=mode,
+        bytes=np.array(length, np.int64),
+    )
 
 
 def _header(images: int, size: int) -> bytes:
