@@ -1,0 +1,114 @@
+"""Exact nearest neighbours in a bank of vectors, in bounded memory.
+
+The squared distances of a block of queries to a block of the bank come from one matrix product,
+|b|^2 - 2 q.b, whose rounding can hide which of two near vectors is nearer. So it only proposes a
+few more candidates than asked for; their distances are computed anew from the differences. Where
+rounding could still have kept a nearer vector out, the query is searched again in float64.
+"""
+
+import torch
+from torch import Tensor
+
+ROWS = 512
+"""Queries of a block."""
+COLUMNS = {"cpu": 8192, "cuda": 65536}
+"""Vectors of the bank in a block: what stays near a CPU's caches, what keeps a GPU busy."""
+GROUP = 32
+"""Columns that are reduced to their least before any is picked; divides COLUMNS. A partial sort
+of all of them takes longer than the product where vectors are short."""
+SPARE = 4
+"""Candidates beside the k."""
+_EQUAL = 1e-6
+"""Relative difference of distances below which a vector counts as equally near."""
+
+
+@torch.no_grad()
+def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the L2 distances to the k nearest vectors of a bank, ascending, and their indices.
+
+    `queries` (Q, D) and `bank` (M, D), finite float32 on one device -> (Q, k) float32 and (Q, k)
+    long. Of vectors that are equally near, to float32's rounding, any may be named; the same call
+    gives the same bits. Beside its arguments and results it holds a block of ROWS x COLUMNS
+    distances and one of the bank. Raises ValueError for a k that is not in 1..M.
+    """
+    if not 1 <= k <= len(bank):
+        raise ValueError(f"k must be in 1..{len(bank)}, the vectors of the bank, not {k}")
+    count = min(k + SPARE, len(bank))
+    proposed, candidates = _candidates(queries, bank, count, torch.float32)
+    distances, indices = _chosen(queries, bank, candidates, k)
+    if count < len(bank):
+        again = torch.nonzero(_doubt(queries, proposed[:, -1], distances[:, -1])).flatten()
+        if len(again):
+            _, candidates = _candidates(queries[again], bank, count, torch.float64)
+            distances[again], indices[again] = _chosen(queries[again], bank, candidates, k)
+    return distances, indices
+
+
+def _candidates(
+    queries: Tensor, bank: Tensor, count: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the `count` least |b|^2 - 2 q.b of each query, ascending, and their indices."""
+    least = queries.new_full((len(queries), count), torch.inf, dtype=dtype)
+    indices = torch.zeros(len(queries), count, dtype=torch.long, device=queries.device)
+    columns = min(COLUMNS[queries.device.type], -len(bank) // GROUP * -GROUP)
+    buffer = queries.new_empty(min(ROWS, len(queries)), columns, dtype=dtype)
+    for left in range(0, len(bank), columns):
+        block = bank[left : left + columns].to(dtype)
+        squares = torch.linalg.vector_norm(block, dim=1).square()
+        width = -len(block) // GROUP * -GROUP
+        for top in range(0, len(queries), ROWS):
+            rows = slice(top, top + ROWS)
+            product = buffer[: len(queries[rows]), :width]
+            product[:, len(block) :] = torch.inf
+            torch.addmm(
+                squares, queries[rows].to(dtype), block.T, alpha=-2, out=product[:, : len(block)]
+            )
+            found, where = _least(product, count)
+            merged = torch.cat([least[rows], found], 1)
+            least[rows], order = merged.topk(count, largest=False)
+            indices[rows] = torch.cat([indices[rows], where + left], 1).gather(1, order)
+    return least, indices
+
+
+def _least(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` least of each row (fewer where a row is short), and their columns.
+
+    They lie in the `count` groups with the least minima, a group being every P-th column.
+    """
+    grouped = values.unflatten(1, (GROUP, -1))
+    per_group = grouped.shape[2]
+    groups = grouped.amin(1).topk(min(count, per_group), largest=False).indices
+    inside = grouped.gather(2, groups.unsqueeze(1).expand(-1, GROUP, -1)).flatten(1)
+    found, at = inside.topk(min(count, inside.shape[1]), largest=False)
+    picked = groups.shape[1]
+    return found, at // picked * per_group + groups.gather(1, at % picked)
+
+
+def _chosen(queries: Tensor, bank: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k nearest among the candidates (Q, C) by their differences from the queries."""
+    distances = queries.new_empty(len(queries), k)
+    indices = candidates.new_empty(len(queries), k)
+    step = max(1, ROWS * COLUMNS["cpu"] // (candidates.shape[1] * bank.shape[1]))
+    for top in range(0, len(queries), step):
+        rows = slice(top, top + step)
+        differences = bank[candidates[rows]].sub_(queries[rows].unsqueeze(1))
+        exact = torch.linalg.vector_norm(differences, dim=2)
+        distances[rows], order = exact.topk(k, largest=False)
+        indices[rows] = candidates[rows].gather(1, order)
+    return distances, indices
+
+
+def _doubt(queries: Tensor, last: Tensor, farthest: Tensor) -> Tensor:
+    """Tell for which queries a vector that was no candidate could be nearer than the k-th chosen.
+
+    `last` (Q,) is the largest |b|^2 - 2 q.b of a candidate, `farthest` (Q,) the k-th distance. A
+    vector nearer than that has |b| < |q| + farthest, which bounds the rounding of its product.
+    """
+    norm = torch.linalg.vector_norm(queries, dim=1)
+    reach = norm + farthest
+    # The rounding errors of D terms add up like a random walk; 8 standard deviations of it.
+    unit = torch.finfo(torch.float32).eps / 2
+    rounding = 8 * unit * queries.shape[1] ** 0.5 * reach * (reach + 2 * norm)
+    # |q|^2 is added in float64: it is what cancels.
+    others = last.double() + norm.double().square() - rounding
+    return others < (farthest.double() * (1 - _EQUAL)).square()
