@@ -17,6 +17,7 @@ from bench.report.page import render
 from bench.store import open_results
 from tests.browser import CHROMIUM, DRIVER, started
 from tests.fixtures.runs import ARCHIVES, REFERENCE, SCORES, store_at
+from tests.fixtures.times import ATACNET, GPU, PADIM, Held, scored, timed
 from tests.test_report import TRAINED
 
 By = pytest.importorskip("selenium.webdriver.common.by").By
@@ -199,4 +200,52 @@ def test_nothing_is_wider_than_the_window(shown, width):
         "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     )
     shown.set_window_size(1300, 900)
+    assert wide <= window
+
+
+@pytest.fixture
+def of_times(browser, page):
+    """Open a page with two methods of Table 2, timed on two machines."""
+    runs = [scored(PADIM, 0.91, auroc_full=0.95), scored(ATACNET, 0.99)]
+    times = [timed(s, t, on=GPU, seed=9) for s, t in ((PADIM, 0.01), (ATACNET, 0.02))]
+    times += [timed(s, 0.1 + seed, seed=seed) for s in (PADIM, ATACNET) for seed in range(3)]
+    page(Held([*runs, *times]))
+    return browser
+
+
+def test_a_switch_shows_table_2_on_the_test_set_of_atacnet(of_times):
+    def texts(selector):
+        found = of_times.find_elements(By.CSS_SELECTOR, f"#t-atacnet_table2 {selector}")
+        return [e.text.rstrip("\N{DAGGER}") for e in found if e.is_displayed()]
+
+    assert texts("a.ours") == ["0.950", "0.990"]
+    assert not texts(".same")
+    of_times.find_element(By.CSS_SELECTOR, "[data-table=t-atacnet_table2] [value=same]").click()
+    assert texts(".same") == ["0.910", "0.990"]
+    assert not texts("a.ours") + texts(".printed") + texts(".word")
+    head = of_times.find_element(By.CSS_SELECTOR, "#t-atacnet_table2 button[data-sort='3']")
+    head.click()  # PaDiM: the one row that has a number comes first
+    first = of_times.find_element(By.CSS_SELECTOR, "#t-atacnet_table2 tbody tr th")
+    assert first.text == "bottle"
+    assert complaints(of_times) == []
+
+
+def test_another_machine_is_one_click_away(of_times):
+    section = of_times.find_element(By.ID, "time")
+    assert len([t for t in section.find_elements(By.TAG_NAME, "table") if t.is_displayed()]) == 1
+    section.find_element(By.TAG_NAME, "summary").click()
+    shown = [t for t in section.find_elements(By.TAG_NAME, "table") if t.is_displayed()]
+    assert len(shown) == 2
+    assert "20.0" in shown[1].text
+    assert len(section.find_elements(By.TAG_NAME, "figure")) == 2
+    assert (complaints(of_times), requests(of_times)) == ([], [])
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+def test_tables_of_times_scroll_within_the_window(of_times, width):
+    of_times.set_window_size(width, 900)
+    wide, window = of_times.execute_script(
+        "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    of_times.set_window_size(1300, 900)
     assert wide <= window

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench.metrics import auroc, auroc_interval
-from bench.stats import holm, mean_interval, paired_difference, ranking, signed_rank
+from bench.stats import (
+    holm,
+    mean_interval,
+    paired_difference,
+    paired_ratio,
+    ranking,
+    signed_rank,
+)
 
 
 def test_the_interval_is_scipys_t_interval():
@@ -26,6 +33,23 @@ def test_the_interval_is_scipys_t_interval():
 def test_by_hand_two_values_have_the_wide_interval_of_one_degree_of_freedom():
     found = mean_interval([0.0, 2.0])  # sd sqrt(2), standard error 1, t = 12.706
     assert found.interval == pytest.approx((1 - 12.706, 1 + 12.706), abs=1e-3)
+
+
+def test_a_ratio_by_hand_is_a_geometric_mean():
+    found = paired_ratio([2.0, 8.0], [1.0, 1.0])  # logarithms log 2 and 3 log 2
+    assert (found.mean, found.n) == (pytest.approx(4.0), 2)
+    assert found.interval == pytest.approx((2 ** (2 - 12.7062), 2 ** (2 + 12.7062)), rel=1e-4)
+    assert paired_ratio([3.0], [2.0]).interval is None
+    with pytest.raises(ValueError, match="zip"):
+        paired_ratio([3.0, 1.0], [2.0])
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)), min_size=2, max_size=9))
+def test_a_ratio_turned_round_is_its_inverse(pairs):
+    there = paired_ratio([a for a, _ in pairs], [b for _, b in pairs])
+    back = paired_ratio([b for _, b in pairs], [a for a, _ in pairs])
+    assert back.mean == pytest.approx(1 / there.mean)
+    assert back.interval == pytest.approx((1 / there.interval[1], 1 / there.interval[0]))
 
 
 def test_one_value_has_no_interval():

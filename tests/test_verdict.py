@@ -69,6 +69,19 @@ def test_an_interval_that_begins_on_the_margin_is_not_beyond_it(start, word):
     assert verdict([middle - step, middle, middle + step], 0.9, 0.010).word == word
 
 
+@pytest.mark.parametrize("values", [[0.905], [0.905] * 4])
+def test_without_randomness_the_difference_itself_is_judged(values):
+    found = verdict(values, 0.9, 0.010, seedless=True)
+    assert (found.word, found.interval) == ("reproduced", None)
+    assert verdict(values, 0.88, 0.010, seedless=True).word == "differs"
+    assert verdict(values, 0.915, 0.010, seedless=True).word == "inconclusive"  # on the margin
+
+
+def test_values_that_differ_belie_that_there_is_no_randomness():
+    values = [0.900, 0.902]
+    assert verdict(values, 0.9, 0.010, seedless=True) == verdict(values, 0.9, 0.010)
+
+
 def test_without_a_run_there_is_no_verdict():
     with pytest.raises(ValueError, match="at least one"):
         verdict([], 0.9, 0.010)
