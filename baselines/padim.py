@@ -89,7 +89,8 @@ class PaDiM(FrozenMethod):
         for level, start in zip(maps, starts, strict=False):
             own = (self.chosen >= start) & (self.chosen < start + level.shape[1])
             few = level[:, self.chosen[own] - start]
-            parts.append(few if few.shape[-2:] == size else F.interpolate(few, size))
+            if few.shape[1]:  # interpolate takes no empty maps
+                parts.append(few if few.shape[-2:] == size else F.interpolate(few, size))
         return torch.cat(parts, 1).flatten(2).permute(2, 1, 0)
 
     def _by_images(
