@@ -28,18 +28,20 @@ from bench.child import hang_on, leave, limit_memory, log_to
 from bench.data.external import load_external
 from bench.data.files import File
 from bench.data.images import CategoryImages, load
+from bench.data.masks import load_masks
 from bench.data.splits import Split, draw_manifest, split_category
 from bench.detector import BackboneSource, Context, Samples, Seeds, TrainingSet
 from bench.digests import file_digest
 from bench.embeddings import embeddings_bytes, project
 from bench.environment import load_average
 from bench.errors import MethodError, WeightsError
-from bench.explanations import explained, explanations_bytes
+from bench.explanations import explained, explanations_bytes, read_explanations
 from bench.failure import disk_trouble, reason, record_failure
 from bench.files import write_synced
 from bench.job import LOG_LIMIT, Job
-from bench.kept import FILES, UNABLE, WORDS
+from bench.kept import EXPLANATIONS, FILES, UNABLE, WORDS
 from bench.models import model_bytes
+from bench.pixels import pixel_auroc
 from bench.registry import load_class
 from bench.scores import Scores, write_scores
 from bench.spec import RunSpec
@@ -132,6 +134,9 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
     write_scores(job.staged / "scores.parquet", scores)
     print(f"auroc {measured['auroc']:.4f}", flush=True)
     kept, unable = _kept(detector, job, scores.file, lambda: images.samples(split.tested), clock)
+    if EXPLANATIONS in kept:
+        whole = method.supervision == "unsupervised"
+        measured |= _pixel_metrics(kept[EXPLANATIONS], job, split, scores.counted() | whole)
     timed = _timed(detector, job, images, split, facts, clock, meter)
     _end_copies(this_process)
     for name, content in {**kept, **timed.files}.items():
@@ -238,6 +243,22 @@ def _kept(
         wait(job.device)
         clock.mark(f"{ability}_s")
     return files, unable
+
+
+def _pixel_metrics(
+    kept: bytes, job: Job, split: Split, counted: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Return the AUROC over pixels of the images that count, where their defects are marked.
+
+    Of a method's maps the first is the one that is meant to show defects.
+    """
+    chosen = np.flatnonzero(counted)
+    tested = [job.files[split.tested[i]] for i in chosen]
+    masks = load_masks(job.root, tested, job.spec.image_size)
+    if masks is None:
+        return {}
+    maps = next(iter(read_explanations(kept).maps.values()))
+    return {"pixel_auroc": pixel_auroc(maps[chosen], masks)}
 
 
 def _timed(
