@@ -63,7 +63,7 @@ class PeakMemory:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        _give_back()
+        self.restart()
         self._base = self._held("VmRSS")
 
     def bytes(self) -> int | None:
@@ -76,6 +76,7 @@ class PeakMemory:
         if self._device.startswith("cuda"):
             import torch
 
+            torch.cuda.init()
             torch.cuda.reset_peak_memory_stats(self._device)
             return True
         _give_back()

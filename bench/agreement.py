@@ -24,12 +24,15 @@ class Agreement:
     """Second minus first."""
     environment: tuple[str, ...]
     """What differs in the environment, as `threads 2 and 1`."""
+    timing: bool = False
+    """Whether both were run to be timed: the AUROC of a training cut short is nobody's result."""
 
     def __str__(self) -> str:
         if self.kind == "identical":
             return "identical"
         cause = ", ".join(self.environment) or "the environment is the same"
-        return f"{self.kind}: AUROC differs by {self.auroc_gap:+.6f} ({cause})"
+        gap = "scores differ" if self.timing else f"AUROC differs by {self.auroc_gap:+.6f}"
+        return f"{self.kind}: {gap} ({cause})"
 
 
 def agreement(first: Receipt, second: Receipt) -> Agreement:
@@ -45,7 +48,8 @@ def agreement(first: Receipt, second: Receipt) -> Agreement:
         kind = "identical"
     else:
         kind = "close" if environment and abs(gap) <= CLOSE else "different"
-    return Agreement(kind, gap, environment)
+    timing = first.get("spec", {}).get("kind") == "timing"
+    return Agreement(kind, gap, environment, timing)
 
 
 def same_source(first: Receipt, second: Receipt) -> bool:

@@ -2,8 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean, median, stdev
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.labels import Labels
+from bench.labels import Labels, machine
 from bench.plan import Run
 from bench.receipt import Receipt
 from bench.schedule import State, time_left
@@ -64,13 +64,16 @@ class PlainDisplay:
         """Say the result, what it took, and what is left."""
         self._over(run)
         self.receipts.append(receipt)
-        seconds = sum(receipt["timings"][k] for k in ("setup_s", "fit_s", "score_s"))
+        stations = ("setup_s", "fit_s", "score_s", "measure_s")
+        seconds = sum(receipt["timings"].get(k) or 0 for k in stations)
         self.expected = self._time_left()
         self._line(
-            f"{self._name(run)}: auroc {receipt['metrics']['auroc']:.3f} in {duration(seconds)}"
+            f"{self._name(run)}: {_told(run, receipt)} in {duration(seconds)}"
             + (f", {duration(self.expected)} left" if self.left else "")
             + f"  {run.run_id[:8]}"
         )
+        if receipt["provenance"].get("disturbed"):
+            self.note(f"  disturbed: {receipt['provenance']['disturbed']}")
         for warning in receipt["warnings"]:
             self.note(f"  warning: {warning}")
 
@@ -89,6 +92,13 @@ class PlainDisplay:
     def _line(self, text: str) -> None:
         done = self.total - len(self.left)
         self.note(f"[{done}/{self.total}] {text}")
+
+
+def _told(run: Run, receipt: Receipt) -> str:
+    """Say what a run has found: how good a method is, or how fast."""
+    if run.spec.kind == "accuracy":
+        return f"auroc {receipt['metrics']['auroc']:.3f}"
+    return f"{1000 * receipt['timings']['latency_s']:.3g} ms an image"
 
 
 class LiveDisplay(PlainDisplay):
@@ -182,19 +192,32 @@ def display_for(console: Console, state: State, slots: int) -> PlainDisplay:
     return kind(console, state, slots)
 
 
-def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
-    """Return mean and standard deviation over seeds for each row that has any result."""
-    label = Labels(r.spec for r in runs)
+def result_tables(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Iterator[Table]:
+    """Yield a table of the runs of each kind, as far as they are done."""
+    for kind, table in (("accuracy", result_table), ("timing", timing_table)):
+        of_kind = [r for r in runs if r.spec.kind == kind]
+        if any(r.run_id in done for r in of_kind):
+            yield table(of_kind, done)
+
+
+def _rows(runs: Sequence[Run]) -> dict[RunSpec, list[Run]]:
+    """Return the runs that differ by their seed alone."""
     groups: dict[RunSpec, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.spec.row].append(run)
+    return groups
+
+
+def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
+    """Return mean and standard deviation over seeds for each row that has any result."""
+    label = Labels(r.spec for r in runs)
     table = Table(box=None, header_style="bold")
     for name in ("data", "method", "shots", "AUROC", "sd", "AP", "seeds", "fit", "per image"):
         left = name in ("data", "method")
         table.add_column(name, justify="left" if left else "right", no_wrap=not left)
     unofficial: set[str] = set()
     mixed = False
-    for row, members in groups.items():
+    for row, members in _rows(runs).items():
         there = [done[r.run_id] for r in members if r.run_id in done]
         if not there:
             continue
@@ -221,3 +244,50 @@ def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     table.caption = Text("\n".join(notes))
     table.caption_justify = "left"
     return table
+
+
+TIMES = (
+    ("ms/image", "timings", "latency_s", 1e-3),
+    ("p95", "timings", "latency_p95_s", 1e-3),
+    ("with file", "timings", "latency_file_s", 1e-3),
+    ("images/s", "timings", "throughput_per_s", 1.0),
+    ("ms/step", "timings", "step_s", 1e-3),
+    ("MiB", "provenance", "score_memory_bytes", 2**20),
+)  # fmt: skip
+"""Columns: title, group and name in a receipt, unit."""
+
+
+def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
+    """Return medians over rounds; disturbed ones count only where all are. `bench times` has more.
+
+    Rounds of other processors, GPUs or numbers of threads have rows of their own.
+    """
+    label, rows = Labels(r.spec for r in runs), _rows(runs)
+    groups: dict[tuple[RunSpec, str, str], list[Receipt]] = defaultdict(list)
+    for row, members in rows.items():
+        for receipt in (done[r.run_id] for r in members if r.run_id in done):
+            processor = str(receipt["provenance"].get("cpu", ""))
+            groups[row, machine(receipt), processor].append(receipt)
+    places = dict.fromkeys(row.place for row, _, _ in groups)
+    machines = dict.fromkeys(where for _, where, _ in groups)
+    table = Table(box=None, header_style="bold")
+    table.add_column("method")
+    for title in (*(title for title, *_ in TIMES), "rounds"):
+        table.add_column(title, justify="right", no_wrap=True)
+    notes = [f"{', '.join(places)} on {', '.join(machines)}"]
+    for (row, where, _), there in groups.items():
+        calm = [r for r in there if not r["provenance"].get("disturbed")]
+        if not calm and len(notes) == 1:
+            notes.append("‡ all rounds were disturbed by other work")
+        name = [f"{row.place}:"] * (len(places) > 1) + [label(row) + "‡" * (not calm)]
+        name += [f"({where})"] * (len(machines) > 1)
+        cells = [_middle(calm or there, group, key, unit) for _, group, key, unit in TIMES]
+        table.add_row(escape(" ".join(name)), *cells, f"{len(calm or there)}/{len(rows[row])}")
+    table.caption = Text("\n".join(notes))
+    table.caption_justify = "left"
+    return table
+
+
+def _middle(receipts: Sequence[Receipt], group: str, name: str, unit: float) -> str:
+    values = [r[group][name] for r in receipts if r[group].get(name) is not None]
+    return f"{median(values) / unit:.3g}" if values else "-"

@@ -53,9 +53,9 @@ def busy_seconds(stat: Path = Path("/proc/stat")) -> float | None:
     """
     try:
         _, user, nice, system, _, _, irq, softirq, steal = stat.read_text().split()[:9]
+        ticks = sum(map(int, (user, nice, system, irq, softirq, steal)))
     except (OSError, ValueError):
         return None
-    ticks = sum(map(int, (user, nice, system, irq, softirq, steal)))
     return ticks / os.sysconf("SC_CLK_TCK") if ticks else None
 
 
@@ -64,11 +64,13 @@ def own_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def megahertz() -> float | None:
+def megahertz(
+    stat: Path = Path("/proc/self/stat"), cpuinfo: Path = Path("/proc/cpuinfo")
+) -> float | None:
     """Return the clock of the core that this process ran on last; None where it is not told."""
     try:
-        core = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[36]
-        blocks = Path("/proc/cpuinfo").read_text().split("\n\n")
+        core = stat.read_text().rpartition(")")[2].split()[36]
+        blocks = cpuinfo.read_text().split("\n\n")
         facts = [dict(_pair(line) for line in block.splitlines()) for block in blocks]
         return next(float(f["cpu MHz"]) for f in facts if f.get("processor") == core)
     except (OSError, IndexError, KeyError, ValueError, StopIteration):

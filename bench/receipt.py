@@ -167,14 +167,19 @@ def seal_again(staged: Path, receipt: Receipt, unable: Mapping[str, Any]) -> Non
 
 
 def flat(receipt: Receipt) -> dict[str, Any]:
-    """Return a receipt as one flat row of runs.parquet."""
+    """Return a receipt as one flat row of runs.parquet.
+
+    Of a timing run, whose training was cut short, AUROC and AP are no result: they are left out.
+    """
     spec, metrics = receipt["spec"], receipt["metrics"]
+    if spec["kind"] != "accuracy":
+        metrics = {"scores_sha256": metrics["scores_sha256"]}
     head = ("kind", "method", "method_version", "dataset", "category", "setting", "shots", "seed")
     row = {"run_id": receipt["run_id"], **{k: spec[k] for k in head}}
     row["version"] = row.pop("method_version")
     order = ["run_id", "kind", "method", "version", *head[3:]]
     row = {k: row[k] for k in order}
-    row["auroc"], row["ap"] = metrics["auroc"], metrics["ap"]
+    row["auroc"], row["ap"] = metrics.get("auroc"), metrics.get("ap")
     row |= {k: v for k, v in spec.items() if k not in head and k != "parameters"}
     row |= {f"metric.{k}": v for k, v in metrics.items() if k not in ("auroc", "ap")}
     for group, prefix in _PREFIX.items():

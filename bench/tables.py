@@ -36,12 +36,15 @@ class ResultTable:
 
 
 def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTable:
-    """Arrange the receipts whose spec has all the values of `where`.
+    """Arrange the receipts of accuracy runs whose spec has all the values of `where`.
 
     A key of `where` that a run does not know (`shortcut` has no precision) leaves it in. Raises
     RequestError where nothing is left, or a key is known to none.
     """
-    found = [(RunSpec.from_dict(r["spec"]), r) for r in receipts]
+    every = [(RunSpec.from_dict(r["spec"]), r) for r in receipts]
+    found = [(spec, receipt) for spec, receipt in every if spec.kind == "accuracy"]
+    if every and not found:
+        raise RequestError("only timing runs are stored: `bench times` shows them")
     told = {spec.run_id: {**spec.as_dict(), **spec.parameters} for spec, _ in found}
     for key in where:
         if not any(key in values for values in told.values()):

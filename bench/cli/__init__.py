@@ -18,7 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Reproducibility harness for few-shot supervised visual anomaly detection.",
 )
-for command in (runs.run, runs.status, results.show, results.table):
+for command in (runs.run, runs.status, results.show, results.table, results.times):
     app.command()(command)
 app.command()(predict.predict)
 app.command()(report.report)

@@ -1,4 +1,4 @@
-"""`bench show`, `verify`, `compare`, `merge` and `archive`: what is stored."""
+"""`bench show`, `table`, `times`, `verify`, `compare`, `merge`, `archive`: what is stored."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +54,8 @@ def _show_run(there: "Results", run_id: str) -> None:
     receipt = there.read(run_id)
     say(f"run {receipt['run_id']}")
     for group in ("spec", "metrics", "split", "facts", "timings", "provenance"):
-        _show_group(group, receipt[group])
+        cut_short = group == "metrics" and receipt["spec"]["kind"] == "timing"
+        _show_group(group + ", no result: training was cut short" * cut_short, receipt[group])
     _show_group("keeps", dict(_kept(there, receipt)) or {"nothing": "beside its scores"})
     say("\ndraw")
     for i, drawn in enumerate(receipt["draw"], 1):
@@ -122,6 +123,28 @@ def table(
         between = "" if gap.interval is None else " [{:+.3f}, {:+.3f}]".format(*gap.interval)
         compared = f"{place}, {_count(shots, 'shot')}, {column}"
         say(f"- {compared}: {gap.mean:+.3f}{between}, {_count(gap.n, 'seed')}")
+
+
+def times(results: ResultsOption = RESULTS) -> None:
+    """Print what timing runs took as Markdown: a table for each machine and number of threads.
+
+    Numbers are medians over rounds; disturbed rounds count only where all are, and are marked.
+    """
+    from bench.report.exports import as_markdown
+    from bench.report.stored import Stored
+    from bench.report.time_table import HEAD, time_tables
+    from bench.results import receipts
+    from bench.store import open_results
+
+    there = open_results(results.absolute())
+    tables = time_tables(Stored(there, tuple(receipts(there))))
+    if not tables:
+        raise RequestError(f"no timing run is stored in {results}: `bench run --suite timing`")
+    for table in tables:
+        say(f"{table.title}\n")
+        say(as_markdown([list(HEAD), *map(list, table.rows)]))
+        for text in filter(None, [table.told, *table.remarks]):
+            say(f"{text}\n")
 
 
 def verify(results: ResultsOption = RESULTS) -> None:

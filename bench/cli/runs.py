@@ -97,8 +97,7 @@ def run(
     Exit code: 0 all wanted runs are there, 1 some failed, 2 the request makes no sense here.
     """
     from bench.campaign import Order, carry_out
-    from bench.display import display_for, result_table
-    from bench.engine import slots_for
+    from bench.display import display_for, result_tables
     from bench.schedule import look_up
     from bench.store import Store, results_at
 
@@ -110,7 +109,7 @@ def run(
                     keep=_kept_by(suite, save_models, save_maps))  # fmt: skip
     _check_missing(wanted, suite, available_only or dry_run)
     needed = state.todo or (dry_run and wanted.missing)
-    chosen = slots_for(device, slots, gpus(device), threads) if needed else []
+    chosen = _slots(wanted, device, slots, threads) if needed else []
     _print_plan(state, len(chosen), with_time=not dry_run)
     _print_kept(state)
     if dry_run:
@@ -125,8 +124,8 @@ def run(
     except KeyboardInterrupt:
         print("bench: stopped; the same command continues", file=sys.stderr)
         raise typer.Exit(130) from None
-    if outcome.done:
-        screen.print(result_table(wanted.runs, outcome.done))
+    for table in result_tables(wanted.runs, outcome.done):
+        screen.print(table)
     say(f"results: {folders.results}")
     given_up = [] if retry_failed else state.given_up
     if outcome.failed:
@@ -135,6 +134,19 @@ def run(
         say(f"{_runs(len(given_up))} failed earlier and would again; --retry-failed tries them")
     if outcome.failed or given_up:
         raise typer.Exit(1)
+
+
+def _slots(wanted: "Plan", device: str, per_device: int, threads: int | None) -> list["Slot"]:
+    """Return the slots that were asked for; timing runs get a single one, on the first device."""
+    from bench.engine import slots_for
+
+    asked = slots_for(device, per_device, gpus(device), threads)
+    if not wanted.timing:
+        return asked
+    alone = slots_for(asked[0].device, 1, gpus(device), threads)
+    if len(asked) > 1:
+        say(f"timing runs go one at a time: one slot on {alone[0].device}, not {len(asked)}")
+    return alone
 
 
 def _check_missing(wanted: "Plan", suite: str, without: bool) -> None:
