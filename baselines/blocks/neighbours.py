@@ -9,7 +9,7 @@ rounding could still have kept a nearer vector out, the query is searched again 
 import torch
 from torch import Tensor
 
-ROWS = 512
+ROWS = 1024
 """Queries of a block."""
 COLUMNS = {"cpu": 8192, "cuda": 65536}
 """Vectors of the bank in a block: what stays near a CPU's caches, what keeps a GPU busy."""
