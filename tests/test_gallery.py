@@ -258,6 +258,10 @@ def test_a_full_page_stays_below_four_megabytes(tmp_path):
             spec = replace(TRAINED, method=method, seed=seed)
             publish(there, spec, seed=seed)
             publish(there, replace(spec, shots=1))
+        timing = replace(TRAINED, method=method, kind="timing")
+        taken = {**content()["timings"], "latency_s": 0.1, "latency_low_s": 0.09,
+                 "latency_high_s": 0.2}  # fmt: skip
+        there.publish(staged(there, timing, scores()), timing, content(scores(), timings=taken))
     publish(there, RAW, seed=5)
     publish(there, TWICE)
     kinds = {"scores": "histograms"}

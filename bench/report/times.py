@@ -17,13 +17,14 @@ from bench.receipt import Receipt
 from bench.report.figures.choice import order, ranked
 from bench.report.figures.drawing import brief, listed, method_name, name_of
 from bench.report.stored import REFERENCE, Place, Stored, is_stale, place_of
-from bench.schedule import LENGTHS
 from bench.spec import RunSpec
 from bench.stats import Estimate, mean_interval, paired_ratio
 
 OURS = "atacnet"
 SHAPE = ("image_size", "backbone", "stage", "view", "attention", "scales")
 """Settings and parameters that printed tables state and that a pass takes its time for."""
+LENGTHS = ("epochs", "steps_per_epoch")
+"""Parameters that say for how long a method is trained; a timed one is trained for a few steps."""
 LATENCY, FROM_FILE = "latency", "latency_file"
 """One image at a time, from decoded pixels and from its file to the score."""
 
@@ -162,10 +163,7 @@ def _timed(stored: Stored, row: RunSpec, receipts: Sequence[Receipt]) -> Timed:
 
 
 def same_but_length(row: RunSpec) -> RunSpec:
-    """Return what a run shares with those of another length, seed, kind or precision.
-
-    A timed model is trained for a few steps, which touches no time but that of training.
-    """
+    """Return what a run shares with those of another length, seed, kind or precision."""
     parameters = {k: v for k, v in row.parameters.items() if k not in LENGTHS}
     return replace(row, kind="", precision=None, seed=0, parameters=parameters)
 
