@@ -134,7 +134,7 @@ def test_a_batch_of_large_matrices_is_factored_rightly_on_two_threads(images: in
     fit = detector._by_images if images < 550 else detector._by_channels
     _, factor = fit(iter([x.clone()]), images, x.mean(2))
     held = (x - x.mean(2, keepdim=True)).double()
-    if images < 550:  # (F X') (F X')' = I - ridge (G + ridge)^-1, by G = X X'
+    if images < 550:  # F'F = X' (X X' + ridge)^-1 X
         gram = held.mT @ held
         ridge = 0.01 * (images - 1) * torch.eye(images, dtype=torch.float64)
         found = factor.double().mT @ factor.double()
