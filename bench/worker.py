@@ -11,10 +11,10 @@ import math
 import os
 import random
 import signal
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,20 @@ from numpy.typing import NDArray
 
 from bench.accelerator import accelerator, free_memory, peak_memory, wait
 from bench.child import hang_on, leave, limit_memory, log_to
+from bench.clock import Clock
 from bench.data.external import load_external
 from bench.data.files import File
 from bench.data.images import CategoryImages, load
-from bench.data.masks import load_masks
 from bench.data.splits import Split, draw_manifest, split_category
-from bench.detector import BackboneSource, Context, Samples, Seeds, TrainingSet
+from bench.detector import BackboneSource, Context, Seeds, TrainingSet
 from bench.digests import file_digest
-from bench.embeddings import embeddings_bytes, project
 from bench.environment import load_average
 from bench.errors import MethodError, WeightsError
-from bench.explanations import explained, explanations_bytes, read_explanations
 from bench.failure import disk_trouble, reason, record_failure
 from bench.files import write_synced
 from bench.job import LOG_LIMIT, Job
-from bench.kept import EXPLANATIONS, FILES, UNABLE, WORDS
-from bench.models import model_bytes
-from bench.pixels import pixel_auroc
+from bench.keeping import kept_files, pixel_metrics
+from bench.kept import EXPLANATIONS, UNABLE, WORDS
 from bench.registry import load_class
 from bench.scores import Scores, write_scores
 from bench.spec import RunSpec
@@ -83,30 +80,8 @@ def _teller(progress: Connection) -> Callable[[dict[str, Any]], None]:
     return tell
 
 
-class _Clock:
-    """Seconds between the stations of a run, counted from the command's request."""
-
-    def __init__(self, started: float) -> None:
-        self._started = self._last = started
-        self.marks: dict[str, float] = {}
-        self.first_step: float | None = None
-
-    def mark(self, name: str) -> None:
-        now = time.monotonic()
-        self.marks[name] = round(now - self._last, 4)
-        self._last = now
-
-    def pass_over(self) -> None:
-        """Count what went by since the last station to none."""
-        self._last = time.monotonic()
-
-    def step(self) -> None:
-        if self.first_step is None:
-            self.first_step = round(time.monotonic() - self._started, 4)
-
-
 def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float) -> None:
-    clock = _Clock(started)
+    clock = Clock(started)
     this_process = os.getpid()
     seeds = Seeds(job.spec.seed, job.spec.dataset, job.spec.category)
     make_deterministic(job.threads, seeds["init"], job.device)
@@ -133,10 +108,11 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
         notes.add("all scores are equal")
     write_scores(job.staged / "scores.parquet", scores)
     print(f"auroc {measured['auroc']:.4f}", flush=True)
-    kept, unable = _kept(detector, job, scores.file, lambda: images.samples(split.tested), clock)
+    tested = partial(images.samples, split.tested)
+    kept, unable = kept_files(detector, job, scores.file, tested, clock)
     if EXPLANATIONS in kept:
         whole = method.supervision == "unsupervised"
-        measured |= _pixel_metrics(kept[EXPLANATIONS], job, split, scores.counted() | whole)
+        measured |= pixel_metrics(kept[EXPLANATIONS], job, split, scores.counted() | whole)
     timed = _timed(detector, job, images, split, facts, clock, meter)
     _end_copies(this_process)
     for name, content in {**kept, **timed.files}.items():
@@ -177,7 +153,7 @@ def _data(job: Job) -> tuple[CategoryImages, Split]:
 
 
 def _fit_and_score(
-    detector: Any, job: Job, images: CategoryImages, split: Split, context: Context, clock: _Clock,
+    detector: Any, job: Job, images: CategoryImages, split: Split, context: Context, clock: Clock,
     meter: Meter | None,
 ) -> tuple[NDArray[np.float32], list[warnings.WarningMessage]]:  # fmt: skip
     """Train and score; return the scores of the tested files and the warnings on the way."""
@@ -213,57 +189,9 @@ def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> No
         )
 
 
-def _kept(
-    detector: Any, job: Job, file: Sequence[str], tested: Callable[[], Samples], clock: _Clock
-) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return the files that a run keeps beside its scores, by name, each timed by itself.
-
-    Also why there is none, by the ability that the method lacks after all: its function raised
-    NotImplementedError. `tested` gives the images that were scored, anew with every call.
-    """
-
-    def content(ability: str) -> bytes:
-        if ability == "state":
-            return model_bytes(detector.state())
-        if ability == "embed":
-            return embeddings_bytes(project(file, detector.embed(tested())))
-        return explanations_bytes(explained(file, detector.explain(tested())))
-
-    files: dict[str, bytes] = {}
-    unable: dict[str, str] = {}
-    for ability, name in FILES.items():
-        if ability not in job.keep:
-            continue
-        clock.pass_over()
-        try:
-            files[name] = content(ability)
-        except NotImplementedError as error:
-            unable[ability] = reason(error).partition("\n")[0]
-            continue
-        wait(job.device)
-        clock.mark(f"{ability}_s")
-    return files, unable
-
-
-def _pixel_metrics(
-    kept: bytes, job: Job, split: Split, counted: NDArray[np.bool_]
-) -> dict[str, float]:
-    """Return the AUROC over pixels of the images that count, where their defects are marked.
-
-    Of a method's maps the first is the one that is meant to show defects.
-    """
-    chosen = np.flatnonzero(counted)
-    tested = [job.files[split.tested[i]] for i in chosen]
-    masks = load_masks(job.root, tested, job.spec.image_size)
-    if masks is None:
-        return {}
-    maps = next(iter(read_explanations(kept).maps.values()))
-    return {"pixel_auroc": pixel_auroc(maps[chosen], masks)}
-
-
 def _timed(
     detector: Any, job: Job, images: CategoryImages, split: Split, facts: dict[str, Any],
-    clock: _Clock, meter: Meter | None,
+    clock: Clock, meter: Meter | None,
 ) -> Timed:  # fmt: skip
     """Measure what the detector costs, where that is asked for."""
     if meter is None:
@@ -312,7 +240,7 @@ def make_context(
     job: Job,
     seeds: Seeds,
     facts: dict[str, Any],
-    clock: _Clock,
+    clock: Clock,
     tell: Callable[[dict[str, Any]], None],
 ) -> Context:
     """Build what `fit` is given."""

@@ -1,0 +1,27 @@
+"""How long the stations of a run take."""
+
+import time
+
+
+class Clock:
+    """Seconds between the stations of a run, counted from the command's request."""
+
+    def __init__(self, started: float) -> None:
+        self._started = self._last = started
+        self.marks: dict[str, float] = {}
+        self.first_step: float | None = None
+
+    def mark(self, name: str) -> None:
+        """Count what went by since the last station to this one."""
+        now = time.monotonic()
+        self.marks[name] = round(now - self._last, 4)
+        self._last = now
+
+    def pass_over(self) -> None:
+        """Count what went by since the last station to none."""
+        self._last = time.monotonic()
+
+    def step(self) -> None:
+        """Take note of when the first step of training begins."""
+        if self.first_step is None:
+            self.first_step = round(time.monotonic() - self._started, 4)
