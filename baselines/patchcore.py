@@ -120,7 +120,7 @@ class PatchCore(FrozenMethod):
         patches = self.embedded(features)
         distance, index = self.distances(patches)
         score, farthest = distance.max(1)
-        if self.parameters.neighbours == 1:
+        if min(self.parameters.neighbours, len(self.bank)) == 1:
             return score
         each = torch.arange(len(patches), device=patches.device)
         return score * self._weight(patches[each, farthest], index[each, farthest])
