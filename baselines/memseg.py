@@ -1,7 +1,7 @@
 """MemSeg: a network that segments made-up anomalies, beside the nearest of a few stored normals.
 
 Reproduces: MemSeg in ATAC-Net's Table 2, from "MemSeg: A semi-supervised method for image surface
-defect detection using differences and commonalities" (Yang, Wu and Feng, 2022, arXiv 2205.00908).
+defect detection using differences and commonalities" (Yang, Wu, Liu and Feng, arXiv 2205.00908).
 Its authors released the inference alone (areylng/MemSeg); training is usually taken from a port
 (TooTouch/MemSeg). This is written from descriptions of the three.
 
@@ -18,11 +18,11 @@ Its authors released the inference alone (areylng/MemSeg); training is usually t
   first tenth rises from 1e-4, the rest falls back to it by a cosine. The last step counts.
 - Score: the mean of the map's 100 largest values.
 
-Defaults: the above, and what ATAC-Net's Table 2 states for all, ResNet-50 at 224 px. Its authors
-ran ResNet-18 at 256 px, batch 8, as a suite can: `backbone = "resnet18"`, `image_size = 256`,
-`batch_size = 8`. The port's published table is that of the best step on the test set, and it
-switches the frozen stages to training too, so that their batch statistics leave those that the
-memory was made with; here they stay in evaluation.
+Defaults: the above, and what ATAC-Net's Table 2 states for all, ResNet-50 at 224 px. As published
+it is ResNet-18 at 256 px, and the optimiser, its rates and steps are the port's, with a batch of 8:
+a suite sets `backbone = "resnet18"`, `image_size = 256`, `batch_size = 8`. The port's table shows
+the best step on the test set, and the port switches the frozen stages to training too, so that
+their batch statistics leave those that the memory was made with; here they stay in evaluation.
 
 Chosen here, where the descriptions are silent, differ, or know only ResNet-18:
 - The stored images do not train (the authors' script; `memory_trains` is the port's way), and are
@@ -30,15 +30,15 @@ Chosen here, where the descriptions are silent, differ, or know only ResNet-18:
 - The stem is frozen like the stages behind it, for they would change with it and the memory would
   not; the port trains it. Stage 4 is trained, as in the port.
 - Where the backbone ends with stage 3, the decoder starts from stage 3 as it is.
-- Channels in: those of the backbone. Inside, `widths = "published"` keeps ResNet-18's 64, 128 and
-  256, a 1x1 convolution bringing a wider stage to them; `backbone` takes as many as each stage has,
-  which with ResNet-50 is 40 GMAC an image in the fusion alone, sixteen times as many.
+- Inside, `widths = "published"` keeps ResNet-18's 64, 128 and 256 channels, a 1x1 convolution
+  bringing a wider stage to them; `backbone` takes as many as each stage has, which with ResNet-50
+  makes the fusion sixteen times as costly, 40 GMAC an image.
 - Batch normalisation and ReLU after the 3x3 convolutions, two in each step of the decoder;
   everything is enlarged by nearest neighbour but for the weights, which are bilinear.
-- The foreground to which anomalies keep: see `baselines.blocks.synthesis`.
-- A run's `external` names where images for half of the anomalies are from: `textures`, tiles of
-  three textures that come with scikit-image, the default; `mvtec_ad`; or `none`, and all are made
-  of the image itself. The authors took the 5640 textures of DTD.
+- The foreground that anomalies keep to, and their kinds: see `baselines.blocks.synthesis`. Half of
+  them take images from a run's `external`: `textures`, the default, tiles of three textures that
+  come with scikit-image; `mvtec_ad`; or `none`, and the image itself serves for all. The authors
+  took the 5640 textures of DTD.
 """
 
 import dataclasses
@@ -86,6 +86,8 @@ class Output(NamedTuple):
 
     logits: Tensor
     """(B, 2, H, W): normal, anomalous."""
+    fused: list[Tensor]
+    """(B, C, h, w) each, C being the stage's inner width."""
     gate: Tensor
     """(B, h, w): the weights of stage 1."""
     distance: Tensor
@@ -101,10 +103,7 @@ class Network(WeakNetwork):
     def __init__(self, source: BackboneSource, precision: str, widths: str) -> None:
         super().__init__()
         if source.stage < 3:
-            raise MethodError(
-                f"it reads stage 3 of {source.name}, which is cut after stage {source.stage}:"
-                " --set stage=3"
-            )
+            raise MethodError(f"it reads stage 3, not only {source.stage}: --set stage=3")
         self.frozen = Features(source, precision, tuple(range(source.stage + 1)))
         ends = self.frozen.ends
         stem, *channels = (_channels(self.frozen.blocks[: end + 1]) for end in ends)
@@ -141,23 +140,20 @@ class Network(WeakNetwork):
         joined = [torch.cat(pair, 1) for pair in zip(stages, differences, strict=True)]
         fused = self.fusion(joined, gates)
         logits = self.decoder(self._deepest(stages[-1]), [stem, *fused], images.shape[2:])
-        return Output(logits, gates[0].squeeze(1), distance)
+        return Output(logits, fused, gates[0].squeeze(1), distance)
 
     def _deepest(self, stage: Tensor) -> Tensor:
-        autocast = self.frozen.autocast
-        with torch.autocast(
-            stage.device.type, autocast or torch.bfloat16, enabled=autocast is not None
-        ):
-            features: Tensor = self.deepest(stage)
-        return features.float()
+        kind = self.frozen.autocast
+        with torch.autocast(stage.device.type, kind or torch.bfloat16, enabled=kind is not None):
+            return self.deepest(stage).float()
 
     def scores(self, images: Tensor) -> Tensor:
         """Return (B,) scores in [0, 1]."""
         return top_mean(anomaly_maps(self(images).logits))
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return the pooled features of the three frozen stages, (B, C1 + C2 + C3)."""
-        return torch.cat([stage.mean((2, 3)) for stage in self.frozen(images)[1:]], 1)
+        """Return the pooled fused stages, (B, sum of their widths)."""
+        return torch.cat([stage.mean((2, 3)) for stage in self(images).fused], 1)
 
     def explain(self, images: Tensor) -> Seen:
         """Return the map, the weights of stage 1, and the distance to the nearest stored image."""
@@ -169,7 +165,7 @@ class Network(WeakNetwork):
 
 
 def _channels(blocks: nn.Module) -> int:
-    """Return the width of the last batch normalisation."""
+    """Return the width of the last batch normalisation, which closes every stage."""
     return [m for m in blocks.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
 
 
@@ -221,12 +217,9 @@ class Batches:
     def __init__(self, images: NDArray[np.uint8], foreground: str, context: Context) -> None:
         self._images = torch.from_numpy(images).to(context.device)
         self._foregrounds = torch.from_numpy(foregrounds(images, foreground)).to(context.device)
-        external = None
-        if context.external is not None:
-            external = torch.from_numpy(context.external).to(context.device)
-        self._synthesis = Synthesis(
-            generator(context, "augment"), external, generator(context, "external")
-        )
+        external, rng = context.external, generator(context, "augment")
+        outside = None if external is None else torch.from_numpy(external).to(context.device)
+        self._synthesis = Synthesis(rng, outside, generator(context, "external"))
         batches = generator(context, "batches")
         self._normal, self._sources = Stream(len(images), batches), Stream(len(images), batches)
         self._made = context.batch_size // 2
@@ -248,7 +241,7 @@ def ready(images: Tensor) -> Tensor:
 
 
 class MemSeg(WeakMethod):
-    """Segments anomalies by their difference to the nearest stored normal image."""
+    """Segments anomalies; scores, saves and explains as the weakly supervised methods do."""
 
     name = "memseg"
     version = 1
@@ -328,7 +321,7 @@ class MemSeg(WeakMethod):
         self.network.bank = [torch.from_numpy(bank[k]).to(context.device) for k in sorted(bank)]
 
     def rehearse(self, size: int, context: Context) -> None:
-        """Make one training step on images of zeros, half of them anomalous all over."""
+        """Make one training step on images of zeros."""
         assert context.backbone is not None
         blank = dataclasses.replace(context.backbone, file=None)
         self.network = self.untrained(dataclasses.replace(context, backbone=blank)).train()

@@ -1,7 +1,7 @@
 """How MemSeg segments anomalies: fused stages with spatial weights, a U-Net decoder, its losses.
 
-Yang, Wu and Feng, "MemSeg" (arXiv 2205.00908), sections 3.3 to 3.5, here for stages of any number
-of channels. Enlarging is by nearest neighbour, whose gradient every device sums in one order.
+Yang et al., "MemSeg" (arXiv 2205.00908), here for stages of any number of channels. What is trained
+is enlarged by nearest neighbour, whose gradient a GPU sums in one order too.
 """
 
 import torch
@@ -119,5 +119,6 @@ def l1_loss(logits: Tensor, anomalous: Tensor) -> Tensor:
 
 def focal_loss(logits: Tensor, anomalous: Tensor, gamma: float) -> Tensor:
     """Return the mean of -(1 - p)^gamma log p, p being the probability of the right channel."""
-    right = logits.log_softmax(1).gather(1, anomalous.long().unsqueeze(1))
+    normal, other = logits.log_softmax(1).unbind(1)
+    right = torch.where(anomalous, other, normal)
     return -((1 - right.exp()) ** gamma * right).mean()

@@ -1,11 +1,11 @@
 """MemSeg's anomaly synthesis: Perlin noise masks a source into the foreground of a normal image.
 
-Yang, Wu and Feng, "MemSeg" (arXiv 2205.00908), section 3.2, as DRAEM before it. A mask is Perlin
-noise of 2^0 to 2^5 cells along each axis, turned by +-90 degrees about the centre, above 0.5, and
-only where the image's foreground is. Into it goes, blended by a factor in U(0.15, 1), the share of
-the source: half the time an image from elsewhere, half the time the image itself after three of ten
-changes and a shuffle of its 8 x 8 tiles ("structural"). Without images from elsewhere all of them
-are structural. All images of a batch at once; every random number comes from a CPU generator.
+Yang et al., "MemSeg" (arXiv 2205.00908). A mask is Perlin noise of 2^0 to 2^5 cells along each
+axis, turned by up to +-90 degrees about the centre, above 0.5, and only where the image's
+foreground is. There a source is blended in, its share drawn from U(0.15, 1): half the time an image
+from elsewhere, half the time the image itself after three of ten changes and a shuffle of its 8 x 8
+tiles ("structural"). Without images from elsewhere all sources are structural. All images of a
+batch at once; every random number comes from a CPU generator.
 
 Where the description is silent: noise is scaled by sqrt(2), so that it spans -1 to 1, and 0 where
 the turned square has left the image; the ten changes and their strengths are those of `CHANGES`,
@@ -14,8 +14,8 @@ made in its order. A mask can come out empty, the image then stays normal and it
 The published foreground is a grey threshold of each category, chosen by hand, and none for textures
 and cable. A method does not know its category, so here (`foreground = "otsu"`) one threshold is
 Otsu's over all training images, the background the side on which their edges lie, and what it
-encloses is foreground. There is no background, and so no such bound, where the edges lie on both
-sides or the threshold parts the greys badly, as on textures.
+encloses is foreground. Where the edges lie on both sides, as on textures, or an image has next to
+no foreground, there is no such bound.
 """
 
 import math
@@ -39,12 +39,10 @@ TILES = 8
 CHANGED = 3
 """How many of `CHANGES` a structural source gets."""
 GREY = (0.299, 0.587, 0.114)
-ONE_SIDED = 0.8
+ONE_SIDED = 0.9
 """Least share of the edges' pixels on one side of the threshold, for there to be a background."""
-PARTED = 0.7
-"""Least share of the greys' variance that lies between the two sides, for the same.
-
-It is 0.64 of a Gaussian, cut in half, and 1 of two values."""
+LEAST = 0.01
+"""Smallest share of an image that counts as its foreground."""
 
 
 # Masks
@@ -93,11 +91,10 @@ def foregrounds(images: NDArray[np.uint8], kind: str = "otsu") -> NDArray[np.boo
         return everything
     weights = np.array(GREY, np.float32)
     grey = np.stack([np.tensordot(weights, i, 1) for i in images]).round().astype(np.uint8)
-    threshold, parted = _otsu(np.bincount(grey.ravel(), minlength=256))
-    bright = grey > threshold
+    bright = grey > otsu(np.bincount(grey.ravel(), minlength=256))
     edges = np.concatenate([e.ravel() for e in (bright[:, [0, -1]], bright[:, :, [0, -1]])])
     share = float(edges.mean())
-    if parted < PARTED or max(share, 1 - share) < ONE_SIDED:
+    if max(share, 1 - share) < ONE_SIDED:
         return everything
     background = bright if share > 0.5 else ~bright
     reached = np.zeros_like(background)
@@ -105,23 +102,18 @@ def foregrounds(images: NDArray[np.uint8], kind: str = "otsu") -> NDArray[np.boo
         for flipped in (background, np.flip(background, axis)):
             open_way = np.logical_and.accumulate(flipped, axis)
             reached |= open_way if flipped is background else np.flip(open_way, axis)
-    return ~reached
+    found = ~reached
+    found[found.mean((1, 2)) < LEAST] = True
+    return found
 
 
-def _otsu(histogram: NDArray[np.int64]) -> tuple[int, float]:
-    """Return Otsu's threshold (the last grey of the dark side) and the share of variance it parts.
-
-    The first of equal thresholds; a share of 0 where all greys are equal.
-    """
+def otsu(histogram: NDArray[np.int64]) -> int:
+    """Return Otsu's threshold, the last grey of the dark side; the first of equally good ones."""
     p = histogram / histogram.sum()
-    greys = np.arange(len(p))
-    weight, partial = p.cumsum()[:-1], (p * greys).cumsum()[:-1]
-    mean = (p * greys).sum()
-    room = weight * (1 - weight)
-    between = np.divide((mean * weight - partial) ** 2, room, np.zeros_like(room), where=room > 0)
-    best = int(between.argmax())
-    variance = (p * (greys - mean) ** 2).sum()
-    return best, float(between[best] / variance) if variance > 0 else 0.0
+    dark, partial = p.cumsum(), (p * np.arange(len(p))).cumsum()
+    room = dark * (1 - dark)
+    between = (partial[-1] * dark - partial) ** 2
+    return int(np.divide(between, room, np.zeros_like(room), where=room > 1e-12).argmax())
 
 
 # Structural sources: each change takes images (n, 3, H, W) in [0, 1] and two numbers in [0, 1) for
