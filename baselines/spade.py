@@ -53,6 +53,11 @@ class SPADE(FrozenMethod):
         """Read the pyramid, and the deepest stage for the pooled features."""
         return (*PYRAMID, *range(PYRAMID[-1] + 1, source.stage + 1))
 
+    def begin(self, context: Context) -> None:
+        """Build the feature extractor, and forget what was computed of other images."""
+        self.__dict__.pop("pyramid", None)
+        super().begin(context)
+
     def fit(self, train: TrainingSet, context: Context) -> None:
         """Remember the normal images and their pooled features."""
         self.images = torch.from_numpy(train.normal.images)
@@ -91,7 +96,8 @@ class SPADE(FrozenMethod):
         """The features of the normal images at all positions, (N, h x w, channels) by stage."""
         n = len(self.images)
         unknown = np.zeros(n, np.int64)
-        normal = Samples(self.images.numpy(), ("",) * n, unknown, unknown, ("RGB",) * n, unknown)
+        images = self.images.cpu().numpy()  # of a loaded model they lie on the device
+        normal = Samples(images, ("",) * n, unknown, unknown, ("RGB",) * n, unknown)
         batches = [
             [m.flatten(2).mT for m in maps[: len(PYRAMID)]] for maps in self._features(normal)
         ]
