@@ -3,6 +3,7 @@
 results/runs/<run_id>/run.json        the receipt, see `bench.receipt`
 results/runs/<run_id>/scores.parquet  one row an image: file, label, defect, role, score
 results/runs/<run_id>/log.txt         what the run printed
+results/runs/<run_id>/repetitions.parquet   every single time that a timing run took
 results/runs/<run_id>/model.safetensors     the saved model, with --save-models
 results/runs/<run_id>/embeddings.parquet    where the method sees each image, with --save-maps
 results/runs/<run_id>/explanations.parquet  maps, boxes, parts of the scores, with --save-maps

@@ -94,7 +94,9 @@ def test_stale_failed_and_missing_runs_are_marked(
 
 
 @pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("suite", ["smoke", "table1", "ablation", "hard", "table1-published"])
+@pytest.mark.parametrize(
+    "suite", ["smoke", "table1", "ablation", "hard", "table1-published", "timing"]
+)
 def test_it_fits_the_terminal(
     capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warm_cache: Path,
     suite: str, width: int,
