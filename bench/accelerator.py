@@ -76,7 +76,7 @@ class PeakMemory:
         if self._device.startswith("cuda"):
             import torch
 
-            torch.cuda.init()
+            torch.cuda.init()  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats(self._device)
             return True
         _give_back()

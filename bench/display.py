@@ -98,7 +98,7 @@ def _told(run: Run, receipt: Receipt) -> str:
     """Say what a run has found: how good a method is, or how fast."""
     if run.spec.kind == "accuracy":
         return f"auroc {receipt['metrics']['auroc']:.3f}"
-    return f"{1000 * receipt['timings']['latency_s']:.3g} ms an image"
+    return f"{figures(1000 * receipt['timings']['latency_s'])} ms an image"
 
 
 class LiveDisplay(PlainDisplay):
@@ -290,4 +290,9 @@ def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
 
 def _middle(receipts: Sequence[Receipt], group: str, name: str, unit: float) -> str:
     values = [r[group][name] for r in receipts if r[group].get(name) is not None]
-    return f"{median(values) / unit:.3g}" if values else "-"
+    return figures(median(values) / unit) if values else "-"
+
+
+def figures(value: float) -> str:
+    """Write a number with three digits that count; thousands as they are."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

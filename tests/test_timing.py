@@ -29,7 +29,7 @@ from bench.cli.runs import _slots
 from bench.data.files import File
 from bench.data.images import CategoryImages, read_samples
 from bench.detector import Explanation
-from bench.display import PlainDisplay, result_tables
+from bench.display import PlainDisplay, figures, result_tables
 from bench.engine import Slot
 from bench.environment import busy_seconds, megahertz
 from bench.errors import RequestError
@@ -705,6 +705,13 @@ def test_the_command_shows_times_and_no_auroc(runs: Any, tmp_path: Path) -> None
         done[r.run_id]["provenance"] = {**QUIET, "disturbed": busy}
     assert "shortcut‡" in shown(result_tables(timed, done))
     assert "‡ all rounds were disturbed" in shown(result_tables(timed, done))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1745.2, "1745"), (99.95, "100"), (79.64, "79.6"), (0.00401, "0.00401")]
+)
+def test_times_have_three_digits_that_count(value: float, text: str) -> None:
+    assert figures(value) == text
 
 
 def test_times_of_several_machines_or_threads_are_rows_of_their_own(runs: Any) -> None:
