@@ -33,6 +33,7 @@ METHODS = {
     "padim": "baselines.padim:PaDiM",
     "patchcore": "baselines.patchcore:PatchCore",
     "memseg": "baselines.memseg:MemSeg",
+    "patchsvdd": "baselines.patchsvdd:PatchSVDD",
 }
 SUMMARIES = {
     "devnet": "deviation loss on the top-K mean of a score map",
@@ -45,6 +46,7 @@ SUMMARIES = {
     "padim": "a Gaussian of normal features at every position",
     "patchcore": "distance of the farthest patch to a coreset of normal patches",
     "memseg": "segments made-up anomalies beside the nearest of 30 stored normal images",
+    "patchsvdd": "distances of patches in an embedding trained to tell how patches lie",
 }
 SUPERVISION = ("weak", "unsupervised")
 SETTINGS = frozenset({"precision", "batch_size", "backbone", "external"})
