@@ -135,7 +135,8 @@ class PaDiM(FrozenMethod):
     def distances(self, maps: list[Tensor]) -> Tensor:
         """Return Mahalanobis distances (B, h, w) on the grid of stage 1."""
         z = self.embedded(maps) - self.mean.unsqueeze(2)
-        squared = torch.bmm(self.factor, z).square_().sum(1)
+        # In this order it is quick for a single image too.
+        squared = torch.bmm(z.mT, self.factor.mT).square_().sum(2)
         if self.dual:
             squared = (z.square().sum(1) - squared).clamp_(min=0) / self.parameters.epsilon
         return squared.sqrt().T.unflatten(1, maps[0].shape[-2:])
@@ -153,5 +154,6 @@ class PaDiM(FrozenMethod):
         assert context.backbone is not None
         d = self.kept(context.backbone.name)
         positions = math.ceil(size / 4) ** 2
-        batch = CHUNK * sum(channels_of(context.backbone.name, STAGES)) + CHUNK * d
+        # The chosen channels of a batch are there up to four times on their way to distances.
+        batch = CHUNK * (sum(channels_of(context.backbone.name, STAGES)) + 4 * d)
         return 4 * positions * (min(normals, d) * d + batch)

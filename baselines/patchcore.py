@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from baselines.blocks.coreset import k_centre_greedy
+from baselines.blocks.farthest import Farthest
 from baselines.blocks.features import CHUNK, FrozenMethod, channels_of, smoothed
 from baselines.blocks.neighbours import nearest
 from bench.detector import BackboneSource, Context, parameter
@@ -42,6 +43,7 @@ class PatchCore(FrozenMethod):
     name = "patchcore"
     version = 1
     memory_of = ("bank",)
+    _search: Farthest | None = None
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters:
@@ -118,12 +120,18 @@ class PatchCore(FrozenMethod):
     def scores(self, features: list[Tensor]) -> Tensor:
         """Return the distance of the farthest patch, weighted."""
         patches = self.embedded(features)
-        distance, index = self.distances(patches)
-        score, farthest = distance.max(1)
+        score, farthest, memory = self._farthest(patches)
         if min(self.parameters.neighbours, len(self.bank)) == 1:
             return score
         each = torch.arange(len(patches), device=patches.device)
-        return score * self._weight(patches[each, farthest], index[each, farthest])
+        return score * self._weight(patches[each, farthest], memory)
+
+    @property
+    def _farthest(self) -> Farthest:
+        """The search for the farthest patch of an image, made once for a bank."""
+        if self._search is None or self._search.bank is not self.bank:
+            self._search = Farthest(self.bank)
+        return self._search
 
     def _weight(self, patch: Tensor, memory: Tensor) -> Tensor:
         """Return eq. 7's factor of patches (B, D) whose nearest memories are given by index."""
@@ -140,7 +148,8 @@ class PatchCore(FrozenMethod):
         positions = math.ceil(size / 8) ** 2
         patches = normals * positions
         kept = (1 + self.parameters.coreset) * d + (self.parameters.projection or d)
-        batch = CHUNK * positions * (9 * channels[0] + 3 * POOLED)
+        # Unfolded neighbourhoods are copied into the order in which they are pooled.
+        batch = CHUNK * positions * (2 * 9 * channels[0] + 3 * POOLED)
         return 4 * int(patches * kept + batch)
 
 
