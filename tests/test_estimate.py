@@ -66,6 +66,41 @@ peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) 
 print(json.dumps(peak - base))
 """
 
+PROBE_OF_MEMORY = """
+import json, os, re, sys
+import numpy, torchvision, bench.worker
+from bench.detector import BackboneSource, Context, Samples, Seeds, TrainingSet
+from bench.registry import METHODS, load_class
+
+def samples(n, size):
+    facts = numpy.zeros(n, int)
+    images = numpy.random.RandomState(0).randint(0, 256, (n, 3, size, size), numpy.uint8)
+    return Samples(images, ("",) * n, facts, facts, ("RGB",) * n, facts)
+
+bench.worker.make_deterministic(1, 0)
+for name, n, size, given in json.loads(sys.argv[1]):
+    if os.fork():  # as a run's process is made of its server's
+        os.wait()
+        continue
+    normal, none, tested = samples(n, size), samples(0, size), samples(16, size)
+    base = int(open("/proc/self/statm").read().split()[1]) * 4096
+    cls = load_class(METHODS[name])
+    detector = cls(cls.Parameters(**given))
+    context = Context("cpu", Seeds(0, "d", "c"), backbone=BackboneSource("resnet18", 3, None))
+    detector.fit(TrainingSet(normal, none), context)
+    detector.score(tested)
+    peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+    print(json.dumps([name, detector.memory(n, size, context), peak - base]), flush=True)
+    os._exit(0)
+"""
+REMEMBERING = [
+    ("padim", 80, 160, {"channels": 448}),  # fewer images than channels
+    ("padim", 110, 128, {}),
+    ("patchcore", 70, 128, {"coreset": 0.002}),
+    ("spade", 150, 128, {}),
+]
+"""Normal images and their side."""
+
 
 def cells(warm_cache: Path, tmp_path: Path, suite: str, *overrides: str, **narrowing: Any) -> Any:
     given = Narrowing(overrides=overrides, **narrowing)
@@ -92,6 +127,18 @@ def test_a_step_takes_about_what_was_foretold(
     measured = json.loads(done.stdout)
     assert told < measured, "tensors alone are less than what is resident"
     assert 0.9 * measured < step_bytes(told) < 1.6 * measured
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads sizes as Linux tells them")
+def test_what_is_remembered_takes_about_what_was_foretold() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE_OF_MEMORY, json.dumps(REMEMBERING)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [name for name, *_ in found] == [name for name, *_ in REMEMBERING]
+    for name, told, measured in found:
+        assert 0.75 * measured < told + FIXED < 1.35 * measured, name
 
 
 @pytest.mark.parametrize(("method", "precision"), MEASURED)
