@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 
 from bench.cells import Narrowing, expand, narrow
@@ -101,6 +103,34 @@ def test_table_1_runs_these_methods_on_17_categories(suite, methods, seeds, regi
     assert {c.shots for c in cells} == {1, 10}
     assert {c.dataset for c in cells} == {"mvtec_ad", "brain_mri", "head_ct"}
     assert len(cells) == len(methods) * 17 * 2 * seeds
+
+
+RIVALS = {"patchsvdd", "spade", "padim", "patchcore", "memseg"}
+
+
+def test_table_2_runs_every_method_on_resnet50_and_224_px(registry, tmp_path):
+    cells = expand(read_suite("table2"), Narrowing(), registry, tmp_path)
+    assert {c.method.name for c in cells} == {*RIVALS, "atacnet"}
+    assert {c.dataset for c in cells} == {"mvtec_ad"}
+    assert {c.category for c in cells} == MVTEC_AD.categories.keys()
+    for cell in cells:
+        assert cell.shots == (10 if cell.method.name == "atacnet" else 0)
+        stated = {"image_size": 224, "backbone": "resnet50", "stage": 4, "precision": "float32"}
+        assert stated.items() <= cell.settings.items()
+    by_method = Counter(c.method.name for c in cells)
+    assert by_method == {m: 15 * (1 if m == "spade" else 5) for m in by_method}
+    one = expand(read_suite("table2"), Narrowing(categories=("head_ct",)), registry, tmp_path)
+    assert {c.dataset for c in one} == {"head_ct"}
+
+
+def test_the_suite_of_what_was_printed_has_spades_two_readings(registry, tmp_path):
+    cells = expand(read_suite("table2-published"), Narrowing(), registry, tmp_path)
+    assert {c.method.name for c in cells} == RIVALS
+    wide = {c.method.name for c in cells if c.settings["backbone"] == "wide_resnet50_2"}
+    assert wide >= {"spade", "padim", "patchcore"}
+    assert {c.parameters["k"] for c in cells if c.method.name == "spade"} == {5, 50}
+    small = {c.settings["backbone"] for c in cells if c.method.name == "memseg"}
+    assert small == {"resnet18"}
 
 
 def test_hard_takes_the_papers_two_categories_or_what_is_named(registry, tmp_path):
