@@ -35,16 +35,15 @@ Chosen here, where the descriptions are silent, differ, or know only ResNet-18:
   makes the fusion sixteen times as costly, 40 GMAC an image.
 - Batch normalisation and ReLU after the 3x3 convolutions, two in each step of the decoder;
   everything is enlarged by nearest neighbour but for the weights, which are bilinear.
-- The foreground that anomalies keep to, and their kinds: see `baselines.blocks.synthesis`. Half of
-  them take images from a run's `external`: `textures`, the default, tiles of three textures that
-  come with scikit-image; `mvtec_ad`; or `none`, and the image itself serves for all. The authors
-  took the 5640 textures of DTD.
+- Foregrounds and kinds of anomalies: see `baselines.blocks.synthesis`. Half of them take images
+  from a run's `external`: `textures`, the default, tiles of three that come with scikit-image;
+  `mvtec_ad`; or `none`, and the image itself serves for all. As published they are those of DTD.
 """
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -66,8 +65,8 @@ from baselines.blocks.segmentation import (
 )
 from baselines.blocks.synthesis import FOREGROUNDS, Synthesis, foregrounds
 from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
-from baselines.blocks.weak_training import Stream, generator
-from bench.detector import BackboneSource, Context, MethodError, TrainingSet, parameter
+from baselines.blocks.weak_training import Stream, generator, in_batches
+from bench.detector import BackboneSource, Context, MethodError, Samples, TrainingSet, parameter
 
 WIDTHS = (64, 128, 256)
 """Channels of ResNet-18's stages 1 to 3."""
@@ -75,7 +74,7 @@ TOP = 100
 COARSE = 56
 """Largest side of the maps that explain."""
 CHUNK = 8
-"""Normal images that are remembered at once."""
+"""Images that are remembered or scored at once, so that neither takes more room than a step."""
 
 Batch = tuple[Tensor, Tensor]
 """(B, 3, H, W) float32, normalised, channels last; (B, H, W) bool, where anomalies are."""
@@ -177,7 +176,7 @@ def top_mean(maps: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """The defaults are the reading above; epochs are what progress is told in."""
+    """The defaults are the reading above."""
 
     epochs: int = parameter(50, least=1)
     steps_per_epoch: int = parameter(100, least=1)
@@ -222,8 +221,7 @@ class Batches:
         self._synthesis = Synthesis(rng, outside, generator(context, "external"))
         batches = generator(context, "batches")
         self._normal, self._sources = Stream(len(images), batches), Stream(len(images), batches)
-        self._made = context.batch_size // 2
-        self._kept = context.batch_size - self._made
+        self._kept, self._made = (context.batch_size + 1) // 2, context.batch_size // 2
 
     def __call__(self) -> Batch:
         """Return a batch, its first half (or one more) normal."""
@@ -269,6 +267,11 @@ class MemSeg(WeakMethod):
         context.record("bank_bytes", sum(b.nbytes for b in self.network.bank))
         self.train(Batches(normal[rest], self.parameters.foreground, context))
         self.network.eval()
+
+    def evaluation(self, samples: Samples) -> Iterator[Tensor]:
+        """Yield samples as the network takes them, few at a time."""
+        few = min(CHUNK, self.context.score_batch_size)
+        return in_batches(samples, dataclasses.replace(self.context, score_batch_size=few))
 
     def parted(self, normals: int) -> tuple[list[int], list[int]]:
         """Draw which of so many normal images are stored, and which train."""
@@ -322,9 +325,7 @@ class MemSeg(WeakMethod):
 
     def rehearse(self, size: int, context: Context) -> None:
         """Make one training step on images of zeros."""
-        assert context.backbone is not None
-        blank = dataclasses.replace(context.backbone, file=None)
-        self.network = self.untrained(dataclasses.replace(context, backbone=blank)).train()
+        self.network = self.untrained(context).train()
         self.network.remember(torch.zeros(self.parameters.memory, 3, size, size).split(CHUNK))
         images = torch.zeros(context.batch_size, 3, size, size)
         anomalous = torch.zeros(context.batch_size, size, size, dtype=torch.bool)
