@@ -88,10 +88,13 @@ class PaDiM(FrozenMethod):
         parts = []
         for level, start in zip(maps, starts, strict=False):
             own = (self.chosen >= start) & (self.chosen < start + level.shape[1])
-            few = level[:, self.chosen[own] - start]
-            if few.shape[1]:  # interpolate takes no empty maps
-                parts.append(few if few.shape[-2:] == size else F.interpolate(few, size))
-        return torch.cat(parts, 1).flatten(2).permute(2, 1, 0)
+            few = level.permute(0, 2, 3, 1)[..., self.chosen[own] - start]
+            if few.shape[1:3] != size and few.shape[3]:  # interpolate takes no empty maps
+                few = F.interpolate(few.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+            if few.shape[3]:
+                parts.append(few)
+        # The channels of a position lie together in memory: so a matrix is quickly applied to them.
+        return torch.cat(parts, 3).flatten(1, 2).permute(1, 2, 0)
 
     def _by_images(
         self, batches: Iterator[Tensor], count: int, pilot: Tensor

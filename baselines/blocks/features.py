@@ -183,11 +183,17 @@ def smoothed(maps: Tensor, size: int, sigma: float = 4.0) -> Tensor:
 
     The kernel ends at 4 sigma; images are continued by reflection.
     """
-    large = F.interpolate(maps.unsqueeze(1), (size, size), mode="bilinear", align_corners=False)
+    down, across = (_spread(maps.new_ones(n).diag(), size, sigma) for n in maps.shape[1:])
+    # Both steps are linear and treat rows and columns alike: two small matrix products.
+    return down.T @ maps @ across
+
+
+def _spread(cells: Tensor, size: int, sigma: float) -> Tensor:
+    """Return what `smoothed` makes of lines of cells, (lines, cells) -> (lines, size)."""
+    lines = F.interpolate(cells.unsqueeze(1), size, mode="linear", align_corners=False)
     reach = min(int(4 * sigma + 0.5), size - 1)
-    x = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
+    x = torch.arange(-reach, reach + 1, device=cells.device, dtype=cells.dtype)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    padded = F.pad(large, (reach,) * 4, mode="reflect")
-    blurred: Tensor = F.conv2d(F.conv2d(padded, kernel), kernel.transpose(2, 3))
+    kernel = (kernel / kernel.sum()).view(1, 1, -1)
+    blurred: Tensor = F.conv1d(F.pad(lines, (reach, reach), mode="reflect"), kernel)
     return blurred.squeeze(1)
