@@ -1,9 +1,10 @@
 """Exact nearest neighbours in a bank of vectors, in bounded memory.
 
 The squared distances of a block of queries to a block of the bank come from one matrix product,
-|b|^2 - 2 q.b, whose rounding can hide which of two near vectors is nearer. So it only proposes a
-few more candidates than asked for; their distances are computed anew from the differences. Where
-rounding could still have kept a nearer vector out, the query is searched again in float64.
+|b|^2 - 2 q.b after the bank's mean is taken from all. Its rounding can hide which of two near
+vectors is nearer, so it only proposes a few more candidates than asked for; their distances are
+computed anew from the differences. Where rounding could still have kept a nearer vector out, the
+query is searched again in float64.
 """
 
 import torch
@@ -34,35 +35,41 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if not 1 <= k <= len(bank):
         raise ValueError(f"k must be in 1..{len(bank)}, the vectors of the bank, not {k}")
     count = min(k + SPARE, len(bank))
-    proposed, candidates = _candidates(queries, bank, count, torch.float32)
+    centre = bank.mean(0)
+    proposed, candidates = _candidates(queries, bank, centre, count, torch.float32)
     distances, indices = _chosen(queries, bank, candidates, k)
     if count < len(bank):
-        again = torch.nonzero(_doubt(queries, proposed[:, -1], distances[:, -1])).flatten()
+        doubt = _doubt(queries - centre, proposed[:, -1], distances[:, -1])
+        again = torch.nonzero(doubt).flatten()
         if len(again):
-            _, candidates = _candidates(queries[again], bank, count, torch.float64)
+            _, candidates = _candidates(queries[again], bank, centre, count, torch.float64)
             distances[again], indices[again] = _chosen(queries[again], bank, candidates, k)
     return distances, indices
 
 
 def _candidates(
-    queries: Tensor, bank: Tensor, count: int, dtype: torch.dtype
+    queries: Tensor, bank: Tensor, centre: Tensor, count: int, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return the `count` least |b|^2 - 2 q.b of each query, ascending, and their indices."""
+    """Return the `count` least |b|^2 - 2 q.b of each query, ascending, and their indices.
+
+    Both are taken from `centre` (D,).
+    """
+    queries, centre = queries.to(dtype) - centre, centre.to(dtype)
     least = queries.new_full((len(queries), count), torch.inf, dtype=dtype)
     indices = torch.zeros(len(queries), count, dtype=torch.long, device=queries.device)
     columns = min(COLUMNS[queries.device.type], -len(bank) // GROUP * -GROUP)
-    buffer = queries.new_empty(min(ROWS, len(queries)), columns, dtype=dtype)
+    products = queries.new_empty(min(ROWS, len(queries)), columns)
+    centred = queries.new_empty(columns, bank.shape[1])
     for left in range(0, len(bank), columns):
-        block = bank[left : left + columns].to(dtype)
+        part = bank[left : left + columns]
+        block = torch.sub(part, centre, out=centred[: len(part)])
         squares = torch.linalg.vector_norm(block, dim=1).square()
         width = -len(block) // GROUP * -GROUP
         for top in range(0, len(queries), ROWS):
             rows = slice(top, top + ROWS)
-            product = buffer[: len(queries[rows]), :width]
+            product = products[: len(queries[rows]), :width]
             product[:, len(block) :] = torch.inf
-            torch.addmm(
-                squares, queries[rows].to(dtype), block.T, alpha=-2, out=product[:, : len(block)]
-            )
+            torch.addmm(squares, queries[rows], block.T, alpha=-2, out=product[:, : len(block)])
             found, where = _least(product, count)
             merged = torch.cat([least[rows], found], 1)
             least[rows], order = merged.topk(count, largest=False)
@@ -103,12 +110,14 @@ def _doubt(queries: Tensor, last: Tensor, farthest: Tensor) -> Tensor:
 
     `last` (Q,) is the largest |b|^2 - 2 q.b of a candidate, `farthest` (Q,) the k-th distance. A
     vector nearer than that has |b| < |q| + farthest, which bounds the rounding of its product.
+    `queries` are taken from the centre.
     """
     norm = torch.linalg.vector_norm(queries, dim=1)
     reach = norm + farthest
-    # The rounding errors of D terms add up like a random walk; 8 standard deviations of it.
+    # The rounding errors of D terms add up like a random walk; 8 standard deviations of it, and
+    # as much as of one term for what the centring has rounded.
     unit = torch.finfo(torch.float32).eps / 2
-    rounding = 8 * unit * queries.shape[1] ** 0.5 * reach * (reach + 2 * norm)
+    rounding = 8 * unit * (queries.shape[1] ** 0.5 + 1) * reach * (reach + 2 * norm)
     # |q|^2 is added in float64: it is what cancels.
     others = last.double() + norm.double().square() - rounding
     return others < (farthest.double() * (1 - _EQUAL)).square()
