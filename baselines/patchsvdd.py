@@ -43,7 +43,7 @@ An image of `train_images_per_s` is one of a batch, out of which eight patches a
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,14 +54,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.blocks.neighbours import COLUMNS, ROWS, nearest
-from baselines.blocks.patches import (
-    DIRECTIONS,
-    cut,
-    jittered,
-    near_pairs,
-    position_pairs,
-    spreading,
-)
+from baselines.blocks.patches import DIRECTIONS, cut, near_pairs, noisy, position_pairs, spreading
 from baselines.blocks.weak_method import joined
 from baselines.blocks.weak_training import Stream, generator
 from bench.detector import Context, Explanation, MethodError, Samples, TrainingSet, parameter
@@ -84,9 +77,8 @@ COARSE = 56
 CHUNK = 8
 """Images embedded at once."""
 STEP_BYTES = 5 << 20
-"""What a training step takes for each image of its batch: activations of 20 patches of 32 px."""
-FIXED_BYTES = 8 << 20
-"""The weights, their gradients and Adam's two moments."""
+"""What a step takes for each image of its batch, in activations of 20 patches of 32 px. For the
+weights, their gradients and Adam's moments, as much as for two more."""
 PIXEL_BYTES = 300
 """What embedding takes for each pixel of an image: two maps of 128 channels at half its side."""
 
@@ -137,12 +129,9 @@ class Directions(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hidden = nn.Sequential(
-            nn.Linear(DIMENSIONS, 128),
-            nn.LeakyReLU(SLOPE),
-            nn.Linear(128, 128),
-            nn.LeakyReLU(SLOPE),
-        )
+        slope = nn.LeakyReLU(SLOPE)
+        layers = nn.Linear(DIMENSIONS, 128), slope, nn.Linear(128, 128), slope
+        self.hidden = nn.Sequential(*layers)
         self.last = nn.Linear(128, len(DIRECTIONS))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -238,7 +227,7 @@ class PatchSVDD:
         if count > 1:
             context.record("train_images_per_s", (count - 1) * context.batch_size / seconds)
 
-    def step(self, images: Tensor) -> Any:
+    def step(self, images: Tensor) -> Callable[[], Tensor]:
         """Return a function that makes one training step on images and returns its loss."""
         places, noise = generator(self.context, "batches"), generator(self.context, "augment")
         stream = Stream(len(images), places)
@@ -258,13 +247,11 @@ class PatchSVDD:
         self, images: Tensor, which: Tensor, places: torch.Generator, noise: torch.Generator
     ) -> Tensor:
         """Return the loss of patches out of the centred images of a batch."""
-        value = images.new_zeros(())
+        value, count, size = images.new_zeros(()), len(which), images.shape[-1]
         for side in SIDES:
-            first, second, direction = position_pairs(len(which), side, images.shape[-1], places)
-            pairs = [
-                jittered(cut(images, which, at, side), JITTER, noise) for at in (first, second)
-            ]
-            near = near_pairs(len(which), side, images.shape[-1], places)
+            *far, direction = position_pairs(count, side, size, places)
+            pairs = [noisy(cut(images, which, at, side), JITTER, noise) for at in far]
+            near = near_pairs(count, side, size, places)
             pairs += [cut(images, which, at, side) for at in near]
             patches = torch.cat(pairs).contiguous(memory_format=torch.channels_last)
             one, other, still, moved = self.network.encoders(patches).chunk(4)
@@ -277,11 +264,11 @@ class PatchSVDD:
     def _grids(self, samples: Samples) -> Iterator[dict[int, Tensor]]:
         """Yield the embeddings of all patches of a few images after the other."""
         few = min(CHUNK, self.context.score_batch_size)
-        with torch.inference_mode():
-            for start in range(0, len(samples), few):
-                images = self._centred(samples.images[start : start + few])
-                yield self.network.encoders.grids(images)
+        for start in range(0, len(samples), few):
+            images = self._centred(samples.images[start : start + few])
+            yield self.network.encoders.grids(images)
 
+    @torch.inference_mode()
     def _remember(self, normal: Samples) -> None:
         places = {k: len(w) ** 2 for k, w in self.weights.items()}
         self.bank = {k: self.mean.new_empty(n * len(normal), DIMENSIONS) for k, n in places.items()}
@@ -291,31 +278,33 @@ class PatchSVDD:
                 found = vectors(grid)
                 self.bank[side][filled[side] : filled[side] + len(found)] = found
                 filled[side] += len(found)
-        self.context.record("bank_vectors", sum(len(b) for b in self.bank.values()))
-        self.context.record("bank_bytes", sum(b.nbytes for b in self.bank.values()))
-        spread = min(float(b.std(0).mean()) for b in self.bank.values())
-        self.context.record("embedding_std", spread)
+        banks = self.bank.values()
+        self.context.record("bank_vectors", sum(len(b) for b in banks))
+        self.context.record("bank_bytes", sum(b.nbytes for b in banks))
+        self.context.record("embedding_std", min(float(b.std(0).mean()) for b in banks))
 
     def _maps(self, samples: Samples) -> Iterator[Tensor]:
         """Yield anomaly maps (B, S, S) of a few images after the other."""
         for grids in self._grids(samples):
-            with torch.inference_mode():
-                maps = []
-                for side, grid in grids.items():
-                    distances = nearest(vectors(grid), self.bank[side], 1)[0]
-                    weights = self.weights[side]
-                    maps.append(weights.T @ distances.view(-1, *grid.shape[2:]) @ weights)
-                yield maps[0] * maps[1]
+            maps = []
+            for side, grid in grids.items():
+                distances = nearest(vectors(grid), self.bank[side], 1)[0]
+                weights = self.weights[side]
+                maps.append(weights.T @ distances.view(-1, *grid.shape[2:]) @ weights)
+            yield maps[0] * maps[1]
 
+    @torch.inference_mode()
     def score(self, samples: Samples) -> NDArray[np.float32]:
         """Return (N,) scores, the maxima of the maps."""
         return joined([maps.amax((1, 2)) for maps in self._maps(samples)])
 
+    @torch.inference_mode()
     def explain(self, samples: Samples) -> Explanation:
         """Return the anomaly map of each image, averaged to a coarse grid."""
         coarse = [F.adaptive_avg_pool2d(maps, COARSE) for maps in self._maps(samples)]
         return Explanation({"score": joined(coarse)})
 
+    @torch.inference_mode()
     def embed(self, samples: Samples) -> NDArray[np.float32]:
         """Return the mean embedding of the patches of either size, (N, 128)."""
         means = [[g.mean((2, 3)) for g in grids.values()] for grids in self._grids(samples)]
@@ -324,7 +313,7 @@ class PatchSVDD:
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the network, the mean image and the embeddings of the normal patches."""
         kept = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        kept |= {"mean": self.mean} | {f"bank.{k}": v for k, v in self.bank.items()}
+        kept |= {"mean": self.mean, **{f"bank.{k}": v for k, v in self.bank.items()}}
         return {k: v.detach().cpu().numpy() for k, v in kept.items()}
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
@@ -351,7 +340,7 @@ class PatchSVDD:
     def memory(self, normals: int, size: int, context: Context) -> int:
         """Return the bytes of training, or of the embeddings and what is done beside them."""
         places = sum(((size - k) // STRIDES[k] + 1) ** 2 for k in SIDES)
-        training = normals * 3 * size * size * 4 + context.batch_size * STEP_BYTES + FIXED_BYTES
+        training = normals * 3 * size * size * 4 + (context.batch_size + 2) * STEP_BYTES
         few = min(CHUNK, context.score_batch_size)
         search = ROWS * COLUMNS[torch.device(context.device).type] * 8
         beside = few * size * size * PIXEL_BYTES + search

@@ -42,7 +42,7 @@ def cut(images: Tensor, which: Tensor, corners: Tensor, side: int) -> Tensor:
     return windows[which.to(images.device), :, down, right]
 
 
-def jittered(patches: Tensor, deviation: float, rng: torch.Generator) -> Tensor:
+def noisy(patches: Tensor, deviation: float, rng: torch.Generator) -> Tensor:
     """Add normal noise to each patch (B, 3, K, K): one draw a channel, and one a pixel."""
     colour = torch.randn(*patches.shape[:2], 1, 1, generator=rng)
     noise = torch.randn(patches.shape, generator=rng).add_(colour).mul_(deviation)
