@@ -77,7 +77,11 @@ class PaDiM(FrozenMethod):
         batches = itertools.chain([first], (self.embedded(maps) for maps in features))
         self.dual = torch.tensor(count < d)
         fit = self._by_images if count < d else self._by_channels
-        self.mean, self.factor = fit(batches, count, first.mean(2))
+        try:
+            self.mean, self.factor = fit(batches, count, first.mean(2))
+        except torch.linalg.LinAlgError:
+            epsilon = self.parameters.epsilon
+            raise MethodError(f"features are too large for epsilon = {epsilon}: raise it") from None
         self.context.record("bank_vectors", self.factor.shape[0] * self.factor.shape[1])
         self.context.record("bank_bytes", self.factor.nbytes)
 

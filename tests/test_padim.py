@@ -216,6 +216,16 @@ def test_features_that_never_change_count_by_epsilon_alone(images: int) -> None:
     torch.testing.assert_close(away, torch.full_like(away, (25 * 0.3**2 / 0.01) ** 0.5))
 
 
+@pytest.mark.parametrize("images", [3, 60])
+def test_features_of_any_size_give_finite_distances_or_are_refused(images: int) -> None:
+    """What float32 leaves of a small distance to large features is not below zero."""
+    large = [30 * m for m in noise(images)]
+    detector = fitted(large, channels=50)
+    assert detector.distances(large).isfinite().all()
+    with pytest.raises(MethodError, match=r"too large for epsilon = 1e-12: raise it$"):
+        fitted(large, channels=100, epsilon=1e-12)
+
+
 def test_a_channel_count_that_leaves_a_stage_out_still_works() -> None:
     normal, tested = noise(5), noise(2, seed=1)
     for seed in range(6):

@@ -68,9 +68,7 @@ def _update(
         return
     product = points[part] @ centres[since:made].T
     squared = norms[part, None] + norms[picks[since:made]] - 2 * product
-    alive = bounds[part] >= 0
-    nearest = torch.minimum(bounds[part], squared.amin(1).clamp(min=0))
-    bounds[part] = torch.where(alive, nearest, bounds[part])
+    bounds[part] = torch.minimum(bounds[part], squared.amin(1).clamp(min=0))
 
 
 def _squared(points: Tensor, norms: Tensor, centre: Tensor, norm: Tensor) -> Tensor:
