@@ -79,7 +79,7 @@ class PaDiM(FrozenMethod):
         fit = self._by_images if count < d else self._by_channels
         try:
             self.mean, self.factor = fit(batches, count, first.mean(2))
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             epsilon = self.parameters.epsilon
             raise MethodError(f"features are too large for epsilon = {epsilon}: raise it") from None
         self.context.record("bank_vectors", self.factor.shape[0] * self.factor.shape[1])
