@@ -194,13 +194,13 @@ def test_the_map_holds_the_distances_and_the_score_without_weight_their_largest(
 
 
 @pytest.mark.parametrize(
-    ("neighbours", "asked"), [(1, ()), (2, (4,)), (3, (4, 5)), (4, (4, 5, 9)), (9, (4, 5, 9))]
+    ("neighbours", "asked"), [(1, ()), (2, (5,)), (3, (5, 3)), (4, (5, 3, 9)), (9, (5, 3, 9))]
 )
 def test_a_score_is_weighted_down_where_its_memory_has_near_neighbours(
     neighbours: int, asked: tuple[int, ...]
 ) -> None:
-    """The memory nearest to a patch at 5 is that at 3; its neighbours lie at 1, 0 and -4."""
-    detector = with_bank([[1.0], [-4.0], [3.0], [0.0]], neighbours=neighbours)
+    """The memory nearest to a patch at 5 is that at 3; nearest to that lie 0, 8 and -4."""
+    detector = with_bank([[8.0], [-4.0], [3.0], [0.0]], neighbours=neighbours)
     patches = torch.tensor([[[5.0], [2.5]], [[-4.0], [5.0]]])
     weight = 1 - math.exp(2) / (math.exp(2) + sum(map(math.exp, asked))) if asked else 1
     assert detector.scores(patches).tolist() == pytest.approx([2 * weight] * 2)
