@@ -74,7 +74,7 @@ def test_distances_are_mahalanobis_distances_with_more_and_with_fewer_channels_t
 ) -> None:
     normal, tested = noise(images, offset=offset), noise(5, seed=1, offset=offset)
     detector = fitted(normal, channels=20)
-    assert bool(detector.dual) == (images < 20)
+    assert (detector.factor.shape[1] < 20) == (images < 20)
     assert detector.factor.shape == (16, min(images, 20), 20)
     mean = embedded(normal, detector.chosen).mean(1)
     np.testing.assert_allclose(detector.mean, mean, rtol=1e-5, atol=1e-5)
@@ -109,12 +109,13 @@ def test_distances_hold_for_any_number_of_images_channels_and_batches(
 def test_both_forms_agree_where_there_are_as_many_images_as_channels() -> None:
     normal, tested = noise(24), noise(6, seed=1)
     detector = fitted(normal, channels=24)
-    assert not detector.dual
-    by_channels = detector.distances(tested)
+    by_channels = detector.distances(tested).flatten(1).T
     x = detector.embedded(normal)
-    detector.mean, detector.factor = detector._by_images(iter([x]), 24, x.mean(2))
-    detector.dual = torch.tensor(True)
-    torch.testing.assert_close(detector.distances(tested), by_channels, rtol=1e-3, atol=1e-3)
+    mean, factor = detector._by_images(iter([x]), 24, x.mean(2))
+    z = detector.embedded(tested) - mean.unsqueeze(2)
+    epsilon = detector.parameters.epsilon
+    by_images = ((z.square().sum(1) - (factor @ z).square().sum(1)) / epsilon).sqrt()
+    torch.testing.assert_close(by_images, by_channels, rtol=1e-3, atol=1e-3)
 
 
 @pytest.fixture
@@ -216,11 +217,13 @@ def test_features_that_never_change_count_by_epsilon_alone(images: int) -> None:
     torch.testing.assert_close(away, torch.full_like(away, (25 * 0.3**2 / 0.01) ** 0.5))
 
 
-@pytest.mark.parametrize("images", [3, 60])
-def test_features_of_any_size_give_finite_distances_or_are_refused(images: int) -> None:
+@pytest.mark.parametrize(("images", "channels"), [(2, 100), (3, 100), (60, 50)])
+def test_features_of_any_size_give_finite_distances_or_are_refused(
+    images: int, channels: int
+) -> None:
     """What float32 leaves of a small distance to large features is not below zero."""
     large = [30 * m for m in noise(images)]
-    detector = fitted(large, channels=50)
+    detector = fitted(large, channels=channels)
     assert detector.distances(large).isfinite().all()
     with pytest.raises(MethodError, match=r"too large for epsilon = 1e-12: raise it$"):
         fitted(large, channels=100, epsilon=1e-12)
