@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import bench
-from bench.cli import audit, data, doctor, predict, report, results, runs
+from bench.cli import audit, crosscheck, data, doctor, predict, report, results, runs
 from bench.errors import BenchError
 from bench.outside import shown
 
@@ -26,6 +26,7 @@ app.command()(audit.audit)
 app.command("list")(runs.list_)
 for looking in (results.verify, results.compare, results.merge, results.archive, doctor.doctor):
     app.command()(looking)
+app.command()(crosscheck.crosscheck)
 app.add_typer(data.app, name="data")
 
 
