@@ -120,19 +120,21 @@ seeds = 3
 """
 
 
-@pytest.mark.parametrize(("kind", "rounds"), [("", 1), ('kind = "timing"', 3)])
-def test_one_seed_says_all_of_it_unless_it_is_timed(
-    tmp_path: Path, warm_cache: Path, kind: str, rounds: int
+@pytest.mark.parametrize(
+    ("more", "seeds"), [("", 1), ('kind = "timing"', 3), ('[set]\nweights = "none"', 3)]
+)
+def test_one_seed_says_all_of_it_unless_it_is_timed_or_its_backbone_is_random(
+    tmp_path: Path, warm_cache: Path, more: str, seeds: int
 ) -> None:
     registry = Registry(warm_cache)
     assert registry.find("spade").seedless
     assert not any(registry.find(m).seedless for m in ("padim", "patchcore", "devnet"))
     path = tmp_path / "some.toml"
-    path.write_text(SUITE + kind)
+    path.write_text(SUITE + more)
     cells = expand(read_suite(str(path)), Narrowing(), registry, tmp_path)
     made = [(c.method.name, c.shots, c.seed) for c in cells]
     assert len(set(made)) == len(made)
-    unsupervised = {"spade": rounds, "padim": 3, "patchcore": 3}
-    wanted = {(m, 0, seed) for m, seeds in unsupervised.items() for seed in range(seeds)}
+    unsupervised = {"spade": seeds, "padim": 3, "patchcore": 3}
+    wanted = {(m, 0, seed) for m, count in unsupervised.items() for seed in range(count)}
     wanted |= {("devnet", shots, seed) for shots in (1, 10) for seed in range(3)}
     assert set(made) == wanted
