@@ -33,6 +33,8 @@ Chosen here, where the descriptions are silent, differ, or know only ResNet-18:
 - Inside, `widths = "published"` keeps ResNet-18's 64, 128 and 256 channels, a 1x1 convolution
   bringing a wider stage to them; `backbone` takes as many as each stage has, which with ResNet-50
   makes the fusion sixteen times as costly, 40 GMAC an image.
+- Coordinate attention weighs what the first 3x3 convolution gives; the port multiplies that by what
+  the attention makes of the convolution's input.
 - Batch normalisation and ReLU after the 3x3 convolutions, two in each step of the decoder;
   everything is enlarged by nearest neighbour but for the weights, which are bilinear.
 - Foregrounds and kinds of anomalies: see `baselines.blocks.synthesis`. Half of them take images
@@ -118,13 +120,18 @@ class Network(WeakNetwork):
             read = [self.frozen(batch)[1:] for batch in images]
         rows = [torch.cat([r[level] for r in read]) for level in range(3)]
         self.bank = [r.permute(0, 2, 3, 1).contiguous() for r in rows]
+        self.recalled()
+
+    def recalled(self) -> None:
+        """Take the squared norms of what is stored."""
+        self.norms = [stored.flatten(1).square().sum(1) for stored in self.bank]
 
     def recall(self, stages: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Return the stages (B, C, h, w) of the nearest stored image, and its distance (B,)."""
         distances = torch.zeros((), device=stages[0].device)
-        for stage, bank in zip(stages, self.bank, strict=True):
+        for stage, bank, norms in zip(stages, self.bank, self.norms, strict=True):
             x, stored = stage.permute(0, 2, 3, 1).flatten(1), bank.flatten(1)
-            squares = (x * x).sum(1, keepdim=True) + (stored * stored).sum(1)
+            squares = (x * x).sum(1, keepdim=True) + norms
             distances = distances + (squares - 2 * x @ stored.T) / x.shape[1]
         distance, nearest = distances.min(1)
         return [b[nearest].permute(0, 3, 1, 2) for b in self.bank], distance
@@ -322,6 +329,7 @@ class MemSeg(WeakMethod):
         bank = {k: v for k, v in arrays.items() if k.startswith("bank.")}
         super().load_state({k: v for k, v in arrays.items() if k not in bank}, context)
         self.network.bank = [torch.from_numpy(bank[k]).to(context.device) for k in sorted(bank)]
+        self.network.recalled()
 
     def rehearse(self, size: int, context: Context) -> None:
         """Make one training step on images of zeros."""

@@ -42,7 +42,7 @@ class PaDiM(FrozenMethod):
 
     name = "padim"
     version = 1
-    memory_of = ("chosen", "mean", "factor", "dual")
+    memory_of = ("chosen", "mean", "factor")
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters:
@@ -75,7 +75,6 @@ class PaDiM(FrozenMethod):
         self.chosen = torch.randperm(total, generator=rng)[:d].sort().values.to(self.context.device)
         first = self.embedded(next(features))
         batches = itertools.chain([first], (self.embedded(maps) for maps in features))
-        self.dual = torch.tensor(count < d)
         fit = self._by_images if count < d else self._by_channels
         try:
             self.mean, self.factor = fit(batches, count, first.mean(2))
@@ -144,7 +143,8 @@ class PaDiM(FrozenMethod):
         z = self.embedded(maps) - self.mean.unsqueeze(2)
         # In this order it is quick for a single image too.
         squared = torch.bmm(z.mT, self.factor.mT).square_().sum(2)
-        if self.dual:
+        images, channels = self.factor.shape[1:]
+        if images < channels:
             squared = (z.square().sum(1) - squared).clamp_(min=0) / self.parameters.epsilon
         return squared.sqrt().T.unflatten(1, maps[0].shape[-2:])
 

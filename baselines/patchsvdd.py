@@ -31,8 +31,9 @@ category, are not published. Where it is too large all embeddings become one and
 
 Chosen here, where the description is silent: the 32 px encoder is one and the same in both tasks;
 biases everywhere; torch's usual initial weights; the last layer of the direction classifier has
-columns of norm 1 (the 8 weights of an input) and learns through that; the SVDD displacement turns
-round at the border, where clipping would leave none; a batch's images serve all four tasks, each
+columns of norm 1 (the 8 weights of an input) and learns through that (that of the released code
+lets no gradient through, and stays as it began); the SVDD displacement turns round at the border,
+where clipping would leave none; a batch's images serve all four tasks, each
 with patches of its own; jitter is of the position task alone; pixels under no patch count 0; exact
 neighbours, not an approximate index. The input has the run's image_size; the paper had 256 px. All
 is float32: the SVDD differences lie below the resolution of bfloat16.
@@ -194,8 +195,9 @@ class PatchSVDD:
     def fit(self, train: TrainingSet, context: Context) -> None:
         """Train the encoders, then embed all patches of the normal images."""
         self.begin(train.normal.images.shape[-1], context)
-        raw = torch.from_numpy(train.normal.images)
-        self.mean = (raw.sum(0, dtype=torch.float64) / len(raw)).float().to(context.device)
+        images = train.normal.images
+        mean = images.sum(0, dtype=np.int64) / len(images)
+        self.mean = torch.from_numpy(mean.astype(np.float32)).to(context.device)
         self._train(self._centred(train.normal.images))
         self._remember(train.normal)
 

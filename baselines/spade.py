@@ -13,7 +13,8 @@ as the port has them, not their squares; the average over stages, as in the port
 joins the stages to one feature. Nothing is random.
 
 The score asks for pooled features alone; the map for the features of K images at every position,
-which are computed of the normal images when the first map is wanted.
+which are computed of the normal images when the first map is wanted: with a ResNet-50 5.6 MB an
+image at 224 px. So a saved model holds the normal training images themselves.
 """
 
 from collections.abc import Iterator
@@ -98,10 +99,15 @@ class SPADE(FrozenMethod):
         unknown = np.zeros(n, np.int64)
         images = self.images.cpu().numpy()  # of a loaded model they lie on the device
         normal = Samples(images, ("",) * n, unknown, unknown, ("RGB",) * n, unknown)
-        batches = [
-            [m.flatten(2).mT for m in maps[: len(PYRAMID)]] for maps in self._features(normal)
-        ]
-        return [torch.cat(levels) for levels in zip(*batches, strict=True)]
+        held: list[Tensor] = []
+        start = 0
+        for batch in self._features(normal):
+            levels = [maps.flatten(2).mT for maps in batch[: len(PYRAMID)]]
+            held = held or [level.new_empty(n, *level.shape[1:]) for level in levels]
+            for whole, level in zip(held, levels, strict=True):
+                whole[start : start + len(level)] = level
+            start += len(levels[0])
+        return held
 
     def memory(self, normals: int, size: int, context: Context) -> int:
         """Return the bytes of the images and their pooled features; maps take much more."""

@@ -132,9 +132,10 @@ def other_gpu_processes(device: str) -> int | None:
     """Count the processes beside this one that compute on a GPU; None where it does not tell.
 
     In a container the numbers of processes are other ones: one of those told is taken to be us.
+    Where none is told, not even we are seen.
     """
     said = _nvidia_smi(device, "compute-apps=pid")
-    return None if said is None else max(0, len(said) - 1)
+    return len(said) - 1 if said else None
 
 
 def _nvidia_smi(device: str, query: str) -> list[str] | None:

@@ -231,7 +231,10 @@ def _cells(
             unsupervised = method.supervision == "unsupervised"
             shots = (0,) if unsupervised else block.shots
             rounds = kind == "timing"  # to measure again, even where no number changes
-            once = unsupervised and method.seedless and not rounds
+            random = not method.seedless or (
+                "backbone" in method.settings and settings["weights"] == "none"
+            )
+            once = unsupervised and not random and not rounds
             seeds = 1 if once else block.seeds
             for k in shots:
                 if not k and not unsupervised:

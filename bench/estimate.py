@@ -127,12 +127,13 @@ def memory_of(
     On a GPU its own memory is meant.
     """
     peak = rehearsed(variant)
-    estimated = None
+    told = []
     if peak is not None:
         images = max(image_bytes(w, data) for w in wanted)
-        estimated = process_base() + step_bytes(peak) + images
-    elif "memory" in variant.method.abilities:
-        estimated = max(remembered(variant, w, data) for w in wanted)
+        told.append(process_base() + step_bytes(peak) + images)
+    if "memory" in variant.method.abilities:
+        told.append(max(remembered(variant, w, data) for w in wanted))
+    estimated = max(told, default=None)
     specs = {step(vars(w.spec)) for w in wanted if isinstance(w, Run)}
     gpu = device != "cpu"
     where = [r["provenance"] for r in receipts if step(r["spec"]) in specs]

@@ -146,7 +146,12 @@ def part(samples: Samples, start: int, stop: int) -> Samples:
 
 
 def _score_memory(detector: Any, subjects: Subjects, memory: PeakMemory) -> int | None:
-    """Return the most memory held while a batch is scored; None where no peak can be told."""
+    """Return the most memory held while a batch is scored; None where no peak can be told.
+
+    The gradients of the last training step, which a saved model has not, are let go.
+    """
+    for network in networks(detector):
+        network.zero_grad(set_to_none=True)
     if not memory.restart():
         return None
     detector.score(subjects.batches[0])
@@ -291,8 +296,12 @@ def median_interval(values: Sequence[float], repeats: int = 2000) -> tuple[float
 
 def parameter_count(detector: Any) -> int:
     """Return the elements of all parameters of the networks that are a detector's attributes."""
-    networks = [n for n in vars(detector).values() if isinstance(n, torch.nn.Module)]
-    return sum({id(p): p.numel() for n in networks for p in n.parameters()}.values())
+    return sum({id(p): p.numel() for n in networks(detector) for p in n.parameters()}.values())
+
+
+def networks(detector: Any) -> list[torch.nn.Module]:
+    """Return the networks that are a detector's attributes."""
+    return [value for value in vars(detector).values() if isinstance(value, torch.nn.Module)]
 
 
 def _parquet(seconds: Mapping[str, Sequence[float]]) -> bytes:

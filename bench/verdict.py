@@ -62,6 +62,8 @@ def _word(low: float, high: float, margin: float) -> str:
 def apart(spec: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str]:
     """Say which settings and parameters of a spec are not as stated; what it lacks is neither."""
     told = {**spec["parameters"], **spec}
+    if told.get("external"):
+        told["external"] = told["external"].partition(":")[0]  # its source, not its content
     return [
         f"{key} {told[key]}, not {value}"
         for key, value in stated.items()

@@ -101,13 +101,15 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
     measured["scores_sha256"] = scores.digest()
     load = {"load_average": load_average(), "peak_memory_bytes": peak_memory()}
     taken = {**accelerator(job.device), **load}
-    if getattr(method, "seedless", False):
+    random_backbone = job.spec.backbone is not None and job.weights_file is None
+    if getattr(method, "seedless", False) and not random_backbone:
         taken["seedless"] = True
     notes = {f"{w.category.__name__}: {w.message}" for w in caught}
     if np.ptp(scored[split.counted()]) == 0:
         notes.add("all scores are equal")
     write_scores(job.staged / "scores.parquet", scores)
-    print(f"auroc {measured['auroc']:.4f}", flush=True)
+    if meter is None:
+        print(f"auroc {measured['auroc']:.4f}", flush=True)
     tested = partial(images.samples, split.tested)
     kept, unable = kept_files(detector, job, scores.file, tested, clock)
     if EXPLANATIONS in kept:

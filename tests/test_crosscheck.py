@@ -158,7 +158,8 @@ Capture = pytest.CaptureFixture[str]
 def call(capsys: Capture, python: Path, *given: str) -> tuple[int, str, str]:
     arguments = [w for text in SMALL for w in ("--set", text)]
     with pytest.raises(SystemExit) as ended:
-        main(["crosscheck", "--python", str(python), "--categories", "weave", *arguments, *given])
+        main(["crosscheck", "--python", str(python), "--categories", "weave", "--threads", "1",
+              *arguments, *given])  # fmt: skip
     out, err = capsys.readouterr()
     return int(ended.value.code or 0), out, err
 

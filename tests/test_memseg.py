@@ -376,6 +376,7 @@ def test_the_memory_gives_the_nearest_image_of_all_stages_together() -> None:
     for seed in range(5):
         stored = [torch.randn(9, *s, generator=rng(seed)) for s in shapes]
         model.bank = [s.permute(0, 2, 3, 1).contiguous() for s in stored]
+        model.recalled()
         stages = [torch.randn(4, *s, generator=rng(seed + 50)) for s in shapes]
         stages = [s.contiguous(memory_format=torch.channels_last) for s in stages]
         found, distance = model.recall(stages)

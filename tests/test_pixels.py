@@ -61,8 +61,15 @@ def test_an_image_without_a_mask_leaves_none(tmp_path: Path) -> None:
     folder = tmp_path / "ground_truth/dent"
     folder.mkdir(parents=True)
     Image.new("L", (16, 16)).save(folder / "0_mask.png")
-    with pytest.raises(DataError, match=r"0_mask\.png marks no defect at 8 px"):
+    with pytest.raises(DataError, match=r"0_mask\.png marks no defect"):
         load_masks(tmp_path, files, 8)
+    dot = Image.new("L", (16, 16))
+    dot.putpixel((6, 12), 255)
+    dot.save(folder / "0_mask.png")
+    small = load_masks(tmp_path, files, 8)
+    assert small is not None
+    assert small[1, 6, 3]
+    assert small.sum() == 1
     half = Image.new("L", (16, 16))
     half.paste(255, (8, 0, 16, 16))
     half.save(folder / "0_mask.png")

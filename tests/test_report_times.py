@@ -497,14 +497,17 @@ def test_the_way_nearest_the_stated_network_is_shown_first():
     assert [w.departures for w in found.others] == [("backbone wide_resnet50_2, not resnet50",)] * 2
 
 
-def test_what_the_paper_leaves_open_of_a_method_is_no_departure():
+def test_what_is_left_open_of_a_method_is_no_departure_and_less_training_is_one():
     short = {"epochs": 9, "steps_per_epoch": 2}
     bent = [
-        replace(MEMSEG, stage=3, batch_size=2, parameters=short),
+        replace(MEMSEG, stage=3, batch_size=2, external="textures:4f", parameters=short),
         replace(PATCHCORE, stage=2, parameters={"coreset": 0.01, "embedding": "joined"}),
     ]
     found = cells_of(*(scored(spec, 0.9) for spec in bent))
-    assert [cell.ours.departures for cell in found.values()] == [(), ()]
+    assert found["patchcore"].ours.departures == ()
+    assert found["memseg"].ours.departures == (
+        "stage 3, not 4", "batch_size 2, not 8", "epochs 9, not 50", "external textures, not dtd",
+    )  # fmt: skip
     larger = replace(PADIM, image_size=256, backbone="resnet18")
     assert cells_of(scored(larger, 0.9))["padim"].ours.departures == (
         "image_size 256, not 224", "backbone resnet18, not resnet50")  # fmt: skip

@@ -126,6 +126,7 @@ class FrozenMethod:
         """Remember the normal images."""
         self.begin(context)
         self.size = train.normal.images.shape[-1]
+        context.progress(0, 1, float("nan"))
         with torch.inference_mode():
             self.remember(self._features(train.normal), len(train.normal))
 

@@ -42,8 +42,10 @@ def load_masks(root: Path, files: Sequence[File], size: int) -> NDArray[np.bool_
         place = find_mask(root, file)
         if place is None:
             return None
-        grey = decode(place)[0].convert("L").resize((size, size), Image.Resampling.NEAREST)
-        mask[:] = np.asarray(grey) >= 128
+        grey = decode(place)[0].convert("L")
+        mask[:] = np.asarray(grey.resize((size, size), Image.Resampling.NEAREST)) >= 128
+        if not mask.any():  # a defect that lies between the pixels, or none
+            mask[:] = np.asarray(grey.resize((size, size), Image.Resampling.BOX)) > 0
         if not mask.any():
-            raise DataError(f"{shown(place)} marks no defect at {size} px; replace or remove it")
+            raise DataError(f"{shown(place)} marks no defect; replace or remove it")
     return masks

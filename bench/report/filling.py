@@ -1,6 +1,6 @@
 """Fills the tables of a report with stored runs: the printed ones, and what is beyond print."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -155,7 +155,8 @@ def _leader(cells: Sequence[Cell]) -> Cell | None:
 
     None where a printed one has no run, and where `shortcut` is the only rival.
     """
-    there = [(cell, cell.ours.by_seed) for cell in cells if cell.ours]
+    seeds = {seed for cell in cells if cell.ours for seed in cell.ours.by_seed}
+    there = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
     rivals = [cell for cell, _ in there if cell.key.method != REFERENCE]
     if len(rivals) < 2 or any(cell.printed and not cell.ours for cell in cells):
         return None
@@ -173,6 +174,12 @@ def _leader(cells: Sequence[Cell]) -> Cell | None:
             if gaps and all(g.n >= LEAST_SEEDS and g.interval and g.interval[0] > 0 for g in gaps):
                 return cell
     return None
+
+
+def _of_seeds(way: Way, seeds: Iterable[int]) -> Mapping[int, float]:
+    """Return AUROC by seed; the one value of a method without randomness is that of every seed."""
+    value = next(iter(way.by_seed.values()))
+    return dict.fromkeys(seeds, value) if way.seedless else way.by_seed
 
 
 def _mean(
