@@ -1,8 +1,8 @@
 """Patch-SVDD: patches embedded by a network that guesses how they lie to each other.
 
 Reproduces: Patch-SVDD in ATAC-Net's Table 2, from "Patch SVDD: Patch-level SVDD for Anomaly
-Detection and Segmentation" (Yi and Yoon, ACCV 2020). Written from a description of the paper and of
-the code that its authors released (nuclearboy95/Anomaly-Detection-PatchSVDD-PyTorch).
+Detection and Segmentation" (Yi and Yoon, ACCV 2020). Written from a description of it and of its
+authors' code (nuclearboy95/Anomaly-Detection-PatchSVDD-PyTorch).
 
 - Input: the image minus the mean training image, pixel by pixel, over 255. No ImageNet weights.
 - Encoders: one of 32 px patches, and one of 64 px patches that joins what the first says of their
@@ -22,7 +22,8 @@ the code that its authors released (nuclearboy95/Anomaly-Detection-PatchSVDD-PyT
 The budget is part of the result: it is in the parameters, so in a run's identity. Published are 300
 passes over the training set repeated 100 times, batch 64 (`epochs = 300`, `steps_per_epoch = 0`,
 `batch_size = 64`): 98,000 steps on the 209 images of bottle, three days of a CPU core. The default
-is 1,000 steps.
+is 1,000 steps. A loss that stays at 2 log 8 = 4.16 says that no direction was learnt; then images
+are scored by the embedding of a network as it began.
 
 `svdd_weight` is lambda. The default 1 is the released code's; its README's example (bottle) and its
 author's advice (grid) have 0.001, and the values behind the published table, tuned for each
@@ -36,9 +37,8 @@ lets no gradient through, and stays as it began); the SVDD displacement turns ro
 where clipping would leave none; a batch's images serve all four tasks, each
 with patches of its own; jitter is of the position task alone; pixels under no patch count 0; exact
 neighbours, not an approximate index. The input has the run's image_size; the paper had 256 px. All
-is float32: the SVDD differences lie below the resolution of bfloat16.
-
-An image of `train_images_per_s` is one of a batch, out of which eight patches are cut.
+is float32: the SVDD differences lie below the resolution of bfloat16. An image of
+`train_images_per_s` is one of a batch, out of which eight patches are cut.
 """
 
 import itertools
@@ -202,8 +202,8 @@ class PatchSVDD:
         self._remember(train.normal)
 
     def _centred(self, images: NDArray[np.uint8]) -> Tensor:
-        raw = torch.from_numpy(images).to(self.context.device)
-        return raw.float().sub_(self.mean).div_(255)
+        raw = torch.from_numpy(images).to(self.context.device).float()
+        return raw.sub_(self.mean).div_(255)
 
     def _train(self, images: Tensor) -> None:
         context, parameters = self.context, self.parameters
@@ -321,12 +321,10 @@ class PatchSVDD:
     def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
         """Build the network and take over what `state` returned."""
         tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
-        prefix = "network."
+        network = {k.partition(".")[2]: v for k, v in tensors.items() if k.startswith("network.")}
         try:
             self.begin(tensors["mean"].shape[-1], context)
-            self.network.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            )
+            self.network.load_state_dict(network)
             self.mean = tensors["mean"].to(context.device)
             self.bank = {k: tensors[f"bank.{k}"].to(context.device) for k in SIDES}
         except (RuntimeError, KeyError) as error:
@@ -343,10 +341,9 @@ class PatchSVDD:
         """Return the bytes of training, or of the embeddings and what is done beside them."""
         places = sum(((size - k) // STRIDES[k] + 1) ** 2 for k in SIDES)
         training = normals * 3 * size * size * 4 + (context.batch_size + 2) * STEP_BYTES
-        few = min(CHUNK, context.score_batch_size)
+        embedding = min(CHUNK, context.score_batch_size) * size * size * PIXEL_BYTES
         search = ROWS * COLUMNS[torch.device(context.device).type] * 8
-        beside = few * size * size * PIXEL_BYTES + search
-        return max(training, normals * places * DIMENSIONS * 4 + beside)
+        return max(training, normals * places * DIMENSIONS * 4 + embedding + search)
 
 
 def vectors(grid: Tensor) -> Tensor:
