@@ -4,17 +4,23 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from scipy.stats import spearmanr
+from torchvision.models.feature_extraction import create_feature_extractor
 
+from baselines.blocks.features import Features
 from bench import crosscheck
 from bench.cells import Narrowing
 from bench.cli import main
 from bench.crosscheck import VERSION, check_interpreter, make_crosscheck, projected
+from bench.detector import BackboneSource
 from bench.errors import RequestError
 from bench.metrics import auroc
 from bench.plan import Folders
@@ -146,10 +152,15 @@ with open(Path(__file__).parent / "asked.jsonl", "a") as asked:
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, warm_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_an_empty_folder(
+    tmp_path: Path, warm_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_CACHE", str(warm_cache))
     monkeypatch.setenv("COLUMNS", "100")
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 Capture = pytest.CaptureFixture[str]
@@ -237,13 +248,6 @@ def test_the_network_goes_by_torchvisions_names_and_is_read_where_ours_is(
     tmp_path: Path, capsys: Capture, backbone: str, conv: str, layers: list[str]
 ) -> None:
     """The maps that anomalib reads of these layers are those of our stages."""
-    import torch
-    import torchvision
-    from torchvision.models.feature_extraction import create_feature_extractor
-
-    from baselines.blocks.features import Features
-    from bench.detector import BackboneSource
-
     code, _, err = call(capsys, script(tmp_path, STAND_IN), "--methods", "padim",
                         "--set", f"backbone={backbone}")  # fmt: skip
     assert code == 0, err
