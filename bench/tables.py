@@ -93,7 +93,7 @@ def _common(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what has one value in all runs that know it."""
     keys = ("backbone", "stage", "image_size", "precision", "batch_size", "epochs",
             "steps_per_epoch", "lr_step")  # fmt: skip
-    values = {key: {t[key] for t in told if key in t} for key in keys}
+    values = {key: {t[key] for t in told if t.get(key) is not None} for key in keys}
     return {key: next(iter(found)) for key, found in values.items() if len(found) == 1}
 
 
