@@ -124,7 +124,7 @@ class Network(WeakNetwork):
 
     def recalled(self) -> None:
         """Take the squared norms of what is stored."""
-        self.norms = [stored.flatten(1).square().sum(1) for stored in self.bank]
+        self.norms = [torch.linalg.vector_norm(b.flatten(1), dim=1).square() for b in self.bank]
 
     def recall(self, stages: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Return the stages (B, C, h, w) of the nearest stored image, and its distance (B,)."""
