@@ -65,13 +65,17 @@ class PatchCore(FrozenMethod):
 
     def remember(self, features: Iterator[list[Tensor]], count: int) -> None:
         """Choose the coreset."""
-        first = self.embedded(next(features))
-        patches = first.new_empty(count * first.shape[1], first.shape[2])
-        start = 0
-        for batch in itertools.chain([first], (self.embedded(maps) for maps in features)):
-            flat = batch.flatten(0, 1)
-            patches[start : start + len(flat)] = flat
-            start += len(flat)
+        # One image at a time: what its patches are made of takes more memory than they do.
+        images = (
+            self.embedded([m[i : i + 1] for m in maps])[0]
+            for maps in features
+            for i in range(len(maps[0]))
+        )
+        first = next(images)
+        held = first.new_empty(count, *first.shape)
+        for one, image in zip(held, itertools.chain([first], images), strict=True):
+            one.copy_(image)
+        patches = held.flatten(0, 1)
         picks = max(1, int(self.parameters.coreset * len(patches)))
         rng = torch.Generator().manual_seed(self.context.seeds["init"])
         begin = int(torch.randint(len(patches), (), generator=rng))

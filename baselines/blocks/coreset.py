@@ -25,7 +25,7 @@ def k_centre_greedy(points: Tensor, count: int, first: int) -> Tensor:
         raise ValueError(f"cannot pick {count} of {n} points")
     picks = torch.empty(count, dtype=torch.long, device=points.device)
     centres = points.new_empty(count, d)
-    norms = points.square().sum(1)
+    norms = torch.cat([part.square().sum(1) for part in points.split(CANDIDATES)])
     bounds = torch.full_like(norms, torch.inf)
     seen = torch.zeros_like(norms, dtype=torch.long)
     """How many picks a point's bound knows of."""

@@ -31,6 +31,9 @@ _PROBE = 64
 """Side of the image that tells where stages end: stage s leaves 64 / 2 ** (s + 1) of it."""
 CHUNK = 8
 """Images whose features of all stages are held at once."""
+AT_ONCE = {"cpu": 2}
+"""Images that pass the network at once, which takes far more memory than what it ends in; of a CPU
+more are no quicker."""
 
 
 def channels_of(backbone: str, stages: tuple[int, ...]) -> tuple[int, ...]:
@@ -134,8 +137,10 @@ class FrozenMethod:
         few = dataclasses.replace(
             self.context, score_batch_size=min(CHUNK, self.context.score_batch_size)
         )
+        at_once = AT_ONCE.get(torch.device(self.context.device).type, CHUNK)
         for images in in_batches(samples, few):
-            yield self.features(images)
+            parts = [self.features(part) for part in images.split(at_once)]
+            yield [torch.cat(maps) for maps in zip(*parts, strict=True)]
 
     def score(self, samples: Samples) -> NDArray[np.float32]:
         """Return (N,) scores, higher = more anomalous."""
