@@ -20,7 +20,7 @@ exactly, for a fraction of the memory. Else F = L^-1 with C = L L', and the dist
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +64,7 @@ class PaDiM(FrozenMethod):
         there = sum(channels_of(backbone, STAGES))
         return min(there, self.parameters.channels or PUBLISHED.get(backbone, 550))
 
-    def remember(self, features: Iterator[list[Tensor]], count: int) -> None:
+    def remember(self, features: Iterable[list[Tensor]], count: int) -> None:
         """Fit the Gaussians."""
         if count < 2:
             raise MethodError("a covariance takes two normal images at least")
@@ -73,8 +73,9 @@ class PaDiM(FrozenMethod):
         total, d = sum(channels_of(backbone, STAGES)), self.kept(backbone)
         rng = torch.Generator().manual_seed(self.context.seeds["init"])
         self.chosen = torch.randperm(total, generator=rng)[:d].sort().values.to(self.context.device)
-        first = self.embedded(next(features))
-        batches = itertools.chain([first], (self.embedded(maps) for maps in features))
+        each = (self.embedded(maps) for maps in features)
+        first = next(each)
+        batches = itertools.chain([first], each)
         fit = self._by_images if count < d else self._by_channels
         try:
             self.mean, self.factor = fit(batches, count, first.mean(2))

@@ -19,7 +19,7 @@ eq. 7, as anomalib has it, for the paper names no number and its authors' code l
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,6 @@ from torch.nn import functional as F
 from baselines.blocks.coreset import k_centre_greedy
 from baselines.blocks.farthest import Farthest
 from baselines.blocks.features import CHUNK, FrozenMethod, channels_of, smoothed
-from baselines.blocks.neighbours import nearest
 from bench.detector import BackboneSource, Context, parameter
 
 STAGES = (2, 3)
@@ -63,34 +62,44 @@ class PatchCore(FrozenMethod):
         """Read stages 2 and 3."""
         return STAGES
 
-    def remember(self, features: Iterator[list[Tensor]], count: int) -> None:
-        """Choose the coreset."""
-        # One image at a time: what its patches are made of takes more memory than they do.
-        images = (
-            self.embedded([m[i : i + 1] for m in maps])[0]
-            for maps in features
-            for i in range(len(maps[0]))
-        )
+    def remember(self, features: Iterable[list[Tensor]], count: int) -> None:
+        """Choose the coreset; where it is chosen on projections, only these are ever all held."""
+        images = self._images(features)
         first = next(images)
-        held = first.new_empty(count, *first.shape)
-        for one, image in zip(held, itertools.chain([first], images), strict=True):
-            one.copy_(image)
-        patches = held.flatten(0, 1)
-        picks = max(1, int(self.parameters.coreset * len(patches)))
+        each, d = first.shape
+        picks = max(1, int(self.parameters.coreset * count * each))
         rng = torch.Generator().manual_seed(self.context.seeds["init"])
-        begin = int(torch.randint(len(patches), (), generator=rng))
-        chosen = k_centre_greedy(self._projected(patches, rng), picks, begin)
-        self.bank = patches[chosen]
+        begin = int(torch.randint(count * each, (), generator=rng))
+        directions = self._directions(d, rng)
+        held = first.new_empty(count, each, d if directions is None else directions.shape[1])
+        for place, image in zip(held, itertools.chain([first], images), strict=True):
+            place.copy_(image if directions is None else image @ directions.to(image.device))
+        points = held.flatten(0, 1)
+        chosen = k_centre_greedy(points, picks, begin)
+        if directions is None:
+            self.bank = points[chosen]
+        else:
+            del held, points
+            self.bank = first.new_empty(picks, d)
+            for i, image in enumerate(self._images(features)):
+                own = chosen // each == i
+                self.bank[own] = image[chosen[own] % each]
         self.context.record("bank_vectors", len(self.bank))
         self.context.record("bank_bytes", self.bank.nbytes)
 
-    def _projected(self, patches: Tensor, rng: torch.Generator) -> Tensor:
-        """Return patches in fewer dimensions, which keep their distances about as they are."""
-        d, few = patches.shape[1], self.parameters.projection
-        if not 0 < few < d:
-            return patches
-        directions = torch.randn(d, few, generator=rng) / math.sqrt(few)
-        return patches @ directions.to(patches.device)
+    def _images(self, features: Iterable[list[Tensor]]) -> Iterator[Tensor]:
+        """Yield the patches (P, D) of one image after the other.
+
+        What they are made of takes more memory than they do.
+        """
+        for maps in features:
+            for i in range(len(maps[0])):
+                yield self.embedded([m[i : i + 1] for m in maps])[0]
+
+    def _directions(self, d: int, rng: torch.Generator) -> Tensor | None:
+        """Return directions (D, fewer) that keep distances about as they are; None: all of D."""
+        few = self.parameters.projection
+        return torch.randn(d, few, generator=rng) / math.sqrt(few) if 0 < few < d else None
 
     def embedded(self, maps: list[Tensor]) -> Tensor:
         """Return the patch features of a batch, (B, h x w, D), h and w of stage 2."""
@@ -112,7 +121,7 @@ class PatchCore(FrozenMethod):
 
     def distances(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return the distance of patches (B, P, D) to the bank and the nearest memory, (B, P)."""
-        distance, index = nearest(patches.flatten(0, 1), self.bank, 1)
+        distance, index = self._farthest.bank.nearest(patches.flatten(0, 1), 1)
         return distance.view(patches.shape[:2]), index.view(patches.shape[:2])
 
     def maps(self, features: list[Tensor]) -> Tensor:
@@ -132,26 +141,27 @@ class PatchCore(FrozenMethod):
 
     @property
     def _farthest(self) -> Farthest:
-        """The search for the farthest patch of an image, made once for a bank."""
-        if self._search is None or self._search.bank is not self.bank:
+        """The search of the bank, made once for it."""
+        if self._search is None or self._search.bank.vectors is not self.bank:
             self._search = Farthest(self.bank)
         return self._search
 
     def _weight(self, patch: Tensor, memory: Tensor) -> Tensor:
         """Return eq. 7's factor of patches (B, D) whose nearest memories are given by index."""
         few = min(self.parameters.neighbours, len(self.bank))
-        _, around = nearest(self.bank[memory], self.bank, few)
+        _, around = self._farthest.bank.nearest(self.bank[memory], few)
         distance = (patch.unsqueeze(1) - self.bank[around]).square().sum(2).sqrt()
         return 1 - distance.softmax(1)[:, 0]
 
     def memory(self, normals: int, size: int, context: Context) -> int:
-        """Return the bytes of all patches, their projections and the coreset."""
+        """Return the bytes of the projections of all patches, the coreset, and a batch."""
         assert context.backbone is not None
         channels = channels_of(context.backbone.name, STAGES)
         d = sum(channels) if self.parameters.embedding == "joined" else POOLED
         positions = math.ceil(size / 8) ** 2
         patches = normals * positions
-        kept = (1 + self.parameters.coreset) * d + (self.parameters.projection or d)
+        few = self.parameters.projection
+        kept = self.parameters.coreset * d + (few if 0 < few < d else d)
         # Unfolded neighbourhoods are copied into the order in which they are pooled.
         batch = CHUNK * positions * (2 * 9 * channels[0] + 3 * POOLED)
         return 4 * int(patches * kept + batch)

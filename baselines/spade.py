@@ -17,7 +17,7 @@ which are computed of the normal images when the first map is wanted: with a Res
 image at 224 px. So a saved model holds the normal training images themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,7 +64,7 @@ class SPADE(FrozenMethod):
         self.images = torch.from_numpy(train.normal.images)
         super().fit(train, context)
 
-    def remember(self, features: Iterator[list[Tensor]], count: int) -> None:
+    def remember(self, features: Iterable[list[Tensor]], count: int) -> None:
         """Keep the pooled features, (N, D)."""
         self.gallery = torch.cat([maps[-1].mean((2, 3)) for maps in features])
         self.context.record("bank_vectors", count)

@@ -61,7 +61,7 @@ def fitted(fixture: Fixture, method: Any, **given: Any) -> Any:
     detector.size = case.size
     with torch.inference_mode():
         layers = [layer.split(BATCH) for layer in fixture.layers("normal")]
-        detector.remember((list(maps) for maps in zip(*layers, strict=True)), case.normals)
+        detector.remember([list(maps) for maps in zip(*layers, strict=True)], case.normals)
     return detector
 
 

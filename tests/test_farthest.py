@@ -10,6 +10,7 @@ from torch import Tensor
 
 from baselines.blocks import farthest
 from baselines.blocks.farthest import DIRECTIONS, FIRST, Farthest
+from baselines.blocks.neighbours import Bank
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -52,13 +53,13 @@ def test_it_is_so_where_the_guesses_are_bad() -> None:
 def searched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the patches of every full search."""
     counts: list[int] = []
-    nearest = farthest.nearest
+    nearest = Bank.nearest
 
-    def counted(queries: Tensor, *others: Any) -> Any:
+    def counted(bank: Bank, queries: Tensor, k: int) -> Any:
         counts.append(len(queries))
-        return nearest(queries, *others)
+        return nearest(bank, queries, k)
 
-    monkeypatch.setattr(farthest, "nearest", counted)
+    monkeypatch.setattr(Bank, "nearest", counted)
     return counts
 
 

@@ -1,5 +1,7 @@
 """Nearest neighbours against brute force in float64."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines.blocks import neighbours
-from baselines.blocks.neighbours import nearest
+from baselines.blocks.neighbours import Bank, nearest
 
 
 def brute(queries: Tensor, bank: Tensor, k: int) -> Tensor:
@@ -74,6 +76,31 @@ def test_it_finds_the_nearest_where_float32_products_cancel() -> None:
     squares = bank.square().sum(1) - 2 * queries @ bank.T
     naive = squares.topk(9, largest=False).indices
     assert not torch.equal(naive.sort().values, nearest(queries, bank, 9)[1].sort().values)
+
+
+def test_ordinary_vectors_are_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = torch.Generator().manual_seed(0)
+    bank, queries = torch.rand(400, 300, generator=rng), torch.rand(50, 300, generator=rng)
+    searches = []
+    candidates = neighbours._candidates
+
+    def counted(away: Tensor, *others: Any) -> Any:
+        searches.append(away.dtype)
+        return candidates(away, *others)
+
+    monkeypatch.setattr(neighbours, "_candidates", counted)
+    nearest(queries, bank, 3)
+    assert searches == [torch.float32]
+
+
+def test_a_bank_is_searched_again_and_again_as_once() -> None:
+    rng = torch.Generator().manual_seed(2)
+    vectors = torch.randn(60, 5, generator=rng)
+    bank = Bank(vectors)
+    for queries in torch.randn(3, 7, 5, generator=rng):
+        for found, wanted in zip(bank.nearest(queries, 2), nearest(queries, vectors, 2),
+                                 strict=True):  # fmt: skip
+            assert torch.equal(found, wanted)
 
 
 def test_the_least_of_a_row_may_all_lie_in_one_group_or_side_by_side() -> None:

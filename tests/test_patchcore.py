@@ -38,7 +38,7 @@ def fitted(maps: Maps, batch: int = 3, seed: int = 0, **given: Any) -> PatchCore
     detector = detector_of(seed, **given)
     parts = zip(*(m.split(batch) for m in maps), strict=True)
     with torch.inference_mode():
-        detector.remember((list(part) for part in parts), len(maps[0]))
+        detector.remember([list(part) for part in parts], len(maps[0]))
     return detector
 
 
@@ -130,7 +130,7 @@ def test_the_bank_holds_a_share_of_all_patches_as_they_are(
     torch.testing.assert_close(detector.bank, patches[places])
     recording = detector_of(coreset=share)
     recording.context = Context("cpu", Seeds(0, "d", "c"), record=facts.__setitem__)
-    recording.remember(iter([maps]), images)
+    recording.remember([maps], images)
     assert facts == {"bank_vectors": kept, "bank_bytes": kept * POOLED * 4}
 
 
@@ -147,7 +147,9 @@ def test_a_projection_keeps_distances_about_as_they_are_and_so_the_choice_nearly
     maps = noise(20, seed=3)
     detector = fitted(maps, coreset=0.1, projection=64)
     patches = detector.embedded(maps).flatten(0, 1)
-    few = detector._projected(patches, torch.Generator().manual_seed(0))
+    directions = detector._directions(POOLED, torch.Generator().manual_seed(0))
+    assert directions is not None
+    few = patches @ directions
     assert few.shape == (320, 64)
     ratios = torch.pdist(few) / torch.pdist(patches)
     assert ratios.mean() == pytest.approx(1, abs=0.1)
@@ -158,7 +160,7 @@ def test_a_projection_keeps_distances_about_as_they_are_and_so_the_choice_nearly
     assert not torch.equal(detector.bank, exact.bank)
     for dimensions in (0, POOLED, POOLED + 1):
         other = detector_of(projection=dimensions)
-        assert other._projected(patches, torch.Generator()) is patches
+        assert other._directions(POOLED, torch.Generator()) is None
 
 
 def test_the_seed_chooses_the_first_patch_and_the_same_seed_gives_the_same_bits() -> None:

@@ -6,12 +6,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.cli import main
 from bench.results import receipts
-from tests import step_times
+from tests import peer_times, step_times
 from tests.test_run import Bench
 
 ROOT = Path(__file__).parents[1]
@@ -73,7 +74,8 @@ def test_the_tables_of_results_are_what_their_command_prints(
         assert capsys.readouterr().out.strip() == printed.strip()
 
 
-def test_the_table_of_steps_is_what_was_measured() -> None:
+@pytest.mark.parametrize(("name", "script"), [("steps", step_times), ("peers", peer_times)])
+def test_the_tables_of_times_are_what_was_measured(name: str, script: Any) -> None:
     text = (ROOT / "README.md").read_text()
-    (quoted,) = re.findall(r"<!-- steps: (\S+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
-    assert step_times.markdown(json.loads((ROOT / quoted[0]).read_text())) == quoted[1].strip()
+    (quoted,) = re.findall(rf"<!-- {name}: (\S+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
+    assert script.markdown(json.loads((ROOT / quoted[0]).read_text())) == quoted[1].strip()

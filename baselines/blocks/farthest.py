@@ -9,7 +9,7 @@ full, then all those whose bounds exceed the largest distance found: no other ca
 import torch
 from torch import Tensor
 
-from baselines.blocks.neighbours import GROUP, nearest
+from baselines.blocks.neighbours import GROUP, Bank
 
 DIRECTIONS = 32
 """Principal directions that a guess is made in."""
@@ -23,7 +23,7 @@ class Farthest:
     """Searches a bank (M, D) for the patch that is farthest from it."""
 
     def __init__(self, bank: Tensor) -> None:
-        self.bank = bank
+        self.bank = Bank(bank)
         mean = bank.mean(0)
         spread = torch.addmm(mean.outer(mean), bank.T, bank, beta=-len(bank))
         self._directions = torch.linalg.eigh(spread).eigenvectors[:, -DIRECTIONS:]
@@ -40,7 +40,7 @@ class Farthest:
         vectors (B,), as a search for all patches gives them, up to the rounding of a distance.
         """
         flat = patches.flatten(0, 1)
-        differences = self.bank[self._guessed(flat)].sub_(flat)
+        differences = self.bank.vectors[self._guessed(flat)].sub_(flat)
         bounds = torch.linalg.vector_norm(differences, dim=1).view(patches.shape[:2])
         distances = torch.full_like(bounds, -torch.inf)
         vectors = torch.zeros_like(bounds, dtype=torch.long)
@@ -48,7 +48,7 @@ class Farthest:
         first = ~(bounds < bounds.topk(min(FIRST, bounds.shape[1])).values[:, -1:])
         for again in (False, True):
             some = ~(first | (bounds <= distances.amax(1, keepdim=True))) if again else first
-            found, index = nearest(patches[some], self.bank, 1)
+            found, index = self.bank.nearest(patches[some], 1)
             distances[some], vectors[some] = found[:, 0], index[:, 0]
         distance, patch = distances.max(1)
         return distance, patch, vectors.gather(1, patch.unsqueeze(1)).squeeze(1)

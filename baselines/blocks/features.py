@@ -5,7 +5,7 @@ images and ask how far an image is from that. A method adds what it remembers an
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,6 +89,16 @@ class Features(nn.Module):
         return [m.float() for m in maps]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Anew:
+    """An iterable that begins anew each time."""
+
+    begin: Callable[[], Iterator[list[Tensor]]]
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        return self.begin()
+
+
 class FrozenMethod:
     """A detector that fits a memory of normal images on frozen features."""
 
@@ -104,8 +114,11 @@ class FrozenMethod:
         """Return which stages of the backbone the method reads."""
         raise NotImplementedError
 
-    def remember(self, features: Iterator[list[Tensor]], count: int) -> None:
-        """Fit on the features of `count` normal images, which come in batches."""
+    def remember(self, features: Iterable[list[Tensor]], count: int) -> None:
+        """Fit on the features of `count` normal images, which come in batches.
+
+        Iterated again they are computed again: so what is large need not be kept.
+        """
         raise NotImplementedError
 
     def scores(self, features: list[Tensor]) -> Tensor:
@@ -131,7 +144,7 @@ class FrozenMethod:
         self.size = train.normal.images.shape[-1]
         context.progress(0, 1, float("nan"))
         with torch.inference_mode():
-            self.remember(self._features(train.normal), len(train.normal))
+            self.remember(_Anew(lambda: self._features(train.normal)), len(train.normal))
 
     def _features(self, samples: Samples) -> Iterator[list[Tensor]]:
         few = dataclasses.replace(
