@@ -80,7 +80,7 @@ def test_it_finds_the_nearest_where_float32_products_cancel() -> None:
 
 def test_ordinary_vectors_are_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(0)
-    bank, queries = torch.rand(400, 300, generator=rng), torch.rand(50, 300, generator=rng)
+    bank, queries = torch.rand(60, 300, generator=rng), torch.rand(8, 300, generator=rng)
     searches = []
     candidates = neighbours._candidates
 
