@@ -43,8 +43,8 @@ Chosen here, where the descriptions are silent, differ, or know only ResNet-18:
 """
 
 import dataclasses
+import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -66,6 +66,7 @@ from baselines.blocks.segmentation import (
     spatial_gates,
 )
 from baselines.blocks.synthesis import FOREGROUNDS, Synthesis, foregrounds
+from baselines.blocks.training import run_steps
 from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
 from baselines.blocks.weak_training import Stream, generator, in_batches
 from bench.detector import BackboneSource, Context, MethodError, Samples, TrainingSet, parameter
@@ -296,28 +297,17 @@ class MemSeg(WeakMethod):
 
     def train(self, batch: Callable[[], Batch]) -> None:
         """Train the network in place to the last step."""
-        p, context = self.parameters, self.context
+        p = self.parameters
         optimiser = adamw(self.network, p)
+        number = itertools.count()
+
+        def step() -> Tensor:
+            value = self.loss(*batch())
+            descend(value, optimiser, p.rate(next(number)))
+            return value.detach()
+
         self.network.train()
-        seconds, step = 0.0, 0
-        context.progress(0, p.epochs, float("nan"))
-        for epoch in range(1, p.epochs + 1):
-            total = torch.zeros((), device=context.device)
-            started = time.perf_counter()
-            for _ in range(p.steps_per_epoch):
-                value = self.loss(*batch())
-                descend(value, optimiser, p.rate(step))
-                total += value.detach()
-                step += 1
-                if step == 1:  # it also chooses kernels
-                    started = time.perf_counter()
-            mean = total.item() / p.steps_per_epoch  # waits for the device
-            seconds += time.perf_counter() - started
-            context.progress(epoch, p.epochs, mean)
-        context.record("optimiser_steps", step)
-        context.record("final_loss", mean)
-        if step > 1:
-            context.record("train_images_per_s", (step - 1) * context.batch_size / seconds)
+        run_steps(step, p.epochs, p.steps_per_epoch, self.context)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the network and what it remembers."""

@@ -43,7 +43,6 @@ is float32: the SVDD differences lie below the resolution of bfloat16. An image 
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,6 +55,7 @@ from torch.nn import functional as F
 
 from baselines.blocks.neighbours import COLUMNS, ROWS, nearest
 from baselines.blocks.patches import DIRECTIONS, cut, near_pairs, noisy, position_pairs, spreading
+from baselines.blocks.training import run_steps
 from baselines.blocks.weak_method import joined
 from baselines.blocks.weak_training import Stream, generator
 from bench.detector import Context, Explanation, MethodError, Samples, TrainingSet, parameter
@@ -210,24 +210,8 @@ class PatchSVDD:
         step = self.step(images)
         steps = parameters.steps_per_epoch or math.ceil(REPEATS * len(images) / context.batch_size)
         self.network.train()
-        seconds, count = 0.0, 0
-        context.progress(0, parameters.epochs, float("nan"))
-        for epoch in range(1, parameters.epochs + 1):
-            started = time.perf_counter()
-            total = torch.zeros((), device=images.device)
-            for _ in range(steps):
-                total += step()
-                if not count:  # the first step also chooses kernels
-                    started = time.perf_counter()
-                count += 1
-            mean = total.item() / steps  # waits for the device
-            seconds += time.perf_counter() - started
-            context.progress(epoch, parameters.epochs, mean)
+        run_steps(step, parameters.epochs, steps, context)
         self.network.eval()
-        context.record("optimiser_steps", count)
-        context.record("final_loss", mean)
-        if count > 1:
-            context.record("train_images_per_s", (count - 1) * context.batch_size / seconds)
 
     def step(self, images: Tensor) -> Callable[[], Tensor]:
         """Return a function that makes one training step on images and returns its loss."""
