@@ -26,6 +26,8 @@ class Folders:
     weights: Path
     results: Path
     cache: Path
+    textures: Path | None = None
+    """Images that take the place of scikit-image's textures."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,9 @@ def _find_external(
     source: str, dataset: str, category: str, folders: Folders, digests: FingerprintCache
 ) -> External | str | None:
     try:
-        return find_external(source, dataset, category, folders.data, folders.cache, digests)
+        return find_external(
+            source, dataset, category, folders.data, folders.cache, digests, folders.textures
+        )
     except DataError as error:
         return str(error)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.decode import decode, decoding_pool
-from bench.data.files import IMAGE_SUFFIXES
+from bench.data.files import images_below
 from bench.data.images import read_samples
 from bench.detector import Context, Seeds
 from bench.errors import RequestError, StoreError
@@ -59,9 +59,7 @@ def find_images(places: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for place in places:
         if place.is_dir():
-            inside = [p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES]
-            inside = [p for p in inside if p.is_file() and not p.name.startswith(".")]
-            found |= dict.fromkeys(sorted(inside))
+            found |= dict.fromkeys(sorted(images_below(place)))
         elif place.is_file():
             found[place] = None
         else:

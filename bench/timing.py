@@ -56,7 +56,7 @@ class Budget:
 
 WARM_UP = Budget(1, 10, 3.0)
 SINGLE = Budget(10, 100, 10.0)
-BATCHES = Budget(3, 30, 10.0)
+BATCHES = Budget(1, 30, 10.0)
 EXPLAIN = Budget(3, 100, 3.0)
 
 
@@ -212,6 +212,7 @@ class Stopwatch:
     ) -> None:
         """Time `action(i)` for i = 0, 1, ... within a budget, once it is warm.
 
+        What alone takes all the seconds of the budget needs no warming up and counts at once.
         `turn` is timed in turns with it as `yardstick`: a few times in any case, spread over the
         budget, and more often while it takes no longer than the action. After a turn the action
         is called once untimed, since its caches are cold. `ready` is called before the first.
@@ -222,7 +223,7 @@ class Stopwatch:
         if turn:
             turn()
         ready()
-        done = self.seconds[what] = []
+        done = self.seconds[what] = [took for took in warm if took > budget.seconds]
         turns, last = self.seconds.setdefault("yardstick", []) if turn else [], 0
         while (used := budget.used(done)) < 1:
             often = len(done) - last >= BETWEEN_TURNS and sum(turns) < sum(done)

@@ -16,9 +16,9 @@ from bench.suite import read_suite
 from tests.test_run import Bench
 
 
-def find(source, dataset, category, folder):
+def find(source, dataset, category, folder, textures=None):
     digests = FingerprintCache(folder / "cache")
-    return find_external(source, dataset, category, folder, folder / "cache", digests)
+    return find_external(source, dataset, category, folder, folder / "cache", digests, textures)
 
 
 @pytest.fixture
@@ -98,6 +98,51 @@ def test_a_size_that_tiles_do_not_fill_is_refused(tmp_path):
         load_external(folder, 20)
 
 
+@pytest.fixture
+def dtd(tmp_path):
+    """A folder of textures of several sizes, in folders of its own, beside what is none."""
+    folder = tmp_path / "dtd"
+    for i, kind in enumerate(("woven", "banded", "woven", "dotted")):
+        (folder / "images" / kind).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9 + i, 7), (i, 2 * i, 3 * i)).save(folder / "images" / kind / f"{i}.png")
+    (folder / "labels.txt").write_text("not an image")
+    (folder / "images" / "._0.png").write_bytes(b"nor this")
+    return folder
+
+
+def test_a_folder_of_textures_takes_the_place_of_those_of_scikit_image(dtd, tmp_path):
+    found = find("textures", "head_ct", "head_ct", tmp_path, dtd)
+    paths = [f.path for f in found.listing.files]
+    assert paths == ["images/banded/1.png", "images/dotted/3.png",
+                     "images/woven/0.png", "images/woven/2.png"]  # fmt: skip
+    assert found.identity == f"dtd:{found.fingerprint}"
+    folder = prepare(found.listing, found.fingerprint, tmp_path / "cache", found.prepared_size(20))
+    images = load_external(folder, 20)
+    assert images[:, :, 5, 5].tolist() == [[i, 2 * i, 3 * i] for i in (1, 3, 0, 2)]
+    assert find("none", "head_ct", "head_ct", tmp_path, dtd) is None
+    before = found.identity
+    Image.new("L", (9, 9)).save(dtd / "images" / "woven" / "0.png")
+    assert find("textures", "head_ct", "head_ct", tmp_path, dtd).identity != before
+
+
+def test_of_many_textures_some_are_taken(dtd, tmp_path, monkeypatch):
+    monkeypatch.setattr(external, "PER_FOLDER", 2)
+    found = find("textures", "head_ct", "head_ct", tmp_path, dtd)
+    assert [f.path for f in found.listing.files] == ["images/banded/1.png", "images/woven/2.png"]
+
+
+def test_a_folder_that_cannot_serve_as_textures_is_refused_in_one_line(tmp_path):
+    for name, said in (
+        ("absent", "there is no folder"), ("empty", "no images in"), ("textures", "rename it"),
+        ("a:b", "hold a colon"), ("a\nb", "rename it"),
+    ):  # fmt: skip
+        if name != "absent":
+            (tmp_path / name).mkdir()
+        with pytest.raises(DataError, match=said) as error:
+            find("textures", "head_ct", "head_ct", tmp_path, tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
 def planned(tmp_path, warm_cache, *overrides):
     folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
     narrowing = Narrowing(methods=("saoe", "devnet"), shots=(10,), overrides=overrides)
@@ -117,11 +162,16 @@ def test_only_what_uses_external_images_has_them_in_its_id(tmp_path, warm_cache)
     assert all("no other category of mvtec_ad" in m.remedy for m in missing.missing)
 
 
-def test_saoe_runs_with_and_without_external_images(tmp_path, warm_cache):
+def test_saoe_runs_with_and_without_external_images(tmp_path, warm_cache, dtd):
     bench = Bench(tmp_path, warm_cache)
     suite = bench.suite("saoe")
     for source in ("textures", "none"):
         code, said = bench("run", "--suite", suite, "--set", f"external={source}")
         assert code == 0, said
+    code, said = bench("run", "--suite", suite, "--textures", str(dtd))
+    assert code == 0, said
+    code, said = bench("run", "--suite", suite, "--textures", str(tmp_path / "absent"))
+    assert code == 2
+    assert "there is no folder" in said
     kinds = {bench.store.read(i)["spec"]["external"].partition(":")[0] for i in bench.store.ids()}
-    assert kinds == {"textures", "none"}
+    assert kinds == {"textures", "none", "dtd"}

@@ -52,6 +52,13 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(help="Folder of decoded images; by default the user's.", envvar="BENCH_CACHE"),
 ]
+TexturesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of images for methods that use textures, instead of scikit-image's.",
+        envvar="BENCH_TEXTURES",
+    ),
+]
 DATA, WEIGHTS, RESULTS = Path("data"), Path("weights"), Path("results")
 
 
@@ -86,7 +93,9 @@ def gpus(device: str) -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def folders_of(data: Path, weights: Path, results: Path, cache: Path | None) -> "Folders":
+def folders_of(
+    data: Path, weights: Path, results: Path, cache: Path | None, textures: Path | None = None
+) -> "Folders":
     """Return the folders that were named, and the user's cache where none was."""
     from bench.plan import Folders
 
@@ -94,7 +103,10 @@ def folders_of(data: Path, weights: Path, results: Path, cache: Path | None) -> 
         import platformdirs
 
         cache = Path(platformdirs.user_cache_dir("atacnet-bench"))
-    return Folders(data.absolute(), weights.absolute(), results.absolute(), cache.absolute())
+    textures = textures and textures.resolve()  # its name, which `.` has not
+    return Folders(
+        data.absolute(), weights.absolute(), results.absolute(), cache.absolute(), textures
+    )
 
 
 def plan(

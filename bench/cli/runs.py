@@ -21,6 +21,7 @@ from bench.cli.options import (
     SetOption,
     ShotsOption,
     SuiteOption,
+    TexturesOption,
     WeightsOption,
     console,
     folders_of,
@@ -58,6 +59,7 @@ def run(
     weights: WeightsOption = WEIGHTS,
     results: ResultsOption = RESULTS,
     cache: CacheOption = None,
+    textures: TexturesOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.")] = "auto",
     slots: Annotated[int, typer.Option(help="Runs at once on each device.", min=1)] = 1,
     threads: Annotated[
@@ -101,7 +103,7 @@ def run(
     from bench.schedule import look_up
     from bench.store import Store, results_at
 
-    folders = folders_of(data, weights, results, cache)
+    folders = folders_of(data, weights, results, cache, textures)
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method,
                   download=not dry_run)  # fmt: skip
     stored = results_at(folders.results) if dry_run else Store(folders.results)
@@ -238,13 +240,14 @@ def status(
     weights: WeightsOption = WEIGHTS,
     results: ResultsOption = RESULTS,
     cache: CacheOption = None,
+    textures: TexturesOption = None,
 ) -> None:
     """Say what of a suite is done, failed, stale or missing, and how long the rest takes."""
     from bench.display import duration
     from bench.schedule import look_up, missing_lines, time_left
     from bench.store import results_at
 
-    folders = folders_of(data, weights, results, cache)
+    folders = folders_of(data, weights, results, cache, textures)
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method)
     state = look_up(wanted, results_at(folders.results), keep=_kept_by(suite))
     left = time_left(state.todo, list(state.done.values()), 1)

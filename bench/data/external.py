@@ -4,28 +4,34 @@ They are named by a source and fingerprinted like a category; never is a test im
 """
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.catalog import find_dataset
-from bench.data.files import File, Listing, fingerprint, list_category
+from bench.data.files import File, Listing, fingerprint, images_below, list_category
 from bench.data.images import load
 from bench.digests import FingerprintCache
 from bench.errors import DataError, MissingData
-from bench.outside import shown
+from bench.outside import fits_a_line, shown, why
+
+Item = TypeVar("Item")
 
 SOURCES = ("none", "textures", "mvtec_ad")
-"""`textures`: brick, grass and gravel as they come with scikit-image, in tiles; `mvtec_ad`: normal
-training images of the other categories that are here."""
+"""`textures`: brick, grass and gravel as they come with scikit-image, in tiles, or the images of a
+folder that the user names; `mvtec_ad`: normal training images of the other categories here."""
 
 TEXTURES = ("brick.png", "grass.png", "gravel.png")
 TILES = 4
 """Along each side of a texture of 512 px."""
 PER_CATEGORY = 32
 """Images taken of a category, evenly over its sorted names."""
+PER_FOLDER = 1000
+"""Images taken of a folder of textures, as evenly."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,11 @@ class External:
     """Found external images, not decoded yet."""
 
     source: str
+    """One of SOURCES, or the name of a folder of textures."""
     listing: Listing
     fingerprint: str
+    tiles: int = 1
+    """Tiles that an image is cut into, along each side."""
 
     @property
     def identity(self) -> str:
@@ -43,23 +52,55 @@ class External:
 
     def prepared_size(self, image_size: int) -> int:
         """Return the side at which to prepare them for images of a side."""
-        return image_size * (TILES if self.source == "textures" else 1)
+        return image_size * self.tiles
 
 
 def find_external(
-    source: str, dataset: str, category: str, data: Path, cache: Path, digests: FingerprintCache
+    source: str,
+    dataset: str,
+    category: str,
+    data: Path,
+    cache: Path,
+    digests: FingerprintCache,
+    textures: Path | None = None,
 ) -> External | None:
     """Look up the images of a source for one category; None for `none`.
 
-    Raises MissingData with the remedy where they are not here.
+    `textures` is a folder that takes the place of the textures of scikit-image. Raises MissingData
+    with the remedy where they are not here, DataError for a folder whose name cannot name them.
     """
     if source == "none":
         return None
-    if source == "textures":
-        listing = _textures()
-    else:
+    if source == "mvtec_ad":
         listing = _other_categories(dataset, category, data, cache)
-    return External(source, listing, fingerprint(listing, digests))
+        return External(source, listing, fingerprint(listing, digests))
+    if textures is None:
+        listing = _textures()
+        return External(source, listing, fingerprint(listing, digests), TILES)
+    listing = _folder(textures)
+    return External(textures.name, listing, fingerprint(listing, digests))
+
+
+def _folder(folder: Path) -> Listing:
+    """List images in a folder and below; what is hidden is none."""
+    name = folder.name
+    if name in ("", *SOURCES) or ":" in name or not fits_a_line(name):
+        raise DataError(
+            f"textures of {shown(folder)}: its name stands for them in the results, so it cannot be"
+            f" empty, {', '.join(SOURCES)} or hold a colon; rename it"
+        )
+    if not folder.is_dir():
+        raise MissingData(f"textures: there is no folder {shown(folder)}")
+    try:
+        paths = sorted(p.relative_to(folder).as_posix() for p in images_below(folder))
+    except OSError as error:
+        raise DataError(f"cannot read {shown(folder)}: {why(error)}") from error
+    if not paths:
+        raise MissingData(f"textures: no images in {shown(folder)}")
+    for path in paths:
+        if not fits_a_line(path):
+            raise DataError(f"{shown(folder)} holds {path!r}: rename it")
+    return Listing(folder, tuple(File(p, "train", "good") for p in _spread(paths, PER_FOLDER)))
 
 
 def _textures() -> Listing:
@@ -81,9 +122,7 @@ def _other_categories(dataset: str, category: str, data: Path, cache: Path) -> L
             listing = list_category(mvtec, other, data, cache)
         except MissingData:
             continue
-        normal = [f for f in listing.files if f.fold == "train"]
-        taken = np.linspace(0, len(normal) - 1, min(PER_CATEGORY, len(normal))).round()
-        files += [normal[int(i)] for i in taken]
+        files += _spread([f for f in listing.files if f.fold == "train"], PER_CATEGORY)
         root = listing.root
     if not files:
         raise MissingData(
@@ -91,6 +130,11 @@ def _other_categories(dataset: str, category: str, data: Path, cache: Path) -> L
             " fetch one, or --set external=textures"
         )
     return Listing(root, tuple(sorted(files, key=lambda f: f.path)))
+
+
+def _spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Take so many items, evenly over all."""
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, min(most, len(items))).round()]
 
 
 def load_external(folder: Path, image_size: int) -> NDArray[np.uint8]:

@@ -106,11 +106,19 @@ def _missing(dataset: Dataset, category: str, data: Path) -> MissingData:
 
 
 def _images(folder: Path) -> Iterable[Path]:
-    """Yield the images directly in `folder`; hidden files (macOS leaves `._*`) are no images."""
-    for path in folder.iterdir():
-        image = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-        if image and path.is_file():
-            yield path
+    """Yield the images directly in `folder`."""
+    return filter(_is_image, folder.iterdir())
+
+
+def images_below(folder: Path) -> Iterable[Path]:
+    """Yield the images in `folder` and in the folders below."""
+    return filter(_is_image, folder.rglob("*"))
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a path is that of an image; hidden files (macOS leaves `._*`) are none."""
+    named = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return named and path.is_file()
 
 
 def _mvtec_files(folder: Path, root: Path) -> list[File]:
