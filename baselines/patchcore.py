@@ -161,7 +161,8 @@ class PatchCore(FrozenMethod):
         positions = math.ceil(size / 8) ** 2
         patches = normals * positions
         few = self.parameters.projection
-        kept = self.parameters.coreset * d + (few if 0 < few < d else d)
+        kept = self.parameters.coreset * d
+        kept += max(kept, few if 0 < few < d else d)  # once chosen, it is held twice to be searched
         # Unfolded neighbourhoods are copied into the order in which they are pooled.
         batch = CHUNK * positions * (2 * 9 * channels[0] + 3 * POOLED)
         return 4 * int(patches * kept + batch)

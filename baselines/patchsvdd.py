@@ -53,7 +53,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.blocks.neighbours import COLUMNS, ROWS, nearest
+from baselines.blocks.neighbours import COLUMNS, ROWS, Bank
 from baselines.blocks.patches import DIRECTIONS, cut, near_pairs, noisy, position_pairs, spreading
 from baselines.blocks.training import run_steps
 from baselines.blocks.weak_method import joined
@@ -257,24 +257,24 @@ class PatchSVDD:
     @torch.inference_mode()
     def _remember(self, normal: Samples) -> None:
         places = {k: len(w) ** 2 for k, w in self.weights.items()}
-        self.bank = {k: self.mean.new_empty(n * len(normal), DIMENSIONS) for k, n in places.items()}
+        kept = {k: self.mean.new_empty(n * len(normal), DIMENSIONS) for k, n in places.items()}
         filled = dict.fromkeys(SIDES, 0)
         for grids in self._grids(normal):
             for side, grid in grids.items():
                 found = vectors(grid)
-                self.bank[side][filled[side] : filled[side] + len(found)] = found
+                kept[side][filled[side] : filled[side] + len(found)] = found
                 filled[side] += len(found)
-        banks = self.bank.values()
-        self.context.record("bank_vectors", sum(len(b) for b in banks))
-        self.context.record("bank_bytes", sum(b.nbytes for b in banks))
-        self.context.record("embedding_std", min(float(b.std(0).mean()) for b in banks))
+        self.context.record("bank_vectors", sum(map(len, kept.values())))
+        self.context.record("bank_bytes", sum(b.nbytes for b in kept.values()))
+        self.context.record("embedding_std", min(float(b.std(0).mean()) for b in kept.values()))
+        self.banks = {k: Bank(b) for k, b in kept.items()}
 
     def _maps(self, samples: Samples) -> Iterator[Tensor]:
         """Yield anomaly maps (B, S, S) of a few images after the other."""
         for grids in self._grids(samples):
             maps = []
             for side, grid in grids.items():
-                distances = nearest(vectors(grid), self.bank[side], 1)[0]
+                distances = self.banks[side].nearest(vectors(grid), 1)[0]
                 weights = self.weights[side]
                 maps.append(weights.T @ distances.view(-1, *grid.shape[2:]) @ weights)
             yield maps[0] * maps[1]
@@ -299,7 +299,7 @@ class PatchSVDD:
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the network, the mean image and the embeddings of the normal patches."""
         kept = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        kept |= {"mean": self.mean, **{f"bank.{k}": v for k, v in self.bank.items()}}
+        kept |= {"mean": self.mean, **{f"bank.{k}": b.vectors for k, b in self.banks.items()}}
         return {k: v.detach().cpu().numpy() for k, v in kept.items()}
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
@@ -310,7 +310,7 @@ class PatchSVDD:
             self.begin(tensors["mean"].shape[-1], context)
             self.network.load_state_dict(network)
             self.mean = tensors["mean"].to(context.device)
-            self.bank = {k: tensors[f"bank.{k}"].to(context.device) for k in SIDES}
+            self.banks = {k: Bank(tensors[f"bank.{k}"].to(context.device)) for k in SIDES}
         except (RuntimeError, KeyError) as error:
             first = str(error).partition("\n")[0]
             raise MethodError(f"the saved model does not fit: {first}") from None
@@ -327,7 +327,7 @@ class PatchSVDD:
         training = normals * 3 * size * size * 4 + (context.batch_size + 2) * STEP_BYTES
         embedding = min(CHUNK, context.score_batch_size) * size * size * PIXEL_BYTES
         search = ROWS * COLUMNS[torch.device(context.device).type] * 8
-        return max(training, normals * places * DIMENSIONS * 4 + embedding + search)
+        return max(training, 2 * normals * places * DIMENSIONS * 4 + embedding + search)
 
 
 def vectors(grid: Tensor) -> Tensor:

@@ -78,7 +78,10 @@ def test_it_finds_the_nearest_where_float32_products_cancel() -> None:
     assert not torch.equal(naive.sort().values, nearest(queries, bank, 9)[1].sort().values)
 
 
-def test_ordinary_vectors_are_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_ordinary_vectors_are_not_searched_again_wherever_they_lie(
+    offset: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = torch.Generator().manual_seed(0)
     bank, queries = torch.rand(60, 300, generator=rng), torch.rand(8, 300, generator=rng)
     searches = []
@@ -89,7 +92,7 @@ def test_ordinary_vectors_are_not_searched_again(monkeypatch: pytest.MonkeyPatch
         return candidates(away, *others)
 
     monkeypatch.setattr(neighbours, "_candidates", counted)
-    nearest(queries, bank, 3)
+    nearest(queries + offset, bank + offset, 3)
     assert searches == [torch.float32]
 
 

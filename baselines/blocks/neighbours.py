@@ -1,14 +1,19 @@
 """Exact nearest neighbours in a bank of vectors, in bounded memory.
 
-The squared distances of a block of queries to a block of the bank come from one matrix product:
-up to what is the same for all of a query's, they are |b - c|^2 - 2 (q - c).b, c being the bank's
-mean. Its rounding can hide which of two near vectors is nearer, so it only proposes a few more
-candidates than asked for; their distances are computed anew from the differences. Where rounding
-could still have kept a nearer vector out, the query is searched again in float64.
+The squared distances of a block of queries to a block of the bank come from one matrix product,
+|b|^2 - 2 q.b after the bank's mean is taken from all. Its rounding can hide which of two near
+vectors is nearer, so it only proposes a few more candidates than asked for; their distances are
+computed anew from the differences. Where rounding could still have kept a nearer vector out, the
+query is searched again in float64.
 """
+
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
+
+Block = tuple[Tensor, Tensor]
+"""Vectors (m, D) of a bank, from its centre, and the squares of their norms (m,)."""
 
 ROWS = 1024
 """Queries of a block."""
@@ -24,13 +29,14 @@ _EQUAL = 1e-6
 
 
 class Bank:
-    """Vectors (M, D), finite float32, to be searched; what every search asks of them is kept."""
+    """Vectors (M, D), finite float32, to be searched again and again; a copy of them is kept."""
 
     @torch.no_grad()
     def __init__(self, vectors: Tensor) -> None:
         self.vectors = vectors
         self._centre = vectors.mean(0)
-        self._squares = _squares(vectors, self._centre)
+        self._away = vectors - self._centre
+        self._squares = torch.linalg.vector_norm(self._away, dim=1).square()
 
     @torch.no_grad()
     def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -41,23 +47,30 @@ class Bank:
         the same bits. Beside its arguments and results it holds a block of ROWS x COLUMNS
         distances. Raises ValueError for a k that is not in 1..M.
         """
-        bank, centre = self.vectors, self._centre
+        bank = self.vectors
         if not 1 <= k <= len(bank):
             raise ValueError(f"k must be in 1..{len(bank)}, the vectors of the bank, not {k}")
         count = min(k + SPARE, len(bank))
-        away = queries - centre
-        proposed, candidates = _candidates(away, bank, self._squares, count)
+        away = queries - self._centre
+        proposed, candidates = _candidates(away, self._blocks(), count)
         distances, indices = _chosen(queries, bank, candidates, k)
         if count < len(bank):
-            last = proposed[:, -1] + 2 * (away @ centre)
-            doubt = _doubt(away, last, distances[:, -1], centre)
+            doubt = _doubt(away, proposed[:, -1], distances[:, -1])
             again = torch.nonzero(doubt).flatten()
             if len(again):
-                away = queries[again].double() - centre
-                squares = _squares(bank, centre.double())
-                _, candidates = _candidates(away, bank, squares, count)
+                away = queries[again].double() - self._centre
+                _, candidates = _candidates(away, self._exact_blocks(), count)
                 distances[again], indices[again] = _chosen(queries[again], bank, candidates, k)
         return distances, indices
+
+    def _blocks(self) -> Iterator[Block]:
+        columns = COLUMNS[self.vectors.device.type]
+        yield from zip(self._away.split(columns), self._squares.split(columns), strict=True)
+
+    def _exact_blocks(self) -> Iterator[Block]:
+        for vectors in self.vectors.split(COLUMNS[self.vectors.device.type]):
+            away = vectors.double() - self._centre
+            yield away, torch.linalg.vector_norm(away, dim=1).square()
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -65,36 +78,29 @@ def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return Bank(bank).nearest(queries, k)
 
 
-def _squares(bank: Tensor, centre: Tensor) -> Tensor:
-    """Return |b - c|^2 of each vector, (M,), in the precision of the centre."""
-    parts = bank.split(COLUMNS[bank.device.type])
-    return torch.cat([torch.linalg.vector_norm(part - centre, dim=1).square() for part in parts])
+def _candidates(queries: Tensor, bank: Iterable[Block], count: int) -> tuple[Tensor, Tensor]:
+    """Return the `count` least |b|^2 - 2 q.b of each query, ascending, and their indices.
 
-
-def _candidates(away: Tensor, bank: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the `count` least |b - c|^2 - 2 (q - c).b of each query, ascending, and their indices.
-
-    `away` (Q, D) is q - c and says in which precision; `squares` (M,) are |b - c|^2.
+    The precision of queries (Q, D) and bank is that of the search.
     """
-    least = away.new_full((len(away), count), torch.inf)
-    indices = torch.zeros(len(away), count, dtype=torch.long, device=away.device)
-    columns = min(COLUMNS[away.device.type], -len(bank) // GROUP * -GROUP)
-    products = away.new_empty(min(ROWS, len(away)), columns)
-    for left in range(0, len(bank), columns):
-        block = bank[left : left + columns].to(away.dtype)
-        width = -len(block) // GROUP * -GROUP
-        for top in range(0, len(away), ROWS):
+    least = queries.new_full((len(queries), count), torch.inf)
+    indices = torch.zeros(len(queries), count, dtype=torch.long, device=queries.device)
+    products: Tensor | None = None
+    left = 0
+    for vectors, squares in bank:
+        width = -len(vectors) // GROUP * -GROUP
+        if products is None:  # the first block is the largest
+            products = queries.new_empty(min(ROWS, len(queries)), width)
+        for top in range(0, len(queries), ROWS):
             rows = slice(top, top + ROWS)
-            product = products[: len(away[rows]), :width]
-            product[:, len(block) :] = torch.inf
-            torch.addmm(
-                squares[left : left + columns], away[rows], block.T, alpha=-2,
-                out=product[:, : len(block)],
-            )  # fmt: skip
+            product = products[: len(queries[rows]), :width]
+            product[:, len(vectors) :] = torch.inf
+            torch.addmm(squares, queries[rows], vectors.T, alpha=-2, out=product[:, : len(vectors)])
             found, where = _least(product, count)
             merged = torch.cat([least[rows], found], 1)
             least[rows], order = merged.topk(count, largest=False)
             indices[rows] = torch.cat([indices[rows], where + left], 1).gather(1, order)
+        left += len(vectors)
     return least, indices
 
 
@@ -126,20 +132,19 @@ def _chosen(queries: Tensor, bank: Tensor, candidates: Tensor, k: int) -> tuple[
     return distances, indices
 
 
-def _doubt(away: Tensor, last: Tensor, farthest: Tensor, centre: Tensor) -> Tensor:
+def _doubt(queries: Tensor, last: Tensor, farthest: Tensor) -> Tensor:
     """Tell for which queries a vector that was no candidate could be nearer than the k-th chosen.
 
-    `away` (Q, D) is q - c; `last` (Q,) the largest |b - c|^2 - 2 (q - c).(b - c) of a candidate,
-    `farthest` (Q,) the k-th distance. A vector nearer than that has |b - c| < |q - c| + farthest,
-    which bounds the rounding of its product.
+    `last` (Q,) is the largest |b|^2 - 2 q.b of a candidate, `farthest` (Q,) the k-th distance. A
+    vector nearer than that has |b| < |q| + farthest, which bounds the rounding of its product.
+    `queries` are taken from the centre.
     """
-    norm = torch.linalg.vector_norm(away, dim=1)
+    norm = torch.linalg.vector_norm(queries, dim=1)
     reach = norm + farthest
     # The rounding errors of D terms add up like a random walk; 8 standard deviations of it, and
     # as much as of one term for what the centring has rounded.
     unit = torch.finfo(torch.float32).eps / 2
-    terms = (reach + torch.linalg.vector_norm(centre)) * (reach + 4 * norm)
-    rounding = 8 * unit * (away.shape[1] ** 0.5 + 1) * terms
-    # |q - c|^2 is added in float64: it is what cancels.
+    rounding = 8 * unit * (queries.shape[1] ** 0.5 + 1) * reach * (reach + 2 * norm)
+    # |q|^2 is added in float64: it is what cancels.
     others = last.double() + norm.double().square() - rounding
     return others < (farthest.double() * (1 - _EQUAL)).square()
