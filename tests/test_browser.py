@@ -21,6 +21,7 @@ from tests.fixtures.times import ATACNET, GPU, PADIM, Held, scored, timed
 from tests.test_report import TRAINED
 
 By = pytest.importorskip("selenium.webdriver.common.by").By
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None or DRIVER is None, reason="needs chromium and chromium-driver"
 )
@@ -60,7 +61,16 @@ def shown(browser, page, tmp_path):
 
 
 def complaints(browser):
-    return [line["message"] for line in browser.get_log("browser")]
+    """Return what the console was told so far: a busy browser writes it down a little later."""
+    found = []
+
+    def all_there(browser):
+        found.extend(line["message"] for line in browser.get_log("browser"))
+        return any("the last word" in message for message in found)
+
+    browser.execute_script("console.info('the last word')")
+    WebDriverWait(browser, 10).until(all_there)
+    return [message for message in found if "the last word" not in message]
 
 
 def requests(browser):
@@ -95,7 +105,7 @@ def test_what_the_rules_forbid_would_be_seen(browser, tmp_path):
     path.write_text("<img src='http://localhost:9/x.png'>")
     browser.get_log("performance")
     browser.get(path.as_uri())
-    assert requests(browser) == ["http://localhost:9/x.png"]
+    assert WebDriverWait(browser, 10).until(requests) == ["http://localhost:9/x.png"]
 
 
 def first_column(browser, table="t-atacnet_table1", body=1):
