@@ -38,8 +38,9 @@ Chosen here, where the descriptions are silent, differ, or know only ResNet-18:
 - Batch normalisation and ReLU after the 3x3 convolutions, two in each step of the decoder;
   everything is enlarged by nearest neighbour but for the weights, which are bilinear.
 - Foregrounds and kinds of anomalies: see `baselines.blocks.synthesis`. Half of them take images
-  from a run's `external`: `textures`, the default, tiles of three that come with scikit-image;
-  `mvtec_ad`; or `none`, and the image itself serves for all. As published they are those of DTD.
+  from a run's `external`: `textures`, the default, tiles of three that come with scikit-image,
+  or those in a folder; `mvtec_ad`; or `none`, and the image itself serves for all. As published
+  they are those of DTD.
 """
 
 import dataclasses

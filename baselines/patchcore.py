@@ -79,9 +79,9 @@ class PatchCore(FrozenMethod):
         if directions is None:
             self.bank = points[chosen]
         else:
-            del held, points
+            del held, points, place  # views of one memory
             self.bank = first.new_empty(picks, d)
-            for i, image in enumerate(self._images(features)):
+            for i, image in zip(range(count), self._images(features), strict=True):
                 own = chosen // each == i
                 self.bank[own] = image[chosen[own] % each]
         self.context.record("bank_vectors", len(self.bank))

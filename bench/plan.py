@@ -20,7 +20,7 @@ from bench.weights import Weights, find_weights
 
 @dataclass(frozen=True)
 class Folders:
-    """Where things lie on this machine; none of it enters an identity."""
+    """Where things lie on this machine; only the name of `textures` enters an identity."""
 
     data: Path
     weights: Path

@@ -59,7 +59,10 @@ def find_images(places: Iterable[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for place in places:
         if place.is_dir():
-            found |= dict.fromkeys(sorted(images_below(place)))
+            try:
+                found |= dict.fromkeys(sorted(images_below(place)))
+            except OSError as error:
+                raise RequestError(f"cannot read {shown(place)}: {why(error)}") from None
         elif place.is_file():
             found[place] = None
         else:

@@ -270,8 +270,9 @@ def _timings(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
             f"{what}_p95_s": float(np.quantile(seconds[what], 0.95)),
             f"{what}_repeats": float(len(seconds[what])),
         }
-    found["throughput_per_s"] = BATCH / float(np.median(seconds["batch"]))
-    found["throughput_file_per_s"] = BATCH / float(np.median(seconds["batch_file"]))
+    for name, what in (("throughput", "batch"), ("throughput_file", "batch_file")):
+        found[f"{name}_per_s"] = BATCH / float(np.median(seconds[what]))
+        found[f"{name}_repeats"] = float(len(seconds[what]))
     if "explain" in seconds:
         found["explain_latency_s"] = float(np.median(seconds["explain"]))
     found["yardstick_s"] = float(np.median(seconds["yardstick"]))

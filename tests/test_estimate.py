@@ -97,6 +97,7 @@ REMEMBERING = [
     ("padim", 80, 160, {"channels": 448}),  # fewer images than channels
     ("padim", 110, 128, {}),
     ("patchcore", 70, 128, {"coreset": 0.002}),
+    ("patchcore", 100, 128, {"coreset": 0.4}),
     ("spade", 150, 128, {}),
 ]
 """Normal images and their side."""

@@ -107,6 +107,8 @@ def dtd(tmp_path):
         Image.new("RGB", (9 + i, 7), (i, 2 * i, 3 * i)).save(folder / "images" / kind / f"{i}.png")
     (folder / "labels.txt").write_text("not an image")
     (folder / "images" / "._0.png").write_bytes(b"nor this")
+    (folder / ".thumbnails").mkdir()
+    Image.new("L", (3, 3)).save(folder / ".thumbnails" / "0.png")
     return folder
 
 
@@ -132,12 +134,14 @@ def test_of_many_textures_some_are_taken(dtd, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_serve_as_textures_is_refused_in_one_line(tmp_path):
+    (tmp_path / "head_ct" / "test").mkdir(parents=True)
     for name, said in (
+        ("head_ct", "test images are among them"), ("head_ct/test", "test images are among them"),
         ("absent", "there is no folder"), ("empty", "no images in"), ("textures", "rename it"),
         ("a:b", "hold a colon"), ("a\nb", "rename it"),
     ):  # fmt: skip
         if name != "absent":
-            (tmp_path / name).mkdir()
+            (tmp_path / name).mkdir(exist_ok=True)
         with pytest.raises(DataError, match=said) as error:
             find("textures", "head_ct", "head_ct", tmp_path, tmp_path / name)
         assert "\n" not in str(error.value)

@@ -147,9 +147,12 @@ def test_a_projection_keeps_distances_about_as_they_are_and_so_the_choice_nearly
     maps = noise(20, seed=3)
     detector = fitted(maps, coreset=0.1, projection=64)
     patches = detector.embedded(maps).flatten(0, 1)
-    directions = detector._directions(POOLED, torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(detector.context.seeds["init"])
+    begin = int(torch.randint(320, (), generator=rng))
+    directions = detector._directions(POOLED, rng)
     assert directions is not None
     few = patches @ directions
+    torch.testing.assert_close(detector.bank, patches[greedy(few.numpy(), 32, begin)])
     assert few.shape == (320, 64)
     ratios = torch.pdist(few) / torch.pdist(patches)
     assert ratios.mean() == pytest.approx(1, abs=0.1)

@@ -65,7 +65,8 @@ steps_per_epoch = 3
 """
 LATENCY = ("s", "low_s", "high_s", "p95_s", "repeats")
 ALWAYS = {f"{what}_{part}" for what in ("latency", "latency_file") for part in LATENCY} | {
-    "throughput_per_s", "throughput_file_per_s", "yardstick_s", "yardstick_repeats",
+    "throughput_per_s", "throughput_file_per_s", "throughput_repeats", "throughput_file_repeats",
+    "yardstick_s", "yardstick_repeats",
 }  # fmt: skip
 """The timings that every timing run has; tables are made of exactly these names."""
 
@@ -218,6 +219,7 @@ def test_timings_by_hand() -> None:
     assert (found["latency_low_s"], found["latency_high_s"]) == (0.010, 0.030)
     assert (found["latency_repeats"], found["latency_file_repeats"]) == (3.0, 4.0)
     assert (found["throughput_per_s"], found["throughput_file_per_s"]) == (8.0, 4.0)
+    assert (found["throughput_repeats"], found["throughput_file_repeats"]) == (3.0, 2.0)
     assert (found["yardstick_s"], found["yardstick_repeats"]) == (2.0, 3.0)
     assert timing._timings({**seconds, "explain": [3.0]})["explain_latency_s"] == 3.0
 

@@ -29,14 +29,16 @@ _EQUAL = 1e-6
 
 
 class Bank:
-    """Vectors (M, D), finite float32, to be searched again and again; a copy of them is kept."""
+    """Vectors (M, D), finite float32, to be searched.
+
+    What every search asks of them is kept, as much memory again, unless they are searched `once`.
+    """
 
     @torch.no_grad()
-    def __init__(self, vectors: Tensor) -> None:
+    def __init__(self, vectors: Tensor, *, once: bool = False) -> None:
         self.vectors = vectors
         self._centre = vectors.mean(0)
-        self._away = vectors - self._centre
-        self._squares = torch.linalg.vector_norm(self._away, dim=1).square()
+        self._kept = None if once else list(self._blocks(torch.float32))
 
     @torch.no_grad()
     def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -44,38 +46,37 @@ class Bank:
 
         `queries` (Q, D), finite float32 on the bank's device -> (Q, k) float32 and (Q, k) long. Of
         vectors that are equally near, to float32's rounding, any may be named; the same call gives
-        the same bits. Beside its arguments and results it holds a block of ROWS x COLUMNS
-        distances. Raises ValueError for a k that is not in 1..M.
+        the same bits. Beside its arguments and results it holds the queries taken from the centre,
+        ROWS x COLUMNS distances and COLUMNS vectors, in float64 where it has to. Raises ValueError
+        for a k that is not in 1..M.
         """
         bank = self.vectors
         if not 1 <= k <= len(bank):
             raise ValueError(f"k must be in 1..{len(bank)}, the vectors of the bank, not {k}")
         count = min(k + SPARE, len(bank))
         away = queries - self._centre
-        proposed, candidates = _candidates(away, self._blocks(), count)
+        blocks = self._blocks(torch.float32) if self._kept is None else self._kept
+        proposed, candidates = _candidates(away, blocks, count)
         distances, indices = _chosen(queries, bank, candidates, k)
         if count < len(bank):
             doubt = _doubt(away, proposed[:, -1], distances[:, -1])
             again = torch.nonzero(doubt).flatten()
             if len(again):
                 away = queries[again].double() - self._centre
-                _, candidates = _candidates(away, self._exact_blocks(), count)
+                _, candidates = _candidates(away, self._blocks(torch.float64), count)
                 distances[again], indices[again] = _chosen(queries[again], bank, candidates, k)
         return distances, indices
 
-    def _blocks(self) -> Iterator[Block]:
-        columns = COLUMNS[self.vectors.device.type]
-        yield from zip(self._away.split(columns), self._squares.split(columns), strict=True)
-
-    def _exact_blocks(self) -> Iterator[Block]:
+    def _blocks(self, precision: torch.dtype) -> Iterator[Block]:
+        centre = self._centre.to(precision)
         for vectors in self.vectors.split(COLUMNS[self.vectors.device.type]):
-            away = vectors.double() - self._centre
+            away = vectors - centre
             yield away, torch.linalg.vector_norm(away, dim=1).square()
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Search a bank (M, D) once, as `Bank.nearest` says."""
-    return Bank(bank).nearest(queries, k)
+    return Bank(bank, once=True).nearest(queries, k)
 
 
 def _candidates(queries: Tensor, bank: Iterable[Block], count: int) -> tuple[Tensor, Tensor]:

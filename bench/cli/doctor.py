@@ -15,6 +15,7 @@ from bench.cli.options import (
     CacheOption,
     DataOption,
     ResultsOption,
+    TexturesOption,
     WeightsOption,
     console,
     folders_of,
@@ -38,6 +39,7 @@ def doctor(
     weights: WeightsOption = WEIGHTS,
     results: ResultsOption = RESULTS,
     cache: CacheOption = None,
+    textures: TexturesOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check this machine: libraries, torch and its arithmetic, disk, data, weights.
@@ -47,7 +49,7 @@ def doctor(
     from bench.doctor import examine
     from bench.suite import read_suite
 
-    folders = folders_of(data, weights, results, cache)
+    folders = folders_of(data, weights, results, cache, textures)
     findings: list[Finding] = []
     screen = console()
     with screen.status("checking; torch takes some seconds"):

@@ -103,7 +103,8 @@ def folders_of(
         import platformdirs
 
         cache = Path(platformdirs.user_cache_dir("atacnet-bench"))
-    textures = textures and textures.resolve()  # its name, which `.` has not
+    # Not `absolute`: it has to have a name, which `.` has not.
+    textures = textures and Path(os.path.abspath(textures))
     return Folders(
         data.absolute(), weights.absolute(), results.absolute(), cache.absolute(), textures
     )

@@ -1,6 +1,7 @@
 """Images from outside a category, for methods that learn what is from elsewhere.
 
-They are named by a source and fingerprinted like a category; never is a test image among them.
+They are named by a source and fingerprinted like a category. A test image of the dataset is never
+among them; what else lies in a folder of the user's is for the user to know.
 """
 
 import importlib.util
@@ -67,7 +68,8 @@ def find_external(
     """Look up the images of a source for one category; None for `none`.
 
     `textures` is a folder that takes the place of the textures of scikit-image. Raises MissingData
-    with the remedy where they are not here, DataError for a folder whose name cannot name them.
+    with the remedy where they are not here, DataError for a folder that is the dataset's own or
+    whose name cannot name them.
     """
     if source == "none":
         return None
@@ -77,18 +79,20 @@ def find_external(
     if textures is None:
         listing = _textures()
         return External(source, listing, fingerprint(listing, digests), TILES)
-    listing = _folder(textures)
+    listing = _folder(textures, data / dataset)
     return External(textures.name, listing, fingerprint(listing, digests))
 
 
-def _folder(folder: Path) -> Listing:
-    """List images in a folder and below; what is hidden is none."""
+def _folder(folder: Path, own: Path) -> Listing:
+    """List images in a folder and below."""
     name = folder.name
     if name in ("", *SOURCES) or ":" in name or not fits_a_line(name):
         raise DataError(
             f"textures of {shown(folder)}: its name stands for them in the results, so it cannot be"
             f" empty, {', '.join(SOURCES)} or hold a colon; rename it"
         )
+    if folder.is_relative_to(own) or own.is_relative_to(folder):
+        raise DataError(f"textures of {shown(folder)}: test images are among them, of {own.name}")
     if not folder.is_dir():
         raise MissingData(f"textures: there is no folder {shown(folder)}")
     try:

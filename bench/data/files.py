@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -111,8 +112,17 @@ def _images(folder: Path) -> Iterable[Path]:
 
 
 def images_below(folder: Path) -> Iterable[Path]:
-    """Yield the images in `folder` and in the folders below."""
-    return filter(_is_image, folder.rglob("*"))
+    """Yield the images in `folder` and in the folders below; raises OSError for an unreadable one.
+
+    Hidden folders are left out, links to folders not followed.
+    """
+    for place, folders, names in os.walk(folder, onerror=_raised):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from filter(_is_image, (Path(place, name) for name in names))
+
+
+def _raised(error: OSError) -> None:
+    raise error
 
 
 def _is_image(path: Path) -> bool:
