@@ -26,7 +26,9 @@ class ResultTable:
     columns: tuple[str, ...]
     cells: Mapping[tuple[Row, str], Mapping[int, float]]
     common: Mapping[str, Any]
-    """The settings and parameters that all runs with a backbone share."""
+    """The settings and parameters that all methods share that have them, two at least."""
+    apart: Mapping[str, Mapping[str, Any]]
+    """Those that only one method has, or that methods differ in, by method."""
     stale: frozenset[tuple[Row, str]]
     """Cells with a run that older code of a method of the project has made."""
     unofficial: Mapping[str, str]
@@ -60,24 +62,26 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
     cells: dict[tuple[Row, str], dict[int, float]] = defaultdict(dict)
     stale = set()
     unofficial: dict[str, str] = {}
-    names = list(METHODS)
     columns: dict[str, tuple[int, str]] = {}
     for spec, receipt in chosen:
         row = (spec.place + ("" if spec.setting == "general" else f" ({spec.setting})"), spec.shots)
         column = label(spec)
         cells[row, column][spec.seed] = receipt["metrics"]["auroc"]
-        known = names.index(spec.method) if spec.method in names else len(names)
-        columns[column] = (known, column)
+        columns[column] = (_place(spec.method), column)
         if spec.method in METHODS and by_other_code(METHODS[spec.method], receipt):
             stale.add((row, column))
         if receipt["provenance"]["unofficial_copy"]:
             unofficial[row[0]] = receipt["provenance"]["unofficial_copy"]
-    trained = [told[spec.run_id] for spec, _ in chosen if spec.backbone is not None]
+    by_method: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for spec, _ in chosen:
+        by_method[spec.method].append(told[spec.run_id])
+    common, apart = _settings({m: by_method[m] for m in sorted(by_method, key=_place)})
     return ResultTable(
         rows=tuple(sorted({row for row, _ in cells}, key=_order)),
         columns=tuple(sorted(columns, key=columns.__getitem__)),
         cells=cells,
-        common=_common(trained),
+        common=common,
+        apart=apart,
         stale=frozenset(stale),
         unofficial=unofficial,
         environments=tuple(sorted({machine(r) for _, r in chosen})),
@@ -89,12 +93,32 @@ def _order(row: Row) -> tuple[bool, str, int]:
     return "/" in row[0], row[0], row[1]
 
 
-def _common(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what has one value in all runs that know it."""
+def _place(method: str) -> int:
+    """Return where a method stands among those of the project, others last."""
+    return list(METHODS).index(method) if method in METHODS else len(METHODS)
+
+
+def _settings(
+    told: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return what methods share, and what sets each apart; what varies in one is in its label."""
     keys = ("backbone", "stage", "image_size", "precision", "batch_size", "epochs",
             "steps_per_epoch", "lr_step")  # fmt: skip
-    values = {key: {t[key] for t in told if t.get(key) is not None} for key in keys}
-    return {key: next(iter(found)) for key, found in values.items() if len(found) == 1}
+    # Those that have nothing but a size, as `shortcut`, have no part in it.
+    told = {m: r for m, r in told.items() if any(r[0].get(k) for k in keys if k != "image_size")}
+    common: dict[str, Any] = {}
+    apart: dict[str, dict[str, Any]] = defaultdict(dict)
+    for key in keys:
+        values = {m: {t[key] for t in runs} - {None} for m, runs in told.items() if key in runs[0]}
+        values = {m: found for m, found in values.items() if found}
+        every = set().union(*values.values())
+        if len(every) == 1 and (len(values) > 1 or len(told) == 1):
+            common[key] = every.pop()
+            continue
+        for method, found in values.items():
+            if len(found) == 1:
+                apart[method][key] = next(iter(found))
+    return common, apart
 
 
 def markdown(table: ResultTable) -> str:
@@ -128,14 +152,21 @@ def notes(table: ResultTable) -> list[str]:
     several = any(len(cell) > 1 for cell in table.cells.values())
     told = "AUROC, mean ± standard deviation over seeds (number of seeds)" if several else "AUROC"
     only = f"; seed {min(seeds)}" if len(seeds) == 1 else ""
-    settings = ", ".join(f"{key} {value}" for key, value in table.common.items())
-    lines = ["; ".join(filter(None, [f"{told}{only}", settings, *table.environments])) + "."]
+    settings = _listed(table.common)
+    parts = [f"{told}{only}", settings, *table.environments]
+    lines = ["; ".join(filter(None, parts)) + "."]
+    if table.apart:
+        lines.append("; ".join(f"{m}: {_listed(own)}" for m, own in table.apart.items()) + ".")
     if table.stale:
         lines.append("† Made by older code of the method.")
     if table.unofficial:
         copies = "; ".join(f"{place}: {reason}" for place, reason in table.unofficial.items())
         lines.append(f"\\* Unofficial copy: {copies}.")
     return lines
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
 def differences(table: ResultTable, against: str) -> dict[tuple[Row, str], Estimate]:

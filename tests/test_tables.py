@@ -103,3 +103,16 @@ def test_a_bad_where_is_one_line(store, capsys):
     code, _, err = bench(capsys, "table", "--results", str(store.root), "--where", "stage")
     assert code == 2
     assert err == "bench: --where takes key=value, not 'stage'\n"
+
+
+def test_settings_that_not_all_methods_share_are_told_by_method(tmp_path):
+    frozen = replace(SPEC, method="padim", parameters={"channels": 100}, shots=0,
+                     precision="float32", backbone="resnet50", stage=3)  # fmt: skip
+    trained = replace(frozen, method="memseg", parameters={"epochs": 15}, batch_size=8,
+                      precision="bfloat16")  # fmt: skip
+    own = replace(SPEC, method="patchsvdd", parameters={"epochs": 20}, shots=0)
+    text = markdown(tabulate(receipts(store_at(tmp_path, frozen, trained, own)), {}))
+    size = SPEC.image_size
+    assert f"AUROC; seed 0; backbone resnet50, stage 3, image_size {size};" in text
+    assert ("padim: precision float32; memseg: precision bfloat16, batch_size 8, epochs 15;"
+            " patchsvdd: epochs 20.") in text  # fmt: skip
