@@ -109,8 +109,11 @@ def _settings(
     common: dict[str, Any] = {}
     apart: dict[str, dict[str, Any]] = defaultdict(dict)
     for key in keys:
-        values = {m: {t[key] for t in runs} - {None} for m, runs in told.items() if key in runs[0]}
-        values = {m: found for m, found in values.items() if found}
+        values = {
+            method: found
+            for method, runs in told.items()
+            if (found := {t.get(key) for t in runs} - {None})
+        }
         every = set().union(*values.values())
         if len(every) == 1 and (len(values) > 1 or len(told) == 1):
             common[key] = every.pop()

@@ -8,13 +8,11 @@ passes, clipping, Adam. Its memory is the growth of the process over the imports
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +27,7 @@ from baselines.dra import DRA
 from baselines.saoe import SAOE
 from bench.detector import BackboneSource, Context, Seeds
 from bench.worker import make_deterministic
+from tests.peer_times import resident
 
 CASES: tuple[tuple[Any, str, int, dict[str, Any]], ...] = (
     (DevNet, "resnet50", 4, {}),
@@ -101,12 +100,6 @@ def measured(case: int, precision: str, threads: int, repeats: int) -> dict[str,
         "resnet18_pass_s": round(unit, 4), "ratio": round(took / unit, 2),
         "memory_mib": round(peak / 2**20),
     }  # fmt: skip
-
-
-def resident(what: str) -> int:
-    """Return the bytes of this process in memory now (VmRSS) or at most (VmHWM), on Linux."""
-    found = re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
 
 
 def markdown(found: Sequence[Mapping[str, Any]]) -> str:

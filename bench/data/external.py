@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.catalog import find_dataset
-from bench.data.files import File, Listing, fingerprint, images_below, list_category
+from bench.data.files import (
+    File,
+    Listing,
+    check_names,
+    fingerprint,
+    images_below,
+    list_category,
+)
 from bench.data.images import load
 from bench.digests import FingerprintCache
 from bench.errors import DataError, MissingData
@@ -101,9 +108,7 @@ def _folder(folder: Path, own: Path) -> Listing:
         raise DataError(f"cannot read {shown(folder)}: {why(error)}") from error
     if not paths:
         raise MissingData(f"textures: no images in {shown(folder)}")
-    for path in paths:
-        if not fits_a_line(path):
-            raise DataError(f"{shown(folder)} holds {path!r}: rename it")
+    check_names(folder, paths)
     return Listing(folder, tuple(File(p, "train", "good") for p in _spread(paths, PER_FOLDER)))
 
 

@@ -60,12 +60,7 @@ def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> L
     except OSError as error:
         place = shown(error.filename or data / dataset.name)
         raise DataError(f"cannot read {place}: {why(error)}") from error
-    for file in files:
-        if not fits_a_line(file.path):
-            raise DataError(
-                f"{shown(root)} holds {file.path!r}: rename it,"
-                " names of images and folders are UTF-8 without control characters"
-            )
+    check_names(root, (f.path for f in files))
     ordered = tuple(sorted(files, key=lambda f: f.path))
     for what, there in (
         ("normal training images", any(f.fold == "train" for f in ordered)),
@@ -75,6 +70,16 @@ def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> L
         if not there:
             raise DataError(f"{dataset.name}/{category} at {shown(root)} has no {what}")
     return Listing(root, ordered)
+
+
+def check_names(root: Path, paths: Iterable[str]) -> None:
+    """Raise DataError for a path below `root` that no line can hold."""
+    for path in paths:
+        if not fits_a_line(path):
+            raise DataError(
+                f"{shown(root)} holds {path!r}: rename it,"
+                " names of images and folders are UTF-8 without control characters"
+            )
 
 
 def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[Path, list[File]]:
