@@ -373,7 +373,7 @@ def test_the_peak_of_memory_is_above_what_was_held_at_first_and_can_be_forgotten
     del more
     found = peak.bytes()
     assert found is not None
-    assert 64 << 20 <= found < 80 << 20
+    assert 63 << 20 < found < 72 << 20  # the system counts pages in batches
     assert peak.restart()
     assert (peak.bytes() or 0) < 8 << 20
     assert held.all()
