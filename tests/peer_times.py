@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import re
+import select
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,8 @@ import numpy as np
 
 METHODS = ("padim", "patchcore")
 NORMALS, SIZE, BATCH, CORESET = 40, 256, 8, 0.1
+LOOK = 0.002
+"""Seconds between two looks at the memory of a side."""
 WARM_UP = 2
 """Predictions that choose kernels and fill caches."""
 ASKED = {
@@ -136,27 +139,15 @@ def anomalib(method: str) -> dict[str, Action]:
     }
 
 
-def resident(what: str) -> int:
-    """Return the bytes of this process in memory now (VmRSS) or at most (VmHWM), on Linux."""
-    found = re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
-
-
 def serve(side: str, method: str) -> None:
-    """Do what is asked on stdin and answer in a line of JSON; first say that all is imported.
-
-    Memory is counted above what the process held then, images and no network among it.
-    """
+    """Do what is asked on stdin and answer in a line of JSON; first say that all is imported."""
     answers, sys.stdout = sys.stdout, sys.stderr  # lest a library speaks where only answers go
     actions = {"ours": ours, "anomalib": anomalib}[side](method)
-    base = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
         started, thread = time.perf_counter(), time.process_time()
         actions[line.strip()]()
-        found = {"thread_s": time.process_time() - thread, "wall_s": time.perf_counter() - started,
-                 "peak": resident("VmHWM") - base}  # fmt: skip
+        found = {"thread_s": time.process_time() - thread, "wall_s": time.perf_counter() - started}
         print(json.dumps(found), file=answers, flush=True)
 
 
@@ -164,7 +155,12 @@ def serve(side: str, method: str) -> None:
 
 
 class Side:
-    """A process that does what it is asked for."""
+    """A process that does what it is asked for.
+
+    Its memory is watched from outside: what is its own above what it held when all was imported,
+    images and no network among it. Pages of files, such as the code of libraries, do not count:
+    they come with their first use, and the system may take them back.
+    """
 
     def __init__(self, side: str, method: str, python: str) -> None:
         self._name = f"{side}'s {method}"
@@ -177,6 +173,11 @@ class Side:
             stderr=subprocess.DEVNULL, text=True, env={**os.environ, **threads},
         )  # fmt: skip
         self._answer()
+        self._base = self._peak = self._held()
+
+    def _held(self) -> int:
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return sum(int(size) * 1024 for size in re.findall(r"Rss(?:Anon|Shmem):\s+(\d+)", status))
 
     def _answer(self) -> dict[str, float]:
         assert self._process.stdout is not None
@@ -186,11 +187,13 @@ class Side:
         return dict(json.loads(line))
 
     def ask(self, what: str) -> dict[str, float]:
-        """Have something done; return seconds and the peak of memory so far."""
+        """Have something done; return seconds and the peak of memory so far, in bytes."""
         assert self._process.stdin is not None
         self._process.stdin.write(what + "\n")
         self._process.stdin.flush()
-        return self._answer()
+        while not select.select([self._process.stdout], [], [], LOOK)[0]:
+            self._peak = max(self._peak, self._held())
+        return {**self._answer(), "peak": self._peak - self._base}
 
     def end(self) -> None:
         """Let the process end."""
