@@ -8,11 +8,13 @@ passes, clipping, Adam. Its memory is the growth of the process over the imports
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,6 @@ from baselines.dra import DRA
 from baselines.saoe import SAOE
 from bench.detector import BackboneSource, Context, Seeds
 from bench.worker import make_deterministic
-from tests.peer_times import resident
 
 CASES: tuple[tuple[Any, str, int, dict[str, Any]], ...] = (
     (DevNet, "resnet50", 4, {}),
@@ -41,6 +42,12 @@ CASES: tuple[tuple[Any, str, int, dict[str, Any]], ...] = (
     (ATACNet, "resnet50", 4, {}),
 )
 SIZE, BATCH = 224, 16
+
+
+def resident(what: str) -> int:
+    """Return the bytes of this process in memory now (VmRSS) or at most (VmHWM), on Linux."""
+    found = re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else 0
 
 
 def seconds(action: Callable[[], Any]) -> float:

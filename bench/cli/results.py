@@ -132,7 +132,7 @@ def times(results: ResultsOption = RESULTS) -> None:
     """
     from bench.report.exports import as_markdown
     from bench.report.stored import Stored
-    from bench.report.time_table import HEAD, time_tables
+    from bench.report.time_table import HEAD, READING, time_tables
     from bench.results import receipts
     from bench.store import open_results
 
@@ -140,6 +140,7 @@ def times(results: ResultsOption = RESULTS) -> None:
     tables = time_tables(Stored(there, tuple(receipts(there))))
     if not tables:
         raise RequestError(f"no timing run is stored in {results}: `bench run --suite timing`")
+    say(f"{READING}\n")
     for table in tables:
         say(f"{table.title}\n")
         say(as_markdown([list(HEAD), *map(list, table.rows)]))

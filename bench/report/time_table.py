@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench.published import published
+from bench.report.figures.drawing import name_of
 from bench.report.stored import REFERENCE, Stored
 from bench.report.times import (
     FROM_FILE,
@@ -24,6 +25,10 @@ from bench.report.times import (
 )  # fmt: skip
 
 TITLE = "Inference and training time"
+READING = (
+    "Medians over rounds; in brackets the 95 % t-interval of their mean, of a single round that by"
+    " bootstrap over its repetitions. A ResNet-18 pass is one over 16 images."
+)
 HEAD = (
     "method", "parameters, M", "bank, vectors", "bank, MiB", "one image, ms", "p95, ms",
     "from file, ms", "images a second", "from files", "with maps, ms", "training step, ms",
@@ -79,11 +84,14 @@ class TimeTable:
     def remarks(self) -> Iterator[str]:
         """Say what the rounds were measured under, and which were disturbed."""
         rounds = [r for t in self.timed for r in t.rounds]
+        for copy in sorted({r["provenance"]["unofficial_copy"] for r in rounds} - {""}):
+            yield f"Unofficial copy of {name_of(self.clock.place)}: {copy}."
         clocks = [float(v) for r in rounds for name in ("mhz_low", "mhz_high")
                   if (v := r["provenance"].get(name)) is not None]  # fmt: skip
         if clocks:
             what = "GPU" if self.clock.machine.host else "processor"
-            yield f"The {what} ran at {min(clocks):.0f} to {max(clocks):.0f} MHz."
+            ends = dict.fromkeys(f"{end:.0f}" for end in (min(clocks), max(clocks)))
+            yield f"The {what} ran at {' to '.join(ends)} MHz."
         shares = [float(v) for r in rounds
                   if (v := r["provenance"].get("other_cpu_share")) is not None]  # fmt: skip
         if shares:
