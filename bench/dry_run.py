@@ -30,6 +30,7 @@ from bench.plan import Folders, Missing, Plan, Run
 from bench.receipt import Receipt
 from bench.results import Results, receipts
 from bench.schedule import Guess, Paces, State, step
+from bench.spec import many_shots
 from bench.variants import Variant, name_of, shared, variant_of
 
 MARKS = {
@@ -170,7 +171,7 @@ def _by_dataset(wanted: Wanted, tallies: Mapping[tuple[_Row, Hashable], Counter[
     table.add_column("method")
     for (dataset, shots), of in places.items():
         many = f" ({len(of)})" if len(of) > 1 else ""
-        table.add_column(f"{escape(dataset)}{many}\n{shots} shots", no_wrap=True)
+        table.add_column(f"{escape(dataset)}{many}\n{many_shots(shots)}", no_wrap=True)
     for key, variant in wanted.variants.items():
         cells = [_cell(sums.get((key, column))) for column in places]
         table.add_row(escape(wanted.name(variant)), *cells)
@@ -284,7 +285,8 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
     }
     by = "as stored runs are" if each else "about"
     more = f", and its {told(state.keep)}" if state.keep and not each else ""
-    cache = f"{gigabytes(needed['cache'])} for {images} images to decode" if images else "nothing"
+    of = f"{images} image" + "s" * (images > 1)
+    cache = f"{gigabytes(needed['cache'])} for {of} to decode" if images else "nothing"
     yield (
         f"disk: cache {cache}; results {gigabytes(needed['results'])}"
         f" ({by} {(each or BYTES_OF_A_RUN) / 1000:.0f} kB a run{more})"

@@ -11,6 +11,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
@@ -49,7 +50,8 @@ def slots_for(device: str, per_device: int, gpus: int, threads: int | None = Non
     elif device in [f"cuda:{i}" for i in range(gpus)]:
         devices = [device]
     else:
-        seen = f"torch sees {gpus} GPUs" if gpus else "torch sees no GPU"
+        known = re.fullmatch(r"cuda(:\d+)?", device)
+        seen = f"torch sees {gpus or 'no'} GPU" + "s" * (gpus > 1) if known else "no such device"
         raise RequestError(f"--device {device}: {seen}; use auto, cpu, cuda or cuda:i")
     names = [d for _ in range(per_device) for d in devices]
     each = threads or max(1, cpu_count() // len(names))

@@ -92,6 +92,12 @@ def test_a_device_that_is_not_there_is_refused(device: str, gpus: int) -> None:
         slots_for(device, 1, gpus)
 
 
+def test_a_name_that_is_no_device_is_not_taken_for_a_missing_gpu() -> None:
+    for device, why in (("cpuu", "no such device"), ("cuda:1", "torch sees 1 GPU;")):
+        with pytest.raises(RequestError, match=f"--device {device}: {why}"):
+            slots_for(device, 1, 1)
+
+
 def test_no_slots_are_refused() -> None:
     with pytest.raises(RequestError, match="--slots"):
         slots_for("cpu", 0, 0)

@@ -68,7 +68,7 @@ def test_the_plain_display_says_what_is_left(plan: Plan, tmp_path: Path) -> None
     with PlainDisplay(Console(file=out, width=200), state, 1) as display:
         display.finished(some.runs[0], receipt(some.runs[0], 600))
         display.finished(some.runs[1], receipt(some.runs[1], 600))
-    name = "atacnet synthetic/weave 1 shots"
+    name = "atacnet synthetic/weave 1 shot"
     first, second = (run.run_id[:8] for run in some.runs)
     assert out.getvalue().splitlines() == [
         f"[1/2] {name} seed 0: auroc 0.900 in 10 min, 10 min left  {first}",

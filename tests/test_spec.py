@@ -165,3 +165,4 @@ def test_runs_that_differ_by_their_seed_alone_share_a_row():
 def test_a_dataset_without_categories_is_named_once():
     assert replace(FULL, dataset="head_ct", category="head_ct").place == "head_ct"
     assert str(FULL) == "atacnet mvtec_ad/metal_nut 10 shots seed 4"
+    assert str(replace(FULL, shots=1)) == "atacnet mvtec_ad/metal_nut 1 shot seed 4"
