@@ -131,6 +131,19 @@ def test_disturbed_rounds_are_left_out_and_counted_unless_all_are():
     assert "\N{DOUBLE DAGGER} PaDiM, every round disturbed: load average 9." in only.remarks
 
 
+def test_what_the_rounds_were_measured_under_is_said():
+    two = [timed(PADIM, 0.1, on={**CPU, "unofficial_copy": "256x256 px, not 900x900"}),
+           timed(SPADE, 0.1)]  # fmt: skip
+    assert list(table_of(*two).remarks) == [
+        "Unofficial copy of mvtec_ad/bottle: 256x256 px, not 900x900.",
+        "The processor ran at 2450 to 2600 MHz.",
+        "Other programs used at most 1.2 % of the processor.",
+    ]
+    for receipt in two:
+        receipt["provenance"] |= {"mhz_high": 2450.4, "unofficial_copy": ""}
+    assert next(table_of(*two).remarks) == "The processor ran at 2450 MHz."
+
+
 def test_what_was_not_measured_is_left_empty():
     absent = dict.fromkeys(("explain_latency_s", "step_s", "latency_p95_s", "yardstick_s",
                             "throughput_per_s"), "absent")  # fmt: skip
