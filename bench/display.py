@@ -15,7 +15,7 @@ from bench.labels import Labels, machine
 from bench.plan import Run
 from bench.receipt import Receipt
 from bench.schedule import State, time_left
-from bench.spec import RunSpec, many_shots
+from bench.spec import RunSpec, shots_of
 
 LIVE_COLUMNS = 8
 """A matrix with more columns of method and shots than this does not fit a terminal."""
@@ -52,7 +52,7 @@ class PlainDisplay:
 
     def _name(self, run: Run) -> str:
         s = run.spec
-        return f"{self.label(s)} {s.place} {many_shots(s.shots)} seed {s.seed}"
+        return f"{self.label(s)} {s.place} {shots_of(s.shots)} seed {s.seed}"
 
     def started(self, run: Run) -> None:
         """Nothing to say before there is a result."""

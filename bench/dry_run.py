@@ -30,7 +30,7 @@ from bench.plan import Folders, Missing, Plan, Run
 from bench.receipt import Receipt
 from bench.results import Results, receipts
 from bench.schedule import Guess, Paces, State, step
-from bench.spec import many_shots
+from bench.spec import shots_of
 from bench.variants import Variant, name_of, shared, variant_of
 
 MARKS = {
@@ -171,7 +171,7 @@ def _by_dataset(wanted: Wanted, tallies: Mapping[tuple[_Row, Hashable], Counter[
     table.add_column("method")
     for (dataset, shots), of in places.items():
         many = f" ({len(of)})" if len(of) > 1 else ""
-        table.add_column(f"{escape(dataset)}{many}\n{many_shots(shots)}", no_wrap=True)
+        table.add_column(f"{escape(dataset)}{many}\n{shots_of(shots)}", no_wrap=True)
     for key, variant in wanted.variants.items():
         cells = [_cell(sums.get((key, column))) for column in places]
         table.add_row(escape(wanted.name(variant)), *cells)

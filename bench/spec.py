@@ -143,11 +143,11 @@ class RunSpec:
         return self.dataset if self.category == self.dataset else f"{self.dataset}/{self.category}"
 
     def __str__(self) -> str:
-        return f"{self.method} {self.place} {many_shots(self.shots)} seed {self.seed}"
+        return f"{self.method} {self.place} {shots_of(self.shots)} seed {self.seed}"
 
 
-def many_shots(shots: int) -> str:
-    """Name a number of labelled anomalies, for people."""
+def shots_of(shots: int) -> str:
+    """Write a number of labelled anomalies, for people."""
     return f"{shots} shot" + "s" * (shots != 1)
 
 

@@ -44,12 +44,6 @@ CASES: tuple[tuple[Any, str, int, dict[str, Any]], ...] = (
 SIZE, BATCH = 224, 16
 
 
-def resident(what: str) -> int:
-    """Return the bytes of this process in memory now (VmRSS) or at most (VmHWM), on Linux."""
-    found = re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) * 1024 if found else 0
-
-
 def seconds(action: Callable[[], Any]) -> float:
     """Time one call."""
     started = time.perf_counter()
@@ -107,6 +101,12 @@ def measured(case: int, precision: str, threads: int, repeats: int) -> dict[str,
         "resnet18_pass_s": round(unit, 4), "ratio": round(took / unit, 2),
         "memory_mib": round(peak / 2**20),
     }  # fmt: skip
+
+
+def resident(what: str) -> int:
+    """Return the bytes of this process in memory now (VmRSS) or at most (VmHWM), on Linux."""
+    found = re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024 if found else 0
 
 
 def markdown(found: Sequence[Mapping[str, Any]]) -> str:

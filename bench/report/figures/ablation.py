@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from bench.report.figures.choice import OURS, apart, cells, ways
-from bench.report.figures.drawing import Drawing, brief, key, name_of, shots_of, signed
+from bench.report.figures.drawing import Drawing, brief, key, name_of, signed
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.report.stored import Stored
-from bench.spec import RunSpec
+from bench.spec import RunSpec, shots_of
 from bench.stats import Estimate, paired_difference
 
 READING = (

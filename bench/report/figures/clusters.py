@@ -13,9 +13,10 @@ from bench.kept import EMBEDDINGS
 from bench.receipt import Receipt
 from bench.report.figures import choice
 from bench.report.figures.choice import OURS, Reader
-from bench.report.figures.drawing import Drawing, key, listed, name_of, shots_of, signed
+from bench.report.figures.drawing import Drawing, key, listed, name_of, signed
 from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, legend, panels, plotting, svg
 from bench.report.stored import Place, Stored, Way
+from bench.spec import shots_of
 
 READING = (
     "The same test images as each version embeds them, by t-SNE (from the first two principal"

@@ -63,11 +63,6 @@ def brief(text: str, longest: int = LONGEST) -> str:
     return f"{line[: longest - 5]}\N{HORIZONTAL ELLIPSIS}{mark}"
 
 
-def shots_of(shots: int) -> str:
-    """Write a number of labelled anomalies."""
-    return f"{shots} shot" + "s" * (shots != 1)
-
-
 def estimated(estimate: Estimate) -> str:
     """Write a mean of AUROC with its number of seeds and its interval, which ends at 0 and 1."""
     if estimate.interval is None:

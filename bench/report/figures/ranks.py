@@ -6,10 +6,10 @@ from itertools import combinations
 from statistics import fmean
 
 from bench.report.figures import choice
-from bench.report.figures.drawing import Drawing, key, listed, method_name, shots_of
+from bench.report.figures.drawing import Drawing, key, listed, method_name
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.report.stored import REFERENCE, Place, Stored, Way
-from bench.spec import RunSpec
+from bench.spec import RunSpec, shots_of
 from bench.stats import Ranking, ranking
 
 READING = (

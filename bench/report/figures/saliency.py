@@ -15,11 +15,11 @@ from bench.overlay import overlay
 from bench.receipt import Receipt
 from bench.report.figures import choice
 from bench.report.figures.choice import OURS, Reader
-from bench.report.figures.drawing import Drawing, brief, key, listed, name_of, shots_of, signed
+from bench.report.figures.drawing import Drawing, brief, key, listed, name_of, signed
 from bench.report.figures.sheet import Box, Tile, Words, coarse, cut, sheet, two_tone
 from bench.report.pictures import Pictures
 from bench.report.stored import Stored, place_of
-from bench.spec import RunSpec
+from bench.spec import RunSpec, shots_of
 
 Plan = partial[Drawing | None]
 MAPS = ("score", "attention", "grad_cam", "grad_cam_zoomed")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bench.report.figures import choice
 from bench.report.figures.choice import Reader, Tested
-from bench.report.figures.drawing import Drawing, key, listed, method_name, name_of, shots_of
+from bench.report.figures.drawing import Drawing, key, listed, method_name, name_of
 from bench.report.figures.svg import (
     ANOMALOUS,
     NORMAL,
@@ -21,6 +21,7 @@ from bench.report.figures.svg import (
     svg,
 )
 from bench.report.stored import REFERENCE, Place, Stored
+from bench.spec import shots_of
 
 READING = (
     "Histograms: normal test images blue and solid, anomalous ones vermilion and dashed, without"

@@ -17,12 +17,11 @@ from bench.report.figures.drawing import (
     listed,
     method_name,
     name_of,
-    shots_of,
 )  # fmt: skip
 from bench.report.figures.svg import PALETTE, label_rows, legend, marks, panels, plotting, svg
 from bench.report.stored import REFERENCE, Place, Stored, Way
 from bench.scores import Scores
-from bench.spec import RunSpec
+from bench.spec import RunSpec, shots_of
 from bench.stats import Estimate, mean_interval
 
 SHOTS = (
