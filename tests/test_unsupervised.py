@@ -22,7 +22,6 @@ from bench.models import model_bytes, read_model
 from bench.predict import predict, saved_model
 from bench.results import receipts
 from bench.worker import _check_memory, make_deterministic
-from tests.fixtures.runs import bench as call
 from tests.planted import SIZE, pictures, separation
 from tests.test_run import Bench
 
@@ -293,14 +292,14 @@ def test_a_run_without_room_is_a_recorded_failure_and_tried_again_by_the_same_co
 
 
 def test_a_dry_run_foretells_the_memory_of_each(
-    ran: tuple[Bench, str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    ran: tuple[Bench, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     (tmp_path / "three.toml").write_text(SUITE)
-    code, said, _ = call(
-        capsys, "run", "--suite", tmp_path / "three.toml", "--dry-run",
-        "--cache", ran[0].cache, "--results", tmp_path / "results",
-    )  # fmt: skip
+    command, results = ran[0], str(tmp_path / "results")  # a process of its own, as a user has it
+    code, said = command(
+        "run", "--suite", str(tmp_path / "three.toml"), "--dry-run", "--results", results
+    )
     assert code == 0
     rows = dict(re.findall(r"^(padim|patchcore|spade) .*?([\d.]+) GiB", said, re.MULTILINE))
     assert rows.keys() == {"padim", "patchcore", "spade"}
