@@ -4,12 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "bench", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("bench")
+
+# The tests' tensors are small: a second thread gains nothing, and waits long where cores are busy.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

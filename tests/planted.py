@@ -29,8 +29,17 @@ def pictures(n: int, defective: bool, seed: int) -> Samples:
     )  # fmt: skip
 
 
-def fitted(method: Any, seed: int = 0, facts: dict[str, Any] | None = None, **given: Any) -> Any:
-    """Fit a method on 40 normals and 8 labelled anomalies with a ResNet-18 from scratch."""
+def fitted(
+    method: Any,
+    seed: int = 0,
+    facts: dict[str, Any] | None = None,
+    missing: bool = False,
+    **given: Any,
+) -> Any:
+    """Fit a method on 40 normals and 8 labelled anomalies with a ResNet-18 from scratch.
+
+    With `missing` a cross is normal, and that there is none is the defect.
+    """
     seeds = Seeds(seed, "planted", "planted")
     make_deterministic(torch.get_num_threads(), seeds["init"])
     detector = method(method.Parameters(**given))
@@ -40,12 +49,13 @@ def fitted(method: Any, seed: int = 0, facts: dict[str, Any] | None = None, **gi
         backbone=BackboneSource("resnet18", 1, None),
         record=(facts if facts is not None else {}).__setitem__,
     )
-    detector.fit(TrainingSet(pictures(40, False, 1), pictures(8, True, 2)), context)
+    normal, anomalous = pictures(40, missing, 1), pictures(8, not missing, 2)
+    detector.fit(TrainingSet(normal, anomalous), context)
     return detector
 
 
-def separation(detector: Any) -> float:
+def separation(detector: Any, missing: bool = False) -> float:
     """Return the AUROC on 60 unseen pictures."""
-    normal, anomalous = pictures(30, False, 3), pictures(30, True, 4)
+    normal, anomalous = pictures(30, missing, 3), pictures(30, not missing, 4)
     scores = np.concatenate([detector.score(normal), detector.score(anomalous)])
     return auroc(scores, [0] * 30 + [1] * 30)

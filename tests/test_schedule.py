@@ -215,6 +215,28 @@ def test_the_time_left_copes_with_what_other_methods_mean_by_epochs(three: Plan,
     assert time_left([run], [receipt], 1) == pytest.approx(4.0)
 
 
+def test_the_time_left_follows_steps_and_images(three: Plan) -> None:
+    run = three.runs[0]
+    normals = sum(f.fold == "train" for f in run.listing.files)
+    tested = len(run.listing.files) - normals
+    split = {"train_normal": 2 * normals, "scored": 4 * tested}  # of a larger category
+    timings = {"setup_s": 1.0, "fit_s": 40.0, "score_s": 8.0}
+
+    def guess(ran: dict[str, Any], wanted: dict[str, Any]) -> float | None:
+        there = replace(run, spec=replace(run.spec, parameters=ran))
+        receipt = {"spec": there.spec.as_dict(), "timings": timings, "split": split}
+        return time_left(
+            [replace(run, spec=replace(run.spec, parameters=wanted))], [receipt], slots=1
+        )
+
+    fixed = {"epochs": 4, "steps_per_epoch": 10}
+    assert guess(fixed, {"epochs": 8, "steps_per_epoch": 5}) == pytest.approx(1 + 40 + 2)
+    assert guess(fixed, {"epochs": 6, "steps_per_epoch": 20}) == pytest.approx(1 + 120 + 2)
+    once = {"epochs": 4, "steps_per_epoch": 0}  # an epoch goes once over half as many normals
+    assert guess(once, {"epochs": 8, "steps_per_epoch": 0}) == pytest.approx(1 + 40 + 2)
+    assert guess(once, fixed) is None
+
+
 def test_what_was_done_after_a_failure_is_done(three: Plan, store: Store) -> None:
     fail(store, three.runs[0], "method")
     succeed(store, three.runs[0])

@@ -62,6 +62,26 @@ def test_balanced_batches_are_half_normal_a_quarter_labelled_a_quarter_pseudo() 
         assert bright.tolist() == [False] * 8 + [True] * 4 + [False] * 4
 
 
+def test_pseudo_anomalies_are_made_of_normals_drawn_for_themselves_and_nothing_else_is() -> None:
+    parameters = TrainingParameters(rotation=0.0, patch_source="anomaly")
+    bank = images(parameters, normals=12)
+    batch = balanced_batches(bank, 16, True, torch.Generator().manual_seed(0))
+    plain = normalise(bank.pick(torch.arange(15)))
+    taken, sources = [], []
+    for _ in range(6):
+        pictures, kinds = batch()
+        same = (pictures.unsqueeze(1) == plain).float().mean((2, 3, 4))
+        share, nearest = same.max(1)
+        assert torch.equal(share < 1, kinds == PSEUDO)
+        assert (share > 0.75).all()  # a patch takes at most 15 % of the area
+        assert torch.equal(nearest >= 12, kinds == SEEN)
+        taken += nearest[kinds == NORMAL].tolist()
+        sources += nearest[kinds == PSEUDO].tolist()
+    assert sorted(taken) == sorted([*range(12)] * 4)  # every normal as often as every other
+    assert sorted(sources) == sorted([*range(12)] * 2)
+    assert sources != taken[: len(sources)]
+
+
 def test_without_pseudo_anomalies_the_second_half_is_labelled_ones() -> None:
     parameters = TrainingParameters(rotation=0.0)
     batch = balanced_batches(images(parameters), 16, False, torch.Generator().manual_seed(0))
