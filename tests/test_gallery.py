@@ -208,6 +208,30 @@ def test_the_ablation_by_hand(store):
     assert f"box of the attention {mean} ({low} to {high}), 2 seeds" in one_of(store, "abl").alt
 
 
+def test_the_ablation_shows_what_the_attention_block_and_a_random_box_do(store):
+    other = {"view": "random"}, {"attention": False}, {"view": "random", "attention": False}
+    for i, changes in enumerate(other):
+        spec = replace(TRAINED, parameters={**TRAINED.parameters, "attention": True, **changes})
+        publish(store, spec, scores(40 + i))
+    drawing = one_of(store, "abl")
+    rows = re.findall(r"(?:: |; )([^;:]+?) [+\N{MINUS SIGN}]\d", drawing.alt)
+    assert rows == [
+        "box of the attention", "box of that size, random place", "no second view",
+        "box of the attention, no attention block",
+        "box of that size, random place, no attention block",
+        "box of the attention against the random one",
+    ]  # fmt: skip
+    first = {
+        (p.get("view"), p.get("attention")): r["metrics"]["auroc"]
+        for r in receipts(store)
+        if r["spec"]["seed"] == 0 and r["spec"]["shots"] == 10
+        for p in [r["spec"]["parameters"]]
+    }
+    gap = first["attention", None] - first["random", True]
+    told = f"{gap:+.3f}".replace("-", "\N{MINUS SIGN}")
+    assert f"against the random one {told}, 1 seed" in drawing.alt
+
+
 def test_shots_and_types_are_shown_where_there_are_several(store, tmp_path):
     assert "with 1 shot and" in one_of(store, "shots").alt
     assert "cut (n=3)" in one_of(store, "defects").alt

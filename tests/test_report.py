@@ -131,6 +131,35 @@ def test_what_no_paper_prints_has_a_table_of_its_own(store):
     assert not table(store).blocks[0].rows[0].ran  # hard runs never stand in Table 1
 
 
+def test_a_column_s_source_is_shown_where_runs_are_made_as_it_was(tmp_path):
+    """Table 1's DRA column is the DRA paper's: ResNet-18, 448 px, where Table 1 states others."""
+    told = {"lr": 2e-4, "epochs": 30, "steps_per_epoch": 20, "scales": 1}
+    stated = replace(
+        TRAINED, method="dra", dataset="mvtec_ad", category="bottle", image_size=224, stage=4,
+        parameters=told,
+    )  # fmt: skip
+    as_theirs = {"scales": 2, "sampler": "thirds", "reference_set": "redrawn"}
+    theirs = replace(
+        stated, image_size=448, batch_size=48, backbone="resnet18",
+        parameters={**told, **as_theirs},
+    )  # fmt: skip
+    facts = {"optimiser_steps": 600}
+    there = store_at(tmp_path, stated, facts=facts)
+    assert [t.name for t in contents(there).tables] == ["atacnet_table1", "atacnet_table2"]
+    store_at(tmp_path, theirs, facts=facts)
+    found = {t.name: t for t in contents(there).tables}
+    assert list(found) == ["atacnet_table1", "dra_table1", "atacnet_table2"]
+    for name, image_size in (("atacnet_table1", 224), ("dra_table1", 448)):
+        cells = found[name].cells()
+        (cell,) = [c for c in cells if c.ours]
+        assert cell.ours.row.image_size == image_size
+        assert len(cell.others) == 1
+    assert cell.ours.departures == ()
+    assert str(cell.printed.value) == "1.000"
+    assert "two scales" in found["dra_table1"].about
+    assert "DRA paper, Table 1" in render(contents(there))
+
+
 def test_what_was_run_stands_before_what_was_not(store, tmp_path):
     assert [t.name for t in contents(store).tables] == ["atacnet_table1", "atacnet_table2"]
     synthetic = replace(TRAINED, dataset="synthetic", category="weave")
