@@ -122,7 +122,7 @@ def balanced_batches(
 
     Without pseudo anomalies the second half is all labelled ones. Normals, labelled anomalies and
     the sources of pseudo anomalies come from streams of their own, which share one generator: with
-    other numbers of images the streams are other ones from their second round on.
+    other numbers of images they come in another order.
     """
     if batch_size % 4:
         raise MethodError(f"batch_size must be a multiple of 4, not {batch_size}")
