@@ -157,7 +157,9 @@ def test_a_column_s_source_is_shown_where_runs_are_made_as_it_was(tmp_path):
     assert cell.ours.departures == ()
     assert str(cell.printed.value) == "1.000"
     assert "two scales" in found["dra_table1"].about
-    assert "DRA paper, Table 1" in render(contents(there))
+    page = render(contents(there))
+    assert "<h2>DRA paper, Table 1" in page
+    assert page.count('value="source"') == 2  # theirs is its own source
 
 
 def test_what_was_run_stands_before_what_was_not(store, tmp_path):

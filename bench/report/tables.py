@@ -172,6 +172,11 @@ class ReportTable:
         return any(c.metric == "auroc_full" for c in self.columns)
 
     @property
+    def has_sources(self) -> bool:
+        """Whether numbers of it stand in another source too, where they come from."""
+        return any(cell.source for cell in self.cells())
+
+    @property
     def rows(self) -> Iterator[Row]:
         """All rows but means."""
         return (row for block in self.blocks for row in block.rows)
