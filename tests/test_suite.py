@@ -196,7 +196,8 @@ def test_figures_runs_figure_4s_three_versions_and_a_rival_and_keeps_maps(regist
     assert suite.save_maps
     cells = expand(suite, Narrowing(), registry, tmp_path)
     assert {(c.method.name, c.parameters.get("view")) for c in cells} == {
-        ("cutmix", None), ("devnet", None), ("atacnet", "raw"), ("atacnet", "attention"),
+        ("cutmix", None), ("devnet", None), ("shortcut", None), ("atacnet", "raw"),
+        ("atacnet", "attention"),
     }  # fmt: skip
     assert len(cells) == 5 * 4
     assert {(c.shots, c.seed) for c in cells} == {(10, 0)}
