@@ -199,7 +199,7 @@ def test_figures_runs_figure_4s_three_versions_and_a_rival_and_keeps_maps(regist
         ("cutmix", None), ("devnet", None), ("shortcut", None), ("atacnet", "raw"),
         ("atacnet", "attention"),
     }  # fmt: skip
-    assert len(cells) == 5 * 4
+    assert len(cells) == 5 * 5
     assert {(c.shots, c.seed) for c in cells} == {(10, 0)}
     stated = expand(read_suite("table1"), Narrowing(seeds=1, shots=(10,)), registry, tmp_path)
     assert repr(next(c for c in cells if c.method.name == "devnet")) in map(repr, stated)
