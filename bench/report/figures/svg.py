@@ -92,9 +92,15 @@ def legend(figure: Any, axis: Any, columns: int) -> None:
 
 
 def label_rows(axis: Any, labels: Sequence[str]) -> None:
-    """Write a label above each row of a plot, where it takes no width; the first row on top."""
+    """Write a label above each row of a plot, where it takes no width; the first row on top.
+
+    No line goes through it.
+    """
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for y, label in enumerate(labels):
-        axis.text(0.0, y - 0.2, label, transform=axis.get_yaxis_transform(), va="bottom")
+        axis.text(
+            0.0, y - 0.2, label, transform=axis.get_yaxis_transform(), va="bottom", bbox=ground
+        )
     axis.set_ylim(len(labels) - 0.6, -0.75)
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
