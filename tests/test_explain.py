@@ -1,4 +1,4 @@
-"""What `explain` shows is what made the score, worked out from the networks' weights."""
+"""What `explain` shows, worked out from what the networks' layers give."""
 
 from typing import Any
 
@@ -54,8 +54,13 @@ def test_devnets_map_is_its_scores_map() -> None:
 
 
 def test_dras_map_is_the_sum_of_the_maps_of_its_three_heads() -> None:
-    _, seen, _, _ = seen_by(DRA)
-    heads = [seen.maps[name] for name in ("seen", "pseudo", "residual")]
+    network, seen, _, features = seen_by(DRA)
+    heads = [
+        np.abs(convolved(head.score, features))[:, 0] for head in (network.seen, network.pseudo)
+    ]
+    assert close(seen.maps["seen"], heads[0])
+    assert close(seen.maps["pseudo"], heads[1])
+    heads.append(seen.maps["residual"])
     assert close(seen.maps["score"], sum(heads))
     for name in ("seen", "pseudo", "residual"):
         assert close(seen.parts[name], top(seen.maps[name]))

@@ -144,19 +144,23 @@ def test_a_column_s_source_is_shown_where_runs_are_made_as_it_was(tmp_path):
         parameters={**told, **as_theirs},
     )  # fmt: skip
     facts = {"optimiser_steps": 600}
-    there = store_at(tmp_path, stated, facts=facts)
-    assert [t.name for t in contents(there).tables] == ["atacnet_table1", "atacnet_table2"]
-    store_at(tmp_path, theirs, facts=facts)
-    found = {t.name: t for t in contents(there).tables}
-    assert list(found) == ["atacnet_table1", "dra_table1", "atacnet_table2"]
-    for name, image_size in (("atacnet_table1", 224), ("dra_table1", 448)):
-        cells = found[name].cells()
-        (cell,) = [c for c in cells if c.ours]
-        assert cell.ours.row.image_size == image_size
-        assert len(cell.others) == 1
-    assert cell.ours.departures == ()
-    assert str(cell.printed.value) == "1.000"
-    assert "two scales" in found["dra_table1"].about
+    no_sources = ["atacnet_table1", "atacnet_table2"]
+    shortcut = replace(theirs, method="shortcut", parameters={})
+    there = store_at(tmp_path / "both", stated, shortcut, facts=facts)
+    assert [t.name for t in contents(there).tables] == no_sources
+    store_at(there.root, theirs, facts=facts)
+    only = store_at(tmp_path / "only", theirs, facts=facts)
+    for results, ways in ((there, 2), (only, 1)):
+        found = {t.name: t for t in contents(results).tables}
+        assert {*found} == {*no_sources, "dra_table1"}
+        (cell,) = [c for c in found["dra_table1"].cells() if c.key.method == "dra" and c.ours]
+        assert cell.ours.row == theirs
+        assert cell.ours.departures == ()
+        assert len(cell.others) == ways - 1
+        assert str(cell.printed.value) == "1.000"
+    (cell,) = [c for c in found["atacnet_table1"].cells() if c.key.method == "dra" and c.ours]
+    assert {"image_size 448, not 224", "scales 2, not 1"} <= {*cell.ours.departures}
+    assert {c.method for c in found["dra_table1"].columns} == {"devnet", "saoe", "dra", "shortcut"}
     page = render(contents(there))
     assert "<h2>DRA paper, Table 1" in page
     assert page.count('value="source"') == 2  # theirs is its own source

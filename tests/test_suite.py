@@ -107,6 +107,7 @@ def test_table_1_runs_these_methods_on_17_categories(suite, methods, seeds, regi
 
 def test_the_ablation_has_every_row_and_what_the_claim_must_beat_on_every_axis(registry, tmp_path):
     cells = expand(read_suite("ablation"), Narrowing(seeds=1), registry, tmp_path)
+    assert Counter(c.method.name for c in cells) == {"atacnet": 17 * 18, "shortcut": 17}
     found = {}
     for cell in (c for c in cells if c.dataset == "head_ct" and c.method.name == "atacnet"):
         told = cell.parameters
@@ -122,7 +123,7 @@ def test_the_ablation_has_every_row_and_what_the_claim_must_beat_on_every_axis(r
     }  # fmt: skip
 
 
-def test_the_nightly_runs_are_those_of_table_1_but_shorter(registry, tmp_path):
+def test_the_nightly_runs_are_of_table_1s_methods_with_ten_steps_an_epoch(registry, tmp_path):
     cells = expand(read_suite("nightly"), Narrowing(), registry, tmp_path)
     assert {c.method.name for c in cells} == {
         c.method.name for c in expand(read_suite("table1"), Narrowing(), registry, tmp_path)

@@ -1,6 +1,5 @@
 """Everything that a report shows, before it takes a form: page, tables or figures as files."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,8 +7,7 @@ from typing import Any
 
 from bench.audit import findings
 from bench.finding import Finding
-from bench.published import published
-from bench.report.filling import other_table, printed_table
+from bench.report.filling import other_table, printed_table, source_tables
 from bench.report.gallery import Drawing, drawings
 from bench.report.pictures import Pictures
 from bench.report.provenance import Facts, provenance
@@ -20,13 +18,6 @@ from bench.results import Results, receipts
 
 PRINTED = ("atacnet_table1", "atacnet_table2")
 """The tables of the paper, by their names in `bench/published/`."""
-SOURCES = [
-    source
-    for name in PRINTED
-    for source, _ in published()[name].copied
-    if source not in PRINTED and published()[source].protocol
-]
-"""Tables that the paper took columns from and whose protocol is known."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +84,7 @@ def contents(results: Results, data: Path | None = None) -> Contents:
     """
     stored = Stored(results, tuple(receipts(results)))
     tables = [printed_table(name, stored) for name in PRINTED]
-    tables += _sources(stored, tables)
+    tables += source_tables(stored, tables)
     other = other_table(stored, tables)
     return Contents(
         stored,
@@ -103,21 +94,3 @@ def contents(results: Results, data: Path | None = None) -> Contents:
         tuple(provenance(stored)),
         tuple(time_tables(stored)),
     )
-
-
-def _sources(stored: Stored, tables: Iterable[ReportTable]) -> Iterator[ReportTable]:
-    """Give the sources of columns that show other ways to run a method than the tables do.
-
-    The paper prints numbers of another protocol than it states. Where no run is nearer to that
-    protocol than those that the paper's tables show, a table of its own would only repeat them.
-    """
-    shown = {way.row for table in tables for way in _ways(table)}
-    for name in SOURCES:
-        table = printed_table(name, stored)
-        if any(way.row not in shown for way in _ways(table)):
-            yield table
-
-
-def _ways(table: ReportTable) -> Iterator[Way]:
-    """Give the ways that a table shows."""
-    return (cell.ours for cell in table.cells() if cell.ours)

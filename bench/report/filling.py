@@ -1,5 +1,6 @@
 """Fills the tables of a report with stored runs: the printed ones, and what is beyond print."""
 
+import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -36,10 +37,13 @@ from bench.verdict import LEAST_SEEDS, apart, verdict
 TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
 
 
-def printed_table(name: str, stored: Stored) -> ReportTable:
-    """Fill a table in print with our runs, in its own order; `shortcut` is added to its columns."""
+def printed_table(name: str, stored: Stored, methods: Container[str] | None = None) -> ReportTable:
+    """Fill a table in print with our runs, in its own order; `shortcut` is added to its columns.
+
+    With `methods` only their columns are shown.
+    """
     table = published()[name]
-    columns = tuple(_columns(table))
+    columns = tuple(_columns(table, methods))
     keys = [k for k in table.cells if k.metric == "image_auroc"]
     datasets = dict.fromkeys(k.dataset for k in keys)
     blocks = []
@@ -50,8 +54,42 @@ def printed_table(name: str, stored: Stored) -> ReportTable:
         means = tuple(_mean(table, dataset, c, columns, rows) for c in there if c in MEANS)
         blocks.append(Block(dataset, rows, means))
     about = f"{table.citation}. It states: {table.states}."
+    if methods is not None:
+        about += " Only columns that the tables above have copied are shown."
     times = _times(table, columns, stored)
     return ReportTable(name, table.title, about, columns, tuple(blocks), table.margin, times)
+
+
+def source_tables(stored: Stored, tables: Sequence[ReportTable]) -> list[ReportTable]:
+    """Fill the tables that columns were copied from, where runs are nearer to their protocols.
+
+    The paper copied numbers of other protocols than the one it states: a run that departs less from
+    such a source's is to be judged by that too. Where there is none, a table of its own would only
+    repeat what the paper's shows.
+    """
+    copied: dict[str, set[str]] = {}
+    for table in tables:
+        for source, methods in published()[table.name].copied:
+            if published()[source].protocol and source not in {t.name for t in tables}:
+                copied.setdefault(source, set()).update(methods)
+    departs = {
+        way.row: len(way.departures)
+        for table in tables
+        for cell in table.cells()
+        for way in ((cell.ours, *cell.others) if cell.ours else ())
+    }
+    filled = [
+        (printed_table(source, stored, methods), methods) for source, methods in copied.items()
+    ]
+    return [
+        table
+        for table, methods in filled
+        if any(
+            len(cell.ours.departures) < departs.get(cell.ours.row, math.inf)
+            for cell in table.cells()
+            if cell.ours and cell.key.method in methods
+        )
+    ]
 
 
 def other_table(stored: Stored, tables: Iterable[ReportTable]) -> ReportTable | None:
@@ -96,9 +134,9 @@ def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
     return replace(row, cells=tuple(cells))
 
 
-def _columns(table: PrintedTable) -> Iterator[Column]:
+def _columns(table: PrintedTable, methods: Container[str] | None) -> Iterator[Column]:
     """Give the printed columns, each group of shots with `shortcut` at its end."""
-    printed = list(table.columns())
+    printed = [c for c in table.columns() if methods is None or c[1] in methods]
     for shots in dict.fromkeys(s for s, _ in printed):
         for method in (m for s, m in printed if s == shots):
             yield Column(method, shots, table.metric(method))

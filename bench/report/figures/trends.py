@@ -187,7 +187,7 @@ def defects_plot(rows: By, labels: Sequence[str], alt: str) -> str:
                 if estimate.interval is not None:
                     ends = np.clip(estimate.interval, 0, 1)
                     axis.plot(ends, [at, at], color=mark["color"], linewidth=1)
-        axis.axvline(0.5, color="0.6", linewidth=0.7, linestyle=":")
+        axis.axvline(0.5, color="0.6", linewidth=0.7, linestyle=":", zorder=0)
         label_rows(axis, labels)
         axis.set_xlabel("AUROC")
         legend(figure, axis, min(3, len(rows)))
