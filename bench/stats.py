@@ -47,6 +47,14 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estima
     return mean_interval([a - b for a, b in zip(first, second, strict=True)])
 
 
+def shared_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Estimate | None:
+    """Estimate the mean of first minus second over the seeds that both have; None for none."""
+    seeds = sorted(first.keys() & second.keys())
+    return (
+        paired_difference([first[s] for s in seeds], [second[s] for s in seeds]) if seeds else None
+    )
+
+
 def paired_ratio(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """Estimate the mean ratio of first to second, pair by pair; all of them above zero.
 

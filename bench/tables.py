@@ -12,7 +12,7 @@ from bench.labels import Labels, machine
 from bench.receipt import Receipt
 from bench.registry import METHODS, by_other_code
 from bench.spec import RunSpec
-from bench.stats import Estimate, paired_difference
+from bench.stats import Estimate, shared_difference
 
 Row = tuple[str, int]
 """Where, and how many shots."""
@@ -182,9 +182,6 @@ def differences(table: ResultTable, against: str) -> dict[tuple[Row, str], Estim
     found = {}
     for row, column in itertools.product(table.rows, table.columns):
         cell, base = table.cells.get((row, column), {}), table.cells.get((row, against), {})
-        shared = sorted(cell.keys() & base.keys())
-        if column != against and shared:
-            found[row, column] = paired_difference(
-                [cell[s] for s in shared], [base[s] for s in shared]
-            )
+        if column != against and (gap := shared_difference(cell, base)):
+            found[row, column] = gap
     return found

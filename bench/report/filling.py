@@ -1,6 +1,5 @@
 """Fills the tables of a report with stored runs: the printed ones, and what is beyond print."""
 
-import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -31,7 +30,7 @@ from bench.report.times import (
     compared,
 )
 from bench.spec import RunSpec
-from bench.stats import paired_difference
+from bench.stats import shared_difference
 from bench.verdict import LEAST_SEEDS, apart, verdict
 
 TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
@@ -67,29 +66,29 @@ def source_tables(stored: Stored, tables: Sequence[ReportTable]) -> list[ReportT
     such a source's is to be judged by that too. Where there is none, a table of its own would only
     repeat what the paper's shows.
     """
-    copied: dict[str, set[str]] = {}
+    shown = {table.name for table in tables}
+    copied: dict[str, list[Cell]] = {}
     for table in tables:
         for source, methods in published()[table.name].copied:
-            if published()[source].protocol and source not in {t.name for t in tables}:
-                copied.setdefault(source, set()).update(methods)
-    departs = {
-        way.row: len(way.departures)
-        for table in tables
-        for cell in table.cells()
-        for way in ((cell.ours, *cell.others) if cell.ours else ())
-    }
-    filled = [
-        (printed_table(source, stored, methods), methods) for source, methods in copied.items()
-    ]
+            if published()[source].protocol and source not in shown:
+                cells = (c for c in table.cells() if c.key.method in methods)
+                copied.setdefault(source, []).extend(cells)
     return [
-        table
-        for table, methods in filled
-        if any(
-            len(cell.ours.departures) < departs.get(cell.ours.row, math.inf)
-            for cell in table.cells()
-            if cell.ours and cell.key.method in methods
-        )
+        printed_table(source, stored, {c.key.method for c in found})
+        for source, found in copied.items()
+        if any(_nearer(cell, published()[source], stored) for cell in found)
     ]
+
+
+def _nearer(cell: Cell, source: PrintedTable, stored: Stored) -> bool:
+    """Whether a way to run a cell departs less from its source's protocol than from the stated."""
+    if cell.ours is None:
+        return False
+    key = cell.key
+    place = key.dataset, key.category
+    nearest = stored.ways(place, key.shots, key.method, cell.ours.metric, source)[0]
+    stated = {way.row: way.departures for way in (cell.ours, *cell.others)}
+    return len(nearest.departures) < len(stated[nearest.row])
 
 
 def other_table(stored: Stored, tables: Iterable[ReportTable]) -> ReportTable | None:
@@ -201,13 +200,12 @@ def _leader(cells: Sequence[Cell]) -> Cell | None:
     for cell, values in there:
         gaps = []
         for other, theirs in there:
-            shared = sorted(values.keys() & theirs.keys())
             if other is cell:
                 continue
-            if not shared:
+            gap = shared_difference(values, theirs)
+            if gap is None:
                 break
-            base = [theirs[s] for s in shared]
-            gaps.append(paired_difference([values[s] for s in shared], base))
+            gaps.append(gap)
         else:
             if gaps and all(g.n >= LEAST_SEEDS and g.interval and g.interval[0] > 0 for g in gaps):
                 return cell

@@ -8,7 +8,7 @@ from bench.report.figures.drawing import Drawing, brief, key, name_of, signed
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.report.stored import Stored
 from bench.spec import RunSpec, shots_of
-from bench.stats import Estimate, paired_difference
+from bench.stats import Estimate, shared_difference
 
 READING = (
     "What the second pass of ATAC-Net sees, against the whole image twice, which costs the same:"
@@ -71,20 +71,12 @@ def _gaps(views: Views) -> list[Gap]:
     gaps = [
         (_named(view), gap)
         for view in sorted(views, key=lambda view: (not view[1], view[0]))
-        if view != base and (gap := _gap(views, view, base))
+        if view != base and (gap := shared_difference(views[view], views.get(base, {})))
     ]
-    if gap := _gap(views, (ATTENTION, True), (RANDOM, True)):
+    attention, random = (views.get((view, True), {}) for view in (ATTENTION, RANDOM))
+    if gap := shared_difference(attention, random):
         gaps.append((f"{VIEWS[ATTENTION]} against the random one", gap))
     return gaps
-
-
-def _gap(views: Views, first: tuple[str, bool], second: tuple[str, bool]) -> Estimate | None:
-    """Return first minus second over the seeds that both have; None for none."""
-    one, other = views.get(first, {}), views.get(second, {})
-    shared = sorted(one.keys() & other.keys())
-    return (
-        paired_difference([one[s] for s in shared], [other[s] for s in shared]) if shared else None
-    )
 
 
 def _named(view: tuple[str, bool]) -> str:
