@@ -278,26 +278,38 @@ def test_a_torch_that_does_not_import_is_a_bad_line(
 @pytest.mark.parametrize(
     ("code", "said"),
     [
-        ("import time; time.sleep(60)", "no answer in 0.5 s"),
+        ("import time; time.sleep(60)", "no answer in 2 s"),
         ("import os; os.abort()", "ended with exit code -6"),
     ],
 )
 def test_what_no_method_relies_on_may_hang_or_crash(
     monkeypatch: pytest.MonkeyPatch, code: str, said: str
 ) -> None:
-    answered = probe._outcome(probe.CHECKS[-1], "cpu", 1, 1e-6, "")
-    code = f"print({json.dumps(answered)!r}, flush=True)\n{code}"
+    """And takes no answer from another device or number of threads with it."""
+    first, second = (c for c in probe.CHECKS if not c.required)
+    answers = [json.dumps(probe._outcome(c, "cuda:0", 1, 1e-6, "")) for c in (first, second)]
+    one, both = answers[0], "\n".join(answers)
+    code = (
+        "import sys; device, threads = sys.argv[2:]\n"
+        f"if device != 'cpu': print({both!r}); sys.exit()\n"
+        f"if threads == '1': print({one.replace('cuda:0', 'cpu')!r}, flush=True)\n{code}"
+    )
     monkeypatch.setattr(probe, "COMMAND", (sys.executable, "-S", "-c", code))
-    monkeypatch.setattr(probe, "OPTIONAL_PATIENCE_S", 0.5 if "sleep" in code else 30.0)
-    monkeypatch.setattr(probe, "cpu_count", lambda: 2)
-    checks = list(probe._optional(0))
-    assert [(c["name"], c["threads"], c["error"]) for c in checks] == [
-        ("linalg.inv", 1, said),
-        ("linalg.solve", 1, ""),
-        ("linalg.inv", 2, said),
-        ("linalg.solve", 2, said),
+    monkeypatch.setattr(probe, "OPTIONAL_PATIENCE_S", 2.0 if "sleep" in code else 30.0)
+    checks = list(probe._optional([("cpu", 1), ("cpu", 16), ("cuda:0", 1)]))
+    assert [(c["device"], c["threads"], c["name"], c["error"]) for c in checks] == [
+        ("cpu", 1, "linalg.inv", ""),
+        ("cpu", 1, "linalg.solve", said),
+        ("cpu", 16, "linalg.inv", said),
+        ("cpu", 16, "linalg.solve", "not reached"),
+        ("cuda:0", 1, "linalg.inv", ""),
+        ("cuda:0", 1, "linalg.solve", ""),
     ]
-    assert {f.state for f in machine.check_arithmetic(checks)} == {"note"}
+    found = by_name(machine.check_arithmetic(checks))
+    assert {name: f.state for name, f in found.items()} == {
+        "cpu linalg.inv": "note", "cpu linalg.solve": "note",
+        "cuda:0 linalg.inv": "ok", "cuda:0 linalg.solve": "ok",
+    }  # fmt: skip
 
 
 def test_wrong_arithmetic_is_bad_where_methods_rely_on_it() -> None:

@@ -3,7 +3,8 @@
 A broken build may crash, hang or answer nonsense, so `bench doctor` never asks in its own process.
 The answer is one JSON object on stdout. Arguments are a cache folder and names of methods: those
 are imported too, and what the registry must know of them is kept in the cache. What no method
-relies on, and hangs or crashes on some CPUs, is measured in yet another process.
+relies on, and hangs or crashes on some CPUs, is measured in yet other ones, one for each device
+and number of threads: where one hangs, the others answer all the same.
 """
 
 import json
@@ -75,7 +76,7 @@ def main() -> None:
     os.dup2(2, 1)  # C libraries print to stdout (oneMKL does): from here on that is stderr
     if sys.argv[1:2] == [OPTIONAL]:
         with answer:
-            for check in _measure(_places(int(sys.argv[2])), required=False):
+            for check in _measure([(sys.argv[2], int(sys.argv[3]))], required=False):
                 print(json.dumps(check), file=answer, flush=True)
         return
     try:
@@ -98,7 +99,7 @@ def _report(cache: str = "", *methods: str) -> dict[str, Any]:
         "import_s": seconds,
         "gpus": gpus,
         "bfloat16_speedup": _bfloat16_speedup(),
-        "checks": [*_measure(_places(len(gpus)), required=True), *_optional(len(gpus))],
+        "checks": [*_measure(_places(len(gpus)), required=True), *_optional(_places(len(gpus)))],
         "methods": dict(_import_methods(Path(cache), methods)),
     }
 
@@ -177,24 +178,32 @@ def _outcome(
     }
 
 
-def _optional(gpus: int) -> Iterator[dict[str, Any]]:
+def _optional(places: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
     """Yield the checks that no method relies on, each with an error where it gave no answer."""
-    child = subprocess.Popen(
-        [*COMMAND, OPTIONAL, str(gpus)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    try:
-        said, _ = child.communicate(timeout=OPTIONAL_PATIENCE_S)
-        silence = f"ended with exit code {child.returncode}"
-    except subprocess.TimeoutExpired:
-        child.kill()
-        said, _ = child.communicate()
-        silence = f"no answer in {OPTIONAL_PATIENCE_S:g} s"
-    whole = [json.loads(line) for line in said.splitlines() if line.endswith(b"}")]
-    answered = {(c["device"], c["threads"], c["name"]): c for c in whole}
-    for device, threads in _places(gpus):
+    children = [
+        subprocess.Popen(
+            [*COMMAND, OPTIONAL, device, str(threads)],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )
+        for device, threads in places
+    ]  # fmt: skip
+    end = time.monotonic() + OPTIONAL_PATIENCE_S
+    for (device, threads), child in zip(places, children, strict=True):
+        try:
+            said, _ = child.communicate(timeout=max(0.0, end - time.monotonic()))
+            silence = f"ended with exit code {child.returncode}"
+        except subprocess.TimeoutExpired:
+            child.kill()
+            said, _ = child.communicate()
+            silence = f"no answer in {OPTIONAL_PATIENCE_S:g} s"
+        whole = [json.loads(line) for line in said.splitlines() if line.endswith(b"}")]
+        answered = {c["name"]: c for c in whole}
         for check in (c for c in CHECKS if not c.required):
-            lost = _outcome(check, device, threads, float("nan"), silence)
-            yield answered.get((device, threads, check.name), lost)
+            if check.name in answered:
+                yield answered[check.name]
+            else:  # the first one hung or crashed, so the next were never begun
+                yield _outcome(check, device, threads, float("nan"), silence)
+                silence = "not reached"
 
 
 def _import_methods(cache: Path, methods: Iterable[str]) -> Iterator[tuple[str, str]]:
