@@ -441,7 +441,11 @@ def test_all_failures_are_one_line_with_the_remedy(place: Place) -> None:
     assert place.part.read_bytes() == CONTENT[:HALF]
 
 
-@pytest.mark.parametrize("left", [bytes(HALF), bytes(len(CONTENT)), bytes(len(CONTENT) + 1)])
+@pytest.mark.parametrize(
+    "left",
+    [bytes(HALF), bytes(len(CONTENT)), bytes(len(CONTENT) + 1)],
+    ids=["half", "whole", "more"],
+)
 def test_a_bad_beginning_is_found_and_thrown_away(place: Place, left: bytes) -> None:
     place.begin(left)
     place.download("good")

@@ -247,7 +247,11 @@ def test_a_model_keeps_names_shapes_types_and_strides(tmp_path: Path) -> None:
         assert found[name].flags.writeable
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 100, b"\xff" * 8, os.urandom(64)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 100, b"\xff" * 8, os.urandom(64)],
+    ids=["empty", "zeros", "ones", "noise"],
+)
 def test_what_is_no_model_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="is no model"):
         read_model(content)
