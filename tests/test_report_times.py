@@ -242,7 +242,7 @@ def test_the_order_is_told_by_ratios_paired_by_round():
     [
         ((0.2, 0.21, 0.19), (0.4, 0.41, 0.42), "So it is the fastest of them."),
         ((0.05, 0.1, 0.2), (0.4, 0.41, 0.42),
-         "Whether it is the fastest of them cannot be told from PaDiM."),
+         "Whether it is the fastest of them is open: PaDiM may take less."),
         ((0.05, 0.051, 0.052), (0.04, 0.041, 0.042),
          "So it is not the fastest of them: PaDiM and SPADE take less."),
     ],
@@ -256,7 +256,7 @@ def test_the_fastest_is_named_only_where_intervals_allow_it(padim, spade, end):
 def test_one_round_gives_a_ratio_and_no_order():
     found, _ = row(timed(ATACNET, 0.2), timed(PADIM, 0.1))
     assert "takes 2.00 (one round) times as long as PaDiM" in found.told
-    assert "cannot be told from PaDiM" in found.told
+    assert "One round does not tell which of them is the fastest." in found.told
 
 
 def test_rounds_that_are_not_shared_make_no_ratio():

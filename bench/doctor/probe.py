@@ -3,8 +3,8 @@
 A broken build may crash, hang or answer nonsense, so `bench doctor` never asks in its own process.
 The answer is one JSON object on stdout. Arguments are a cache folder and names of methods: those
 are imported too, and what the registry must know of them is kept in the cache. What no method
-relies on, and hangs or crashes on some CPUs, is measured in yet other ones, one for each device
-and number of threads: where one hangs, the others answer all the same.
+relies on, and hangs or crashes on some CPUs, is measured in processes of its own, one for each
+device and number of threads: where one hangs, the others still answer.
 """
 
 import json
@@ -28,7 +28,7 @@ COMMAND = (sys.executable, "-m", "bench.doctor.probe")
 PATIENCE_S = 180.0
 """How long it may take: seconds of work, but a cold disk reads torch for a minute."""
 OPTIONAL_PATIENCE_S = 30.0
-"""How long what no method relies on may take: on some CPUs it never ends."""
+"""How long what no method relies on may take in one place: on some CPUs it never ends."""
 OPTIONAL = "--optional"
 
 Floats = NDArray[Any]
@@ -76,6 +76,7 @@ def main() -> None:
     os.dup2(2, 1)  # C libraries print to stdout (oneMKL does): from here on that is stderr
     if sys.argv[1:2] == [OPTIONAL]:
         with answer:
+            signal.setitimer(signal.ITIMER_REAL, float(sys.argv[4]))  # ends also what hangs in C
             for check in _measure([(sys.argv[2], int(sys.argv[3]))], required=False):
                 print(json.dumps(check), file=answer, flush=True)
         return
@@ -180,21 +181,18 @@ def _outcome(
 
 def _optional(places: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
     """Yield the checks that no method relies on, each with an error where it gave no answer."""
+    patience = str(OPTIONAL_PATIENCE_S)
     children = [
         subprocess.Popen(
-            [*COMMAND, OPTIONAL, device, str(threads)],
+            [*COMMAND, OPTIONAL, device, str(threads), patience],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )
         for device, threads in places
     ]  # fmt: skip
-    end = time.monotonic() + OPTIONAL_PATIENCE_S
     for (device, threads), child in zip(places, children, strict=True):
-        try:
-            said, _ = child.communicate(timeout=max(0.0, end - time.monotonic()))
-            silence = f"ended with exit code {child.returncode}"
-        except subprocess.TimeoutExpired:
-            child.kill()
-            said, _ = child.communicate()
+        said, _ = child.communicate()
+        silence = f"ended with exit code {child.returncode}"
+        if child.returncode == -signal.SIGALRM:
             silence = f"no answer in {OPTIONAL_PATIENCE_S:g} s"
         whole = [json.loads(line) for line in said.splitlines() if line.endswith(b"}")]
         answered = {c["name"]: c for c in whole}

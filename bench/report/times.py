@@ -192,8 +192,10 @@ def compared(ours: Timed, others: Sequence[Timed]) -> str:
     if faster:
         take = "takes" if len(faster) == 1 else "take"
         return f"{said} So it is not the fastest of them: {listed(faster)} {take} less."
+    if not any(r.interval for _, r in found):
+        return f"{said} One round does not tell which of them is the fastest."
     if level:
-        return f"{said} Whether it is the fastest of them cannot be told from {listed(level)}."
+        return f"{said} Whether it is the fastest of them is open: {listed(level)} may take less."
     return f"{said} So it is the fastest of them."
 
 
