@@ -15,7 +15,7 @@ from bench.environment import describe_host
 from bench.errors import CorruptRun, DataError, RequestError, StoreError
 from bench.files import json_digest
 from bench.job import LOG_LIMIT, Job
-from bench.kept import answered, kept_by, told
+from bench.kept import answered, kept_by, kept_in, told
 from bench.plan import Folders, Run
 from bench.preparation import Preparation
 from bench.receipt import Receipt
@@ -78,10 +78,9 @@ def carry_out(
     (StoreError), ends the processes under way and is passed on; what was finished stays.
     """
     store.open_for_writing()
-    for run_id in state.damaged:
-        if store.set_aside(run_id):
-            listener.note(f"run {run_id} did not verify: moved to {store.quarantine}, runs again")
     campaign = _Campaign(state, store, folders, order, listener)
+    for run_id in state.damaged:
+        campaign.set_aside(run_id, f"run {run_id} did not verify")
     try:
         campaign.go()
     except BaseException:
@@ -119,6 +118,8 @@ class _Campaign:
         self.lost: collections.Counter[str] = collections.Counter()
         self.yielded: set[str] = set()
         self.dropped: set[str] = set()
+        self.spoiled: dict[str, frozenset[str]] = {}
+        """What runs kept that did not verify: it is made again with them."""
         self.giving_way = {r.run_id for r in state.stale} if state.redo_stale else set()
         self.failed_before = {run_id: failure["folder"] for run_id, failure in state.failed.items()}
         self.beaten = 0.0
@@ -189,9 +190,14 @@ class _Campaign:
             try:
                 return self.store.read(run_id)
             except CorruptRun as error:
-                if self.store.set_aside(run_id):
-                    self.listener.note(f"{error}: moved to {self.store.quarantine}")
+                self.set_aside(run_id, str(error))
         return None
+
+    def set_aside(self, run_id: str, why: str) -> None:
+        """Move a stored run that does not verify out of the way, so that it is run again."""
+        if moved := self.store.set_aside(run_id):
+            self.spoiled[run_id] = kept_in(moved)
+            self.listener.note(f"{why}: moved to {self.store.quarantine}, runs again")
 
     def _start(self, engine: LocalEngine, run: Run, slot: Slot) -> None:
         try:
@@ -243,9 +249,10 @@ class _Campaign:
         )
 
     def _keep(self, run: Run) -> frozenset[str]:
-        """Return what a run keeps: what is wanted, and what the stored run in its place has."""
-        stored = self._stored(run.run_id)
-        return (self.order.keep | kept_by(stored or {})) & run.cell.method.abilities
+        """Return what a run keeps: what is wanted, and what was kept in its place so far."""
+        before = kept_by(self._stored(run.run_id) or {})
+        before |= self.spoiled.get(run.run_id, frozenset())
+        return (self.order.keep | before) & run.cell.method.abilities
 
     def _pass_on(self, key: str, message: dict[str, Any]) -> None:
         run = self.active[key].run

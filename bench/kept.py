@@ -5,6 +5,7 @@ ability, the run is repeated, and its scores must match.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 MODEL = "model.safetensors"
@@ -24,6 +25,11 @@ UNABLE = "unable"
 def kept_by(receipt: Mapping[str, Any]) -> frozenset[str]:
     """Return the abilities of which a stored run keeps the file."""
     return frozenset(a for a, name in FILES.items() if name in receipt.get("files", ()))
+
+
+def kept_in(run: Path) -> frozenset[str]:
+    """Return the abilities whose file lies in a run's folder, whatever its receipt says."""
+    return frozenset(a for a, name in FILES.items() if (run / name).is_file())
 
 
 def answered(receipt: Mapping[str, Any]) -> frozenset[str]:

@@ -223,17 +223,17 @@ class Store:
             with self._locked():
                 return add_record(self.failed / spec.run_id, staged)
 
-    def set_aside(self, run_id: str) -> bool:
-        """Move a run that does not verify to `quarantine/`; return whether there was one.
+    def set_aside(self, run_id: str) -> Path | None:
+        """Move a run that does not verify to `quarantine/`; return where, if there was one.
 
         Another command may have put a good one in its place: it is looked at once more.
         """
         with writing(self.quarantine), self._locked():
             try:
                 self.read(run_id)
-                return False
+                return None
             except CorruptRun:
-                return self._move(self.runs / run_id, self.quarantine) is not None
+                return self._move(self.runs / run_id, self.quarantine)
 
     def _locked(self) -> contextlib.AbstractContextManager[None]:
         """Keep other commands from moving runs about meanwhile."""

@@ -17,6 +17,9 @@ from bench.stats import Estimate, shared_difference
 Row = tuple[str, int]
 """Where, and how many shots."""
 
+WEIGHTS = "weights file"
+"""Beside `weights`, a digest: its beginning, and what these weights are."""
+
 
 @dataclass(frozen=True)
 class ResultTable:
@@ -47,7 +50,10 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
     found = [(spec, receipt) for spec, receipt in every if spec.kind == "accuracy"]
     if every and not found:
         raise RequestError("only timing runs are stored: `bench times` shows them")
-    told = {spec.run_id: {**spec.as_dict(), **spec.parameters} for spec, _ in found}
+    told = {
+        spec.run_id: {**spec.as_dict(), **spec.parameters, WEIGHTS: _weights(receipt)}
+        for spec, receipt in found
+    }
     for key in where:
         if not any(key in values for values in told.values()):
             raise RequestError(f"--where {key}: no stored run has a setting of that name")
@@ -88,6 +94,13 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
     )
 
 
+def _weights(receipt: Receipt) -> str | None:
+    """Return which weights a run began with; None where its method takes none."""
+    digest: str | None = receipt["spec"]["weights"]
+    title = receipt["provenance"].get("weights_title")
+    return digest and digest[:8] + (f" ({title})" if title else "")
+
+
 def _order(row: Row) -> tuple[bool, str, int]:
     """Medical sets first, then MVTec AD's categories by name; fewer shots before more."""
     return "/" in row[0], row[0], row[1]
@@ -102,7 +115,7 @@ def _settings(
     told: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return what methods share, and what sets each apart; what varies in one is in its label."""
-    keys = ("backbone", "stage", "image_size", "precision", "batch_size", "epochs",
+    keys = ("backbone", "stage", WEIGHTS, "image_size", "precision", "batch_size", "lr", "epochs",
             "steps_per_epoch", "lr_step")  # fmt: skip
     # Those that have nothing but a size, as `shortcut`, have no part in it.
     told = {m: r for m, r in told.items() if any(r[0].get(k) for k in keys if k != "image_size")}
@@ -159,7 +172,10 @@ def notes(table: ResultTable) -> list[str]:
     parts = [f"{told}{only}", settings, *table.environments]
     lines = ["; ".join(filter(None, parts)) + "."]
     if table.apart:
-        lines.append("; ".join(f"{m}: {_listed(own)}" for m, own in table.apart.items()) + ".")
+        groups: dict[str, list[str]] = defaultdict(list)
+        for method, own in table.apart.items():
+            groups[_listed(own)].append(method)
+        lines.append("; ".join(f"{', '.join(ms)}: {own}" for own, ms in groups.items()) + ".")
     if table.stale:
         lines.append("† Made by older code of the method.")
     if table.unofficial:
@@ -169,7 +185,11 @@ def notes(table: ResultTable) -> list[str]:
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
+    """Write settings; where a number of steps is 0 an epoch sees the normal images once."""
+    told = dict(settings)
+    if told.get("steps_per_epoch") == 0:
+        told["steps_per_epoch"] = "0 (once over the normal images)"
+    return ", ".join(f"{key} {value}" for key, value in told.items())
 
 
 def differences(table: ResultTable, against: str) -> dict[tuple[Row, str], Estimate]:

@@ -217,7 +217,10 @@ def _find_known(
             failure = f" ({error})"
     raise MissingWeights(
         f"no ImageNet weights of {backbone} to stage {stage} in {shown(folder)}{shallow}{failure}:"
-        f" put {first.url} there, or set weights=none" + (", or a lower stage" if shallow else "")
+        f" put {first.url} there"
+        + ("" if download else " (`bench run` fetches it where there is a network)")
+        + ", or set weights=none"
+        + (", or a lower stage" if shallow else "")
     )
 
 

@@ -645,6 +645,10 @@ def test_what_a_stored_run_lacks_is_kept_by_running_again(tmp_path: Path, warm_c
     assert list(problems(command.store)) == []
     assert not list(command.store.root.glob("superseded/*"))
     assert "0 to do" in command("run", "--suite", suite, "--save-maps", "--save-models")[1]
+    (command.store.runs / run_id / "scores.parquet").write_bytes(b"rotten")
+    code, said = command("run", "--suite", suite)
+    assert (code, "did not verify" in said) == (0, True), said
+    assert kept(command.store, run_id) == {MODEL, *MAPS}
     pack(command.store, tmp_path / "archive")
     archive = ("--results", str(tmp_path / "archive"), "--dry-run")
     assert "0 to do" in command("run", "--suite", suite, "--save-maps", *archive)[1]

@@ -265,7 +265,7 @@ def test_what_is_no_run_at_all_keeps_no_run_from_being_read(store):
 def test_what_verifies_by_now_is_not_set_aside(store):
     """Another command has put a good run in the place of a damaged one."""
     publish(store)
-    assert store.set_aside(ID) is False
+    assert store.set_aside(ID) is None
     assert store.read(ID)
     assert store.set_aside(OTHER.run_id) is False
 

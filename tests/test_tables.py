@@ -27,7 +27,7 @@ def made_here(method, **changes):
 @pytest.fixture
 def store(tmp_path):
     seeds = [replace(TRAINED, seed=s) for s in range(3)]
-    made = {"provenance": made_here("atacnet")}
+    made = {"provenance": made_here("atacnet", weights_title="some, of ours")}
     store_at(tmp_path / "results", *seeds, scores=BETTER, **made)
     store_at(tmp_path / "results", SPEC, provenance=made_here("shortcut"))
     return store_at(tmp_path / "results", RAW, replace(RAW, seed=1), **made)
@@ -47,7 +47,9 @@ def test_each_way_to_run_a_method_is_a_column_of_its_own(store):
 def test_a_cell_gives_mean_deviation_and_number_of_seeds(store):
     text = markdown(table(store))
     assert "| head_ct | 10 | 1.000 ± 0.000 (3) | 0.750 ± 0.000 (2) | 0.750 |" in text
-    assert "backbone resnet50, stage 3, image_size 64, precision bfloat16" in text
+    weights = "weights file aaaaaaaa (some, of ours)"
+    assert f"backbone resnet50, stage 3, {weights}, image_size 64, precision bfloat16" in text
+    assert "batch_size 16, lr 0.001, epochs 30" in text
 
 
 def test_where_keeps_what_fits_and_what_does_not_know_the_key(store):
@@ -111,8 +113,9 @@ def test_settings_that_not_all_methods_share_are_told_by_method(tmp_path):
     trained = replace(frozen, method="memseg", parameters={"epochs": 15}, batch_size=8,
                       precision="bfloat16")  # fmt: skip
     own = replace(SPEC, method="patchsvdd", parameters={"epochs": 20}, shots=0)
-    text = markdown(tabulate(receipts(store_at(tmp_path, frozen, trained, own)), {}))
+    alike = replace(frozen, method="spade", parameters={})
+    text = markdown(tabulate(receipts(store_at(tmp_path, frozen, trained, own, alike)), {}))
     size = SPEC.image_size
     assert f"AUROC; seed 0; backbone resnet50, stage 3, image_size {size};" in text
-    assert ("padim: precision float32; memseg: precision bfloat16, batch_size 8, epochs 15;"
+    assert ("spade, padim: precision float32; memseg: precision bfloat16, batch_size 8, epochs 15;"
             " patchsvdd: epochs 20.") in text  # fmt: skip

@@ -268,9 +268,9 @@ def status(
     _print_kept(state)
     given_up = {r.run_id for r in state.given_up}
     for run_id, failure in state.failed.items():
-        again = "; tried again with --retry-failed only" if run_id in given_up else ""
+        again = ", tried again once its code has changed, or with --retry-failed"
         reason = (failure["reason"].splitlines() or ["?"])[0]
-        say(f"failed {run_id}: {reason} ({failure['folder']}{again})")
+        say(f"failed {run_id}: {reason} ({failure['folder']}{again * (run_id in given_up)})")
     for run in state.stale:
         say(f"stale {run.run_id}: {run.spec}: its method's code has changed since")
     for run_id in state.damaged:
