@@ -5,12 +5,14 @@ import nox
 nox.options.sessions = ["lint", "typecheck", "tests"]
 nox.options.default_venv_backend = "venv"
 
+PYTEST = ("pytest", "-n", "auto", "--dist", "loadfile")
+
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
     session.install("-e", ".[test]")
-    session.run("pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session
@@ -58,4 +60,4 @@ def minimums(session: nox.Session) -> None:
     wanted = project["dependencies"] + project["optional-dependencies"]["test"]
     oldest = [w.replace(">=", "==") for w in wanted if not w.startswith("torch")]
     session.install("-e", ".", *oldest)
-    session.run("pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
