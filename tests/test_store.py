@@ -267,7 +267,7 @@ def test_what_verifies_by_now_is_not_set_aside(store):
     publish(store)
     assert store.set_aside(ID) is None
     assert store.read(ID)
-    assert store.set_aside(OTHER.run_id) is False
+    assert store.set_aside(OTHER.run_id) is None
 
 
 def test_a_run_that_was_sealed_when_its_command_died_is_published(store):
