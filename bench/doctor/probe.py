@@ -95,12 +95,13 @@ def _report(cache: str = "", *methods: str) -> dict[str, Any]:
 
     seconds = time.monotonic() - started
     gpus = list(_gpus())
+    places = _places(len(gpus))
     return {
         "torch": torch.__version__,
         "import_s": seconds,
         "gpus": gpus,
         "bfloat16_speedup": _bfloat16_speedup(),
-        "checks": [*_measure(_places(len(gpus)), required=True), *_optional(_places(len(gpus)))],
+        "checks": [*_measure(places, required=True), *_optional(places)],
         "methods": dict(_import_methods(Path(cache), methods)),
     }
 
