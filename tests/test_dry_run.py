@@ -14,13 +14,16 @@ from bench.results import receipts
 from tests.fixtures.runs import bench as call
 from tests.test_run import ROOT, Bench
 
+CPU = ("--device", "cpu")
+"""Memory is foretold as for a CPU, and a GPU's lines are others."""
+
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> tuple[Bench, str]:
     """A folder that holds the shortcut's and devnet's runs of a suite of three methods."""
     command = Bench(tmp_path_factory.mktemp("dry"), warm_cache)
     suite = command.suite("shortcut", "devnet", "atacnet", shots="1, 10")
-    code, said = command("run", "--suite", suite, "--methods", "shortcut,devnet")
+    code, said = command("run", "--suite", suite, "--methods", "shortcut,devnet", *CPU)
     assert code == 0, said
     return command, suite
 
@@ -33,7 +36,7 @@ def dry(ran: tuple[Bench, str], capsys: Any, monkeypatch: pytest.MonkeyPatch) ->
 
     def said(*arguments: str, width: int = 80) -> str:
         monkeypatch.setenv("COLUMNS", str(width))
-        code, out, err = call(capsys, "run", "--suite", suite, "--dry-run", *arguments)
+        code, out, err = call(capsys, "run", "--suite", suite, "--dry-run", *CPU, *arguments)
         assert code == 0, err
         return str(out)
 
@@ -120,7 +123,7 @@ def test_where_nothing_is_left_torch_stays_out(ran: tuple[Bench, str]) -> None:
         "except SystemExit: pass\n"
         "sys.exit('torch' in sys.modules)"
     )
-    arguments = ("run", "--suite", suite, "--dry-run", "--methods", "shortcut,devnet")
+    arguments = ("run", "--suite", suite, "--dry-run", "--methods", "shortcut,devnet", *CPU)
     environment = {**command.environment(), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=command.folder, env=environment,

@@ -1,5 +1,6 @@
 """PaDiM's Gaussians and distances against numpy in float64, and its choice of channels."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -223,8 +224,8 @@ def test_features_of_any_size_give_finite_distances_or_are_refused(
 ) -> None:
     """What float32 leaves of a small distance to large features is not below zero."""
     large = [30 * m for m in noise(images)]
-    detector = fitted(large, channels=channels)
-    assert detector.distances(large).isfinite().all()
+    with contextlib.suppress(MethodError):  # which of both is a matter of the library's rounding
+        assert fitted(large, channels=channels).distances(large).isfinite().all()
     with pytest.raises(MethodError, match=r"too large for epsilon = 1e-12: raise it$"):
         fitted(large, channels=100, epsilon=1e-12)
 

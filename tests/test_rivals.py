@@ -263,7 +263,7 @@ def four_heads() -> dra.Network:
     convolution.weight.data.zero_()
     convolution.weight.data[0, 0, 1, 1] = convolution.weight.data[1, 1, 1, 1] = 1.0
     convolution.bias.data.zero_()
-    norm.eps = 0.0  # in evaluation and untrained the identity
+    norm.eps = 1e-12  # in evaluation and untrained the identity
     set_score(score, [2.0, 0.0], 0.0)
     first, last = network.normality[2], network.normality[4]
     first.weight.data = torch.tensor([[1.0, 0.0], [0.0, -1.0]])

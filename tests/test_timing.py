@@ -373,7 +373,7 @@ def test_the_peak_of_memory_is_above_what_was_held_at_first_and_can_be_forgotten
     del more
     found = peak.bytes()
     assert found is not None
-    assert 63 << 20 < found < 72 << 20  # the system counts pages in batches
+    assert 60 << 20 < found < 72 << 20  # the system counts pages in batches
     assert peak.restart()
     assert (peak.bytes() or 0) < 8 << 20
     assert held.all()
@@ -800,7 +800,8 @@ def test_times_without_any_say_how_to_get_them(tmp_path: Path, capsys: Any) -> N
 def test_a_timing_suite_becomes_times(bench: Bench) -> None:
     path = bench.folder / "timing.toml"
     path.write_text(TIMING.format(methods='"cutmix"', seeds=1))
-    code, said = bench("run", "--suite", str(path), "--slots", "2", "--threads", "1")
+    where = ("--device", "cpu", "--threads", "1")
+    code, said = bench("run", "--suite", str(path), "--slots", "2", *where)
     assert code == 0, said
     assert "timing runs go one at a time: one slot on cpu, not 2" in said
     assert "AUROC" not in said.upper()
@@ -832,7 +833,7 @@ def test_a_timing_suite_becomes_times(bench: Bench) -> None:
 
     code, said = bench("run", "--suite", str(path))
     assert "1 run wanted, 1 stored, 0 to do" in said
-    code, said = bench("run", "--suite", str(path), "--seeds", "2", "--dry-run", "--threads", "1")
+    code, said = bench("run", "--suite", str(path), "--seeds", "2", "--dry-run", *where)
     assert "time: about" in said
     code, said = bench("times", "--results", "archive")
     assert code == 0, said

@@ -304,9 +304,11 @@ def test_a_dry_run_foretells_the_memory_of_each(
     rows = dict(re.findall(r"^(padim|patchcore|spade) .*?([\d.]+) GiB", said, re.MULTILINE))
     assert rows.keys() == {"padim", "patchcore", "spade"}
     for receipt in receipts(ran[0].store):
-        peak = receipt["provenance"]["peak_memory_bytes"] / 2**30
+        about = receipt["provenance"]
+        peak = about.get("peak_gpu_memory_bytes", about["peak_memory_bytes"]) / 2**30
         told = float(rows.get(receipt["spec"]["method"], rows["spade"]))  # to a tenth
-        assert peak - 0.05 < told < 3 * peak
+        assert peak - 0.05 < told
+        assert told < 3 * peak or about["device"] != "cpu"  # told as for a CPU, libraries and all
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -319,7 +321,7 @@ def test_a_saved_models_scores_are_the_stored_ones(
     stored = store.scores(run_id)
     files = [generated(warm_cache, "washer") / f for f in stored.file[:24]]  # three batches
     threads = torch.get_num_threads()
-    found = predict(receipt, model, files, "cpu", 1)
+    found = predict(receipt, model, files, receipt["provenance"]["device"], 1)
     torch.set_num_threads(threads)
     assert np.array_equal(found.scores, stored.score[:24])
     assert found.explanation is not None
