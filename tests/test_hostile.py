@@ -176,7 +176,7 @@ NAMED = {
     "float": (encoded("tiff", Image.new("F", (4, 4))), "mode F;"),
     "CMYK jpeg": (encoded("jpeg", RGB.convert("CMYK")), "mode CMYK"),
     "CMYK tiff": (encoded("tiff", RGB.convert("CMYK")), "mode CMYK"),
-    "YCbCr": (encoded("tiff", RGB.convert("YCbCr")), "(mode YCbCr|does not decode)"),
+    "YCbCr": (encoded("tiff", RGB.convert("YCbCr")), "(mode YCbCr|file is truncated)"),
     "animated png": (encoded("png", RGB, save_all=True, append_images=[RGB.rotate(9)]), "frames"),
     "pages": (encoded("tiff", save_all=True, append_images=[RGB]), "several frames or pages"),
     "30,000 px": (png(30_000, 30_000), "too many"),
