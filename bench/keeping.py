@@ -17,7 +17,7 @@ from bench.failure import reason
 from bench.job import Job
 from bench.kept import FILES
 from bench.models import model_bytes
-from bench.pixels import pixel_auroc
+from bench.pixels import box_recall, pixel_auroc
 
 
 def kept_files(
@@ -57,12 +57,17 @@ def pixel_metrics(
 ) -> dict[str, float]:
     """Return the AUROC over pixels of the images that count, where their defects are marked.
 
-    Of a method's maps the first is the one that is meant to show defects.
+    Of a method's maps the first is the one that is meant to show defects. A method with boxes also
+    gets `box_recall`, and the same by chance.
     """
     chosen = np.flatnonzero(counted)
     tested = [job.files[split.tested[i]] for i in chosen]
     masks = load_masks(job.root, tested, job.spec.image_size)
     if masks is None:
         return {}
-    maps = next(iter(read_explanations(kept).maps.values()))
-    return {"pixel_auroc": pixel_auroc(maps[chosen], masks)}
+    seen = read_explanations(kept)
+    found = {"pixel_auroc": pixel_auroc(next(iter(seen.maps.values()))[chosen], masks)}
+    if seen.boxes is not None:
+        held, by_chance = box_recall(seen.boxes[chosen], masks)
+        found |= {"box_recall": held, "box_recall_by_chance": by_chance}
+    return found

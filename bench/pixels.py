@@ -1,4 +1,4 @@
-"""Pixel-level metrics from maps and masks."""
+"""Pixel-level metrics from maps, boxes and masks."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,43 @@ def pixel_auroc(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
         for cells, pixels in zip(maps.shape[1:], masks.shape[1:], strict=True)
     )
     return auroc((down @ maps @ across.T).ravel(), masks.ravel())
+
+
+def box_recall(boxes: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return how much of a defect its image's box holds, and would hold by chance, in [0, 1].
+
+    It is the mean share of the defect's pixels over the images that show one; by chance: of the
+    same box at a place uniform over the image. `boxes` (N, 4): left, top, right, bottom as shares
+    of the image; `masks` (N, H, W). Raises ValueError where no mask shows a defect.
+    """
+    shown = masks.any((1, 2))
+    if not shown.any():
+        raise ValueError("no mask shows a defect")
+    boxes, masks = boxes[shown], masks[shown]
+    sides = ((boxes[:, 1::2], masks.shape[1]), (boxes[:, 0::2], masks.shape[2]))
+    held, expected = (
+        np.einsum("nhw,nh,nw->n", masks, *(within(*side) for side in sides), dtype=np.float64)
+        for within in (_inside, _inside_by_chance)
+    )
+    pixels = masks.sum((1, 2))
+    return float((held / pixels).mean()), float((expected / pixels).mean())
+
+
+def _inside(side: NDArray[np.float32], pixels: int) -> NDArray[np.float64]:
+    """Return (N, pixels): 1 where a pixel's middle lies in a side (N, 2) from start to end."""
+    middle = (np.arange(pixels) + 0.5) / pixels
+    return ((side[:, :1] <= middle) & (middle < side[:, 1:])).astype(float)
+
+
+def _inside_by_chance(side: NDArray[np.float32], pixels: int) -> NDArray[np.float64]:
+    """Return (N, pixels): how likely a pixel's middle lies in a side that starts anywhere."""
+    middle = (np.arange(pixels) + 0.5) / pixels
+    length = np.diff(side.astype(float))
+    room = 1 - length
+    starts = np.minimum(middle, room) - np.maximum(middle - length, 0)
+    likely: NDArray[np.float64] = np.ones((len(side), pixels))
+    np.divide(starts, room, where=room > 0, out=likely)
+    return likely
 
 
 def bilinear(cells: int, pixels: int) -> NDArray[np.float32]:

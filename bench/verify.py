@@ -75,7 +75,7 @@ def contradictions(
         yield f"its receipt cannot be checked: {type(error).__name__}: {error}"
 
 
-BEYOND_SCORES = ("scores_sha256", "pixel_auroc")
+BEYOND_SCORES = ("scores_sha256", "pixel_auroc", "box_recall", "box_recall_by_chance")
 """What stands among a receipt's metrics and does not follow from its scores."""
 
 

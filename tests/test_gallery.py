@@ -119,6 +119,19 @@ def test_without_runs_there_are_no_figures(tmp_path):
     assert all_of(only) == [], "the reference method alone is nothing to look at"
 
 
+def test_the_zoom_says_what_it_holds_of_defects_where_they_are_marked(store):
+    assert "of a defect" not in one_of(store, "zoom-").note
+    marked = store_at(store.root.parent / "marked")
+    folder, found = staged(marked, TRAINED, scores()), content(scores())
+    kept(folder, seed=0)
+    found["metrics"] |= {"box_recall": 0.527, "box_recall_by_chance": 0.441}
+    marked.publish(folder, TRAINED, found)
+    assert (
+        "The zoomed view holds 53% of a defect’s pixels, in the mean over the anomalous images;"
+        " a box of its size at a random place 44%."
+    ) in one_of(marked, "zoom-").note
+
+
 def test_no_pixels_of_images_without_the_data(store):
     theirs = replace(TRAINED, dataset="mine", category="mine", fingerprint="f" * 64)
     publish(store, theirs, seed=7)

@@ -8,11 +8,16 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from atacnet.crop import random_boxes
 from bench.data.catalog import find_dataset
 from bench.data.files import File, list_category
 from bench.data.masks import find_mask, load_masks
+from bench.data.synthetic import generated
 from bench.errors import DataError
-from bench.pixels import bilinear, pixel_auroc
+from bench.pixels import bilinear, box_recall, pixel_auroc
+from bench.results import receipts
+from bench.verify import problems
+from tests.test_run import Bench
 
 
 @pytest.mark.parametrize(("cells", "pixels"), [(1, 5), (3, 7), (14, 224), (8, 8), (5, 3)])
@@ -36,6 +41,31 @@ def test_pixels_are_ranked_over_all_images() -> None:
         pixel_auroc(maps, np.zeros((3, 8, 8), bool))
 
 
+def test_what_a_box_holds_of_a_defect_is_counted() -> None:
+    masks = np.zeros((4, 4, 8), bool)
+    masks[0, 1:3, 2:6] = True  # eight pixels, of which the box holds the left four
+    masks[1, 0, 0] = masks[1, 3, 7] = True  # one of two
+    masks[2, 2, 2] = True  # none
+    boxes = np.array([[0, 0, 0.5, 1], [0.5, 0.5, 1, 1], [0.5, 0, 1, 0.5], [0, 0, 1, 1]], np.float32)
+    assert box_recall(boxes, masks)[0] == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert box_recall(boxes[3:].repeat(4, 0), masks) == (1, 1)
+    with pytest.raises(ValueError, match="no mask shows a defect"):
+        box_recall(boxes[3:], masks[3:])
+
+
+def test_by_chance_is_what_random_boxes_hold() -> None:
+    random = np.random.RandomState(2)
+    masks = random.rand(2, 9, 14) < 0.1
+    masks[1, :, :3] = True
+    low = random.rand(2, 2) / 2
+    boxes = np.concatenate([low, low + random.uniform(0.2, 0.5, (2, 2))], 1).astype(np.float32)
+    placed = random_boxes(
+        torch.from_numpy(boxes).repeat(20_000, 1), torch.Generator().manual_seed(0)
+    ).numpy()
+    found = box_recall(placed, np.tile(masks, (20_000, 1, 1)))[0]
+    assert box_recall(boxes, masks)[1] == pytest.approx(found, abs=0.005)
+
+
 def test_masks_of_the_embedded_dataset_are_found(warm_cache: Path, tmp_path: Path) -> None:
     dataset = find_dataset("synthetic", tmp_path)
     category = next(iter(dataset.categories))
@@ -46,6 +76,28 @@ def test_masks_of_the_embedded_dataset_are_found(warm_cache: Path, tmp_path: Pat
     assert masks.shape == (len(tested), 32, 32)
     assert [bool(m.any()) for m in masks] == [f.anomalous for f in tested]
     assert masks.mean() < 0.2
+
+
+def test_a_run_that_keeps_its_maps_measures_them_where_defects_are_marked(
+    tmp_path: Path, warm_cache: Path
+) -> None:
+    command = Bench(tmp_path, warm_cache)
+    code, said = command("run", "--suite", command.suite("atacnet"), "--save-maps")
+    assert code == 0, said
+    (receipt,) = receipts(command.store)
+    run_id, size = receipt["run_id"], receipt["spec"]["image_size"]
+    seen, scores = command.store.explanations(run_id), command.store.scores(run_id)
+    assert seen is not None
+    assert seen.boxes is not None
+    files = [File(f, "test", d or "good") for f, d in zip(scores.file, scores.defect, strict=True)]
+    counted = [role == "test" for role in scores.role]
+    masks = load_masks(generated(warm_cache, "washer"), files, size)
+    assert masks is not None
+    held, by_chance = box_recall(seen.boxes[counted], masks[counted])
+    measured = receipt["metrics"]
+    assert (measured["box_recall"], measured["box_recall_by_chance"]) == (held, by_chance)
+    assert measured["pixel_auroc"] == pixel_auroc(seen.maps["score"][counted], masks[counted])
+    assert list(problems(command.store)) == []
 
 
 def test_masks_of_mvtec_lie_on_the_defects(shared: Path) -> None:
