@@ -30,7 +30,8 @@ def box_recall(boxes: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[fl
     if not shown.any():
         raise ValueError("no mask shows a defect")
     boxes, masks = boxes[shown], masks[shown]
-    sides = ((boxes[:, 1::2], masks.shape[1]), (boxes[:, 0::2], masks.shape[2]))
+    down, across = ((np.arange(pixels) + 0.5) / pixels for pixels in masks.shape[1:])
+    sides = ((boxes[:, 1::2], down), (boxes[:, 0::2], across))
     held, expected = (
         np.einsum("nhw,nh,nw->n", masks, *(within(*side) for side in sides), dtype=np.float64)
         for within in (_inside, _inside_by_chance)
@@ -39,19 +40,19 @@ def box_recall(boxes: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[fl
     return float((held / pixels).mean()), float((expected / pixels).mean())
 
 
-def _inside(side: NDArray[np.float32], pixels: int) -> NDArray[np.float64]:
+def _inside(side: NDArray[np.float32], middle: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (N, pixels): 1 where a pixel's middle lies in a side (N, 2) from start to end."""
-    middle = (np.arange(pixels) + 0.5) / pixels
     return ((side[:, :1] <= middle) & (middle < side[:, 1:])).astype(float)
 
 
-def _inside_by_chance(side: NDArray[np.float32], pixels: int) -> NDArray[np.float64]:
+def _inside_by_chance(
+    side: NDArray[np.float32], middle: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return (N, pixels): how likely a pixel's middle lies in a side that starts anywhere."""
-    middle = (np.arange(pixels) + 0.5) / pixels
     length = np.diff(side.astype(float))
     room = 1 - length
     starts = np.minimum(middle, room) - np.maximum(middle - length, 0)
-    likely: NDArray[np.float64] = np.ones((len(side), pixels))
+    likely: NDArray[np.float64] = np.ones(starts.shape)
     np.divide(starts, room, where=room > 0, out=likely)
     return likely
 

@@ -266,11 +266,12 @@ def status(
     time_to_go = duration(left) if left is not None else unknown
     say(f"{'left':8} {time_to_go if state.todo else waiting}")
     _print_kept(state)
+    later = ", tried again once its code has changed, or with --retry-failed"
     given_up = {r.run_id for r in state.given_up}
     for run_id, failure in state.failed.items():
-        again = ", tried again once its code has changed, or with --retry-failed"
+        again = later if run_id in given_up else ""
         reason = (failure["reason"].splitlines() or ["?"])[0]
-        say(f"failed {run_id}: {reason} ({failure['folder']}{again * (run_id in given_up)})")
+        say(f"failed {run_id}: {reason} ({failure['folder']}{again})")
     for run in state.stale:
         say(f"stale {run.run_id}: {run.spec}: its method's code has changed since")
     for run_id in state.damaged:
