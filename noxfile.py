@@ -19,23 +19,24 @@ def tests(session: nox.Session) -> None:
 def campaigns(session: nox.Session) -> None:
     """Kill 200 processes and damage 500 files, and look whether anything is lost; half an hour."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.kill_campaign", "--kills", "200")
-    session.run("python", "-m", "tests.corruption_campaign", "--damages", "500")
+    session.run("python", "-m", "tests.campaigns.kill_campaign", "--kills", "200")
+    session.run("python", "-m", "tests.campaigns.corruption_campaign", "--damages", "500")
 
 
 @nox.session
 def steps(session: nox.Session) -> None:
     """Time a training step of every method; wants an idle machine."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.step_times")
-    session.run("python", "-m", "tests.step_times", "--threads", "2", "--precision", "bfloat16")
+    session.run(
+        "python", "-m", "tests.campaigns.step_times", "--threads", "2", "--precision", "bfloat16"
+    )
 
 
 @nox.session
 def scale(session: nox.Session) -> None:
     """Render the report of a made-up archive of 20,000 runs; two minutes."""
     session.install("-e", ".[test]")
-    session.run("python", "-m", "tests.big_report")
+    session.run("python", "-m", "tests.campaigns.big_report")
 
 
 @nox.session

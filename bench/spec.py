@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,7 @@ class RunSpec:
     data_version: int
     """Version of the data pipeline (decoding, resizing, splits, draws)."""
     fingerprint: str
-    """Content fingerprint of the category, see `bench.data.files.fingerprint`."""
+    """Content fingerprint of the category, see `bench.data.listing.fingerprint`."""
     external: str | None
     """Fingerprint of images from outside the category, for methods that use any."""
     precision: str | None
@@ -153,3 +154,17 @@ def shots_of(shots: int) -> str:
 
 def _shallow(spec: RunSpec) -> dict[str, Any]:
     return {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
+
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
+"""What a dataset or category may be called: names become parts of paths and of tables."""
+
+
+Place = tuple[str, str]
+"""Dataset and category; a dataset without categories has one of its name."""
+
+
+def place_of(spec: RunSpec) -> Place:
+    """Return where a run was made; in the hard setting the category names the seen defect."""
+    hard = "" if spec.setting == "general" else f" (hard, {spec.seen_defect})"
+    return spec.dataset, spec.category + hard

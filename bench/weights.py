@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.detector import BackboneSource
-from bench.digests import FingerprintCache
 from bench.errors import MissingWeights, RequestError, WeightsError
-from bench.outside import read_toml, shown, why
+from bench.system.digests import FingerprintCache
+from bench.system.untrusted import read_toml, shown, why
 
 BACKBONES = ("resnet18", "resnet50", "wide_resnet50_2", "mobilenet_v2")
 BOTTLENECKS = ("resnet50", "wide_resnet50_2")

@@ -8,8 +8,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("bench", "baselines", "atacnet")
-TORCH_AT_MODULE_LEVEL = {"bench.worker", "bench.memory", "bench.timing"}
-LEAVES = {"bench.errors", "bench.spec", "bench.metrics", "bench.seeding"}
+TORCH_AT_MODULE_LEVEL = {
+    "bench.execution.determinism",
+    "bench.execution.timing",
+    "bench.execution.worker",
+    "bench.planning.rehearsal",
+}
+FLOORS = (
+    {"top", "system"},
+    {"data", "store"},
+    {"planning", "published"},
+    {"execution", "analysis"},
+    {"report", "doctor"},
+    {"cli"},
+)
+"""The rooms of `bench`: each may use what lies on the floors below, and nothing else."""
+NEVER = {room: {"planning", "execution"} for room in ("report", "analysis", "store", "published")}
+"""What reads results never reaches for what makes them."""
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -70,10 +85,56 @@ def test_the_harness_never_imports_a_method_by_itself() -> None:
             assert not foreign, f"{name} imports {foreign}"
 
 
-def test_leaves_import_nothing_of_the_project_but_errors() -> None:
+def room(module: str) -> str:
+    """Return the room that a module of bench lies in: `top` where it lies in none."""
+    _, *parts = module.split(".")
+    return parts[0] if parts and (ROOT / "bench" / parts[0]).is_dir() else "top"
+
+
+def arrows() -> dict[str, set[str]]:
+    """Return which modules of bench each of them imports, wherever the import stands."""
+    trees = {name: tree for name, tree in modules() if name.startswith("bench")}
+    targets: dict[str, set[str]] = {name: set() for name in trees}
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                targets[name] |= {alias.name for alias in node.names} & trees.keys()
+            elif isinstance(node, ast.ImportFrom):
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & trees.keys()
+                targets[name] |= inner or {str(node.module)} & trees.keys()
+    return targets
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room(name) for name in arrows()} == set().union(*FLOORS) | {"top"}
+
+
+def test_a_room_imports_only_from_the_floors_below() -> None:
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    for module, targets in arrows().items():
+        if module == "bench.__main__":  # the door
+            continue
+        for target in targets:
+            one, other = room(module), room(target)
+            below = floor[other] < floor[one] or floor[one] == floor[other] == 0
+            assert one == other or below, f"{module} imports {target}"
+            assert other not in NEVER.get(one, ()), f"{module} imports {target}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    targets = arrows()
+    left = set(targets)
+    while leaves := {name for name in left if not targets[name] & left}:
+        left -= leaves
+    assert not left
+
+
+def test_what_is_private_to_a_module_stays_there() -> None:
     for name, tree in modules():
-        if name in LEAVES:
-            assert own(imported(tree)) <= {"bench.errors"}, name
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and own({str(node.module)}):
+                private = [a.name for a in node.names if a.name.startswith("_")]
+                assert not private, f"{name} imports {private} from {node.module}"
 
 
 def test_nothing_stored_is_ever_executed() -> None:

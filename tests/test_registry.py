@@ -3,7 +3,8 @@ import sys
 import pytest
 
 from bench.errors import RequestError
-from bench.registry import METHODS, SUMMARIES, Method, Registry, load_class, source_hash
+from bench.registry import METHODS, SUMMARIES, Method, Registry, load_class
+from bench.source import source_hash
 
 DETECTOR = '''
 """A method."""

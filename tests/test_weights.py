@@ -5,8 +5,8 @@ import pytest
 
 from bench import weights
 from bench.detector import BackboneSource
-from bench.digests import FingerprintCache
 from bench.errors import MissingWeights, RequestError, WeightsError
+from bench.system.digests import FingerprintCache
 from bench.weights import Known, find_weights
 
 CONTENT = b"weights of a network"

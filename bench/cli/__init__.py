@@ -9,7 +9,7 @@ import typer
 import bench
 from bench.cli import audit, crosscheck, data, doctor, predict, report, results, runs
 from bench.errors import BenchError
-from bench.outside import shown
+from bench.system.untrusted import shown
 
 app = typer.Typer(
     add_completion=False,

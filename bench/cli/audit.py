@@ -25,6 +25,6 @@ def audit(
     Means are computed again, copied columns compared with their sources, claims with the tables.
     Each finding says what it rests on and how it is known. It takes no runs and no data.
     """
-    from bench.audit import audit_page
+    from bench.published.audit import audit_page
 
     say("\n".join(audit_page(about, min(shutil.get_terminal_size().columns, WIDEST))))

@@ -25,7 +25,7 @@ from bench.cli.options import (
 from bench.errors import RequestError
 
 if TYPE_CHECKING:
-    from bench.crosscheck import Compared
+    from bench.execution.crosscheck import Compared
 
 
 def crosscheck(
@@ -51,9 +51,9 @@ def crosscheck(
     By default ResNet-18 with ImageNet weights at 256 px, anomalib's own settings; bend with --set,
     say --set weights=none. It says nothing of which is better; exit code 1 means that it failed.
     """
-    from bench.cells import Narrowing
-    from bench.crosscheck import VERSION, check_interpreter, compare, make_crosscheck
-    from bench.schedule import missing_lines
+    from bench.execution.crosscheck import VERSION, check_interpreter, compare, make_crosscheck
+    from bench.planning.matrix import Narrowing
+    from bench.planning.plan import missing_lines
 
     folders = folders_of(data, weights, RESULTS, cache)
     interpreter = python.absolute()  # not resolved: an environment's is a link to another one

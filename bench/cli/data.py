@@ -33,7 +33,7 @@ def data_list(data: DataOption = DATA, cache: CacheOption = None) -> None:
     from rich.table import Table
 
     from bench.data.catalog import find_datasets
-    from bench.data.files import list_category
+    from bench.data.layouts import list_category
     from bench.errors import DataError, MissingData
 
     folders = folders_of(data, WEIGHTS, RESULTS, cache)
@@ -70,10 +70,12 @@ def data_prepare(
     cache: CacheOption = None,
 ) -> None:
     """Decode and resize datasets into the cache ahead of the runs that need them."""
-    from bench.data.files import fingerprint, list_category
-    from bench.data.images import load, prepare, why_unofficial
+    from bench.data.images import load, prepare
     from bench.data.inspect import places
-    from bench.digests import FingerprintCache
+    from bench.data.layouts import list_category
+    from bench.data.listing import fingerprint
+    from bench.data.official import why_unofficial
+    from bench.system.digests import FingerprintCache
 
     folders = folders_of(data, WEIGHTS, RESULTS, cache)
     digests = FingerprintCache(folders.cache)
@@ -97,8 +99,8 @@ def data_verify(
 ) -> None:
     """Read and decode every file anew, and compare with the catalogue; exit 1 if it differs."""
     from bench.data.inspect import inspect, places, report
-    from bench.digests import FingerprintCache
-    from bench.outside import shown
+    from bench.system.digests import FingerprintCache
+    from bench.system.untrusted import shown
 
     folders = folders_of(data, WEIGHTS, RESULTS, cache)
     digests = FingerprintCache(folders.cache)
@@ -136,7 +138,7 @@ def data_fetch(
     Exit code 1 for a copy that was put there by hand and is not the official one.
     """
     from bench.data.catalog import DATASETS
-    from bench.data.fetch import fetch
+    from bench.data.fetch.dataset import fetch
 
     folders = folders_of(data, WEIGHTS, RESULTS, cache)
     if name not in DATASETS:

@@ -47,7 +47,7 @@ def doctor(
     Exit code: 0 nothing is bad, 1 something is.
     """
     from bench.doctor import examine
-    from bench.suite import read_suite
+    from bench.planning.suite import read_suite
 
     folders = folders_of(data, weights, results, cache, textures)
     findings: list[Finding] = []

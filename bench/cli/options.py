@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.errors import RequestError
-from bench.outside import shown
+from bench.system.untrusted import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from bench.plan import Folders, Plan
+    from bench.planning.plan import Folders, Plan
 
 
 def words(text: str | None) -> tuple[str, ...] | None:
@@ -97,7 +97,7 @@ def folders_of(
     data: Path, weights: Path, results: Path, cache: Path | None, textures: Path | None = None
 ) -> "Folders":
     """Return the folders that were named, and the user's cache where none was."""
-    from bench.plan import Folders
+    from bench.planning.plan import Folders
 
     if cache is None:
         import platformdirs
@@ -124,10 +124,10 @@ def plan(
     download: bool = False,
 ) -> "Plan":
     """Read a suite, narrow and bend it, and look up its data and weights."""
-    from bench.cells import Narrowing, expand, knows
-    from bench.plan import make_plan
+    from bench.planning.matrix import Narrowing, expand, knows
+    from bench.planning.plan import make_plan
+    from bench.planning.suite import read_suite
     from bench.registry import Registry
-    from bench.suite import read_suite
 
     narrowing = Narrowing(
         methods=words(methods),

@@ -8,7 +8,7 @@ import typer
 from bench.cli.options import RESULTS, ResultsOption, console, gpus, printable, say
 
 if TYPE_CHECKING:
-    from bench.predict import Predictions
+    from bench.execution.predict import Predictions
 
 SHOWN = 40
 """Rows of the table; the file has all."""
@@ -34,11 +34,11 @@ def predict(
     """
     import sys
 
-    from bench.engine import slots_for
-    from bench.predict import find_images, has_changed, saved_model, write_predictions
-    from bench.predict import predict as predicted
-    from bench.results import find
-    from bench.store import open_results
+    from bench.execution.predict import find_images, has_changed, saved_model, write_predictions
+    from bench.execution.predict import predict as predicted
+    from bench.planning.slots import slots_for
+    from bench.store.open import open_results
+    from bench.store.results import find
 
     there = open_results(results.absolute())
     receipt, model = saved_model(there, find(there, run_id))

@@ -7,7 +7,7 @@ import typer
 
 from bench.cli.options import RESULTS, ResultsOption, say
 from bench.errors import RequestError
-from bench.outside import shown
+from bench.system.untrusted import shown
 
 
 def report(
@@ -35,11 +35,11 @@ def report(
         raise RequestError(f"--data {shown(data)}: there is no such folder")
     from threadpoolctl import threadpool_limits
 
-    from bench.files import write_atomically
-    from bench.report.contents import contents
-    from bench.report.exports import write_exports
+    from bench.report.content import contents
+    from bench.report.export import write_exports
     from bench.report.page import render
-    from bench.store import open_results
+    from bench.store.open import open_results
+    from bench.system.files import write_atomically
 
     with threadpool_limits(limits=1):  # small matrix products, for which threads only wait
         found = contents(open_results(results.absolute()), data and data.absolute())

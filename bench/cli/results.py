@@ -10,8 +10,8 @@ from bench.cli.options import RESULTS, ResultsOption, say
 from bench.errors import CorruptRun, RequestError
 
 if TYPE_CHECKING:
-    from bench.receipt import Receipt
-    from bench.results import Results
+    from bench.store.receipt import Receipt
+    from bench.store.results import Results
 
 SourcesArgument = Annotated[
     list[Path], typer.Argument(help="Results folders or archives.", show_default=False)
@@ -23,8 +23,8 @@ def show(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Show a stored run: spec, draw, metrics, timings and provenance; or how a run failed."""
-    from bench.results import find
-    from bench.store import open_results
+    from bench.store.open import open_results
+    from bench.store.results import find
 
     there = open_results(results.absolute())
     failed = [] if any(i.startswith(run_id) for i in there.ids()) else _failures(there, run_id)
@@ -67,7 +67,7 @@ def _show_run(there: "Results", run_id: str) -> None:
 
 def _kept(there: "Results", receipt: "Receipt") -> Iterator[tuple[str, str]]:
     """Yield what a run keeps beside its scores, and what that holds."""
-    from bench.kept import MODEL
+    from bench.store.layout import MODEL
 
     if MODEL in receipt["files"]:
         yield "model", f"runs/{receipt['run_id']}/{MODEL}"
@@ -107,9 +107,9 @@ def table(
     ] = None,
 ) -> None:
     """Print stored results as a Markdown table: AUROC by data and shots, a column a method."""
-    from bench.cells import assignment
-    from bench.store import open_results
-    from bench.tables import differences, markdown, tabulate
+    from bench.analysis.summary import differences, markdown, tabulate
+    from bench.planning.matrix import assignment
+    from bench.store.open import open_results
 
     wanted = dict(assignment("--where", "key=value", text) for text in where or ())
     there = open_results(results.absolute())
@@ -130,11 +130,11 @@ def times(results: ResultsOption = RESULTS) -> None:
 
     Numbers are medians over rounds; disturbed rounds count only where all are, and are marked.
     """
-    from bench.report.exports import as_markdown
-    from bench.report.stored import Stored
-    from bench.report.time_table import HEAD, READING, time_tables
-    from bench.results import receipts
-    from bench.store import open_results
+    from bench.analysis.configurations import Stored
+    from bench.analysis.timing_tables import HEAD, READING, time_tables
+    from bench.report.markup import as_markdown
+    from bench.store.open import open_results
+    from bench.store.results import receipts
 
     there = open_results(results.absolute())
     tables = time_tables(Stored(there, tuple(receipts(there))))
@@ -153,8 +153,8 @@ def verify(results: ResultsOption = RESULTS) -> None:
 
     Takes a results folder or an archive. Exit code: 0 all agrees, 1 something does not.
     """
-    from bench.store import open_results
-    from bench.verify import leftovers, problems
+    from bench.store.open import open_results
+    from bench.store.verify import leftovers, problems
 
     try:
         there = open_results(results.absolute())
@@ -177,8 +177,8 @@ def compare(first: Path, second: Path) -> None:
 
     Exit code: 0 all shared runs are identical or close, 1 some are different.
     """
-    from bench.agreement import agreement
-    from bench.store import open_results
+    from bench.store.agreement import agreement
+    from bench.store.open import open_results
 
     one, other = open_results(first.absolute()), open_results(second.absolute())
     shared = sorted(set(one.ids()) & set(other.ids()))
@@ -214,8 +214,9 @@ def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
     """
     from collections import Counter
 
-    from bench.merge import merge as bring_in
-    from bench.store import Store, open_results
+    from bench.store.folder import Store
+    from bench.store.merge import merge as bring_in
+    from bench.store.open import open_results
 
     store = Store(results.absolute())
     opened = [open_results(source.absolute()) for source in sources]
@@ -240,8 +241,8 @@ def archive(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Pack all runs into a few small files that can be committed: numbers and digests only."""
-    from bench.archive import pack
-    from bench.store import open_results
+    from bench.store.archive import pack
+    from bench.store.open import open_results
 
     count = pack(open_results(results.absolute()), out.resolve())
     size = sum(p.stat().st_size for p in out.iterdir())

@@ -32,10 +32,10 @@ from bench.cli.options import (
 from bench.errors import RequestError
 
 if TYPE_CHECKING:
-    from bench.engine import Slot
-    from bench.plan import Folders, Plan
-    from bench.results import Results
-    from bench.schedule import State
+    from bench.planning.plan import Folders, Plan
+    from bench.planning.slots import Slot
+    from bench.planning.state import State
+    from bench.store.results import Results
 
 
 class Listable(StrEnum):
@@ -98,10 +98,11 @@ def run(
 
     Exit code: 0 all wanted runs are there, 1 some failed, 2 the request makes no sense here.
     """
-    from bench.campaign import Order, carry_out
-    from bench.display import display_for, result_tables
-    from bench.schedule import look_up
-    from bench.store import Store, results_at
+    from bench.cli.progress import display_for, result_tables
+    from bench.execution.campaign import Order, carry_out
+    from bench.planning.state import look_up
+    from bench.store.folder import Store
+    from bench.store.open import results_at
 
     folders = folders_of(data, weights, results, cache, textures)
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method,
@@ -140,7 +141,7 @@ def run(
 
 def _slots(wanted: "Plan", device: str, per_device: int, threads: int | None) -> list["Slot"]:
     """Return the slots that were asked for; timing runs get a single one, on the first device."""
-    from bench.engine import slots_for
+    from bench.planning.slots import slots_for
 
     asked = slots_for(device, per_device, gpus(device), threads)
     if not wanted.timing:
@@ -153,7 +154,7 @@ def _slots(wanted: "Plan", device: str, per_device: int, threads: int | None) ->
 
 def _check_missing(wanted: "Plan", suite: str, without: bool) -> None:
     """Say what data and weights are missing, and refuse to go on unless `without` them."""
-    from bench.schedule import missing_lines
+    from bench.planning.plan import missing_lines
 
     for line in missing_lines(wanted.missing):
         print(f"missing: {line}", file=sys.stderr)
@@ -172,8 +173,8 @@ def _runs(count: int) -> str:
 
 
 def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
-    from bench.display import duration
-    from bench.schedule import time_left
+    from bench.planning.runtime import time_left
+    from bench.text import duration
 
     say(
         f"{_runs(len(state.plan.runs))} wanted, {len(state.done)} stored, {len(state.todo)} to do"
@@ -191,8 +192,8 @@ def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
 
 def _kept_by(suite: str, models: bool = False, maps: bool = False) -> frozenset[str]:
     """Return the abilities whose files a command wants to be kept; a suite may want maps too."""
-    from bench.kept import MAPS, MODELS
-    from bench.suite import read_suite
+    from bench.planning.suite import read_suite
+    from bench.store.artifacts import MAPS, MODELS
 
     wanted = MODELS if models else frozenset()
     return wanted | MAPS if maps or read_suite(suite).save_maps else wanted
@@ -200,8 +201,8 @@ def _kept_by(suite: str, models: bool = False, maps: bool = False) -> frozenset[
 
 def _print_kept(state: "State") -> None:
     """Say which stored runs lack what is to be kept, and which methods do not give it."""
-    from bench.kept import told
     from bench.registry import ABILITIES
+    from bench.store.artifacts import told
 
     if state.lacking:
         without = told(frozenset().union(*state.lacking.values()), "or")
@@ -217,7 +218,7 @@ def _print_kept(state: "State") -> None:
 def _print_picture(
     state: "State", stored: "Results", folders: "Folders", slots: list["Slot"]
 ) -> None:
-    from bench.dry_run import picture
+    from bench.cli.dry_run import picture
 
     screen = console()
     for part in picture(state, stored, folders, slots, screen.width):
@@ -243,9 +244,11 @@ def status(
     textures: TexturesOption = None,
 ) -> None:
     """Say what of a suite is done, failed, stale or missing, and how long the rest takes."""
-    from bench.display import duration
-    from bench.schedule import look_up, missing_lines, time_left
-    from bench.store import results_at
+    from bench.planning.plan import missing_lines
+    from bench.planning.runtime import time_left
+    from bench.planning.state import look_up
+    from bench.store.open import results_at
+    from bench.text import duration
 
     folders = folders_of(data, weights, results, cache, textures)
     wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method)
@@ -286,7 +289,7 @@ def list_(
 ) -> None:
     """List the suites, methods or datasets."""
     if what is Listable.SUITES:
-        from bench.suite import read_suite, suite_names
+        from bench.planning.suite import read_suite, suite_names
 
         for name in suite_names():
             say(f"{name:16} {read_suite(name).description}")

@@ -2,16 +2,13 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.errors import MissingData, RequestError
-from bench.outside import shown, why
-
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
-"""What a dataset or category may be called: names become parts of paths and of tables."""
+from bench.spec import NAME
+from bench.system.untrusted import shown, why
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Dataset:
     name: str
     title: str
     layout: str
-    """`mvtec`, `head_ct`, `brain_mri` or `synthetic`; see `bench.data.files`."""
+    """`mvtec`, `head_ct`, `brain_mri` or `synthetic`; see `bench.data.layouts`."""
     categories: Mapping[str, CategoryFacts]
     """Official facts by category; a dataset without categories has one, named like itself."""
     licence: str

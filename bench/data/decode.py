@@ -13,10 +13,10 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
-from bench.digests import FingerprintCache
-from bench.environment import cpu_count
 from bench.errors import DataError
-from bench.outside import read_regular, shown, why
+from bench.system.digests import FingerprintCache
+from bench.system.host import cpu_count
+from bench.system.untrusted import read_regular, shown, why
 
 MAX_PIXELS = 64_000_000
 MAX_SCANS = 100

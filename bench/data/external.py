@@ -14,18 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.catalog import find_dataset
-from bench.data.files import (
-    File,
-    Listing,
-    check_names,
-    fingerprint,
-    images_below,
-    list_category,
-)
 from bench.data.images import load
-from bench.digests import FingerprintCache
+from bench.data.layouts import list_category
+from bench.data.listing import File, Listing, check_names, fingerprint, images_below
 from bench.errors import DataError, MissingData
-from bench.outside import fits_a_line, shown, why
+from bench.system.digests import FingerprintCache
+from bench.system.untrusted import fits_a_line, shown, why
 
 Item = TypeVar("Item")
 

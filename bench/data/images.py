@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data import DATA_VERSION
-from bench.data.catalog import Dataset
 from bench.data.decode import MAX_BYTES, ImageFacts, decode, decoding_pool, facts_of, read
-from bench.data.files import File, Listing, combined
+from bench.data.listing import File, Listing, combined
 from bench.detector import Samples
-from bench.digests import FingerprintCache
 from bench.errors import DataError, RequestError, StoreError
-from bench.files import locked, sealed, sync_folder, unsealed, write_synced
-from bench.outside import open_regular, read_regular, shown, why
+from bench.system.digests import FingerprintCache
+from bench.system.files import locked, sealed, sync_folder, unsealed, write_synced
+from bench.system.untrusted import open_regular, read_regular, shown, why
 
 RESIZE_RULES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """To a square, aspect ratio not kept, with Pillow's antialiasing filter of that name."""
@@ -253,35 +252,3 @@ def load(folder: Path) -> CategoryImages:
             f"cached images in {shown(folder)} are damaged ({reason}); delete that folder"
         ) from error
     return CategoryImages(pixels, facts)
-
-
-def why_unofficial(
-    dataset: Dataset, category: str, fingerprint: str, images: CategoryImages
-) -> str:
-    """Say why this copy is not the official one; empty where nothing speaks against it.
-
-    By the content fingerprint where the official one is known, else by counts and native size.
-    """
-    if dataset.folder is not None:
-        return "not in the catalogue"
-    reasons = [other_content(dataset, category, fingerprint, images.facts)]
-    if dataset.layout != "synthetic" and not dataset.fingerprint:
-        facts = dataset.categories[category]
-        official = facts.train + facts.test_normal + facts.test_anomalous
-        if len(images.facts) != official:
-            reasons.insert(0, f"{len(images.facts)} of {official} images")
-    return "; ".join(filter(None, reasons))
-
-
-def other_content(
-    dataset: Dataset, category: str, fingerprint: str, facts: Sequence[ImageFacts]
-) -> str:
-    """Say how the images differ from the official ones; empty where nothing is known of those."""
-    if dataset.fingerprint:
-        return "" if fingerprint == dataset.fingerprint else "content differs"
-    native = dataset.categories[category].native_size if dataset.layout != "synthetic" else None
-    sizes = {(f.width, f.height) for f in facts} - {(native, native)}
-    if not native or not sizes:
-        return ""
-    width, height = min(sizes)
-    return f"{width}x{height} px, not {native}x{native}"

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.data.catalog import CategoryFacts, Dataset, find_dataset
+from bench.data.catalog import Dataset, find_dataset
 from bench.data.decode import ImageFacts, decode, decoding_pool, facts_of, read
-from bench.data.files import File, Listing, combined, list_category
-from bench.data.images import other_content
-from bench.digests import FingerprintCache
+from bench.data.layouts import list_category
+from bench.data.listing import File, Listing, combined
+from bench.data.official import count_files, other_content, other_counts
 from bench.errors import DataError, RequestError
-from bench.outside import shown
+from bench.system.digests import FingerprintCache
+from bench.system.untrusted import shown
 
 WIDTH = 100
 
@@ -100,29 +101,6 @@ def _look(listing: Listing, file: File, digests: FingerprintCache) -> tuple[str,
         return digest, str(error)
 
 
-def _counts(files: Sequence[File]) -> tuple[int, int, int, int]:
-    """Return what `CategoryFacts` starts with: train, normal test, anomalous, defect types."""
-    return (
-        sum(f.fold == "train" for f in files),
-        sum(f.fold == "test" and not f.anomalous for f in files),
-        sum(f.anomalous for f in files),
-        len({f.defect for f in files if f.anomalous}),
-    )
-
-
-def other_counts(official: CategoryFacts, files: Sequence[File]) -> list[str]:
-    """Say how the numbers of images and of defect types differ from the official ones."""
-    known = (official.train, official.test_normal, official.test_anomalous, official.defect_types)
-    if not any(known):  # a folder of one's own
-        return []
-    what = ("normal training images", "normal test images", "anomalous images", "defect types")
-    return [
-        f"{count} of {should} {name}"
-        for name, count, should in zip(what, _counts(files), known, strict=True)
-        if count != should
-    ]
-
-
 def _duplicates(files: Sequence[File], facts: Sequence[ImageFacts]) -> tuple[tuple[File, ...], ...]:
     by_path = {f.path: f for f in files}
     groups: dict[str, list[File]] = {}
@@ -135,7 +113,7 @@ def report(found: Inspection) -> Iterator[str]:
     """Yield an inspection in lines for people."""
     yield f"{found.place}: {_verdict(found)}"
     if found.files:
-        train, normal, anomalous, types = _counts(found.files)
+        train, normal, anomalous, types = count_files(found.files)
         yield from _entry(
             "images",
             f"{len(found.files)}: train {train} normal; test {normal} normal, {anomalous}"

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.decode import decode
-from bench.data.files import IMAGE_SUFFIXES, File
+from bench.data.listing import IMAGE_SUFFIXES, File
 from bench.errors import DataError
-from bench.outside import shown
+from bench.system.untrusted import shown
 
 FOLDER = "ground_truth"
 

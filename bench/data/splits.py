@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.data.files import File
+from bench.data.listing import File
 from bench.errors import DataError, RequestError
 from bench.seeding import sub_seed
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.catalog import SYNTHETIC
-from bench.data.files import File, combined
-from bench.digests import FingerprintCache
+from bench.data.listing import File, combined
 from bench.errors import DataError, StoreError
-from bench.outside import shown, why
+from bench.system.digests import FingerprintCache
+from bench.system.untrusted import shown, why
 
 SYNTHETIC_VERSION = 1
 """Raised when the images change; their fingerprint changes with them."""

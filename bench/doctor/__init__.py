@@ -5,16 +5,16 @@ What torch can do is asked of `bench.doctor.probe`, a process of its own.
 
 from collections.abc import Iterator
 
-from bench.cells import Cell
-from bench.doctor.finding import Finding as Finding
+from bench.doctor.diagnosis import Finding as Finding
+from bench.doctor.disk import bytes_needed, check_disk, check_write_access, written
 from bench.doctor.inputs import check_datasets, check_suite, check_weights, look_up_suite
 from bench.doctor.machine import check_arithmetic, check_libraries, check_machine, check_torch
-from bench.doctor.places import bytes_needed, check_disk, check_write_access, written
 from bench.doctor.probe import ask
-from bench.plan import Folders
+from bench.planning.matrix import Cell
+from bench.planning.plan import Folders
+from bench.planning.state import State
+from bench.planning.suite import Suite
 from bench.registry import METHODS
-from bench.schedule import State
-from bench.suite import Suite
 
 
 def examine(folders: Folders, suite: Suite | None) -> Iterator[Finding]:

@@ -5,11 +5,9 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from bench.cells import Cell, Narrowing, expand
 from bench.data.catalog import Dataset, find_datasets
-from bench.data.files import list_category
-from bench.digests import FingerprintCache
-from bench.doctor.finding import Finding, judge
+from bench.data.layouts import list_category
+from bench.doctor.diagnosis import Finding, judge
 from bench.errors import (
     BenchError,
     DataError,
@@ -18,11 +16,13 @@ from bench.errors import (
     StoreError,
     WeightsError,
 )
-from bench.plan import Folders, make_plan
+from bench.planning.matrix import Cell, Narrowing, expand
+from bench.planning.plan import Folders, make_plan
+from bench.planning.state import State, look_up
+from bench.planning.suite import Suite
 from bench.registry import Registry
-from bench.schedule import State, look_up
-from bench.store import results_at
-from bench.suite import Suite
+from bench.store.open import results_at
+from bench.system.digests import FingerprintCache
 from bench.weights import BACKBONES, STAGES, find_weights
 
 

@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench.doctor.finding import Finding, judge
-from bench.environment import (
+from bench.doctor.diagnosis import Finding, judge
+from bench.system.host import (
     available_memory,
     control_groups,
     cpu_count,

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.environment import cpu_count
-from bench.outside import why
+from bench.system.host import cpu_count
+from bench.system.untrusted import why
 
 COMMAND = (sys.executable, "-m", "bench.doctor.probe")
 PATIENCE_S = 180.0
@@ -151,7 +151,7 @@ def _places(gpus: int) -> list[tuple[str, int]]:
 
 def _measure(places: Iterable[tuple[str, int]], *, required: bool) -> Iterator[dict[str, Any]]:
     """Yield every check of a kind with a run's switches in every place."""
-    from bench.worker import make_deterministic
+    from bench.execution.determinism import make_deterministic
 
     for device, threads in places:
         make_deterministic(threads, seed=0)

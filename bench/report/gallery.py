@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
+from bench.analysis.configurations import Stored
+from bench.analysis.selection import Reader
 from bench.report.figures import ablation, clusters, ranks, saliency, scores, speed, trends
-from bench.report.figures.choice import Reader
-from bench.report.figures.drawing import SECTIONS as SECTIONS
-from bench.report.figures.drawing import Drawing as Drawing
+from bench.report.figures.figure import SECTIONS as SECTIONS
+from bench.report.figures.figure import Drawing as Drawing
 from bench.report.pictures import Pictures
-from bench.report.stored import Stored
 
 MOST = {
     "ablation": 20, "zoom": 5, "crops": 5, "clusters": 5, "histograms": 20, "roc": 40, "shots": 20,

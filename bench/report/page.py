@@ -10,16 +10,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import bench
-from bench.finding import Finding
-from bench.report.contents import Contents
-from bench.report.figures.drawing import signed
+from bench.analysis.configurations import REFERENCE
+from bench.analysis.tables import WORDS, labelled, named
+from bench.analysis.timing_tables import HEAD
+from bench.analysis.timing_tables import TITLE as TIME_TITLE
+from bench.analysis.timings import milliseconds
+from bench.analysis.verdict import LEAST_SEEDS
+from bench.published.findings import Finding
+from bench.report.content import Contents
 from bench.report.gallery import READING, SECTIONS, Drawing
-from bench.report.stored import REFERENCE
-from bench.report.tables import WORDS, labelled, named
-from bench.report.time_table import HEAD
-from bench.report.time_table import TITLE as TIME_TITLE
-from bench.report.times import milliseconds
-from bench.verdict import LEAST_SEEDS
+from bench.text import signed
 
 TIMES = ("time",)
 """The sections of figures that a table stands in."""

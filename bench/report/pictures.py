@@ -10,9 +10,10 @@ from PIL import Image
 from bench.data import synthetic
 from bench.data.catalog import SYNTHETIC, find_dataset
 from bench.data.decode import decode
-from bench.data.files import fingerprint, list_category
-from bench.digests import FingerprintCache
+from bench.data.layouts import list_category
+from bench.data.listing import fingerprint
 from bench.errors import BenchError
+from bench.system.digests import FingerprintCache
 
 EMBEDDED: Mapping[str, str] = {
     "weave": "5eaff3832ae367b75fc6f0ef3c87788e4a6733318c48a4099a85deb427f4d881",

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from bench.report.figures.choice import OURS, apart, cells, ways
-from bench.report.figures.drawing import Drawing, brief, key, name_of, signed
+from bench.analysis.configurations import Stored
+from bench.analysis.labels import name_of
+from bench.analysis.selection import OURS, apart, cells, ways
+from bench.analysis.statistics import Estimate, shared_difference
+from bench.report.figures.figure import Drawing, key
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
-from bench.report.stored import Stored
 from bench.spec import RunSpec, shots_of
-from bench.stats import Estimate, shared_difference
+from bench.text import brief, signed
 
 READING = (
     "What the second pass of ATAC-Net sees, against the whole image twice, which costs the same:"

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.kept import EMBEDDINGS
-from bench.receipt import Receipt
-from bench.report.figures import choice
-from bench.report.figures.choice import OURS, Reader
-from bench.report.figures.drawing import Drawing, key, listed, name_of, signed
+from bench.analysis import selection as choice
+from bench.analysis.configurations import Stored, Way
+from bench.analysis.labels import name_of
+from bench.analysis.selection import OURS, Reader
+from bench.report.figures.figure import Drawing, key
 from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, legend, panels, plotting, svg
-from bench.report.stored import Place, Stored, Way
-from bench.spec import shots_of
+from bench.spec import Place, shots_of
+from bench.store.layout import EMBEDDINGS
+from bench.store.receipt import Receipt
+from bench.text import listed, signed
 
 READING = (
     "The same test images as each version embeds them, by t-SNE (from the first two principal"

@@ -5,12 +5,14 @@ from functools import partial
 from itertools import combinations
 from statistics import fmean
 
-from bench.report.figures import choice
-from bench.report.figures.drawing import Drawing, key, listed, method_name
+from bench.analysis import selection as choice
+from bench.analysis.configurations import REFERENCE, Stored, Way
+from bench.analysis.labels import method_name
+from bench.analysis.statistics import Ranking, ranking
+from bench.report.figures.figure import Drawing, key
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
-from bench.report.stored import REFERENCE, Place, Stored, Way
-from bench.spec import RunSpec, shots_of
-from bench.stats import Ranking, ranking
+from bench.spec import Place, RunSpec, shots_of
+from bench.text import listed
 
 READING = (
     "Mean rank of each method’s AUROC over datasets and categories, 1 is best; one way to run each"

@@ -9,17 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.kept import EXPLANATIONS
+from bench.analysis import selection as choice
+from bench.analysis.configurations import Stored
+from bench.analysis.labels import name_of
+from bench.analysis.selection import OURS, Reader
+from bench.data.overlay import overlay
 from bench.metrics import auroc
-from bench.overlay import overlay
-from bench.receipt import Receipt
-from bench.report.figures import choice
-from bench.report.figures.choice import OURS, Reader
-from bench.report.figures.drawing import Drawing, brief, key, listed, name_of, signed
+from bench.report.figures.figure import Drawing, key
 from bench.report.figures.sheet import Box, Tile, Words, coarse, cut, sheet, two_tone
 from bench.report.pictures import Pictures
-from bench.report.stored import Stored, place_of
-from bench.spec import RunSpec, shots_of
+from bench.spec import RunSpec, place_of, shots_of
+from bench.store.layout import EXPLANATIONS
+from bench.store.receipt import Receipt
+from bench.text import brief, listed, signed
 
 Plan = partial[Drawing | None]
 MAPS = ("score", "attention", "grad_cam", "grad_cam_zoomed")

@@ -6,9 +6,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.report.figures import choice
-from bench.report.figures.choice import Reader, Tested
-from bench.report.figures.drawing import Drawing, key, listed, method_name, name_of
+from bench.analysis import selection as choice
+from bench.analysis.configurations import REFERENCE, Stored
+from bench.analysis.labels import method_name, name_of
+from bench.analysis.selection import Reader, Tested
+from bench.report.figures.figure import Drawing, key
 from bench.report.figures.svg import (
     ANOMALOUS,
     NORMAL,
@@ -20,8 +22,8 @@ from bench.report.figures.svg import (
     plotting,
     svg,
 )
-from bench.report.stored import REFERENCE, Place, Stored
-from bench.spec import shots_of
+from bench.spec import Place, shots_of
+from bench.text import listed
 
 READING = (
     "Histograms: normal test images blue and solid, anomalous ones vermilion and dashed, without"

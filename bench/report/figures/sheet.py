@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.overlay import heat
+from bench.data.overlay import heat
 from bench.report.figures.svg import head
 
 WIDTH = 360

@@ -9,19 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.report.figures import choice
-from bench.report.figures.drawing import (
-    Drawing,
-    brief,
-    estimated,
-    key,
-    listed,
-    method_name,
-    name_of,
-)  # fmt: skip
-from bench.report.figures.svg import legend, marks, panels, plotting, svg
-from bench.report.stored import Place, Stored, Way
-from bench.report.times import (
+from bench.analysis import selection as choice
+from bench.analysis.configurations import Stored, Way
+from bench.analysis.labels import method_name, name_of
+from bench.analysis.statistics import Estimate, estimated, mean_interval
+from bench.analysis.timings import (
     LATENCY,
     Machine,
     Span,
@@ -30,9 +22,11 @@ from bench.report.times import (
     milliseconds,
     over_rounds,
     same_but_length,
-)  # fmt: skip
-from bench.spec import RunSpec
-from bench.stats import Estimate, mean_interval
+)
+from bench.report.figures.figure import Drawing, key
+from bench.report.figures.svg import legend, marks, panels, plotting, svg
+from bench.spec import Place, RunSpec
+from bench.text import brief, listed
 
 READING = (
     "Left is faster, up is better; time on a logarithmic axis. Time is that of one image at a time,"

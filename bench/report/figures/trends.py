@@ -6,23 +6,17 @@ from functools import partial
 
 import numpy as np
 
+from bench.analysis import selection as choice
+from bench.analysis.configurations import REFERENCE, Stored, Way
+from bench.analysis.labels import method_name, name_of
+from bench.analysis.selection import Reader
+from bench.analysis.statistics import Estimate, estimated, mean_interval
 from bench.metrics import auroc
-from bench.report.figures import choice
-from bench.report.figures.choice import Reader
-from bench.report.figures.drawing import (
-    Drawing,
-    brief,
-    estimated,
-    key,
-    listed,
-    method_name,
-    name_of,
-)  # fmt: skip
+from bench.report.figures.figure import Drawing, key
 from bench.report.figures.svg import PALETTE, label_rows, legend, marks, panels, plotting, svg
-from bench.report.stored import REFERENCE, Place, Stored, Way
-from bench.scores import Scores
-from bench.spec import RunSpec, shots_of
-from bench.stats import Estimate, mean_interval
+from bench.spec import Place, RunSpec, shots_of
+from bench.store.scores import Scores
+from bench.text import brief, listed
 
 SHOTS = (
     "Mean over seeds with its 95 % t-interval, over labelled anomalies in training: k shots are the"

@@ -1,0 +1,304 @@
+"""Fills the tables of a report with stored runs: the printed ones, and what is beyond print."""
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from bench.analysis.configurations import REFERENCE, Stored, Way
+from bench.analysis.statistics import shared_difference
+from bench.analysis.tables import Block, Cell, Column, MeanCell, MeanRow, ReportTable, Row
+from bench.analysis.timings import (
+    LATENCY,
+    OURS,
+    SHAPE,
+    Clock,
+    Rows,
+    TimeCell,
+    TimeRow,
+    clocks,
+    compared,
+)
+from bench.analysis.verdict import LEAST_SEEDS, apart, verdict
+from bench.published.audit import read_findings
+from bench.published.tables import (
+    MEANS,
+    Key,
+    Printed,
+    PrintedTable,
+    averages,
+    pixel_level,
+    published,
+)
+from bench.registry import METHODS
+from bench.spec import Place, RunSpec
+from bench.text import joined
+
+TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
+
+
+def printed_table(name: str, stored: Stored, methods: Container[str] | None = None) -> ReportTable:
+    """Fill a table in print with our runs, in its own order; `shortcut` is added to its columns.
+
+    With `methods` only their columns are shown.
+    """
+    table = published()[name]
+    columns = tuple(_columns(table, methods))
+    keys = [k for k in table.cells if k.metric == "image_auroc"]
+    datasets = dict.fromkeys(k.dataset for k in keys)
+    blocks = []
+    for dataset in datasets:
+        there = dict.fromkeys(k.category for k in keys if k.dataset == dataset)
+        places = [(dataset, c) for c in there if c not in MEANS]
+        rows = tuple(_row(name, table, place, place[1], columns, stored) for place in places)
+        means = tuple(_mean(table, dataset, c, columns, rows) for c in there if c in MEANS)
+        blocks.append(Block(dataset, rows, means))
+    about = f"{table.citation}. It states: {table.states}."
+    if methods is not None:
+        about += " Only columns that the tables above have copied are shown."
+    times = _times(table, columns, stored)
+    return ReportTable(name, table.title, about, columns, tuple(blocks), table.margin, times)
+
+
+def source_tables(stored: Stored, tables: Sequence[ReportTable]) -> list[ReportTable]:
+    """Fill the tables that columns were copied from, where runs are nearer to their protocols.
+
+    The paper copied numbers of other protocols than the one it states: a run that departs less from
+    such a source's is to be judged by that too. Where there is none, a table of its own would only
+    repeat what the paper's shows.
+    """
+    shown = {table.name for table in tables}
+    copied: dict[str, list[Cell]] = {}
+    for table in tables:
+        for source, methods in published()[table.name].copied:
+            if published()[source].protocol and source not in shown:
+                cells = (c for c in table.cells() if c.key.method in methods)
+                copied.setdefault(source, []).extend(cells)
+    return [
+        printed_table(source, stored, {c.key.method for c in found})
+        for source, found in copied.items()
+        if any(_nearer(cell, published()[source], stored) for cell in found)
+    ]
+
+
+def _nearer(cell: Cell, source: PrintedTable, stored: Stored) -> bool:
+    """Whether a way to run a cell departs less from its source's protocol than from the stated."""
+    if cell.ours is None:
+        return False
+    key = cell.key
+    place = key.dataset, key.category
+    nearest = stored.ways(place, key.shots, key.method, cell.ours.metric, source)[0]
+    stated = {way.row: way.departures for way in (cell.ours, *cell.others)}
+    return len(nearest.departures) < len(stated[nearest.row])
+
+
+def other_table(stored: Stored, tables: Iterable[ReportTable]) -> ReportTable | None:
+    """Return what was run and stands in none of the tables, or None."""
+    shown = {((k := c.key).dataset, k.category, k.shots, k.method)
+             for table in tables for c in table.cells() if c.ours}  # fmt: skip
+    groups = sorted(g for g in stored.groups if (*g[0], g[1], g[2]) not in shown)
+    if not groups:
+        return None
+    order = {name: i for i, name in enumerate(METHODS)}
+    wanted = {(shots, order.get(m, len(order)), m) for _, shots, m in groups if m != REFERENCE}
+    ran = [(shots, m) for shots, _, m in sorted(wanted)]
+    ran += [(shots, REFERENCE) for shots in {s for _, s, m in groups if m == REFERENCE}]
+    columns = tuple(
+        Column(m, s, "auroc") for s, m in sorted(ran, key=lambda c: (c[0], c[1] == REFERENCE))
+    )
+    protocol = replace(published()["atacnet_table1"], cells={}, copied=(), not_comparable={})
+    blocks = []
+    for dataset in dict.fromkeys(g[0][0] for g in groups):
+        places = dict.fromkeys(g[0] for g in groups if g[0][0] == dataset)
+        titles = {p: p[1] if p[1].startswith(p[0]) else f"{p[0]}/{p[1]}" for p in places}
+        rows = tuple(
+            _without(_row("other", protocol, p, title, columns, stored), shown)
+            for p, title in titles.items()
+        )
+        blocks.append(Block(dataset, rows, ()))
+    about = (
+        "Data, settings, methods and numbers of labelled anomalies that no table in print has;"
+        " departures are from Table 1's protocol."
+    )
+    return ReportTable("other", "Beyond print", about, columns, tuple(blocks), protocol.margin)
+
+
+def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
+    """Empty the cells that stand in another table."""
+    cells = [
+        replace(c, ours=None, others=(), best=False)
+        if (c.key.dataset, c.key.category, c.key.shots, c.key.method) in shown
+        else c
+        for c in row.cells
+    ]
+    return replace(row, cells=tuple(cells))
+
+
+def _columns(table: PrintedTable, methods: Container[str] | None) -> Iterator[Column]:
+    """Give the printed columns, each group of shots with `shortcut` at its end."""
+    printed = [c for c in table.columns() if methods is None or c[1] in methods]
+    for shots in dict.fromkeys(s for s, _ in printed):
+        for method in (m for s, m in printed if s == shots):
+            yield Column(method, shots, table.metric(method))
+        if shots:  # it learns which statistic to take from the labelled anomalies
+            yield Column(REFERENCE, shots, "auroc")
+
+
+def _row(
+    name: str, table: PrintedTable, place: Place, title: str, columns: Sequence[Column],
+    stored: Stored,
+) -> Row:  # fmt: skip
+    cells = [_cell(name, table, place, column, stored) for column in columns]
+    best = {
+        id(leader)
+        for shots in dict.fromkeys(c.shots for c in columns)
+        if (leader := _leader([c for c in cells if c.key.shots == shots]))
+    }
+    cells = [replace(c, best=id(c) in best) for c in cells]
+    unofficial = {reason for c in cells if c.ours for reason in c.ours.copies}
+    return Row(title, tuple(cells), "; ".join(sorted(unofficial)))
+
+
+def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: Stored) -> Cell:
+    key = Key(*place, column.shots, column.method, "image_auroc")
+    ways = stored.ways(place, column.shots, column.method, column.metric, table)
+    return Cell(
+        key=key,
+        name="-".join(_plain(str(part)) for part in (name, *place, column.shots, column.method)),
+        printed=table.cells.get(key),
+        source=_source(table, key),
+        ours=ways[0] if ways else None,
+        others=tuple(ways[1:]),
+        margin=table.margin,
+        not_comparable=table.not_comparable.get(f"{place[0]} {column.method}", ""),
+        pixel_level=pixel_level(key),
+    )
+
+
+def _plain(text: str) -> str:
+    """Return a text as part of a link: what is no letter or digit by its number."""
+    return "".join(c if c.isascii() and (c.isalnum() or c == "_") else f".{ord(c):x}" for c in text)
+
+
+def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
+    for name, methods in table.copied:
+        other = published()[name]
+        if key.method in methods and key in other.cells:
+            return other.title, other.cells[key]
+    return None
+
+
+def _leader(cells: Sequence[Cell]) -> Cell | None:
+    """Return the cell whose paired difference from each other one is above zero at 95 %.
+
+    None where a printed one has no run, and where `shortcut` is the only rival.
+    """
+    seeds = {seed for cell in cells if cell.ours for seed in cell.ours.by_seed}
+    there = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
+    rivals = [cell for cell, _ in there if cell.key.method != REFERENCE]
+    if len(rivals) < 2 or any(cell.printed and not cell.ours for cell in cells):
+        return None
+    for cell, values in there:
+        gaps = []
+        for other, theirs in there:
+            if other is cell:
+                continue
+            gap = shared_difference(values, theirs)
+            if gap is None:
+                break
+            gaps.append(gap)
+        else:
+            if gaps and all(g.n >= LEAST_SEEDS and g.interval and g.interval[0] > 0 for g in gaps):
+                return cell
+    return None
+
+
+def _of_seeds(way: Way, seeds: Iterable[int]) -> Mapping[int, float]:
+    """Return AUROC by seed; the one value of a method without randomness is that of every seed."""
+    value = next(iter(way.by_seed.values()))
+    return dict.fromkeys(seeds, value) if way.seedless else way.by_seed
+
+
+def _mean(
+    table: PrintedTable, dataset: str, category: str, columns: Sequence[Column], rows: Sequence[Row]
+) -> MeanRow:
+    """Return a printed row of means, ours only over columns that are complete."""
+    cells = []
+    for i, column in enumerate(columns):
+        ran = [row.cells[i].ours for row in rows if averages(category, row.cells[i].key.category)]
+        there = [ours for ours in ran if ours is not None]
+        key = Key(dataset, category, column.shots, column.method, "image_auroc")
+        cells.append(_mean_cell(table.cells.get(key), there, len(ran) - len(there), table.margin))
+    return MeanRow(TITLES[category], tuple(cells))
+
+
+def _mean_cell(
+    printed: Printed | None, ways: Sequence[Way], missing: int, margin: float
+) -> MeanCell:
+    if missing:
+        return MeanCell(printed, None, missing)
+    seeds = sorted(set.intersection(*({*way.by_seed} for way in ways)))
+    by_seed = [fmean(way.by_seed[seed] for way in ways) for seed in seeds]
+    said = None
+    if printed and seeds:
+        seedless = all(way.seedless for way in ways)
+        said = verdict(by_seed, float(printed.value), margin, seedless=seedless)
+    variants = {way.variant for way in ways}
+    ours = fmean(way.estimate.mean for way in ways)
+    same_test = fmean(way.estimate.mean for w in ways if (way := w.by("auroc")))
+    return MeanCell(printed, ours, 0, said, mixed=len(variants) > 1, same_test=same_test)
+
+
+def _times(table: PrintedTable, columns: Sequence[Column], stored: Stored) -> TimeRow | None:
+    """Return a printed row of times with ours of the one clock that has most of its methods."""
+    found = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
+    if not found:
+        return None
+    methods = {method for method, _ in found}
+    timed = clocks(stored)
+
+    def most(clock: Clock) -> tuple[int, bool]:
+        there = {row.method for row in timed[clock]} & methods
+        return len(there), OURS in there
+
+    clock = max(timed, key=most, default=None)
+    rows = timed[clock] if clock else {}
+    cells = tuple(
+        _time_cell(table, column, found.get((column.method, column.shots)), rows)
+        for column in columns
+    )
+    (remark,) = (f.text for f in read_findings() if f.key == "table2-times")
+    return TimeRow(cells, clock, _order(columns, cells), remark)
+
+
+def _time_cell(
+    table: PrintedTable, column: Column, printed: Printed | None, rows: Rows
+) -> TimeCell:  # fmt: skip
+    """Choose of the ways that a method was timed the one that departs least in what takes time."""
+    stated = {**table.protocol, **table.methods.get(column.method, {})}
+    shape = {k: v for k, v in stated.items() if k in SHAPE}
+    departs = {row: apart(row.as_dict(), shape) for row, timed in rows.items()
+               if row.method == column.method and timed.span(LATENCY)}  # fmt: skip
+
+    def rank(row: RunSpec) -> tuple[bool, int, int, str]:
+        rounds = len(rows[row].rounds)
+        return row.shots != column.shots, len(departs[row]), -rounds, row.run_id
+
+    row = min(departs, key=rank, default=None)
+    if row is None:
+        return TimeCell(printed, None, ())
+    return TimeCell(printed, rows[row], tuple(departs[row]))
+
+
+def _order(columns: Sequence[Column], cells: Sequence[TimeCell]) -> str:
+    """Say whether the order in print holds, as far as methods were timed."""
+    in_print = [(column, c.printed.value, c.ours)
+                for column, c in zip(columns, cells, strict=True) if c.printed]  # fmt: skip
+    fastest, _, _ = min(in_print, key=lambda said: said[1])
+    by_method = {column.method: ours for column, _, ours in in_print if ours}
+    if not by_method:
+        return ""
+    ours = by_method.pop(OURS, None)
+    said = compared(ours, list(by_method.values())) if ours else ""
+    missing = [column.title for column, _, there in in_print if not there]
+    out = f"Not timed there: {joined(missing)}." if missing else ""
+    return " ".join(filter(None, (f"In print {fastest.title} is the fastest.", said, out)))

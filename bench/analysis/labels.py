@@ -1,0 +1,63 @@
+"""Names of stored or wanted runs, and of where they were made, for people."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bench.published.tables import NAMES
+from bench.spec import Place, RunSpec
+from bench.text import brief
+
+FIELDS = ("image_size", "resize", "precision", "batch_size", "backbone", "stage", "weights",
+          "external", "method_version", "method_source", "data_version")  # fmt: skip
+"""What a run can differ in beside its data, its seed and its method's parameters."""
+
+
+class Labels:
+    """Names of rows for people: the method, and what of its parameters differs within a matrix."""
+
+    def __init__(self, specs: Iterable[RunSpec]) -> None:
+        self._values: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
+        for spec in specs:
+            for key, value in self._told(spec).items():
+                self._values[spec.method][key].add(value)
+
+    @staticmethod
+    def _told(spec: RunSpec) -> dict[str, Any]:
+        told = {f: getattr(spec, f) for f in FIELDS}
+        if spec.weights is not None:
+            told["weights"] = spec.weights[:8]
+        if spec.method_source is not None:
+            told["method_source"] = spec.method_source[-8:]
+        if spec.external is not None:
+            told["external"] = spec.external.partition(":")[0]
+        hard = {"seen": spec.seen_defect} if spec.seen_defect else {}
+        return {**spec.parameters, **told, **hard}
+
+    def __call__(self, spec: RunSpec) -> str:
+        """Return the name of a row."""
+        varied = [
+            f"{key}={value}"
+            for key, value in self._told(spec).items()
+            if len(self._values[spec.method][key]) > 1
+        ]
+        return f"{spec.method} {' '.join(varied)}".strip()
+
+
+def machine(receipt: Mapping[str, Any]) -> str:
+    """Name the processor or GPU of a run, and the threads it had."""
+    provenance = receipt["provenance"]
+    device, threads = str(provenance["device_name"]), int(provenance["threads"])
+    if device == "cpu":
+        device = str(provenance.get("cpu") or "CPU")
+    return f"{device}, {threads} thread" + "s" * (threads > 1)
+
+
+def name_of(place: Place) -> str:
+    """Return `dataset/category`, or the dataset where it has no categories."""
+    return brief(place[0] if place[0] == place[1] else f"{place[0]}/{place[1]}")
+
+
+def method_name(method: str) -> str:
+    """Return a method's name as it is written in print."""
+    return NAMES.get(method, brief(method))

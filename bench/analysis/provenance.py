@@ -1,0 +1,131 @@
+"""What the runs of a report were made with: each fact once, with how many runs it holds for."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.analysis.configurations import Stored, is_stale
+from bench.analysis.labels import machine
+from bench.errors import RequestError
+from bench.spec import RunSpec
+from bench.store.receipt import Receipt
+
+LIBRARIES = ("bench", "python", "torch", "torchvision", "numpy", "pillow", "cuda", "driver", "os")
+MOST_LINES = 40
+"""On a page longer lists end with how many lines are left out."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A table of provenance."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def shown(self) -> tuple[tuple[str, ...], ...]:
+        """The rows that a page has room for."""
+        return self.rows[:MOST_LINES]
+
+    @property
+    def left_out(self) -> int:
+        """How many rows a page leaves out."""
+        return max(0, len(self.rows) - MOST_LINES)
+
+
+def provenance(stored: Stored) -> list[Facts]:
+    """Return what is worth saying of where the numbers come from; empty tables are left out."""
+    runs = stored.receipts
+    found = [
+        _counted("Machines", ("machine", "precision", "runs"), runs, _machine),
+        _counted("Data", ("data", "content", "copy", "training normals", "tested normal, anomalous",
+                          "left out as duplicates: training, test", "runs"), runs, _data),
+        _counted("Weights", ("weights", "sha256", "backbone", "runs"), runs, _weights),
+        _counted("Code", ("commit", "method", "version", "made by", "runs"), runs, _code),
+        _libraries(runs),
+        _counted("Warnings", ("method", "warning", "runs"),
+                 (r for r in runs if r["warnings"]), _warnings),
+        _failures(stored),
+    ]  # fmt: skip
+    return [facts for facts in found if facts.rows]
+
+
+def _counted(
+    title: str,
+    columns: tuple[str, ...],
+    runs: Iterable[Receipt],
+    tell: Callable[[Receipt], tuple[str, ...] | None],
+) -> Facts:
+    """Count the runs that tell the same; None tells nothing."""
+    told = Counter(said for run in runs if (said := tell(run)) is not None)
+    return Facts(title, columns, tuple((*said, str(n)) for said, n in sorted(told.items())))
+
+
+def _machine(run: Receipt) -> tuple[str, ...]:
+    return machine(run), str(run["spec"]["precision"] or "\N{EN DASH}")
+
+
+def _data(run: Receipt) -> tuple[str, ...]:
+    split = run["split"]
+    return (
+        RunSpec.from_dict(run["spec"]).place,
+        run["spec"]["fingerprint"][:12],
+        run["provenance"]["unofficial_copy"] or "official",
+        f"{split.get('train_normal', '?')}",
+        f"{split.get('test_normal', '?')}, {split.get('test_anomalous', '?')}",
+        f"{split.get('train_left_out', 0)}, {split.get('test_duplicates_left_out', 0)}",
+    )
+
+
+def _weights(run: Receipt) -> tuple[str, ...] | None:
+    spec = run["spec"]
+    if spec["backbone"] is None:
+        return None
+    title = str(run["provenance"].get("weights_title") or "none: random initialisation")
+    return title, (spec["weights"] or "")[:12], f"{spec['backbone']} to stage {spec['stage']}"
+
+
+def _code(run: Receipt) -> tuple[str, ...]:
+    about, spec = run["provenance"], run["spec"]
+    commit = str(about.get("commit") or "no checkout")[:12]
+    changed = ", changed" if about.get("dirty") == "yes" else ""
+    by = "older code \N{DAGGER}" if is_stale(run) else "today's code"
+    if spec["method_source"]:
+        by = f"outside, source {spec['method_source'][:12]}"
+    return commit + changed, spec["method"], str(spec["method_version"]), by
+
+
+def _warnings(run: Receipt) -> tuple[str, ...]:
+    return run["spec"]["method"], "; ".join(run["warnings"])
+
+
+def _libraries(runs: Sequence[Receipt]) -> Facts:
+    def told(name: str) -> str:
+        return ", ".join(sorted({str(r["provenance"].get(name, "")) for r in runs} - {""}))
+
+    rows = [(name, said) for name in LIBRARIES if (said := told(name))]
+    return Facts("Libraries", ("library", "versions"), tuple(rows))
+
+
+def _failures(stored: Stored) -> Facts:
+    """List the runs that have failed and have no result."""
+    rows = []
+    for run_id in stored.results.failed_ids():
+        failures = [] if stored.results.has(run_id) else stored.results.failures(run_id)
+        if failures:
+            last = failures[-1]
+            rows.append((run_id, _title(last["spec"]), last["kind"], _first_line(last["reason"])))
+    return Facts("Failed runs", ("run", "what", "kind", "reason"), tuple(rows))
+
+
+def _title(spec: dict[str, Any]) -> str:
+    try:
+        return str(RunSpec.from_dict(spec))
+    except RequestError:  # a record of an older form keeps nobody from reading the rest
+        return "?"
+
+
+def _first_line(reason: str) -> str:
+    return (reason.splitlines() or ["?"])[0]

@@ -1,0 +1,123 @@
+"""Which runs a figure shows, by rules that its note states."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.analysis.configurations import Stored, Way
+from bench.metrics import auroc
+from bench.published.tables import published
+from bench.registry import METHODS
+from bench.spec import Place, RunSpec, Value
+from bench.store.receipt import Receipt
+from bench.store.scores import Scores
+
+OURS = "atacnet"
+MOST_SEEDS = 10
+"""So many runs of a way to run a method are read for a figure, the lowest seeds first."""
+MOST_READ = 256
+"""So many runs' scores are kept at once."""
+RULE = (
+    "Of each method the way is shown that has the newest version and departs least from the paper’s"
+    " stated protocol, of equal ones that with the most seeds."
+)
+Tested = tuple[NDArray[np.float32], NDArray[np.bool_]]
+"""Scores and labels of the images that count."""
+
+
+def ways(stored: Stored, place: Place, shots: int, method: str) -> list[Way]:
+    """Return the ways that a method was run, the one to show first."""
+    return stored.ways(place, shots, method, "auroc", published()["atacnet_table1"])
+
+
+def best_ways(stored: Stored, place: Place, shots: int) -> list[Way]:
+    """Return the way to show of each method that ran there, ATAC-Net first.
+
+    Methods that train on no anomaly stand beside those that do: they are scored on the same images.
+    """
+    there = {(s, m) for p, s, m in stored.groups if p == place and s in (0, shots)}
+    found = sorted(there, key=lambda sm: (order(sm[1]), -sm[0]))
+    return [ways(stored, place, s, m)[0] for s, m in found]
+
+
+def left_out(found: Sequence[object], shown: Sequence[object]) -> str:
+    """Say how many methods ran that a figure has no room for."""
+    more = len(found) - len(shown)
+    return f" {more} more method{'s' * (more > 1)} ran." if more else ""
+
+
+def apart(row: RunSpec, parameter: str) -> tuple[RunSpec, Value | None]:
+    """Return a spec without one of its parameters, and the value of that."""
+    rest = dict(row.parameters)
+    value = rest.pop(parameter, None)
+    return replace(row, parameters=rest), value
+
+
+def order(method: str) -> tuple[bool, int, str]:
+    """Sort methods: ATAC-Net, then the others as they are registered, then those from outside."""
+    known = list(METHODS)
+    return method != OURS, known.index(method) if method in known else len(known), method
+
+
+def places(stored: Stored) -> Mapping[Place, list[int]]:
+    """Return the places that have runs, each with its numbers of shots, most shots first.
+
+    Those of the paper's table come first, in its order. Zero shots are there only where they are
+    all: else they stand beside the others.
+    """
+    found: dict[Place, set[int]] = {}
+    for place, shots, _ in stored.groups:
+        found.setdefault(place, set()).add(shots)
+    return {p: sorted(found[p] - {0} or {0}, reverse=True) for p in ranked(found)}
+
+
+def ranked(places: Iterable[Place]) -> list[Place]:
+    """Return places once each: those of the paper's table first, in its order."""
+    printed = dict.fromkeys((k.dataset, k.category) for k in published()["atacnet_table1"].cells)
+    rank = {place: i for i, place in enumerate(printed)}
+    return sorted(set(places), key=lambda p: (rank.get(p, len(rank)), p))
+
+
+def cells(stored: Stored) -> list[tuple[Place, int]]:
+    """Return places and shots that have runs, in the order of `places`."""
+    return [(place, s) for place, shots in places(stored).items() for s in shots]
+
+
+class Reader:
+    """Scores of runs, the last ones kept: several figures ask for the same."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+        self._last: dict[str, Scores] = {}
+
+    def scores(self, receipt: Receipt) -> Scores:
+        """Return the scores of a run; raises CorruptRun where they are damaged."""
+        run_id = str(receipt["run_id"])
+        found = self._last.pop(run_id, None) or self._stored.scores(receipt)
+        self._last[run_id] = found  # the newest last
+        if len(self._last) > MOST_READ:
+            del self._last[next(iter(self._last))]
+        return found
+
+    def tested(self, way: Way) -> Iterator[Tested]:
+        """Yield scores and labels of the images that count, of the first `MOST_SEEDS` runs."""
+        for receipt in way.receipts[:MOST_SEEDS]:
+            yield counted(self.scores(receipt))
+
+
+def counts(scores: Scores) -> NDArray[np.bool_]:
+    """Return of each image whether it counts."""
+    return scores.counted()
+
+
+def counted(scores: Scores) -> Tested:
+    """Return scores and labels of the images that count."""
+    test = counts(scores)
+    return scores.score[test], scores.label[test]
+
+
+def mean_auroc(tested: Sequence[Tested]) -> float:
+    """Return the mean AUROC of several runs."""
+    return float(np.mean([auroc(score, label) for score, label in tested]))

@@ -1,0 +1,218 @@
+"""What a table of a report is: cells with ours beside what is printed, and the verdict."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from bench.analysis.configurations import Way
+from bench.analysis.timings import TimeRow
+from bench.analysis.verdict import Verdict, verdict
+from bench.published.tables import NAMES, Key, Printed
+
+WORDS = ("reproduced", "differs", "inconclusive", "not comparable", "not run")
+"""What can stand as a verdict, in the order of the legend."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A method at one number of shots."""
+
+    method: str
+    shots: int
+    metric: str
+    """Which of a run's metrics is shown."""
+
+    @property
+    def title(self) -> str:
+        """The method's name as it is written in print."""
+        return named(self.method)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table in print, or of a row or column that we add."""
+
+    key: Key
+    name: str
+    """A name for links within the page, unique over its tables."""
+    printed: Printed | None
+    source: tuple[str, Printed] | None
+    """Title of the table that the printed number was copied from, and the number there."""
+    ours: Way | None
+    """The way to run the method that departs least from the stated protocol."""
+    others: tuple[Way, ...]
+    margin: float
+    not_comparable: str = ""
+    pixel_level: tuple[str, Printed] | None = None
+    """Title of a table that prints its pixel AUROC, and the number there."""
+    best: bool = False
+    """Whether it is above every other method of the row with as many labelled anomalies, all of
+    which ran, as far as intervals allow to say so."""
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """What our runs say of the printed number; None where there is nothing to compare."""
+        if self.ours is None or self.printed is None or self.not_comparable:
+            return None
+        values = list(self.ours.by_seed.values())
+        printed = float(self.printed.value)
+        return verdict(values, printed, self.margin, seedless=self.ours.seedless)
+
+    @property
+    def same_test(self) -> Way | None:
+        """Ours without the images that train ATAC-Net, whatever the column is of."""
+        return self.ours.by("auroc") if self.ours else None
+
+    @property
+    def pixels(self) -> Way | None:
+        """Ours by pixel AUROC, where runs have measured it."""
+        return self.ours.by("pixel_auroc") if self.ours else None
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word or two; nothing where nothing is printed."""
+        if self.printed is None:
+            return ""
+        if self.ours is None:
+            return "not run"
+        return "not comparable" if self.verdict is None else self.verdict.word
+
+    @property
+    def difference(self) -> float | None:
+        """Our mean minus the printed number, comparable or not."""
+        if self.ours is None or self.printed is None:
+            return None
+        return self.ours.estimate.mean - float(self.printed.value)
+
+    @property
+    def basis(self) -> str:
+        """On what a verdict holds."""
+        if self.ours is None:
+            return ""
+        return "; ".join(self.ours.departures) or "as stated"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A category, its cells in the order of the table's columns."""
+
+    title: str
+    cells: tuple[Cell, ...]
+    unofficial: str
+    """Why our copy of the data is not the official one."""
+
+    @property
+    def ran(self) -> bool:
+        """Whether anything was run."""
+        return any(cell.ours for cell in self.cells)
+
+
+@dataclass(frozen=True)
+class MeanCell:
+    """A mean over rows: as printed, and ours where no row is missing."""
+
+    printed: Printed | None
+    ours: float | None
+    missing: int
+    """How many of its rows have no run."""
+    verdict: Verdict | None = None
+    """On the means of the seeds that all rows have; None where nothing is printed or missing."""
+    mixed: bool = False
+    """Whether its rows were not all run in one way."""
+    same_test: float | None = None
+    """Ours without the images that train ATAC-Net."""
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word or two; nothing where there is nothing to compare."""
+        return self.verdict.word if self.verdict else ""
+
+
+@dataclass(frozen=True)
+class MeanRow:
+    """A row of means, in the order of the table's columns."""
+
+    title: str
+    cells: tuple[MeanCell, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one dataset, and the means over them that are printed below."""
+
+    dataset: str
+    rows: tuple[Row, ...]
+    means: tuple[MeanRow, ...]
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of the report."""
+
+    name: str
+    title: str
+    about: str
+    """What it is, and what its source states of how its numbers were made."""
+    columns: tuple[Column, ...]
+    blocks: tuple[Block, ...]
+    margin: float
+    """By how much AUROC a mean of ours may differ from print and still reproduce it."""
+    times: TimeRow | None = None
+    """Its row of inference times, where one is printed."""
+
+    @property
+    def groups(self) -> list[tuple[int, tuple[Column, ...]]]:
+        """Columns that stand side by side under one number of shots."""
+        shots = dict.fromkeys(c.shots for c in self.columns)
+        return [(s, tuple(c for c in self.columns if c.shots == s)) for s in shots]
+
+    @property
+    def whole_sets(self) -> bool:
+        """Whether some of its columns are of whole test sets, and others cannot be."""
+        return any(c.metric == "auroc_full" for c in self.columns)
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether numbers of it stand in another source too, where they come from."""
+        return any(cell.source for cell in self.cells())
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """All rows but means."""
+        return (row for block in self.blocks for row in block.rows)
+
+    @property
+    def ran(self) -> bool:
+        """Whether anything of it was run."""
+        return any(row.ran for row in self.rows)
+
+    def cells(self) -> Iterator[Cell]:
+        """Give all cells but means, row by row."""
+        return (cell for row in self.rows for cell in row.cells)
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """How many printed cells have each verdict."""
+        said = [cell.word for cell in self.cells() if cell.printed is not None]
+        return {word: said.count(word) for word in WORDS}
+
+    @cached_property
+    def departures(self) -> Mapping[str, int]:
+        """What the shown runs depart in from the stated protocol, and in how many cells."""
+        found: dict[str, int] = {}
+        for cell in self.cells():
+            if cell.ours and cell.printed:
+                for text in cell.ours.departures:
+                    found[text] = found.get(text, 0) + 1
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def named(method: str) -> str:
+    """Return a method's name as it is written in print."""
+    return NAMES.get(method, method)
+
+
+def labelled(shots: int) -> str:
+    """Say how many labelled anomalies a method learns from."""
+    words = {0: "no labelled anomaly", 1: "one labelled anomaly", 10: "ten labelled anomalies"}
+    return words.get(shots, f"{shots} labelled anomalies")

@@ -1,0 +1,252 @@
+"""What timing runs took, one clock at a time: what ran elsewhere is never set beside it.
+
+Seeds of timing runs are rounds: the same measured again, methods in turns. The AUROC of such a run
+is of a model that was hardly trained, and nothing here reads it.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import median
+from typing import Any
+
+from bench.analysis.configurations import REFERENCE, Stored, is_stale
+from bench.analysis.labels import method_name, name_of
+from bench.analysis.selection import order, ranked
+from bench.analysis.statistics import Estimate, mean_interval, paired_ratio
+from bench.published.tables import Printed
+from bench.spec import Place, RunSpec, place_of
+from bench.store.receipt import Receipt
+from bench.text import brief, figures, listed, spanned
+
+OURS = "atacnet"
+SHAPE = ("image_size", "backbone", "stage", "view", "attention", "scales")
+"""Settings and parameters that printed tables state and that a pass takes its time for."""
+LENGTHS = ("epochs", "steps_per_epoch")
+"""Parameters that say for how long a method is trained; a timed one is trained for a few steps."""
+LATENCY, FROM_FILE = "latency", "latency_file"
+"""One image at a time, from decoded pixels and from its file to the score."""
+
+
+@dataclass(frozen=True, order=True)
+class Machine:
+    """What two times must share to be comparable, beside the images."""
+
+    device: str
+    """Name of the GPU or the processor."""
+    host: str
+    """The processor beside a GPU, else nothing."""
+    threads: int
+    precision: str
+
+    def __str__(self) -> str:
+        threads = f"{self.threads} thread" + "s" * (self.threads > 1)
+        host = f"{self.host}, {threads}" if self.host else threads
+        return f"{self.device} ({host}), {self.precision}"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """One machine and one category."""
+
+    machine: Machine
+    place: Place
+
+    def __str__(self) -> str:
+        return f"{self.machine}, {name_of(self.place)}"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A time or a ratio in the middle of its rounds."""
+
+    middle: float
+    interval: tuple[float, float] | None
+    """95 %: of the rounds' mean by Student's t; of a single round by bootstrap over repetitions."""
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What one way to run a method took on one clock."""
+
+    row: RunSpec
+    label: str
+    rounds: tuple[Receipt, ...]
+    """In the order of their numbers; disturbed ones only where all are."""
+    left_out: int
+    """How many disturbed rounds are left out."""
+
+    @property
+    def disturbed(self) -> list[str]:
+        """By what its rounds were disturbed; nothing where undisturbed ones are there."""
+        return sorted({str(r["provenance"].get("disturbed") or "") for r in self.rounds} - {""})
+
+    @cached_property
+    def stale(self) -> bool:
+        """Whether a round of it comes from older code of the method."""
+        return any(is_stale(r) for r in self.rounds)
+
+    def by_round(self, name: str) -> dict[int, float]:
+        """Return a timing by round, where it was measured."""
+        found = {r["spec"]["seed"]: r["timings"].get(name) for r in self.rounds}
+        return {number: float(value) for number, value in found.items() if value is not None}
+
+    def middle(self, group: str, name: str) -> float | None:
+        """Return the median over rounds of what a receipt's group has under a name."""
+        found = [value for r in self.rounds if (value := r[group].get(name)) is not None]
+        return float(median(found)) if found else None
+
+    def span(self, name: str) -> Span | None:
+        """Return `latency` or `latency_file`, seconds an image, with its interval."""
+        values = self.by_round(f"{name}_s")
+        if not values:
+            return None
+        (first, *_) = (r["timings"] for r in self.rounds if f"{name}_s" in r["timings"])
+        ends = first.get(f"{name}_low_s"), first.get(f"{name}_high_s")
+        return over_rounds(list(values.values()), None if None in ends else ends)
+
+    @property
+    def of_yardstick(self) -> float | None:
+        """How many times as long it takes as the yardstick that was measured in turns with it."""
+        yardstick = self.by_round("yardstick_s")
+        values = [v / yardstick[n] for n, v in self.by_round("latency_s").items() if n in yardstick]
+        return median(values) if values else None
+
+
+def over_rounds(values: Sequence[float], within: tuple[float, float] | None) -> Span:
+    """Return the median over rounds; `within` is the interval that a single round has."""
+    interval = mean_interval(values).interval if len(values) > 1 else within
+    return Span(median(values), interval, len(values))
+
+
+Rows = Mapping[RunSpec, Timed]
+"""What was timed on a clock, by spec without the seed."""
+
+
+def clocks(stored: Stored) -> dict[Clock, Rows]:
+    """Return all that was timed; the clock of the most methods first, then the paper's places."""
+    found: dict[Clock, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
+    for receipt in stored.timing:
+        spec = RunSpec.from_dict(receipt["spec"])
+        clock = Clock(machine_of(receipt), place_of(spec))
+        found[clock][spec.row].append(receipt)
+    places = ranked(clock.place for clock in found)
+
+    def first(clock: Clock) -> tuple[Any, ...]:
+        methods = {row.method for row in found[clock]} - {REFERENCE}
+        rounds = sum(map(len, found[clock].values()))
+        return -len(methods), -rounds, places.index(clock.place), clock.machine
+
+    return {
+        clock: {row: _timed(stored, row, found[clock][row]) for row in found[clock]}
+        for clock in sorted(found, key=first)
+    }
+
+
+def machine_of(receipt: Receipt) -> Machine:
+    """Return what a run was timed on; a method that is told no precision computes in float32."""
+    about = receipt["provenance"]
+    processor = str(about.get("cpu") or "CPU")
+    gpu = str(about["device_name"])
+    device, host = (processor, "") if gpu == "cpu" else (gpu, processor)
+    return Machine(device, host, int(about["threads"]), receipt["spec"]["precision"] or "float32")
+
+
+def _timed(stored: Stored, row: RunSpec, receipts: Sequence[Receipt]) -> Timed:
+    rounds = sorted(receipts, key=lambda r: int(r["spec"]["seed"]))
+    calm = [r for r in rounds if not r["provenance"].get("disturbed")]
+    label = stored.timing_label(row).removeprefix(row.method)
+    kept = tuple(calm or rounds)
+    return Timed(row, method_name(row.method) + brief(label, 200), kept, len(rounds) - len(kept))
+
+
+def same_but_length(row: RunSpec) -> RunSpec:
+    """Return what a run shares with those of another length, seed, kind or precision."""
+    parameters = {k: v for k, v in row.parameters.items() if k not in LENGTHS}
+    return replace(row, kind="", precision=None, seed=0, parameters=parameters)
+
+
+# Ratios
+
+
+def ratio_of_ours(ours: Timed, other: Timed) -> Estimate | None:
+    """Return how many times as long as another method ATAC-Net takes, paired by round."""
+    mine, theirs = ours.by_round("latency_s"), other.by_round("latency_s")
+    shared = sorted(mine.keys() & theirs.keys())
+    if not shared:
+        return None
+    return paired_ratio([mine[s] for s in shared], [theirs[s] for s in shared])
+
+
+def compared(ours: Timed, others: Sequence[Timed]) -> str:
+    """Say how ATAC-Net's time stands to those of others on the same clock, in two sentences."""
+    found = [(t.label, r) for t in others if (r := ratio_of_ours(ours, t)) is not None]
+    if not found:
+        return "No other method was timed in the same rounds."
+    told = listed([f"{_ratio(r)} times as long as {label}" for label, r in found])
+    faster = [label for label, r in found if r.interval and r.interval[0] > 1]
+    level = [label for label, r in found if not r.interval or r.interval[0] <= 1 <= r.interval[1]]
+    said = f"{ours.label} takes {told}."
+    if faster:
+        take = "takes" if len(faster) == 1 else "take"
+        return f"{said} So it is not the fastest of them: {listed(faster)} {take} less."
+    if not any(r.interval for _, r in found):
+        return f"{said} One round does not tell which of them is the fastest."
+    if level:
+        return f"{said} Whether it is the fastest of them is open: {listed(level)} may take less."
+    return f"{said} So it is the fastest of them."
+
+
+def _ratio(found: Estimate) -> str:
+    if found.interval is None:
+        return f"{figures(found.mean)} (one round)"
+    return spanned(found.mean, found.interval)
+
+
+# The row of a printed table
+
+
+@dataclass(frozen=True)
+class TimeCell:
+    """A printed inference time and ours, which nothing but its method ties to it."""
+
+    printed: Printed | None
+    ours: Timed | None
+    departures: tuple[str, ...]
+    """From what the table states of the network and the images."""
+
+
+@dataclass(frozen=True)
+class TimeRow:
+    """The inference times of a printed table, in the order of its columns."""
+
+    cells: tuple[TimeCell, ...]
+    clock: Clock | None
+    """What ours were taken on; None where nothing was timed."""
+    told: str
+    """Whether the order in print holds, as far as it was timed."""
+    remark: str
+    """Where the printed times come from."""
+
+
+# Numbers
+
+
+def milliseconds(span: Span | None) -> str:
+    """Write seconds as milliseconds, with their interval; nothing for none."""
+    if span is None:
+        return ""
+    ends = span.interval and (1e3 * span.interval[0], 1e3 * span.interval[1])
+    return spanned(1e3 * span.middle, ends)
+
+
+def ordered(rows: Rows) -> list[Timed]:
+    """Return what was timed on a clock, the fastest first, what has no time last."""
+
+    def place(timed: Timed) -> tuple[Any, ...]:
+        span = timed.span(LATENCY)
+        return span is None, span.middle if span else 0.0, order(timed.row.method), timed.row.run_id
+
+    return sorted(rows.values(), key=place)

@@ -1,0 +1,95 @@
+"""What our runs say of a printed number: reproduced, differs or inconclusive; on what basis."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.analysis.statistics import DIGITS, mean_interval
+
+LEAST_SEEDS = 3
+"""Below this many seeds nothing is said of a printed number."""
+LEVEL = 0.90
+"""Two one-sided tests at 5 % each are a 90 % interval."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What our values say of a printed number, by two one-sided tests on the seed means."""
+
+    word: str
+    """`reproduced`, `differs` or `inconclusive`."""
+    difference: float
+    """Our mean minus the printed number."""
+    interval: tuple[float, float] | None
+    """The 90 % t-interval of the difference."""
+    why: str
+
+
+def verdict(
+    values: Sequence[float], printed: float, margin: float, *, seedless: bool = False
+) -> Verdict:
+    """Compare one value a seed with a printed number.
+
+    `reproduced`: the 90 % t-interval of the difference lies within the margin on either side, so
+    both one-sided tests reject a larger difference at 5 %. `differs`: it lies wholly beyond the
+    margin. Else `inconclusive`: more seeds may tell; so is an end on the margin itself.
+    `seedless` says that no seed touches the value: there is nothing to test over, and the
+    difference itself lies within the margin or beyond, unless the values belie it.
+    Raises ValueError without values.
+    """
+    estimate = mean_interval([v - printed for v in values], LEVEL)
+    n, mean, interval = estimate.n, estimate.mean, estimate.interval
+    if seedless and len({round(v, DIGITS) for v in values}) == 1:
+        gap = round(mean, DIGITS)
+        told = f"no randomness, one run says all: a difference of {gap:+.3f}, margin {margin:.3f}"
+        return Verdict(_word(gap, gap, margin), mean, None, told)
+    if interval is None or n < LEAST_SEEDS:
+        why = f"{n} seed{'s' * (n > 1)}; it takes {LEAST_SEEDS}"
+        return Verdict("inconclusive", mean, interval, why)
+    low, high = (round(end, DIGITS) for end in interval)
+    told = f"90 % interval of the difference {low:+.3f} to {high:+.3f}, margin {margin:.3f}"
+    if len(set(values)) == 1:
+        told = f"all {n} seeds alike: a difference of {low:+.3f}, margin {margin:.3f}"
+    return Verdict(_word(low, high, margin), mean, interval, told)
+
+
+def _word(low: float, high: float, margin: float) -> str:
+    if -margin < low and high < margin:
+        return "reproduced"
+    return "differs" if low > margin or high < -margin else "inconclusive"
+
+
+def apart(spec: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str]:
+    """Say which settings and parameters of a spec are not as stated; what it lacks is neither."""
+    told = {**spec["parameters"], **spec}
+    if told.get("external"):
+        told["external"] = told["external"].partition(":")[0]  # its source, not its content
+    return [
+        f"{key} {told[key]}, not {value}"
+        for key, value in stated.items()
+        if told.get(key) is not None and told[key] != value
+    ]
+
+
+def departures(receipt: Mapping[str, Any], protocol: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say where a run departs from the protocol that a printed table states.
+
+    `protocol` has settings and parameters by name. What the source leaves open is no departure.
+    The number of steps counts, not how it is given: as many as the stated epochs over the normal
+    images make are as stated.
+    """
+    spec, provenance = receipt["spec"], receipt["provenance"]
+    told = {**spec["parameters"], **spec}
+    found = apart(spec, {k: v for k, v in protocol.items() if k != "steps_per_epoch"})
+    counted = all(isinstance(told.get(k), int) for k in ("steps_per_epoch", "epochs", "batch_size"))
+    if "steps_per_epoch" in protocol and counted:
+        once = -(-receipt["split"]["train_normal"] // max(1, told["batch_size"] // 2))
+        usual = (protocol["steps_per_epoch"] or once) * protocol["epochs"]
+        steps = receipt["facts"].get("optimiser_steps")
+        if steps != usual and told["epochs"] == protocol["epochs"]:
+            found.append(f"{steps} steps, not {usual}")
+    if told.get("backbone") and told.get("weights") is None:
+        found.append("no ImageNet weights")
+    if provenance["unofficial_copy"]:
+        found.append(f"unofficial copy: {provenance['unofficial_copy']}")
+    return tuple(found)

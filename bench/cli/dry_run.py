@@ -1,0 +1,315 @@
+"""What `bench run --dry-run` says: the matrix, and what its runs need of disk, memory and time."""
+
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from textwrap import fill
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.errors import StoreError
+from bench.planning.matrix import Cell
+from bench.planning.plan import Folders, Missing, Plan, Run
+from bench.planning.resources import (
+    BYTES_OF_A_RUN,
+    Memory,
+    bytes_of_a_run,
+    memory_of,
+    rooms,
+    to_decode,
+)
+from bench.planning.runtime import Guess, Paces, step
+from bench.planning.slots import Slot
+from bench.planning.state import State
+from bench.planning.variants import Variant, name_of, shared, variant_of
+from bench.spec import shots_of
+from bench.store.artifacts import kept_by, told
+from bench.store.receipt import Receipt
+from bench.store.results import Results, receipts
+from bench.system.host import available_memory
+from bench.text import duration, gibibytes, gigabytes
+
+MARKS = {
+    "s": "stale: made by older code of the method",
+    "f": "failed earlier",
+    "d": "stored but damaged",
+    "m": "missing: data or weights are not here",
+}
+"""What stands in the matrix before a number of runs."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A plan's runs, and those that are missing, by the variant of their method."""
+
+    plan: Plan
+
+    @cached_property
+    def members(self) -> dict[Hashable, list[Run | Missing]]:
+        """What is wanted of each variant, those of a method together."""
+        found: dict[Hashable, list[Run | Missing]] = defaultdict(list)
+        methods: dict[str, list[Hashable]] = {}
+        every: list[Run | Missing] = [*self.plan.runs, *self.plan.missing]
+        for one in every:
+            key = variant_of(one.cell).key
+            found[key].append(one)
+            methods.setdefault(one.cell.method.name, []).append(key)
+        return {key: found[key] for keys in methods.values() for key in keys}
+
+    @cached_property
+    def variants(self) -> dict[Hashable, Variant]:
+        """All variants by their keys."""
+        return {key: variant_of(members[0].cell) for key, members in self.members.items()}
+
+    @cached_property
+    def common(self) -> dict[str, bool | int | float | str]:
+        """What all variants are told alike."""
+        return shared(self.variants.values())
+
+    def name(self, variant: Variant) -> str:
+        """Return a variant's name for people."""
+        return name_of(variant, self.common)
+
+
+def picture(
+    state: State, results: Results, folders: Folders, slots: Sequence[Slot], width: int
+) -> Iterator[Table | str]:
+    """Yield tables and lines, for a terminal of so many columns.
+
+    Where nothing is left to run and nothing is missing, torch is not imported.
+    """
+    wanted = Wanted(state.plan)
+    for part in _parts(state, wanted, results, folders, slots, width):
+        yield fill(part, width, subsequent_indent="  ") if isinstance(part, str) else part
+
+
+def _parts(
+    state: State,
+    wanted: Wanted,
+    results: Results,
+    folders: Folders,
+    slots: Sequence[Slot],
+    width: int,
+) -> Iterator[Table | str]:
+    yield "all: " + " ".join(f"{k}={v}" for k, v in wanted.common.items())
+    yield ""
+    tallies = _tallies(state)
+    yield _matrix(wanted, tallies, width)
+    yield _legend(tallies.values())
+    if state.todo or state.plan.missing:
+        yield ""
+        yield from _needs(state, wanted, results, folders, slots)
+
+
+def _legend(tallies: Iterable[Mapping[str, int]]) -> str:
+    seen = {mark for tally in tallies for mark, count in tally.items() if count}
+    notes = [f"{mark} {text}" for mark, text in MARKS.items() if mark in seen]
+    return "; ".join(["stored/wanted", *notes])
+
+
+# The matrix
+
+_Row = tuple[str, str, int]
+"""Dataset, category (and seen defect) and shots."""
+
+
+def _tallies(state: State) -> dict[tuple[_Row, Hashable], Counter[str]]:
+    """Count by row and variant: `wanted`, `stored`, and what has a mark."""
+    found: dict[tuple[_Row, Hashable], Counter[str]] = defaultdict(Counter)
+    stale = {r.run_id for r in state.stale}
+    for run in state.plan.runs:
+        tally = found[_row(run.cell, run.spec.seen_defect), variant_of(run.cell).key]
+        tally["wanted"] += 1
+        tally["stored"] += run.run_id in state.done
+        for mark, ids in (("s", stale), ("f", state.failed), ("d", state.damaged)):
+            if run.run_id in ids:
+                tally[mark] += 1
+    for missing in state.plan.missing:
+        tally = found[_row(missing.cell, missing.cell.seen_defect), variant_of(missing.cell).key]
+        tally["wanted"] += 1
+        tally["m"] += 1
+    return found
+
+
+def _row(cell: Cell, seen: str | None) -> _Row:
+    place = cell.dataset if cell.category == cell.dataset else f"{cell.dataset}/{cell.category}"
+    return cell.dataset, place + (f" seen={seen}" if seen else ""), cell.shots
+
+
+def _matrix(
+    wanted: Wanted, tallies: Mapping[tuple[_Row, Hashable], Counter[str]], width: int
+) -> Table:
+    """Categories against variants; where those are too many, variants against datasets."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("data", no_wrap=True)
+    table.add_column("shots", justify="right")
+    for variant in wanted.variants.values():
+        table.add_column(escape(wanted.name(variant)).replace(" ", "\n"), no_wrap=True)
+    before = ""
+    for row in dict.fromkeys(row for row, _ in tallies):
+        _, place, shots = row
+        cells = [_cell(tallies.get((row, key))) for key in wanted.variants]
+        table.add_row(escape(place) if place != before else "", str(shots), *cells)
+        before = place
+    if Console(width=10_000).measure(table).maximum <= width:
+        return table
+    return _by_dataset(wanted, tallies)
+
+
+def _by_dataset(wanted: Wanted, tallies: Mapping[tuple[_Row, Hashable], Counter[str]]) -> Table:
+    sums: dict[tuple[Hashable, tuple[str, int]], Counter[str]] = defaultdict(Counter)
+    places: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for (row, key), tally in tallies.items():
+        dataset, place, shots = row
+        places[dataset, shots].add(place)
+        sums[key, (dataset, shots)].update(tally)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("method")
+    for (dataset, shots), of in places.items():
+        many = f" ({len(of)})" if len(of) > 1 else ""
+        table.add_column(f"{escape(dataset)}{many}\n{shots_of(shots)}", no_wrap=True)
+    for key, variant in wanted.variants.items():
+        cells = [_cell(sums.get((key, column))) for column in places]
+        table.add_row(escape(wanted.name(variant)), *cells)
+    return table
+
+
+def _cell(tally: Mapping[str, int] | None) -> str:
+    if tally is None:
+        return ""
+    marks = [f"{mark}{tally[mark]}" for mark in MARKS if tally[mark]]
+    style = "red" if tally["f"] or tally["d"] else "yellow" if tally["s"] else ""
+    if not marks and tally["stored"] == tally["wanted"]:
+        style = "green"
+    text = " ".join([f"{tally['stored']}/{tally['wanted']}", *marks])
+    return f"[{style}]{text}[/]" if style else text
+
+
+# What is needed
+
+
+def _needs(
+    state: State, wanted: Wanted, results: Results, folders: Folders, slots: Sequence[Slot]
+) -> Iterator[Table | str]:
+    known = _receipts(state, results)
+    left = {r.run_id for r in state.todo}
+    paces, anywhere = Paces(known, slots[0]), Paces(known)
+    memory: list[Memory] = []
+    guesses: dict[str, list[Guess | None]] = {}
+    elsewhere = False
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("a run of", "to do", "time", "memory, estimated", "measured"):
+        table.add_column(title, justify="left" if title == "a run of" else "right")
+    for key, variant in wanted.variants.items():
+        members = wanted.members[key]
+        todo = [w for w in members if isinstance(w, Run) and w.run_id in left]
+        missing = [w for w in members if isinstance(w, Missing)]
+        if not todo and not missing:
+            continue
+        here = memory_of(variant, [*todo, *missing], known, slots[0].device, folders.data)
+        memory.append(here)
+        found = guesses[wanted.name(variant)] = [paces.guess(run) for run in todo]
+        elsewhere |= None in found and all(anywhere.guess(run) for run in todo)
+        seconds = [guess.seconds for guess in found if guess]
+        table.add_row(
+            escape(wanted.name(variant)),
+            str(len(todo)),
+            duration(fmean(seconds)) if seconds else "unknown" if todo else "-",
+            gibibytes(here.estimated),
+            gibibytes(here.measured) if here.measured else "-",
+        )
+    yield table
+    yield ""
+    yield from _memory_lines(memory, slots)
+    if state.todo:
+        yield from _disk_lines(state, results, folders)
+        yield from _time_lines(guesses, len(slots), elsewhere)
+
+
+def _receipts(state: State, results: Results) -> list[Receipt]:
+    """Return the receipts of the plan's runs, and of all others where those say too little."""
+    found = list(state.done.values())
+    steps = {step(r["spec"]) for r in found}
+    if not all(step(vars(run.spec)) in steps for run in state.todo):
+        with contextlib.suppress(StoreError):  # a newer bench wrote some of them
+            found += [r for r in receipts(results) if r["run_id"] not in state.done]
+    return found
+
+
+def _memory_lines(memory: Iterable[Memory], slots: Sequence[Slot]) -> Iterator[str]:
+    """Say what the runs of one device take at most, and whether it is there."""
+    likely = [m.likely for m in memory if m.likely is not None]
+    if not likely:
+        yield "memory: unknown; a first run will tell"
+        return
+    device = slots[0].device
+    at_once = sum(s.device == device for s in slots)
+    most = at_once * max(likely)
+    runs = f"{at_once} runs at once take" if at_once > 1 else "a run takes"
+    if device != "cpu":
+        yield f"memory: {runs} up to {gibibytes(most)} of a GPU, estimated as for a CPU"
+        return
+    free = available_memory()
+    yield f"memory: {runs} up to {gibibytes(most)}" + (
+        f", {gibibytes(free)} available" if free is not None else ""
+    )
+    if free is not None and most > free:
+        yield (
+            f"warning: memory: {gibibytes(most)} needed, {gibibytes(free)} available; use fewer"
+            " --slots, or a smaller batch_size or image_size"
+        )
+
+
+def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[str]:
+    """Say what runs will write, and whether there is room."""
+    decoding = to_decode(state.todo, folders.cache)
+    images = sum(d.images for d in decoding)
+    each = bytes_of_a_run(results, [i for i, r in state.done.items() if state.keep <= kept_by(r)])
+    needed = {
+        "cache": sum(d.bytes for d in decoding),
+        "results": len(state.todo) * (each or BYTES_OF_A_RUN),
+    }
+    by = "as stored runs are" if each else "about"
+    more = f", and its {told(state.keep)}" if state.keep and not each else ""
+    of = f"{images} image" + "s" * (images > 1)
+    cache = f"{gigabytes(needed['cache'])} for {of} to decode" if images else "nothing"
+    yield (
+        f"disk: cache {cache}; results {gigabytes(needed['results'])}"
+        f" ({by} {(each or BYTES_OF_A_RUN) / 1000:.0f} kB a run{more})"
+    )
+    for room in rooms(folders, needed):
+        names = " and ".join(room.options)
+        yield f"disk: {gigabytes(room.free)} free for {names}"
+        if room.needed > room.free:
+            options = " or ".join(f"--{o}" for o in room.options)
+            yield (
+                f"warning: disk: {gigabytes(room.needed)} needed for {names},"
+                f" {gigabytes(room.free)} free; make room, or name another folder with {options}"
+            )
+
+
+def _time_lines(
+    guesses: Mapping[str, Sequence[Guess | None]], slots: int, elsewhere: bool
+) -> Iterator[str]:
+    """Say how long the runs will take, and of which nothing is known."""
+    known = [g for found in guesses.values() for g in found if g]
+    if known:
+        notes = ["by stored runs"]
+        if any(g.other_parameters for g in known):
+            notes.append("some with other parameters")
+        if any(g.other_machine for g in known):
+            notes.append("some from another machine")
+        at_once = f" in {slots} slots" if slots > 1 else ""
+        seconds = sum(g.seconds for g in known) / slots
+        yield f"time: about {duration(seconds)}{at_once}, {', '.join(notes)}"
+    unknown = [name for name, found in guesses.items() if None in found]
+    if unknown:
+        why = "none is stored"
+        if elsewhere:
+            why = "some are stored, but of another device or number of threads"
+        yield f"time: unknown for {', '.join(unknown)}: {why}; a first run will tell"

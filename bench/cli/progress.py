@@ -1,0 +1,291 @@
+"""What people see of a command: the matrix, the run under way, the table at the end."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean, median, stdev
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from bench.analysis.labels import Labels, machine
+from bench.planning.plan import Run
+from bench.planning.runtime import time_left
+from bench.planning.state import State
+from bench.spec import RunSpec, shots_of
+from bench.store.receipt import Receipt
+from bench.text import duration
+
+LIVE_COLUMNS = 8
+"""A matrix with more columns of method and shots than this does not fit a terminal."""
+
+
+class PlainDisplay:
+    """One line for each thing that happens, for logs and pipes."""
+
+    def __init__(self, console: Console, state: State, slots: int) -> None:
+        self.console, self.slots = console, slots
+        self.label = Labels(r.spec for r in state.plan.runs)
+        self.total = len(state.plan.runs)
+        self.receipts = list(state.done.values())
+        self.left = {r.run_id: r for r in state.todo}
+        self.expected = self._time_left()
+
+    def _time_left(self) -> float | None:
+        return time_left(list(self.left.values()), self.receipts, max(1, self.slots))
+
+    def __enter__(self) -> "PlainDisplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _name(self, run: Run) -> str:
+        s = run.spec
+        return f"{self.label(s)} {s.place} {shots_of(s.shots)} seed {s.seed}"
+
+    def started(self, run: Run) -> None:
+        """Nothing to say before there is a result."""
+
+    def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
+        """Epochs are for the live display and the run's log."""
+
+    def finished(self, run: Run, receipt: Receipt) -> None:
+        """Say the result, what it took, and what is left."""
+        self._over(run)
+        self.receipts.append(receipt)
+        stations = ("setup_s", "fit_s", "score_s", "measure_s")
+        seconds = sum(receipt["timings"].get(k) or 0 for k in stations)
+        self.expected = self._time_left()
+        self._line(
+            f"{self._name(run)}: {_told(run, receipt)} in {duration(seconds)}"
+            + (f", {duration(self.expected)} left" if self.left else "")
+            + f"  {run.run_id[:8]}"
+        )
+        if receipt["provenance"].get("disturbed"):
+            self.note(f"  disturbed: {receipt['provenance']['disturbed']}")
+        for warning in receipt["warnings"]:
+            self.note(f"  warning: {warning}")
+
+    def failed(self, run: Run, reason: str) -> None:
+        """Say why."""
+        self._over(run)
+        self._line(f"{self._name(run)}: FAILED: {reason.splitlines()[0] if reason else '?'}")
+
+    def note(self, text: str) -> None:
+        """Print a line as it is."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _over(self, run: Run) -> None:
+        self.left.pop(run.run_id, None)
+
+    def _line(self, text: str) -> None:
+        done = self.total - len(self.left)
+        self.note(f"[{done}/{self.total}] {text}")
+
+
+def _told(run: Run, receipt: Receipt) -> str:
+    """Say what a run has found: how good a method is, or how fast."""
+    if run.spec.kind == "accuracy":
+        return f"auroc {receipt['metrics']['auroc']:.3f}"
+    return f"{figures(1000 * receipt['timings']['latency_s'])} ms an image"
+
+
+class LiveDisplay(PlainDisplay):
+    """The matrix of categories against methods and shots, redrawn as runs go on."""
+
+    def __init__(self, console: Console, state: State, slots: int) -> None:
+        super().__init__(console, state, slots)
+        self.runs = state.plan.runs
+        self.done = set(state.done)
+        self.bad: set[str] = set()
+        self.under_way: dict[str, tuple[Run, float, str]] = {}
+        self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=4)
+
+    def __enter__(self) -> "LiveDisplay":
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def started(self, run: Run) -> None:
+        """Show the run as under way."""
+        self.under_way[run.run_id] = (run, time.monotonic(), "starting")
+
+    def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
+        """Show how far it is, and for how long yet."""
+        _, started, _ = self.under_way[run.run_id]
+        text = "first step" if not epoch else f"epoch {epoch}/{epochs}  loss {loss}"
+        if epoch:
+            left = (time.monotonic() - started) / epoch * (epochs - epoch)
+            text += f"  {duration(left)} left"
+        self.under_way[run.run_id] = (run, started, text)
+
+    def finished(self, run: Run, receipt: Receipt) -> None:
+        """Mark the run in the matrix."""
+        self.done.add(run.run_id)
+        super().finished(run, receipt)
+
+    def failed(self, run: Run, reason: str) -> None:
+        """Mark the run in the matrix."""
+        self.bad.add(run.run_id)
+        super().failed(run, reason)
+
+    def _over(self, run: Run) -> None:
+        super()._over(run)
+        self.under_way.pop(run.run_id, None)
+
+    def _picture(self) -> Group:
+        lines = [
+            Text(f"▶ {self._name(run)}  {text}", style="cyan")
+            for run, _, text in list(self.under_way.values())  # another thread draws
+        ]
+        summary = f"{self.total - len(self.left)}/{self.total} runs"
+        if self.left and self.expected is not None:
+            summary += f", about {duration(self.expected)} left"
+        if self.bad:
+            summary += f", {len(self.bad)} failed"
+        return Group(self._matrix(), *lines, Text(summary, style="bold"))
+
+    def _matrix(self) -> Table | Text:
+        cells: dict[tuple[str, str], list[str]] = defaultdict(list)
+        columns: dict[str, None] = {}
+        rows: dict[str, None] = {}
+        for run in self.runs:
+            column = f"{self.label(run.spec)} {run.spec.shots}"
+            columns[column] = rows[run.spec.place] = None
+            cells[run.spec.place, column].append(run.run_id)
+        if len(columns) > LIVE_COLUMNS:
+            return Text("")
+        table = Table(box=None, header_style="bold")
+        table.add_column("")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(row, *(self._cell(cells[row, column]) for column in columns))
+        return table
+
+    def _cell(self, ids: Sequence[str]) -> Text:
+        done = sum(i in self.done for i in ids)
+        style = "green" if done == len(ids) else ""
+        if any(i in self.under_way for i in ids):
+            style = "cyan"
+        if any(i in self.bad for i in ids):
+            style = "red"
+        return Text(f"{done}/{len(ids)}" if ids else "", style=style)
+
+
+def display_for(console: Console, state: State, slots: int) -> PlainDisplay:
+    """Return the display that fits where the output goes."""
+    kind = LiveDisplay if console.is_terminal else PlainDisplay
+    return kind(console, state, slots)
+
+
+def result_tables(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Iterator[Table]:
+    """Yield a table of the runs of each kind, as far as they are done."""
+    for kind, table in (("accuracy", result_table), ("timing", timing_table)):
+        of_kind = [r for r in runs if r.spec.kind == kind]
+        if any(r.run_id in done for r in of_kind):
+            yield table(of_kind, done)
+
+
+def _rows(runs: Sequence[Run]) -> dict[RunSpec, list[Run]]:
+    """Return the runs that differ by their seed alone."""
+    groups: dict[RunSpec, list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.spec.row].append(run)
+    return groups
+
+
+def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
+    """Return mean and standard deviation over seeds for each row that has any result."""
+    label = Labels(r.spec for r in runs)
+    table = Table(box=None, header_style="bold")
+    for name in ("data", "method", "shots", "AUROC", "sd", "AP", "seeds", "fit", "per image"):
+        left = name in ("data", "method")
+        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
+    unofficial: set[str] = set()
+    mixed = False
+    for row, members in _rows(runs).items():
+        there = [done[r.run_id] for r in members if r.run_id in done]
+        if not there:
+            continue
+        auroc = [r["metrics"]["auroc"] for r in there]
+        images = there[0]["split"]["scored"]
+        copy = {r["provenance"]["unofficial_copy"] for r in there} - {""}
+        unofficial |= {f"{row.place}: {reason}" for reason in copy}
+        machines = {(r["provenance"]["device_name"], r["provenance"]["threads"]) for r in there}
+        mixed |= len(machines) > 1
+        table.add_row(
+            escape(row.place) + ("*" if copy else ""),
+            escape(label(row)),
+            str(row.shots),
+            f"{fmean(auroc):.3f}" + ("†" if len(machines) > 1 else ""),
+            f"{stdev(auroc):.3f}" if len(auroc) > 1 else "-",
+            f"{fmean(r['metrics']['ap'] for r in there):.3f}",
+            f"{len(there)}/{len(members)}",
+            duration(fmean(r["timings"]["fit_s"] for r in there)),
+            f"{1000 * fmean(r['timings']['score_s'] for r in there) / max(1, images):.1f} ms",
+        )
+    notes = [f"* unofficial copy of {reason}" for reason in sorted(unofficial)]
+    if mixed:
+        notes.append("† seeds from several devices or thread counts: the last digits differ")
+    table.caption = Text("\n".join(notes))
+    table.caption_justify = "left"
+    return table
+
+
+TIMES = (
+    ("ms/image", "timings", "latency_s", 1e-3),
+    ("p95", "timings", "latency_p95_s", 1e-3),
+    ("with file", "timings", "latency_file_s", 1e-3),
+    ("images/s", "timings", "throughput_per_s", 1.0),
+    ("ms/step", "timings", "step_s", 1e-3),
+    ("MiB", "provenance", "score_memory_bytes", 2**20),
+)  # fmt: skip
+"""Columns: title, group and name in a receipt, unit."""
+
+
+def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
+    """Return medians over rounds; disturbed ones count only where all are. `bench times` has more.
+
+    Rounds of other processors, GPUs or numbers of threads have rows of their own.
+    """
+    label, rows = Labels(r.spec for r in runs), _rows(runs)
+    groups: dict[tuple[RunSpec, str, str], list[Receipt]] = defaultdict(list)
+    for row, members in rows.items():
+        for receipt in (done[r.run_id] for r in members if r.run_id in done):
+            processor = str(receipt["provenance"].get("cpu", ""))
+            groups[row, machine(receipt), processor].append(receipt)
+    places = dict.fromkeys(row.place for row, _, _ in groups)
+    machines = dict.fromkeys(where for _, where, _ in groups)
+    table = Table(box=None, header_style="bold")
+    table.add_column("method")
+    for title in (*(title for title, *_ in TIMES), "rounds"):
+        table.add_column(title, justify="right", no_wrap=True)
+    notes = [f"{', '.join(places)} on {', '.join(machines)}"]
+    for (row, where, _), there in groups.items():
+        calm = [r for r in there if not r["provenance"].get("disturbed")]
+        if not calm and len(notes) == 1:
+            notes.append("‡ all rounds were disturbed by other work")
+        name = [f"{row.place}:"] * (len(places) > 1) + [label(row) + "‡" * (not calm)]
+        name += [f"({where})"] * (len(machines) > 1)
+        cells = [_middle(calm or there, group, key, unit) for _, group, key, unit in TIMES]
+        table.add_row(escape(" ".join(name)), *cells, f"{len(calm or there)}/{len(rows[row])}")
+    table.caption = Text("\n".join(notes))
+    table.caption_justify = "left"
+    return table
+
+
+def _middle(receipts: Sequence[Receipt], group: str, name: str, unit: float) -> str:
+    values = [r[group][name] for r in receipts if r[group].get(name) is not None]
+    return figures(median(values) / unit) if values else "-"
+
+
+def figures(value: float) -> str:
+    """Write a number with three digits that count; thousands as they are."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,1 @@
+"""Obtain a dataset: licence, download, checksum, safe unpacking."""

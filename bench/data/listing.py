@@ -1,0 +1,93 @@
+"""Files of a category and their fingerprint."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import DataError
+from bench.system.digests import FingerprintCache
+from bench.system.untrusted import fits_a_line, shown, why
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+
+
+@dataclass(frozen=True)
+class File:
+    """One image of a category."""
+
+    path: str
+    """Relative to the category's root folder, with forward slashes."""
+    fold: str
+    """`train` or `test`; the labelled anomalies are later drawn from the test fold."""
+    defect: str
+    """Defect type, `good` for normal images."""
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether the picture shows a defect."""
+        return self.defect != "good"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A category's files, sorted by path, and the folder that their paths are relative to."""
+
+    root: Path
+    files: tuple[File, ...]
+
+
+def check_names(root: Path, paths: Iterable[str]) -> None:
+    """Raise DataError for a path below `root` that no line can hold."""
+    for path in paths:
+        if not fits_a_line(path):
+            raise DataError(
+                f"{shown(root)} holds {path!r}: rename it,"
+                " names of images and folders are UTF-8 without control characters"
+            )
+
+
+def images_below(folder: Path) -> Iterable[Path]:
+    """Yield the images in `folder` and in the folders below; raises OSError for an unreadable one.
+
+    Hidden folders are left out, links to folders not followed.
+    """
+    for place, folders, names in os.walk(folder, onerror=_raised):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from filter(_is_image, (Path(place, name) for name in names))
+
+
+def images_in(folder: Path) -> Iterable[Path]:
+    """Yield the images directly in `folder`."""
+    return filter(_is_image, folder.iterdir())
+
+
+def _raised(error: OSError) -> None:
+    raise error
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a path is that of an image; hidden files (macOS leaves `._*`) are none."""
+    named = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return named and path.is_file()
+
+
+def fingerprint(listing: Listing, known: FingerprintCache) -> str:
+    """Return the content fingerprint of a category; raises DataError for an unreadable file."""
+    digests = []
+    for file in listing.files:
+        path = listing.root / file.path
+        try:
+            digests.append(known.sha256(path))
+        except OSError as error:
+            raise DataError(f"cannot read {shown(path)}: {why(error)}") from error
+    return combined(listing.files, digests)
+
+
+def combined(files: Sequence[File], digests: Sequence[str]) -> str:
+    """Return the sha256 over the sorted relative paths and the digests of a category's files."""
+    digest = hashlib.sha256()
+    for file, content in zip(files, digests, strict=True):
+        digest.update(f"{file.path}\0{content}\n".encode())
+    return digest.hexdigest()

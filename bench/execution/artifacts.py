@@ -1,0 +1,74 @@
+"""What a run makes to be kept beside its scores, and the metrics that follow from it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.masks import load_masks
+from bench.data.splits import Split
+from bench.detector import Samples
+from bench.execution.contract import explained, project
+from bench.execution.failure import reason
+from bench.execution.job import Job
+from bench.execution.phases import Clock
+from bench.metrics import box_recall, pixel_auroc
+from bench.store.artifacts import FILES
+from bench.store.embeddings import embeddings_bytes
+from bench.store.explanations import explanations_bytes, read_explanations
+from bench.store.models import model_bytes
+from bench.system.device import wait
+
+
+def kept_files(
+    detector: Any, job: Job, file: Sequence[str], tested: Callable[[], Samples], clock: Clock
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the files that a run keeps beside its scores, by name, each timed by itself.
+
+    Also why there is none, by the ability that the method lacks after all: its function raised
+    NotImplementedError. `tested` gives the images that were scored, anew with every call.
+    """
+
+    def content(ability: str) -> bytes:
+        if ability == "state":
+            return model_bytes(detector.state())
+        if ability == "embed":
+            return embeddings_bytes(project(file, detector.embed(tested())))
+        return explanations_bytes(explained(file, detector.explain(tested())))
+
+    files: dict[str, bytes] = {}
+    unable: dict[str, str] = {}
+    for ability, name in FILES.items():
+        if ability not in job.keep:
+            continue
+        clock.pass_over()
+        try:
+            files[name] = content(ability)
+        except NotImplementedError as error:
+            unable[ability] = reason(error).partition("\n")[0]
+            continue
+        wait(job.device)
+        clock.mark(f"{ability}_s")
+    return files, unable
+
+
+def pixel_metrics(
+    kept: bytes, job: Job, split: Split, counted: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Return the AUROC over pixels of the images that count, where their defects are marked.
+
+    Of a method's maps the first is the one that is meant to show defects. A method with boxes also
+    gets `box_recall`, and the same by chance.
+    """
+    chosen = np.flatnonzero(counted)
+    tested = [job.files[split.tested[i]] for i in chosen]
+    masks = load_masks(job.root, tested, job.spec.image_size)
+    if masks is None:
+        return {}
+    seen = read_explanations(kept)
+    found = {"pixel_auroc": pixel_auroc(next(iter(seen.maps.values()))[chosen], masks)}
+    if seen.boxes is not None:
+        held, by_chance = box_recall(seen.boxes[chosen], masks)
+        found |= {"box_recall": held, "box_recall_by_chance": by_chance}
+    return found

@@ -1,0 +1,347 @@
+"""Carries out what is left of a plan: each run in a process of its own, failures apart."""
+
+import collections
+import contextlib
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.errors import CorruptRun, DataError, RequestError, StoreError
+from bench.execution.engines.local import Ended, LocalEngine
+from bench.execution.job import LOG_LIMIT, Job
+from bench.execution.preparation import Preparation
+from bench.planning.plan import Folders, Run
+from bench.planning.slots import Slot
+from bench.planning.state import State, lacks, would_fail_again
+from bench.source import source_hash
+from bench.store.agreement import agreement
+from bench.store.artifacts import answered, kept_by, kept_in, told
+from bench.store.folder import Store
+from bench.store.receipt import Receipt
+from bench.system.files import json_digest
+from bench.system.host import describe_host
+
+HEARTBEAT = 10.0
+"""Seconds between two signs of life of the runs under way."""
+LOST_TRIES = 3
+"""How often a run is started that is lost with the server of processes."""
+
+
+class Listener(Protocol):
+    """Who is told of progress: `bench.cli.progress` for people, tests for themselves."""
+
+    def started(self, run: Run) -> None:
+        """A run has begun."""
+
+    def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
+        """A run has finished an epoch, or with epoch 0 its preparations."""
+
+    def finished(self, run: Run, receipt: Receipt) -> None:
+        """A run is published."""
+
+    def failed(self, run: Run, reason: str) -> None:
+        """A run has failed, and is recorded as failed."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """How a command wants its runs carried out; none of it enters an identity."""
+
+    slots: Sequence[Slot]
+    timeout: float | None = None
+    """Longest time of a run in seconds."""
+    score_batch_size: int = 32
+    keep: frozenset[str] = frozenset()
+    """The abilities whose files are wanted beside the scores, see `bench.store.artifacts`."""
+
+
+@dataclass
+class Outcome:
+    """What became of a command's runs."""
+
+    done: dict[str, Receipt]
+    failed: dict[str, str] = field(default_factory=dict)
+    """Reason by run id."""
+
+
+def carry_out(
+    state: State, store: Store, folders: Folders, order: Order, listener: Listener
+) -> Outcome:
+    """Run what is left; return what is there afterwards.
+
+    A run that fails is recorded and the others go on. An interrupt, or a disk that refuses
+    (StoreError), ends the processes under way and is passed on; what was finished stays.
+    """
+    store.open_for_writing()
+    campaign = _Campaign(state, store, folders, order, listener)
+    for run_id in state.damaged:
+        campaign.set_aside(run_id, f"run {run_id} did not verify")
+    try:
+        campaign.go()
+    except BaseException:
+        campaign.clean_up()
+        with contextlib.suppress(StoreError):  # what stopped the command matters more
+            store.compact()
+        raise
+    try:
+        store.compact()
+    except StoreError as error:  # the results are there; the table can be made at any time
+        listener.note(f"{store.table} is not brought up to date: {error}")
+    return campaign.outcome
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """A run in a slot."""
+
+    run: Run
+    staged: Path
+    provenance: dict[str, Any]
+
+
+class _Campaign:
+    """The state of one command while its runs go on."""
+
+    def __init__(
+        self, state: State, store: Store, folders: Folders, order: Order, listener: Listener
+    ) -> None:
+        self.store, self.folders, self.order, self.listener = store, folders, order, listener
+        self.outcome = Outcome(dict(state.done))
+        self.waiting = collections.deque(state.todo)
+        self.active: dict[str, _UnderWay] = {}
+        self.preparation = Preparation(folders, listener.note)
+        self.lost: collections.Counter[str] = collections.Counter()
+        self.yielded: set[str] = set()
+        self.dropped: set[str] = set()
+        self.spoiled: dict[str, frozenset[str]] = {}
+        """What runs kept that did not verify: it is made again with them."""
+        self.giving_way = {r.run_id for r in state.stale} if state.redo_stale else set()
+        self.failed_before = {run_id: failure["folder"] for run_id, failure in state.failed.items()}
+        self.beaten = 0.0
+
+    def go(self) -> None:
+        """Keep the slots busy until nothing is left."""
+        if not self.waiting:
+            return
+        modules = {r.cell.method.module for r in self.waiting}
+        for module in modules:
+            source_hash(module)  # kept from now on: the server loads this source
+        preload = [
+            "bench.execution.engines.local",
+            "bench.execution.worker",
+            "torchvision",
+            "pandas",  # where it is installed, pyarrow imports it for the first table of a process
+            *sorted(modules),
+        ]
+        with LocalEngine(self.order.slots, preload, self.order.timeout) as engine:
+            while self.waiting or engine.running:
+                while (slot := engine.free) and (run := self._next()):
+                    self._start(engine, run, slot)
+                self._attend(engine, 0.5)
+
+    def clean_up(self) -> None:
+        """Drop what is under way; nothing of it is visible."""
+        for under_way in self.active.values():
+            shutil.rmtree(under_way.staged, ignore_errors=True)
+
+    def _next(self) -> Run | None:
+        """Return the next run that no other command has finished or has under way."""
+        for _ in range(len(self.waiting)):
+            run = self.waiting.popleft()
+            if self._done_elsewhere(run) or self._failed_elsewhere(run):
+                continue
+            if not self.store.claimed(run.run_id):
+                return run
+            self.waiting.append(run)
+            if run.run_id not in self.yielded:
+                self.yielded.add(run.run_id)
+                self.listener.note(f"run {run.run_id} is under way in another command: it goes on")
+        return None
+
+    def _done_elsewhere(self, run: Run) -> bool:
+        """Take over what another command has published since this one looked."""
+        before = self.outcome.done.get(run.run_id)  # a result that is to be run again
+        receipt = self._stored(run.run_id)
+        if receipt is None or receipt == before or lacks(run, receipt, self.order.keep):
+            return False
+        self.outcome.done[run.run_id] = receipt
+        self.listener.finished(run, receipt)
+        return True
+
+    def _failed_elsewhere(self, run: Run) -> bool:
+        """Take over a failure of another command that this one has waited for."""
+        failures = self.store.failures(run.run_id) if run.run_id in self.yielded else []
+        if not failures or failures[-1]["folder"] == self.failed_before.get(run.run_id):
+            return False
+        if not would_fail_again(run, failures[-1]):
+            return False
+        self.outcome.failed[run.run_id] = failures[-1]["reason"]
+        self.listener.failed(run, failures[-1]["reason"])
+        return True
+
+    def _stored(self, run_id: str) -> Receipt | None:
+        """Return the receipt of a stored run; one that does not verify is set aside."""
+        while self.store.has(run_id):
+            try:
+                return self.store.read(run_id)
+            except CorruptRun as error:
+                self.set_aside(run_id, str(error))
+        return None
+
+    def set_aside(self, run_id: str, why: str) -> None:
+        """Move a stored run that does not verify out of the way, so that it is run again."""
+        if moved := self.store.set_aside(run_id):
+            self.spoiled[run_id] = kept_in(moved)
+            self.listener.note(f"{why}: moved to {self.store.quarantine}, runs again")
+
+    def _start(self, engine: LocalEngine, run: Run, slot: Slot) -> None:
+        try:
+            images, unofficial = self.preparation.category(run, lambda: self._attend(engine, 0))
+            external = self.preparation.external(run, lambda: self._attend(engine, 0))
+        except DataError as error:
+            here = _UnderWay(run, self.store.stage(run.run_id), self._about(run, slot))
+            self._fail(here, "data", str(error))
+            return
+        about = {**self._about(run, slot), "unofficial_copy": unofficial}
+        here = _UnderWay(run, self.store.stage(run.run_id), about)
+        self.active[run.run_id] = here
+        job = self._job(here, images, external, slot)
+        engine.start(run.run_id, "bench.execution.worker:run", job)
+        self.listener.started(run)
+
+    def _about(self, run: Run, slot: Slot) -> dict[str, Any]:
+        """Return the provenance that is known before a run begins."""
+        return {
+            **describe_host(),
+            "source_sha256": source_hash(run.cell.method.module),
+            "device": slot.device,
+            "threads": slot.threads,
+            "score_batch_size": self.order.score_batch_size,
+            "weights_title": run.weights.title if run.weights else "",
+            "strides": run.weights.source.strides if run.weights else "",
+        }
+
+    def _job(self, here: _UnderWay, images: Path, external: Path | None, slot: Slot) -> Job:
+        run, weights = here.run, here.run.weights
+        stale = self.outcome.done.get(run.run_id) if run.run_id in self.giving_way else None
+        return Job(
+            spec=run.spec,
+            method_path=run.cell.method.path,
+            files=run.listing.files,
+            root=run.listing.root,
+            images=images,
+            external=external,
+            weights_file=weights.source.file if weights else None,
+            strides=weights.source.strides if weights else "",
+            results=self.folders.results,
+            staged=here.staged,
+            device=slot.device,
+            threads=slot.threads,
+            score_batch_size=self.order.score_batch_size,
+            replaces=json_digest(stale) if stale else "",
+            provenance=here.provenance,
+            keep=self._keep(run),
+        )
+
+    def _keep(self, run: Run) -> frozenset[str]:
+        """Return what a run keeps: what is wanted, and what was kept in its place so far."""
+        before = kept_by(self._stored(run.run_id) or {})
+        before |= self.spoiled.get(run.run_id, frozenset())
+        return (self.order.keep | before) & run.cell.method.abilities
+
+    def _pass_on(self, key: str, message: dict[str, Any]) -> None:
+        run = self.active[key].run
+        if "failed" in message:
+            self.outcome.failed[key] = message["failed"]
+        elif "trouble" in message:
+            raise StoreError(message["trouble"])
+        elif "note" in message:
+            self.listener.note(message["note"])
+        elif "stayed" in message:  # the process has found a sound run there, and dropped its own
+            self.dropped.add(key)
+            self.listener.note(message["stayed"])
+        else:
+            self.listener.epoch(run, message["epoch"], message["epochs"], message["loss"])
+
+    def _attend(self, engine: LocalEngine, patience: float) -> None:
+        """See to the runs under way: what they say, how they end, and that they keep in bounds."""
+        for event in engine.events(patience):
+            if isinstance(event, Ended):
+                self._settle(engine, event)
+            else:
+                self._pass_on(*event)
+        now = time.monotonic()
+        for key, here in list(self.active.items()):
+            if now - self.beaten > HEARTBEAT:
+                self.store.keep_alive(here.staged)
+            if _size(here.staged / "log.txt") > LOG_LIMIT:
+                why = f"printed more than {LOG_LIMIT >> 20} MiB"
+                self._settle(engine, engine.stop(key, why))
+        if now - self.beaten > HEARTBEAT:
+            self.beaten = now
+
+    def _settle(self, engine: LocalEngine, ended: Ended) -> None:
+        """Believe the store: a run is done if it is there and verifies, and recorded no failure."""
+        here = self.active.pop(ended.key)
+        run = here.run
+        reason = self.outcome.failed.get(run.run_id)
+        if reason is not None and not ended.stopped:  # the run has recorded it itself
+            self.listener.failed(run, reason)
+            return
+        receipt = self._stored(run.run_id)
+        before = self.outcome.done.get(run.run_id)
+        new = receipt != before and not lacks(run, receipt or {}, self.order.keep)
+        if receipt is not None and (new or run.run_id in self.dropped):
+            shutil.rmtree(here.staged, ignore_errors=True)
+            self.outcome.done[run.run_id] = receipt
+            self.listener.finished(run, receipt)
+            if before and receipt != before:
+                self._tell_again(run, before, receipt)
+        elif ended.lost and self.lost[run.run_id] < LOST_TRIES - 1:
+            shutil.rmtree(here.staged, ignore_errors=True)
+            self.lost[run.run_id] += 1
+            self.waiting.appendleft(run)
+            self.listener.note(f"run {run.run_id} {ended.reason}: it starts again")
+            self._check_code()
+        else:
+            self._fail(here, ended.kind, ended.reason)
+
+    def _check_code(self) -> None:
+        """Refuse to go on with a new server that would load other code than was planned with."""
+        for module in {r.cell.method.module for r in self.waiting}:
+            if source_hash.__wrapped__(module) != source_hash(module):
+                raise RequestError(
+                    f"the code of {module} has changed while the command ran: the same command"
+                    " goes on with what it is now"
+                )
+
+    def _tell_again(self, run: Run, before: Receipt, receipt: Receipt) -> None:
+        """Say what has become of a result that was run again."""
+        found = agreement(before, receipt)
+        if run.run_id not in self.giving_way:
+            gained = told(kept_by(receipt) - answered(before))
+            self.listener.note(f"  run again{gained and f' for its {gained}'}: {found}")
+            return
+        advice = "" if found.kind == "identical" else "; where that is meant, raise its version"
+        self.listener.note(f"  run again under today's code of the method: {found}{advice}")
+
+    def _fail(self, here: _UnderWay, kind: str, reason: str) -> None:
+        """Record a failure that the run could not record itself."""
+        failure = {"kind": kind, "reason": reason, "traceback": "", "provenance": here.provenance}
+        self.store.record_failure(here.staged, here.run.spec, failure)
+        self.outcome.failed[here.run.run_id] = reason
+        self.listener.failed(here.run, reason)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file that may go at any moment."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

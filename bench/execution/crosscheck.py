@@ -1,0 +1,281 @@
+"""Our PaDiM and PatchCore beside anomalib's: the same images, the same weights, our metric.
+
+anomalib has an environment of its own, for it is no dependency: its side is a script that another
+interpreter runs (`bench.execution.anomalib_peer`). It is handed decoded images and a state dict as
+plain arrays, and hands back raw scores, never its own metrics: its AUROC passes raw scores through
+a sigmoid first. Its settings are taken over; what is drawn at random is not the same in PatchCore.
+"""
+
+import json
+import math
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.images import CategoryImages, load
+from bench.data.splits import Split, split_category
+from bench.detector import Context, Seeds, TrainingSet
+from bench.errors import BenchError, MethodError, RequestError
+from bench.execution.preparation import Preparation
+from bench.metrics import auroc
+from bench.planning.matrix import Cell, Narrowing, expand
+from bench.planning.plan import Folders, Plan, Run, make_plan
+from bench.planning.suite import Block, Suite
+from bench.registry import Registry, load_class
+from bench.system.host import cpu_count
+from bench.system.untrusted import shown, why
+
+VERSION = "2.7.0"
+"""Of anomalib; what another one does is not known here."""
+METHODS = ("padim", "patchcore")
+DATA = ("synthetic",)
+FIXED: Mapping[str, Mapping[str, Any]] = {
+    "padim": {"epsilon": 0.01 + 1e-5, "sigma": 4.0},
+    "patchcore": {"embedding": "joined", "sigma": 4.0},
+}
+"""What anomalib has no setting for, as it is there."""
+SETTINGS: Mapping[str, Any] = {
+    "image_size": 256, "backbone": "resnet18", "stage": 3, "precision": "float32", **FIXED,
+}  # fmt: skip
+STAGES = {"padim": (1, 2, 3), "patchcore": (2, 3)}
+_MOBILENET_STAGES = ("features.3", "features.6", "features.13")
+_INSTALL = (
+    "python -m venv anomalib-venv && anomalib-venv/bin/pip install"
+    f" anomalib=={VERSION} torch torchvision"
+)
+_ASK = """
+import importlib.metadata, importlib.util
+print(importlib.metadata.version("anomalib"))
+for needed in ("torch", "torchvision"):
+    if importlib.util.find_spec(needed) is None:
+        raise ModuleNotFoundError(needed)
+"""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What both sides make of the test images of one category, drawn anomalies among them."""
+
+    method: str
+    place: str
+    """Dataset, or dataset/category."""
+    ours: tuple[float, ...]
+    """AUROC by seed."""
+    theirs: tuple[float, ...]
+    correlation: tuple[float, ...]
+    """Of the ranks of the scores (Spearman's), by seed; NaN where one side's are all equal."""
+
+    @property
+    def difference(self) -> float:
+        """Ours minus theirs, over the seeds."""
+        return fmean(self.ours) - fmean(self.theirs)
+
+
+def check_interpreter(python: Path) -> None:
+    """Ask an interpreter for its anomalib; raises RequestError where it cannot serve."""
+    place = f"--python {shown(python)}"
+    try:
+        done = _run([str(python), "-I", "-c", _ASK], timeout=120)
+    except OSError as error:
+        raise RequestError(f"{place}: {why(error)}") from None
+    except subprocess.TimeoutExpired:
+        raise RequestError(f"{place} does not answer: is it a Python interpreter?") from None
+    last = (done.stderr.strip().splitlines() or ["no word of it"])[-1]
+    found = done.stdout.strip()
+    if "PackageNotFoundError" in last:
+        raise RequestError(f"{place} has no anomalib; an environment with it: {_INSTALL}")
+    if "ModuleNotFoundError" in last:
+        needed = shown(last.rpartition(" ")[2])
+        raise RequestError(f"{place} has anomalib, but no {needed}: install it there")
+    if done.returncode or not re.fullmatch(r"\d+(\.\w+)*", found):
+        raise RequestError(f"{place} is no Python interpreter that answers: {shown(last)[:200]}")
+    if found != VERSION:
+        raise RequestError(
+            f"{place} has anomalib {found}; only {VERSION} is compared with: pip install"
+            f" anomalib=={VERSION} there"
+        )
+
+
+def _run(
+    command: Sequence[str], timeout: float | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run another interpreter, which must neither see this project's packages nor a network."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=timeout,
+        env=environment, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def make_crosscheck(narrowing: Narrowing, folders: Folders, *, download: bool) -> Plan:
+    """Look up what is compared; raises RequestError for what anomalib has no setting for."""
+    data = narrowing.datasets or DATA
+    methods = narrowing.methods or METHODS
+    for name in methods:
+        if name not in METHODS:
+            raise RequestError(f"{name} is not compared with anomalib: {' and '.join(METHODS)} are")
+    suite = Suite("crosscheck", "", (Block(methods=methods, data=data, set=SETTINGS),))
+    cells = expand(suite, narrowing, Registry(folders.cache), folders.data)
+    for cell in cells:
+        _check_settings(cell)
+    return make_plan(cells, folders, download=download)
+
+
+def _check_settings(cell: Cell) -> None:
+    name = cell.method.name
+    given = {**cell.parameters, "precision": cell.settings["precision"]}
+    for key, value in {**FIXED[name], "precision": "float32"}.items():
+        if given[key] != value:
+            raise RequestError(
+                f"{name}.{key} is {value} here, as in anomalib: leave it out of --set"
+            )
+    if given.get("projection") != cell.method.defaults.get("projection"):
+        raise RequestError(f"{name}.projection is anomalib's here: leave it out of --set")
+
+
+def compare(
+    plan: Plan, python: Path, folders: Folders, threads: int | None, note: Callable[[str], None]
+) -> Iterable[list[Compared] | str]:
+    """Yield what is found category by category, or in a line why there is nothing to compare."""
+    preparation = Preparation(folders, note)
+    places: dict[str, list[Run]] = {}
+    for run in plan.runs:
+        places.setdefault(run.spec.place, []).append(run)
+    for place, runs in places.items():
+        try:
+            images = load(preparation.category(runs[0], lambda: None)[0])
+            yield _compare_category(runs, images, python, threads or cpu_count(), note)
+        except (BenchError, MemoryError) as error:
+            yield f"{place}: {shown(error) or type(error).__name__}"
+
+
+def _compare_category(
+    runs: Sequence[Run], images: CategoryImages, python: Path, threads: int,
+    note: Callable[[str], None],
+) -> list[Compared]:  # fmt: skip
+    spec = runs[0].spec
+    files = runs[0].listing.files
+    split = split_category(
+        files, [f.pixels for f in images.facts], seed=spec.seed, dataset=spec.dataset,
+        category=spec.category,
+    )  # fmt: skip
+    note(f"{spec.place}: {len(split.train_normal)} normal and {len(split.tested)} test images")
+    labels = [files[i].anomalous for i in split.tested]
+    found: dict[str, Compared] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-crosscheck-") as name:
+        folder = Path(name)
+        np.save(folder / "normal.npy", images.pixels[list(split.train_normal)])
+        np.save(folder / "tested.npy", images.pixels[list(split.tested)])
+        sides = [_our_side(run, images, split, folder, threads) for run in runs]
+        theirs = _their_side([job for _, job in sides], folder, python, len(labels))
+    for (scores, job), other in zip(sides, theirs, strict=True):
+        method = job["method"]
+        before = found.get(method, Compared(method, spec.place, (), (), ()))
+        found[method] = replace(
+            before,
+            ours=(*before.ours, auroc(scores, labels)),
+            theirs=(*before.theirs, auroc(other, labels)),
+            correlation=(*before.correlation, _correlation(scores, other)),
+        )
+    return list(found.values())
+
+
+def _our_side(
+    run: Run, images: CategoryImages, split: Split, folder: Path, threads: int
+) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Fit and score ours; return the scores and what anomalib is asked for."""
+    from bench.execution.contract import check_scores, spec_settings
+    from bench.execution.determinism import make_deterministic
+
+    spec = run.spec
+    assert run.weights is not None
+    source = run.weights.source
+    seeds = Seeds(spec.seed, spec.dataset, spec.category)
+    make_deterministic(threads, seeds["init"])
+    settings = spec_settings(spec, source.file, source.strides)
+    context = Context("cpu", seeds, score_batch_size=8, **settings)
+    parameters = dict(spec.parameters)
+    if spec.method == "patchcore":
+        positions = math.ceil(spec.image_size / 8) ** 2
+        parameters["projection"] = projected(len(split.train_normal) * positions)
+    cls = load_class(run.cell.method.path)
+    detector = cls(cls.Parameters(**parameters))
+    train = TrainingSet(images.samples(split.train_normal), images.samples(()))
+    detector.fit(train, context)
+    scores = check_scores(detector.score(images.samples(split.tested)), len(split.tested))
+    state = detector.state()
+    name = f"{spec.method}-{spec.seed}"
+    arrays: dict[str, Any] = _network(state, source.name)
+    np.savez(folder / f"{name}.weights.npz", **arrays)
+    mobile = source.name.startswith("mobilenet")
+    job = {
+        "name": name, "method": spec.method, "backbone": source.name, "strides": source.strides,
+        "seed": spec.seed, "neighbours": parameters.get("neighbours"),
+        "coreset": parameters.get("coreset"),
+        "channels": state["chosen"].tolist() if "chosen" in state else None,
+        "layers": [_MOBILENET_STAGES[s - 1] if mobile else f"layer{s}"
+                   for s in STAGES[spec.method]],
+    }  # fmt: skip
+    return scores, job
+
+
+def projected(patches: int) -> int:
+    """Return the dimensions that anomalib chooses its coreset in: Johnson-Lindenstrauss, eps 0.9.
+
+    Where they are not fewer than there are, ours does not project; anomalib does all the same.
+    """
+    return int(4 * math.log(patches) / (0.9**2 / 2 - 0.9**3 / 3))
+
+
+def _network(state: Mapping[str, NDArray[Any]], backbone: str) -> dict[str, NDArray[Any]]:
+    """Return the network out of a detector's state, by torchvision's names."""
+    names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"]
+    network = {}
+    for key, array in state.items():
+        if key.startswith("features.blocks."):
+            block, _, rest = key.removeprefix("features.blocks.").partition(".")
+            mobile = backbone.startswith("mobilenet")
+            name = f"features.{block}" if mobile else names[int(block)]
+            network[f"{name}.{rest}"] = np.ascontiguousarray(array)
+    return network
+
+
+def _their_side(
+    jobs: Sequence[Mapping[str, Any]], folder: Path, python: Path, expected: int
+) -> list[NDArray[np.float32]]:
+    """Have anomalib fit and score; raises MethodError with the last thing that it says."""
+    (folder / "request.json").write_text(json.dumps(jobs))
+    with resources.as_file(resources.files("bench.execution") / "anomalib_peer.py") as script:
+        done = _run([str(python), "-I", str(script), str(folder)])
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise MethodError(f"anomalib's side ended with {done.returncode}: {shown(last)[:300]}")
+    found = []
+    for job in jobs:
+        try:
+            scores = np.load(folder / f"{job['name']}.scores.npy", allow_pickle=False)
+        except (OSError, ValueError):
+            scores = np.empty(0, np.float32)
+        if scores.shape != (expected,) or not np.isfinite(scores).all():
+            raise MethodError(f"anomalib's {job['method']} gave no {expected} finite scores")
+        found.append(scores)
+    return found
+
+
+def _correlation(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
+    from scipy.stats import spearmanr
+
+    if np.ptp(ours) == 0 or np.ptp(theirs) == 0:
+        return math.nan
+    return float(spearmanr(ours, theirs).statistic)

@@ -1,0 +1,242 @@
+"""Process slots on this machine: each run in a process of its own, forked from a warm server.
+
+The server (`multiprocessing`'s fork server) has imported torch and the methods, so isolation costs
+milliseconds. It is started before anything touches CUDA. Each child holds the reading end of a
+pipe whose writing end only the command has: when the command goes, by whatever way, the pipe closes
+and the child ends itself and its own children.
+"""
+
+import contextlib
+import importlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from bench.errors import RequestError
+from bench.planning.slots import Slot
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that is over."""
+
+    key: str
+    exit_code: int | None
+    seconds: float
+    stopped: str = ""
+    """Why the engine ended it: `time limit`, or what `stop` was told. Empty: it ended itself."""
+    lost: bool = False
+    """Whether the server of processes went, and with it the word of how this one ended."""
+
+    @property
+    def kind(self) -> str:
+        """Whose doing it was: the `method`, the `time limit`, or it was `killed` from outside."""
+        if self.stopped:
+            return "time limit" if self.stopped == TIME_LIMIT else "method"
+        return "killed" if self.lost or self.exit_code in _FROM_OUTSIDE else "method"
+
+    @property
+    def reason(self) -> str:
+        """Say how the process ended, for a failure that it could not record itself."""
+        if self.stopped == TIME_LIMIT:
+            return f"ran into the time limit after {self.seconds:.0f} s"
+        if self.stopped:
+            return self.stopped
+        if self.lost:
+            return "was lost with the server of processes"
+        if self.exit_code is not None and self.exit_code < 0:
+            name = signal.strsignal(-self.exit_code) or f"signal {-self.exit_code}"
+            hint = "; out of memory?" if self.exit_code == -signal.SIGKILL else ""
+            return f"was ended by a signal ({name}{hint})"
+        return f"ended with exit code {self.exit_code} without a result"
+
+
+TIME_LIMIT = "time limit"
+_TRIES = 3
+_UNKNOWN = 255
+"""What `multiprocessing` gives as exit code where the fork server is not there to tell."""
+_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT}
+
+
+@dataclass
+class _Running:
+    process: Any
+    slot: Slot
+    lifeline: Connection
+    progress: Connection
+    started: float
+    server: int
+    """Process id of the fork server that it came from."""
+
+
+class LocalEngine:
+    """Runs targets in slots; use as a context manager, which ends what is left."""
+
+    def __init__(self, slots: Sequence[Slot], preload: Sequence[str], timeout: float | None):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault("PYTHONHASHSEED", "0")
+        self._context = multiprocessing.get_context("forkserver")
+        # The server imports these once. `__main__` is left out: a child must not run the command.
+        self._context.set_forkserver_preload(list(preload))
+        self._free = list(slots)
+        self._running: dict[str, _Running] = {}
+        self._timeout = timeout
+
+    def __enter__(self) -> "LocalEngine":
+        """Start the server and wait until its imports are done, so that no run waits for them."""
+        self._fork(_nothing, ()).join()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for key in list(self._running):
+            self._end(key)
+
+    @property
+    def free(self) -> Slot | None:
+        """A slot that waits for work, or None."""
+        return self._free[0] if self._free else None
+
+    @property
+    def running(self) -> bool:
+        """Whether any process is under way."""
+        return bool(self._running)
+
+    def start(self, key: str, target: str, argument: Any) -> None:
+        """Call `module:function` with (argument, lifeline, progress, started) in the free slot."""
+        slot = self._free.pop(0)
+        child_lifeline, lifeline = self._context.Pipe(duplex=False)
+        progress, child_progress = self._context.Pipe(duplex=False)
+        started = time.monotonic()
+        arguments = (target, argument, child_lifeline, child_progress, started)
+        process = self._fork(_call, arguments)
+        child_lifeline.close()
+        child_progress.close()
+        self._running[key] = _Running(process, slot, lifeline, progress, started, _server())
+
+    def _fork(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
+        """Fork a process from the server; a server that is not there, or goes, is started anew.
+
+        Raises RequestError where that does not help.
+        """
+        for _ in range(_TRIES):
+            process = self._context.Process(target=target, args=arguments)
+            try:
+                with _main_hidden(), _interrupts_deferred():
+                    process.start()
+                return process
+            except (OSError, EOFError) as error:  # the server went at this very moment
+                trouble = error
+                time.sleep(0.1)
+        raise RequestError(f"no process can be started on this machine: {trouble!r}")
+
+    def events(self, patience: float = 0.5) -> Iterator[tuple[str, dict[str, Any]] | Ended]:
+        """Wait up to `patience` seconds; yield (key, message) of the runs, and those that ended."""
+        watched: dict[Any, str] = {}
+        for key, running in self._running.items():
+            watched[running.process.sentinel] = key
+            if not running.progress.closed:
+                watched[running.progress] = key
+        ready = wait(list(watched), patience)
+        for source in ready:
+            if isinstance(source, Connection):
+                yield from self._messages(watched[source], source)
+        for key in [watched[s] for s in ready if not isinstance(s, Connection)]:
+            running = self._running[key]
+            if not running.progress.closed:
+                yield from self._messages(key, running.progress)
+            yield self._end(key)
+        if self._timeout is not None:
+            now = time.monotonic()
+            late = [k for k, r in self._running.items() if now - r.started > self._timeout]
+            for key in late:
+                yield self._end(key, TIME_LIMIT)
+
+    def stop(self, key: str, why: str) -> Ended:
+        """End a process that has gone wrong."""
+        return self._end(key, why)
+
+    def _messages(self, key: str, progress: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+        try:
+            while progress.poll():
+                yield key, json.loads(progress.recv_bytes())
+        except (EOFError, OSError, ValueError):
+            progress.close()
+
+    def _end(self, key: str, stopped: str = "") -> Ended:
+        """Kill what is left of a process and its group; free its slot."""
+        running = self._running.pop(key)
+        pid = running.process.pid
+        # The group is the child's own once it has begun, and may outlive it where a method forked.
+        for kill in (os.killpg, os.kill) if running.process.is_alive() else (os.killpg,):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(pid, signal.SIGKILL)
+        running.process.join(10)
+        running.lifeline.close()
+        running.progress.close()
+        self._free.append(running.slot)
+        seconds = time.monotonic() - running.started
+        exit_code = running.process.exitcode
+        lost = not stopped and exit_code == _UNKNOWN and _gone(running.server)
+        return Ended(key, exit_code, seconds, stopped, lost)
+
+
+@contextlib.contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Let an interrupt wait: it is the command's alone, and what is started here never gets it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _server() -> int:
+    """Return the process id of the fork server; `multiprocessing` knows it and does not tell."""
+    return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
+
+
+def _gone(server: int) -> bool:
+    """Whether a fork server has ended; it is left for `multiprocessing` to reap.
+
+    A dying process lets go of its pipes some time before it is dead, so it is waited for a little.
+    """
+    for _ in range(20):
+        try:
+            if os.waitid(os.P_PID, server, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                return True
+        except ChildProcessError:  # reaped already, and another one has taken its place
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _nothing() -> None:
+    """What the first process does, which only waits for the server's imports."""
+
+
+def _call(target: str, *arguments: Any) -> None:
+    """Find and call a function in the child; by name, so that the command need not import it."""
+    module, _, function = target.partition(":")
+    getattr(importlib.import_module(module), function)(*arguments)
+
+
+class _main_hidden:
+    """Keep `multiprocessing` from importing the command's main module in every child."""
+
+    def __enter__(self) -> None:
+        main = sys.modules["__main__"]
+        self._kept = {n: getattr(main, n) for n in ("__spec__", "__file__") if hasattr(main, n)}
+        for name in self._kept:
+            setattr(main, name, None) if name == "__spec__" else delattr(main, name)
+
+    def __exit__(self, *_: object) -> None:
+        for name, value in self._kept.items():
+            setattr(sys.modules["__main__"], name, value)

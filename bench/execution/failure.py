@@ -1,0 +1,69 @@
+"""What is made of a run that fails: whose doing it was, and the record of it."""
+
+import errno
+import re
+import traceback
+
+from bench.errors import DataError, MethodError, StoreError, WeightsError
+from bench.execution.job import Job
+from bench.store.folder import Store
+from bench.store.layout import DISPUTED
+from bench.system.files import write_synced
+from bench.system.untrusted import why
+
+
+def reason(error: BaseException) -> str:
+    """Return an error in one text: its type and what it says."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # an error that cannot even be written
+        return type(error).__name__
+
+
+def disk_trouble(job: Job, error: BaseException) -> str | None:
+    """Say what the disk of the results refuses, where that is what stopped a run.
+
+    A method may meet full disks of its own; so the disk is asked.
+    """
+    if isinstance(error, StoreError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        try:
+            write_synced(job.staged / "room", bytes(4096))
+        except OSError as refusal:
+            return f"cannot write to {job.results}: {why(refusal)}"
+    return None
+
+
+_OUT_OF_MEMORY = "OutOfMemoryError|can't allocate memory"
+"""How torch tells it, of a GPU and of the CPU."""
+
+
+def _kind(job: Job, error: BaseException) -> str:
+    """Say whose doing a failure is: those of the `method` would only come again."""
+    if isinstance(error, DataError | WeightsError):
+        return "data"
+    if isinstance(error, MethodError) and DISPUTED in str(error):
+        return DISPUTED
+    if isinstance(error, MemoryError) or re.search(_OUT_OF_MEMORY, reason(error)):
+        return "memory"
+    return "method" if job.staged.is_dir() else "killed"  # its folder was taken away
+
+
+def record_failure(job: Job, error: BaseException) -> str | None:
+    """Record a failure; return what the disk refused, if it did."""
+    try:
+        trace = "".join(traceback.format_exception(error))
+    except Exception:
+        trace = "".join(traceback.format_tb(error.__traceback__))
+    failure = {
+        "kind": _kind(job, error),
+        "reason": reason(error),
+        "traceback": trace,
+        "provenance": job.provenance,
+    }
+    try:
+        Store(job.results).record_failure(job.staged, job.spec, failure)
+    except StoreError as trouble:
+        return str(trouble)
+    return None

@@ -1,0 +1,38 @@
+"""What a worker is handed; apart from the worker, so that the command need not import torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.data.listing import File
+from bench.spec import RunSpec
+
+LOG_LIMIT = 64 << 20
+"""Bytes that a run may print; one that prints more has gone wrong and is ended."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to carry out a run on this machine; plain data, pickled to the child."""
+
+    spec: RunSpec
+    method_path: str
+    files: tuple[File, ...]
+    root: Path
+    """The folder that the paths of `files` are relative to."""
+    images: Path
+    """The prepared category, see `bench.data.images`."""
+    external: Path | None
+    """The prepared external images, see `bench.data.external`."""
+    weights_file: Path | None
+    strides: str
+    results: Path
+    staged: Path
+    device: str
+    threads: int
+    score_batch_size: int
+    replaces: str
+    """Digest of the receipt that gives way: it is stale, and was asked to; or nothing."""
+    provenance: dict[str, Any]
+    keep: frozenset[str] = frozenset()
+    """The abilities whose files the run keeps beside its scores, see `bench.store.artifacts`."""

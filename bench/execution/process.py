@@ -1,0 +1,73 @@
+"""How a run's process is held: tied to its command, short of memory, its words in a log."""
+
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from bench.system.host import available_memory
+
+_F_SETSIG = 10
+"""Linux's fcntl command; Python names it from 3.13 on."""
+
+
+def hang_on(lifeline: Connection) -> None:
+    """See to it that this process and its children end as soon as the command is gone.
+
+    On Linux the kernel does it: the end of the pipe is a signal to the whole group, so that not
+    even a method that never lets go of the interpreter outlives its command. The thread does the
+    same elsewhere, and where the command was gone before this line.
+    """
+    if sys.platform == "linux":
+        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+    threading.Thread(target=_die_with, args=(lifeline,), daemon=True).start()
+
+
+def _die_with(lifeline: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    os.killpg(0, signal.SIGKILL)
+
+
+def limit_memory(device: str) -> None:
+    """Let a run that wants more memory than there is fail by itself, and before anybody else.
+
+    Where the kernel has to choose all the same, it takes this process and not the command.
+    """
+    with contextlib.suppress(OSError):  # Linux only
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    available = available_memory()
+    # CUDA reserves address space far beyond what it uses: there the kernel must do.
+    if available is None or device != "cpu":
+        return
+    with contextlib.suppress(OSError, StopIteration, ValueError):
+        status = Path("/proc/self/status").read_text().splitlines()
+        held = 1024 * int(next(s.split()[1] for s in status if s.startswith("VmData:")))
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (held + available, hard))
+
+
+def log_to(path: Path) -> None:
+    """Send all that this process prints, from Python and from C, to the end of a file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+
+def leave(code: int) -> None:
+    """End without the interpreter's shutdown, which a method's own threads could hang."""
+    with contextlib.suppress(OSError):  # a full disk
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

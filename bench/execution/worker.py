@@ -1,0 +1,238 @@
+"""One run in one process: load, fit, score, measure, publish.
+
+The process is forked from a server that has imported this module, so torch is already there.
+It speaks to the command only by lines of progress; its result is what it publishes in the store.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data.images import CategoryImages, load
+from bench.data.listing import File
+from bench.data.splits import Split, draw_manifest, split_category
+from bench.detector import Context, Seeds, TrainingSet
+from bench.errors import MethodError, WeightsError
+from bench.execution.artifacts import kept_files, pixel_metrics
+from bench.execution.contract import check_scores, make_context
+from bench.execution.determinism import make_deterministic
+from bench.execution.failure import disk_trouble, reason, record_failure
+from bench.execution.job import LOG_LIMIT, Job
+from bench.execution.phases import Clock
+from bench.execution.process import hang_on, leave, limit_memory, log_to
+from bench.execution.timing import Meter, Timed, measure
+from bench.registry import load_class
+from bench.store.artifacts import UNABLE, WORDS
+from bench.store.folder import Store
+from bench.store.layout import EXPLANATIONS
+from bench.store.scores import Scores, write_scores
+from bench.system.device import accelerator, free_memory, peak_memory, wait
+from bench.system.digests import file_digest
+from bench.system.files import write_synced
+from bench.system.host import load_average
+
+
+def run(job: Job, lifeline: Connection, progress: Connection, started: float) -> None:
+    """Carry out a job and end the process: 0 published, 1 failed (and recorded), 2 disk trouble.
+
+    `lifeline` is the reading end of a pipe whose writing end only the command holds; `started` is
+    the command's time.monotonic() when it asked for the process.
+    """
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides what an interrupt means
+    hang_on(lifeline)
+    log_to(job.staged / "log.txt")
+    tell = _teller(progress)
+    this_process = os.getpid()
+    try:
+        limit_memory(job.device)
+        _carry_out(job, tell, started)
+    except BaseException as error:
+        if os.getpid() != this_process:  # a method has forked, and this is the copy
+            os._exit(1)
+        with contextlib.suppress(OSError):  # the log may be what the disk has no room for
+            traceback.print_exc()
+        trouble = disk_trouble(job, error) or record_failure(job, error)
+        tell({"trouble": trouble} if trouble else {"failed": reason(error)})
+        leave(2 if trouble else 1)
+    leave(0)
+
+
+def _teller(progress: Connection) -> Callable[[dict[str, Any]], None]:
+    def tell(message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the command is gone; the lifeline ends this process
+            progress.send_bytes(json.dumps(message).encode())
+
+    return tell
+
+
+def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float) -> None:
+    clock = Clock(started)
+    this_process = os.getpid()
+    seeds = Seeds(job.spec.seed, job.spec.dataset, job.spec.category)
+    make_deterministic(job.threads, seeds["init"], job.device)
+    method = load_class(job.method_path)
+    meter = Meter(job.device) if job.spec.kind == "timing" else None
+    images, split = _data(job)
+    _check_weights(job)
+    facts: dict[str, Any] = {}
+    context = make_context(job, seeds, facts, clock, tell)
+    detector = method(method.Parameters(**job.spec.parameters))
+    scored, caught = _fit_and_score(detector, job, images, split, context, clock, meter)
+    _end_copies(this_process)
+    if facts.get("optimiser_steps") == 0:
+        raise MethodError("training made no step: epochs and steps must be positive")
+    scores = _scores(job.files, split, scored)
+    measured: dict[str, Any] = scores.metrics(full=method.supervision == "unsupervised")
+    measured["scores_sha256"] = scores.digest()
+    load = {"load_average": load_average(), "peak_memory_bytes": peak_memory()}
+    taken = {**accelerator(job.device), **load}
+    random_backbone = job.spec.backbone is not None and job.weights_file is None
+    if getattr(method, "seedless", False) and not random_backbone:
+        taken["seedless"] = True
+    notes = {f"{w.category.__name__}: {w.message}" for w in caught}
+    if np.ptp(scored[split.counted()]) == 0:
+        notes.add("all scores are equal")
+    write_scores(job.staged / "scores.parquet", scores)
+    if meter is None:
+        print(f"auroc {measured['auroc']:.4f}", flush=True)
+    tested = partial(images.samples, split.tested)
+    kept, unable = kept_files(detector, job, scores.file, tested, clock)
+    if EXPLANATIONS in kept:
+        whole = method.supervision == "unsupervised"
+        measured |= pixel_metrics(kept[EXPLANATIONS], job, split, scores.counted() | whole)
+    timed = _timed(detector, job, images, split, facts, clock, meter)
+    _end_copies(this_process)
+    for name, content in {**kept, **timed.files}.items():
+        write_synced(job.staged / name, content)
+    if os.fstat(1).st_size > LOG_LIMIT:
+        raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
+    receipt: dict[str, Any] = {
+        "metrics": measured,
+        "draw": draw_manifest(split, job.files, [f.pixels for f in images.facts]),
+        "split": _split_facts(split, scores.label),
+        "facts": {**facts, **timed.facts},
+        "timings": {**clock.marks, "first_step_s": clock.first_step, **timed.timings},
+        "warnings": sorted(notes),
+        "provenance": {**job.provenance, **taken, **timed.provenance},
+    }
+    if unable:
+        receipt[UNABLE] = sorted(unable)
+    for ability, why in unable.items():
+        tell({"note": f"run {job.spec.run_id} keeps no {WORDS[ability]}: {why}"})
+    found = Store(job.results).publish(job.staged, job.spec, receipt, replaces=job.replaces)
+    if found:
+        tell({"stayed": f"run {job.spec.run_id} was there already, and stays: {found}"})
+
+
+def _data(job: Job) -> tuple[CategoryImages, Split]:
+    spec = job.spec
+    images = load(job.images)
+    split = split_category(
+        job.files,
+        [f.pixels for f in images.facts],
+        seed=spec.seed,
+        dataset=spec.dataset,
+        category=spec.category,
+        setting=spec.setting,
+        seen_defect=spec.seen_defect,
+    )
+    return images, split
+
+
+def _fit_and_score(
+    detector: Any, job: Job, images: CategoryImages, split: Split, context: Context, clock: Clock,
+    meter: Meter | None,
+) -> tuple[NDArray[np.float32], list[warnings.WarningMessage]]:  # fmt: skip
+    """Train and score; return the scores of the tested files and the warnings on the way."""
+    train = TrainingSet(
+        images.samples(split.train_normal), images.samples(split.drawn[: job.spec.shots])
+    )
+    tested = images.samples(split.tested)
+    _check_memory(detector, job, len(train.normal), context)
+    clock.mark("setup_s")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        detector.fit(train, context)
+        wait(job.device)
+        clock.mark("fit_s")
+        if meter:
+            meter.fitted()
+        scored = check_scores(detector.score(tested), len(tested))
+        wait(job.device)
+        clock.mark("score_s")
+    return scored, caught
+
+
+def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> None:
+    """Refuse what has no room, before any of it is taken; raises MemoryError."""
+    if not hasattr(detector, "memory"):
+        return
+    needed, free = detector.memory(normals, job.spec.image_size, context), free_memory(job.device)
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"{job.spec.method} needs about {needed / 2**30:.1f} GiB for {normals} normal images of"
+            f" {job.spec.image_size} px, and {free / 2**30:.1f} GiB are free: take a smaller"
+            " image_size or backbone, fewer --slots, or another machine"
+        )
+
+
+def _timed(
+    detector: Any, job: Job, images: CategoryImages, split: Split, facts: dict[str, Any],
+    clock: Clock, meter: Meter | None,
+) -> Timed:  # fmt: skip
+    """Measure what the detector costs, where that is asked for."""
+    if meter is None:
+        return Timed()
+    clock.pass_over()
+    found = measure(detector, job, images, split.tested, facts, meter)
+    clock.mark("measure_s")
+    return found
+
+
+def _end_copies(this_process: int) -> None:
+    """End the process where a method has forked, and this is the copy: one of them publishes."""
+    if os.getpid() != this_process:
+        os._exit(1)
+
+
+def _check_weights(job: Job) -> None:
+    """Read the weights once more: what is in the id must be what is loaded."""
+    if job.weights_file is not None and file_digest(job.weights_file) != job.spec.weights:
+        raise WeightsError(
+            f"{job.weights_file} is not what it was when the run was planned: put the right file"
+            " there and give the same command again"
+        )
+
+
+def _scores(files: tuple[File, ...], split: Split, scored: NDArray[np.float32]) -> Scores:
+    chosen = [files[i] for i in split.tested]
+    return Scores(
+        file=tuple(f.path for f in chosen),
+        label=np.array([f.anomalous for f in chosen]),
+        defect=tuple(f.defect for f in chosen),
+        role=split.role,
+        score=scored,
+    )
+
+
+def _split_facts(split: Split, labels: NDArray[np.bool_]) -> dict[str, int]:
+    counted = split.counted()
+    return {
+        "train_normal": len(split.train_normal),
+        "train_left_out": len(split.left_out),
+        "test_normal": int((counted & ~labels).sum()),
+        "test_anomalous": int((counted & labels).sum()),
+        "test_duplicates_left_out": split.role.count("duplicate"),
+        "scored": len(split.tested),
+    }

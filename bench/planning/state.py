@@ -1,0 +1,102 @@
+"""Wanted minus stored: what is done, what is left, how long that takes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from bench.planning.plan import Plan, Run
+from bench.source import by_other_code
+from bench.store.artifacts import lacking
+from bench.store.receipt import Receipt
+from bench.store.results import Results, verified
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class State:
+    """A plan beside what is stored."""
+
+    plan: Plan
+    done: dict[str, Receipt]
+    damaged: tuple[str, ...]
+    """Ids of stored runs whose digests do not agree."""
+    failed: dict[str, dict[str, Any]]
+    """Last recorded failure of runs that are not done."""
+    retry_failed: bool = False
+    redo_stale: bool = False
+    keep: frozenset[str] = frozenset()
+    """The abilities whose files are wanted beside the scores, see `bench.store.artifacts`."""
+
+    @cached_property
+    def stale(self) -> list[Run]:
+        """Runs that are done, but by other code than today's."""
+        done = [r for r in self.plan.runs if r.run_id in self.done]
+        return [r for r in done if by_other_code(r.cell.method.path, self.done[r.run_id])]
+
+    @cached_property
+    def given_up(self) -> list[Run]:
+        """Runs that failed by themselves, under today's code: they would only fail again."""
+        failed = [r for r in self.plan.runs if r.run_id in self.failed]
+        return [r for r in failed if would_fail_again(r, self.failed[r.run_id])]
+
+    @cached_property
+    def lacking(self) -> dict[str, frozenset[str]]:
+        """Which abilities of `keep` their method has and runs that are done do not show, by id."""
+        done = [r for r in self.plan.runs if r.run_id in self.done]
+        found = {r.run_id: lacks(r, self.done[r.run_id], self.keep) for r in done}
+        return {run_id: abilities for run_id, abilities in found.items() if abilities}
+
+    @cached_property
+    def todo(self) -> list[Run]:
+        """Runs that are wanted and not stored, in the order of the plan.
+
+        Those that were given up come with `retry_failed`, those that are stale with `redo_stale`,
+        those that lack something beside their scores with what is to be kept.
+        """
+        left_out = set() if self.retry_failed else {r.run_id for r in self.given_up}
+        again = {r.run_id for r in self.stale} if self.redo_stale else set()
+        again |= self.lacking.keys()
+        return [
+            r
+            for r in self.plan.runs
+            if r.run_id in again or (r.run_id not in self.done and r.run_id not in left_out)
+        ]
+
+
+def would_fail_again(run: Run, failure: Mapping[str, Any]) -> bool:
+    """Whether a run failed by itself, and under today's code.
+
+    What was killed from outside, found no memory or met bad data is no such failure.
+    """
+    return failure["kind"] in ("method", "time limit") and not by_other_code(
+        run.cell.method.path, failure
+    )
+
+
+def lacks(run: Run, receipt: Receipt, keep: frozenset[str]) -> frozenset[str]:
+    """Return the abilities of `keep` that the method has and the stored run does not show."""
+    return lacking(receipt, keep, run.cell.method.abilities)
+
+
+def look_up(
+    plan: Plan,
+    results: Results,
+    *,
+    retry_failed: bool = False,
+    redo_stale: bool = False,
+    keep: frozenset[str] = frozenset(),
+) -> State:
+    """Ask the results what is there; every digest is checked.
+
+    `keep` names the abilities whose files are wanted beside the scores.
+    """
+    done, damaged = verified(results, [r.run_id for r in plan.runs])
+    failed = {
+        r.run_id: failures[-1]
+        for r in plan.runs
+        if r.run_id not in done and (failures := results.failures(r.run_id))
+    }
+    return State(plan, done, tuple(damaged), failed, retry_failed, redo_stale, keep)

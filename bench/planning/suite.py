@@ -1,0 +1,218 @@
+"""Suite files: what is wanted, as a matrix of methods, data, shots and seeds.
+
+A suite is a TOML file. `methods`, `data` (dataset, or dataset/category), `shots`, `seeds` and
+`setting` span the matrix; `[set]` bends run settings and parameters for all methods, `[set.NAME]`
+for one; `[vary]` is a `[set]` with a list for each value, and every combination is wanted. With
+`[[block]]` tables each block is a matrix of its own that starts from the values above it.
+`optional` lists data that is wanted only where --categories names it.
+`save_maps = true`, at the top, keeps what figures need beside the scores, as --save-maps does.
+`kind = "timing"`, at the top, asks for runs that measure what a method costs, one at a time.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from bench.data.splits import DRAWN, SETTINGS
+from bench.errors import RequestError
+from bench.spec import KINDS, Value
+from bench.system.untrusted import fits_a_line, read_toml, shown, why
+
+_LISTS = {"methods": str, "data": str, "optional": str, "shots": int, "seen_defects": str}
+_TOP = ("kind", "save_maps")
+"""Keys that belong to the top of the file: they are of all its runs."""
+_KEYS = {"description", "block", "set", "vary", "seeds", "setting", *_TOP, *_LISTS}
+
+MAX_VARIED = 1000
+
+
+@dataclass(frozen=True)
+class Block:
+    """A matrix: every method on every category with every number of shots and every seed."""
+
+    methods: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    """As `data`, for --categories to choose from."""
+    shots: tuple[int, ...] = (1, 10)
+    seeds: int = 1
+    setting: str = "general"
+    seen_defects: tuple[str, ...] = ()
+    set: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite file, read and checked for its own consistency."""
+
+    name: str
+    description: str
+    blocks: tuple[Block, ...]
+    save_maps: bool = False
+    """Whether the runs keep embeddings and explanations; no part of their identity."""
+    kind: str = KINDS[0]
+    """`accuracy` or `timing`."""
+
+
+def suite_names() -> list[str]:
+    """Return the names of the suites that come with the project."""
+    files = resources.files("bench").joinpath("suites").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def read_suite(name: str) -> Suite:
+    """Read a suite by its name, or from a path that ends in .toml.
+
+    Raises RequestError naming the file and what is wrong in it.
+    """
+    title = name
+    if name.endswith(".toml"):
+        path = Path(name)
+        title = path.stem
+    elif name in suite_names():
+        path = Path(str(resources.files("bench").joinpath(f"suites/{name}.toml")))
+    else:
+        raise RequestError(
+            f"unknown suite {name!r}; one of {', '.join(suite_names())}, or a .toml file"
+        )
+    place = shown(name)
+    try:
+        values = read_toml(path)
+    except FileNotFoundError:
+        raise RequestError(f"there is no suite file {place}") from None
+    except OSError as error:
+        raise RequestError(f"cannot read suite {place}: {why(error)}") from None
+    except ValueError as error:
+        raise RequestError(f"suite {place} {error}") from None
+    try:
+        return _suite(shown(title), values)
+    except RequestError as error:
+        raise RequestError(f"suite {place}: {error}") from None
+
+
+def _suite(name: str, values: dict[str, Any]) -> Suite:
+    save_maps = values.get("save_maps", False)
+    if type(save_maps) is not bool:
+        raise RequestError(f"save_maps must be true or false, not {save_maps!r:.80}")
+    kind = values.get("kind", KINDS[0])
+    if kind not in KINDS:
+        raise RequestError(f"kind is one of {', '.join(KINDS)}, not {kind!r:.80}")
+    base = _block(Block(), {k: v for k, v in values.items() if k not in ("block", *_TOP)})
+    parts = values.get("block", [])
+    if not isinstance(parts, list) or not all(isinstance(p, dict) for p in parts):
+        raise RequestError("block must be written as [[block]]")
+    if any("block" in part for part in parts):
+        raise RequestError("a [[block]] holds no other block")
+    if parts and "vary" in values:
+        raise RequestError("vary belongs into the [[block]]s where there are any")
+    blocks = tuple(
+        varied
+        for part in parts or [{"vary": values.get("vary", {})}]
+        for varied in _varied(_block(base, part), part.get("vary", {}))
+    )
+    for block in blocks:
+        if block.seen_defects and block.setting != "hard":
+            raise RequestError('seen_defects need setting = "hard"')
+        if not block.methods or not block.data:
+            raise RequestError("methods and data must name at least one each")
+    description = values.get("description", "")
+    if not isinstance(description, str):
+        raise RequestError(f"description must be a text, not {description!r:.80}")
+    return Suite(name, description, blocks, save_maps, kind)
+
+
+def _block(base: Block, values: Mapping[str, Any]) -> Block:
+    for key in _TOP:
+        if key in values:
+            raise RequestError(f"{key} belongs to the top of the file, not into a [[block]]")
+    unknown = sorted(values.keys() - _KEYS)
+    if unknown:
+        raise RequestError(f"unknown key {unknown[0]!r:.80}; one of {', '.join(sorted(_KEYS))}")
+    changes: dict[str, Any] = {}
+    for key, kind in _LISTS.items():
+        if key in values:
+            value = values[key]
+            if not isinstance(value, list) or not all(type(v) is kind for v in value):
+                raise RequestError(f"{key} must be a list of {kind.__name__}, not {value!r:.80}")
+            for v in value:
+                _check_text(key, v)
+            changes[key] = tuple(dict.fromkeys(value))
+    if "seeds" in values:
+        changes["seeds"] = check_seeds(values["seeds"])
+    if "setting" in values:
+        changes["setting"] = values["setting"]
+        if values["setting"] not in SETTINGS:
+            raise RequestError(f"setting is one of {', '.join(SETTINGS)}")
+    check_shots(changes.get("shots", ()))
+    if "set" in values:
+        if not isinstance(values["set"], dict):
+            raise RequestError("set must be a table")
+        check_set("set.", values["set"])
+        changes["set"] = merged(base.set, values["set"])
+    return replace(base, **changes)
+
+
+def _varied(block: Block, table: Any) -> Iterator[Block]:
+    """Yield a block for each combination of the values in its [vary]."""
+    if not isinstance(table, dict):
+        raise RequestError("vary must be a table")
+    axes: list[list[dict[str, Any]]] = []
+    for key, value in table.items():
+        inner = value if isinstance(value, dict) else {None: value}
+        for name, values in inner.items():
+            if not isinstance(values, list) or not values:
+                raise RequestError(f"vary.{key} must hold lists of values, not {values!r:.80}")
+            axes.append([{key: v} if name is None else {key: {name: v}} for v in values])
+    if math.prod(map(len, axes)) > MAX_VARIED:
+        raise RequestError(f"vary has more than {MAX_VARIED} combinations")
+    for combination in itertools.product(*axes):
+        bent: Mapping[str, Any] = block.set
+        for change in combination:
+            check_set("vary.", change)
+            bent = merged(bent, change)
+        yield replace(block, set=bent)
+
+
+def check_set(prefix: str, table: Mapping[str, Any], depth: int = 0) -> None:
+    """Refuse in [set] what is neither one value nor a method's table of such."""
+    for key, value in table.items():
+        _check_text(f"{prefix}{key!r:.80}", key)
+        name = prefix + key
+        if isinstance(value, dict) and not depth:
+            check_set(f"{name}.", value, depth + 1)
+        elif not isinstance(value, Value):
+            raise RequestError(f"{name} must be one value, not {value!r:.80}")
+        else:
+            _check_text(name, value)
+
+
+def _check_text(key: str, value: Any) -> None:
+    if isinstance(value, str) and not fits_a_line(value):
+        raise RequestError(f"{key} holds a control character: {value!r:.80}")
+
+
+def check_seeds(seeds: Any) -> int:
+    """Return the number of seeds; raises RequestError where it is none."""
+    if type(seeds) is not int or not 1 <= seeds <= 1000:
+        raise RequestError(f"seeds is how many: a whole number from 1 to 1000, not {seeds!r:.80}")
+    return seeds
+
+
+def check_shots(shots: tuple[int, ...]) -> None:
+    """Refuse a number of shots that the draw does not hold."""
+    for k in shots:
+        if not 0 <= k <= DRAWN:
+            raise RequestError(f"shots are 0 to {DRAWN}, not {k}")
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two [set] tables, method tables key by key."""
+    both = dict(base)
+    for key, value in over.items():
+        tables = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = {**both[key], **value} if tables else value
+    return both

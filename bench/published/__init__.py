@@ -1,0 +1,1 @@
+"""Numbers in print, their sources, and the audit of them."""

@@ -1,0 +1,96 @@
+"""Everything that a report shows, before it takes a form: page, tables or figures as files."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.analysis.configurations import Stored, Way, is_stale
+from bench.analysis.filling import other_table, printed_table, source_tables
+from bench.analysis.provenance import Facts, provenance
+from bench.analysis.tables import Cell, ReportTable
+from bench.analysis.timing_tables import TimeTable, time_tables
+from bench.published.audit import findings
+from bench.published.findings import Finding
+from bench.report.gallery import Drawing, drawings
+from bench.report.pictures import Pictures
+from bench.store.results import Results, receipts
+
+PRINTED = ("atacnet_table1", "atacnet_table2")
+"""The tables of the paper, by their names in `bench/published/`."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Tables, figures, findings and provenance, all from the same stored runs.
+
+    Tables of which nothing was run stand behind the others.
+    """
+
+    stored: Stored
+    tables: tuple[ReportTable, ...]
+    drawings: tuple[Drawing, ...]
+    findings: tuple[Finding, ...]
+    provenance: tuple[Facts, ...]
+    times: tuple[TimeTable, ...]
+    """What was timed, a table for each machine and category."""
+
+    @cached_property
+    def stale(self) -> int:
+        """How many of the cells' and the timing runs older code has made."""
+        shown = {
+            run["run_id"]: is_stale(run)
+            for table in self.tables
+            for cell in table.cells()
+            if (way := cell.ours)
+            for run in way.receipts
+        }
+        shown |= {
+            run["run_id"]: is_stale(run)
+            for table in self.times
+            for timed in table.timed
+            for run in timed.rounds
+        }
+        return sum(shown.values())
+
+    @cached_property
+    def damaged(self) -> int:
+        """How many runs do not verify and are left out."""
+        return len(self.stored.results.ids()) - len(self.stored.receipts)
+
+    @cached_property
+    def failed(self) -> int:
+        """How many runs have failed and have no result."""
+        results = self.stored.results
+        return sum(not results.has(run_id) for run_id in results.failed_ids())
+
+    def copies(self, cell: Cell) -> list[str]:
+        """Say why the data of a cell's runs is not official, where it is not."""
+        return sorted(cell.ours.copies) if cell.ours else []
+
+    def settings(self, way: Way) -> dict[str, Any]:
+        """Return what all runs of a way were asked alike, by name."""
+        spec = way.receipts[0]["spec"]
+        left_out = ("kind", "method", "dataset", "category", "shots", "seed", "parameters")
+        asked = {k: v for k, v in spec.items() if k not in left_out and v is not None}
+        return {**asked, **spec["parameters"]}
+
+
+def contents(results: Results, data: Path | None = None) -> Contents:
+    """Gather what a report shows of stored results.
+
+    Pictures of images are drawn from `data`, where it holds what the runs saw, and from the
+    embedded synthetic dataset; else there are none.
+    """
+    stored = Stored(results, tuple(receipts(results)))
+    tables = [printed_table(name, stored) for name in PRINTED]
+    tables += source_tables(stored, tables)
+    other = other_table(stored, tables)
+    return Contents(
+        stored,
+        tuple(sorted((*tables, other) if other else tables, key=lambda table: not table.ran)),
+        tuple(drawings(stored, Pictures(data))),
+        tuple(findings()),
+        tuple(provenance(stored)),
+        tuple(time_tables(stored)),
+    )

@@ -1,0 +1,1 @@
+"""Finished runs on disk: published whole, checked on every read."""

@@ -1,0 +1,67 @@
+"""How far two results of one run agree: identical, close or different."""
+
+from dataclasses import dataclass
+
+from bench.store.receipt import Receipt
+
+CLOSE = 0.010
+"""Largest difference in AUROC that still counts as close: the margin of the verdicts on print."""
+
+ENVIRONMENT = (
+    "source_sha256", "cpu", "device_name", "cuda", "cudnn", "threads", "score_batch_size", "torch",
+    "torchvision", "numpy", "pillow",
+)  # fmt: skip
+"""The provenance that can change the last digits; where all of it is equal, so are the bits."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two results of the same run id beside each other."""
+
+    kind: str
+    """`identical` bits; `close`: AUROC within `CLOSE`, and another environment; or `different`."""
+    auroc_gap: float
+    """Second minus first."""
+    environment: tuple[str, ...]
+    """What differs in the environment, as `threads 2 and 1`."""
+    timing: bool = False
+    """Whether both were run to be timed: the AUROC of a training cut short is nobody's result."""
+
+    def __str__(self) -> str:
+        if self.kind == "identical":
+            return "identical"
+        cause = ", ".join(self.environment) or "the environment is the same"
+        gap = "scores differ" if self.timing else f"AUROC differs by {self.auroc_gap:+.6f}"
+        return f"{self.kind}: {gap} ({cause})"
+
+
+def agreement(first: Receipt, second: Receipt) -> Agreement:
+    """Compare two receipts of one run id."""
+    one, other = first["provenance"], second["provenance"]
+    environment = tuple(
+        f"{_NAMES.get(key, key)} {_short(one.get(key))} and {_short(other.get(key))}"
+        for key in ENVIRONMENT
+        if one.get(key) != other.get(key)
+    )
+    gap = second["metrics"]["auroc"] - first["metrics"]["auroc"]
+    if first["metrics"]["scores_sha256"] == second["metrics"]["scores_sha256"]:
+        kind = "identical"
+    else:
+        kind = "close" if environment and abs(gap) <= CLOSE else "different"
+    timing = first.get("spec", {}).get("kind") == "timing"
+    return Agreement(kind, gap, environment, timing)
+
+
+def same_source(first: Receipt, second: Receipt) -> bool:
+    """Whether the same code of the method has made both."""
+    one, other = (r["provenance"].get("source_sha256") for r in (first, second))
+    return bool(one == other)
+
+
+_NAMES = {"source_sha256": "source", "device_name": "device", "score_batch_size": "score batch"}
+
+
+def _short(value: object) -> str:
+    """Write a value of provenance; of a hash the beginning."""
+    text = "none" if value in (None, "") else str(value)
+    return text[:8] if len(text) == 64 else text

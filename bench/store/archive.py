@@ -1,0 +1,265 @@
+"""Results packed into a few committable files, with the digest of each; numbers only.
+
+archive.json       schema, number of runs, sha256 of every other file; sealed
+receipts.parquet   run_id, receipt: every run.json, without the digests of the files left behind
+scores.parquet     run_id and the columns of a run's scores.parquet, all runs below each other
+runs.parquet       one row a run, made from the receipts
+
+Where any run keeps them, also what figures are drawn from:
+
+embeddings.parquet     run_id and the columns of a run's embeddings.parquet, a row group a run
+explanations.parquet   run_id and the columns that any run's explanations.parquet has, null in
+                       others; where they differ, `columns` names those of the run in their order; a
+                       row group a run
+
+The same results give the same bytes. Logs and models stay behind.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bench.errors import CorruptRun, RequestError, StoreError
+from bench.store.embeddings import Embeddings
+from bench.store.explanations import Explanations
+from bench.store.layout import CARD, EMBEDDINGS, EXPLANATIONS
+from bench.store.parquet import RunRows, below, own_columns, packed, packed_runs, unpacked
+from bench.store.receipt import Receipt, parse, seal
+from bench.store.results import Results
+from bench.store.scores import Scores
+from bench.store.table import table_bytes
+from bench.system.files import sealed, sync_folder, unsealed, write_synced, writing
+from bench.system.untrusted import shown, why
+
+Kept = TypeVar("Kept")
+
+ARCHIVE_SCHEMA = 1
+FILES = ("receipts.parquet", "scores.parquet", "runs.parquet")
+OPTIONAL = (EMBEDDINGS, EXPLANATIONS)
+
+
+class Archive:
+    """A folder that `pack` has written, read like a `Store`.
+
+    Raises StoreError where a newer bench wrote it, CorruptRun where a file does not agree with its
+    digest: then no run of it can be trusted.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            card = unsealed("archive", (root / CARD).read_bytes().removesuffix(b"\n"))
+            if card["schema"] != ARCHIVE_SCHEMA:
+                raise StoreError(
+                    f"{root} is an archive of schema {card['schema']}, this bench reads"
+                    f" {ARCHIVE_SCHEMA}: a newer bench wrote it; update"
+                )
+            self._digests: dict[str, str] = card["files"]
+            self._bytes = {}
+            for name in (*FILES, *(n for n in OPTIONAL if n in self._digests)):
+                self._bytes[name] = (root / name).read_bytes()
+                if hashlib.sha256(self._bytes[name]).hexdigest() != self._digests[name]:
+                    raise ValueError(f"{name} does not agree with its digest")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = why(error) if isinstance(error, OSError) else shown(error)
+            raise CorruptRun(f"archive {root} is damaged: {reason}") from error
+
+    @cached_property
+    def _receipts(self) -> dict[str, str]:
+        with self._reading("receipts.parquet"):
+            columns = unpacked(self._bytes["receipts.parquet"]).to_pydict()
+            found = dict(zip(columns["run_id"], columns["receipt"], strict=True))
+            if not all(type(text) is str for pair in found.items() for text in pair):
+                raise ValueError("its columns are no texts")
+            return found
+
+    @cached_property
+    def _scores(self) -> tuple[Any, dict[str, tuple[int, int]]]:
+        """The scores of all runs, and where those of each begin and how many they are."""
+        with self._reading("scores.parquet"):
+            rows = unpacked(self._bytes["scores.parquet"])
+            ends = pc.run_end_encode(rows["run_id"].combine_chunks())
+            places, start = {}, 0
+            for run_id, end in zip(ends.values.to_pylist(), ends.run_ends.to_pylist(), strict=True):
+                places[run_id] = (start, end - start)
+                start = end
+            return rows.drop_columns("run_id"), places
+
+    @cached_property
+    def _kept(self) -> dict[str, RunRows]:
+        """The optional files that are there; no more is decoded of them than whose rows they are.
+
+        None of them is to be trusted where one does not read.
+        """
+        found = {}
+        for name in OPTIONAL:
+            if name in self._bytes:
+                with self._reading(name):
+                    found[name] = RunRows(self._bytes[name])
+        return found
+
+    def _kept_by(self, run_id: str, name: str, read: Callable[[Any], Kept]) -> Kept | None:
+        """Read a run's rows in an optional file; None where there are none."""
+        if name not in self._kept or run_id not in self._kept[name]:
+            return None
+        with self._reading(name):
+            return read(own_columns(self._kept[name].of(run_id)))
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Turn what a file of another form makes of its readers into one clear line."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            reason = shown(error).splitlines()[0]
+            raise CorruptRun(f"archive {self.root} is damaged: {name}: {reason}") from error
+
+    def ids(self) -> list[str]:
+        """Return the ids of all runs, sorted."""
+        return sorted(self._receipts)
+
+    def has(self, run_id: str) -> bool:
+        """Whether a run of that id is there."""
+        return run_id in self._receipts
+
+    def read(self, run_id: str) -> Receipt:
+        """Return a receipt, its own digest checked; raises CorruptRun.
+
+        `files` is what the archive holds of the run beside its scores, with the digest of the file
+        of all runs that it lies in.
+        """
+        if run_id not in self._receipts:
+            raise CorruptRun(f"archive {self.root} has no run {run_id}")
+        receipt = parse(self._receipts[run_id].encode(), run_id, exact=False)
+        here = [name for name, rows in self._kept.items() if run_id in rows]
+        return {**receipt, "files": {name: self._digests[name] for name in here}}
+
+    def scores(self, run_id: str) -> Scores:
+        """Return the scores of a run; raises CorruptRun where they are not there."""
+        rows, places = self._scores
+        if run_id not in places:
+            raise CorruptRun(f"archive {self.root} has no scores of run {run_id}")
+        with self._reading("scores.parquet"):
+            return Scores.from_table(rows.slice(*places[run_id]))
+
+    def embeddings(self, run_id: str) -> Embeddings | None:
+        """Return the embeddings of a run, None where it keeps none; raises CorruptRun."""
+        return self._kept_by(run_id, EMBEDDINGS, Embeddings.from_table)
+
+    def explanations(self, run_id: str) -> Explanations | None:
+        """Return the explanations of a run, None where it keeps none; raises CorruptRun."""
+        return self._kept_by(run_id, EXPLANATIONS, Explanations.from_table)
+
+    def failures(self, run_id: str) -> list[dict[str, Any]]:
+        """Return nothing: an archive holds results only."""
+        return []
+
+    def failed_ids(self) -> list[str]:
+        """Return nothing: an archive holds results only."""
+        return []
+
+    def table_bytes(self) -> bytes:
+        """Return runs.parquet as it is stored."""
+        return self._bytes["runs.parquet"]
+
+
+def pack(results: Results, out: Path) -> int:
+    """Write all runs of `results` as an archive at `out`; return how many they are.
+
+    An archive that is there is replaced as a whole, if all its runs are among the results. Raises
+    CorruptRun where a run does not verify, RequestError where there is nothing to pack or
+    something would be lost, StoreError where the disk refuses.
+    """
+    ids = results.ids()
+    if not ids:
+        raise RequestError(f"there are no runs in {results.root} to archive")
+    _check_place(out, ids)
+    read, receipts = [], []
+    tables: dict[str, dict[str, Any]] = {"scores.parquet": {}, EMBEDDINGS: {}, EXPLANATIONS: {}}
+    for run_id in ids:
+        receipt, found = results.read(run_id), results.scores(run_id)
+        if found.digest() != receipt["metrics"]["scores_sha256"]:
+            raise CorruptRun(f"run {run_id} is damaged: its scores are not those of its receipt")
+        read.append(receipt)
+        receipts.append(seal(receipt, {}).decode())  # the files stay behind
+        tables["scores.parquet"][run_id] = found.table()
+        for name, kept in ((EMBEDDINGS, results.embeddings(run_id)),
+                           (EXPLANATIONS, results.explanations(run_id))):  # fmt: skip
+            if kept is not None:
+                tables[name][run_id] = kept.table()
+    contents = {
+        "receipts.parquet": _write(pa.table({"run_id": ids, "receipt": receipts})),
+        "scores.parquet": _write(below(tables["scores.parquet"])),
+        **{name: packed_runs(tables[name]) for name in OPTIONAL if tables[name]},
+        "runs.parquet": table_bytes(read),
+    }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    card = {"schema": ARCHIVE_SCHEMA, "runs": len(ids), "files": digests}
+    _replace(out, {**contents, CARD: sealed("archive", card) + b"\n"})
+    return len(ids)
+
+
+def _check_place(out: Path, ids: Sequence[str]) -> None:
+    """Refuse a folder that holds anything else, or runs that would be lost."""
+    if not out.exists():
+        return
+    known = {*FILES, *OPTIONAL, CARD}
+    foreign = {p.name for p in out.iterdir()} - known if out.is_dir() else {out.name}
+    if foreign:
+        raise RequestError(f"{out} holds {min(foreign)}, which is no part of an archive")
+    if (out / CARD).exists():
+        lost = set(Archive(out).ids()) - set(ids)
+        if lost:
+            raise RequestError(
+                f"{out} holds {len(lost)} runs that are not among the results: bring them in first"
+                f" with `bench merge {out}`"
+            )
+
+
+def _replace(out: Path, contents: dict[str, bytes]) -> None:
+    """Put the files in place as one folder: whole, or not at all."""
+    with writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.new-"))
+        try:
+            for name, content in contents.items():
+                write_synced(staging / name, content)
+            sync_folder(staging)
+            staging.chmod(0o755)
+            if out.exists():
+                _exchange(out, staging)
+            else:
+                os.rename(staging, out)
+            sync_folder(out.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _exchange(out: Path, staging: Path) -> None:
+    """Put a folder in the place of another one, which is still there if that fails."""
+    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old-"))
+    try:
+        os.rename(out, old)
+        try:
+            os.rename(staging, out)
+        except OSError:
+            os.rename(old, out)
+            raise
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.rmdir(old)  # which refuses while it holds anything
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(table: Any) -> bytes:
+    return packed(table, compression="zstd")

@@ -1,0 +1,135 @@
+"""The explanations of one run: maps, boxes and parts of the score of each tested image.
+
+They are what a detector's `explain` returned, on its own coarse grids, and lie outside of a run's
+identity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bench.store.parquet import packed, unpacked
+from bench.system.files import write_synced
+
+SIDES = ("left", "top", "right", "bottom")
+EXTENTS = ("_height", "_width")
+"""Endings of the columns that hold the size of a map."""
+"""What a map's two columns of its size end in, and its own name therefore must not."""
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What a method saw in the N images that a run has scored, in the order of its scores."""
+
+    file: tuple[str, ...]
+    maps: Mapping[str, NDArray[np.float32]]
+    """(N, h, w) each, by name, higher = more anomalous; the first is the one to draw."""
+    boxes: NDArray[np.float32] | None
+    """(N, 4): left, top, right, bottom of the zoomed view as shares of the image."""
+    parts: Mapping[str, NDArray[np.float32]]
+    """(N,) each: the terms that the score is made of."""
+
+    def table(self) -> Any:
+        """Return the explanations as a `pyarrow.Table`, its columns in the order of the maps."""
+        boxes = self.boxes
+        return pa.table({
+            "file": pa.array(self.file, pa.string()),
+            **box_columns(len(self.file), boxes, pa.float32()),
+            **part_and_map_columns(self.parts, self.maps),
+        })  # fmt: skip
+
+    @classmethod
+    def from_table(cls, table: Any) -> "Explanations":
+        """Read a `pyarrow.Table` as `table` makes it; raises ValueError for any other."""
+        try:
+            maps = {n.removeprefix("map_"): _map(table, n)
+                    for n in table.column_names if _names_a_map(n)}  # fmt: skip
+            parts = {n.removeprefix("part_"): _floats(table[n])
+                     for n in table.column_names if n.startswith("part_")}  # fmt: skip
+            boxed = [table[f"box_{side}"] for side in SIDES]
+            boxes = None
+            if any(column.null_count < len(table) for column in boxed):
+                boxes = np.stack([_floats(column) for column in boxed], axis=1)
+            found = cls(tuple(table["file"].to_pylist()), maps, boxes, parts)
+            sound = found.table().schema.equals(table.schema) and None not in found.file
+        except (KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+            raise ValueError(f"explanations have columns {_told(table)}") from error
+        if not sound or not maps:
+            raise ValueError(f"explanations have columns {_told(table)}")
+        return found
+
+
+def _told(table: Any) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in table.schema)
+
+
+def _names_a_map(column: str) -> bool:
+    return column.startswith("map_") and not column.endswith(EXTENTS)
+
+
+def _floats(column: Any) -> NDArray[np.float32]:
+    """Return a column of finite float32; raises ValueError for any other."""
+    values = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column
+    if values.dtype != np.float32 or column.null_count or not np.isfinite(values).all():
+        raise ValueError("explanations hold values that are not finite")
+    found: NDArray[np.float32] = values
+    return found
+
+
+def _map(table: Any, name: str) -> NDArray[np.float32]:
+    """Return the maps of one name, (N, h, w)."""
+    height, width = (table[f"{name}{extent}"].unique().to_pylist() for extent in EXTENTS)
+    lists = table[name].combine_chunks()
+    if len(height) != 1 or len(width) != 1 or lists.null_count:
+        raise ValueError(f"explanations hold maps of several sizes in {name}")
+    values = lists.flatten()
+    lengths = set(lists.value_lengths().to_pylist())
+    if lengths != {height[0] * width[0]} or min(height[0], width[0]) < 1 or values.null_count:
+        raise ValueError(f"explanations hold maps of another size than they say in {name}")
+    flat = values.to_numpy(zero_copy_only=False)
+    if flat.dtype != np.float32 or not np.isfinite(flat).all():
+        raise ValueError("explanations hold values that are not finite")
+    maps: NDArray[np.float32] = flat.reshape(len(table), height[0], width[0])
+    return maps
+
+
+def box_columns(count: int, boxes: NDArray[Any] | None, kind: Any) -> dict[str, Any]:
+    """Return the four columns of `boxes` (N, 4), null where there are none."""
+    return {
+        f"box_{side}": pa.nulls(count, kind) if boxes is None else pa.array(boxes[:, i], kind)
+        for i, side in enumerate(SIDES)
+    }
+
+
+def part_and_map_columns(
+    parts: Mapping[str, NDArray[np.float32]], maps: Mapping[str, NDArray[np.float32]]
+) -> dict[str, Any]:
+    """Return a column for each part, and for each map its rows as lists, its height and width."""
+    columns: dict[str, Any] = {f"part_{name}": pa.array(part) for name, part in parts.items()}
+    for name, values in maps.items():
+        count, height, width = values.shape
+        ends = np.arange(count + 1, dtype=np.int32) * (height * width)
+        columns[f"map_{name}"] = pa.ListArray.from_arrays(ends, pa.array(values.ravel()))
+        for extent, size in zip(EXTENTS, (height, width), strict=True):
+            columns[f"map_{name}{extent}"] = pa.array(np.full(count, size, np.int64))
+    return columns
+
+
+def explanations_bytes(explanations: Explanations) -> bytes:
+    """Return the bytes of a run's explanations.parquet."""
+    return packed(explanations.table())
+
+
+def write_explanations(path: Path, explanations: Explanations) -> None:
+    """Write a run's explanations.parquet; raises OSError where the disk refuses."""
+    write_synced(path, explanations_bytes(explanations))
+
+
+def read_explanations(content: bytes) -> Explanations:
+    """Read the bytes of a run's explanations.parquet; raises ValueError where it is not one."""
+    return Explanations.from_table(unpacked(content))

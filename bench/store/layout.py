@@ -1,0 +1,22 @@
+"""Names of everything in a results folder."""
+
+import re
+
+MODEL = "model.safetensors"
+
+
+EMBEDDINGS = "embeddings.parquet"
+
+
+EXPLANATIONS = "explanations.parquet"
+
+
+RUN_ID = re.compile(r"[0-9a-f]{16}\Z")
+
+
+CARD = "archive.json"
+"""The file that makes a folder an archive, see `bench.store.archive`."""
+
+
+DISPUTED = "was finished twice"
+"""The kind of a failure that a run is not one result but two."""

@@ -1,0 +1,27 @@
+"""A results folder or an archive at a path."""
+
+from pathlib import Path
+
+from bench.errors import StoreError
+from bench.store.folder import Store
+from bench.store.layout import CARD
+from bench.store.results import Results
+
+
+def open_results(path: Path) -> Results:
+    """Return what reads a results folder or an archive; raises StoreError where there is neither.
+
+    An archive's own digests are checked at once.
+    """
+    if not (path / CARD).is_file() and not (path / "runs").is_dir():
+        raise StoreError(f"{path} is neither a results folder (runs/) nor an archive ({CARD})")
+    return results_at(path)
+
+
+def results_at(path: Path) -> Results:
+    """Return what reads the archive at `path`, else a results folder that may not be there yet."""
+    if not (path / CARD).is_file():
+        return Store(path)
+    from bench.store.archive import Archive
+
+    return Archive(path)

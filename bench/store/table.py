@@ -1,0 +1,81 @@
+"""Runs.parquet: one row a run."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from bench.store.receipt import Receipt
+
+_PREFIX = {
+    "parameters": "param",
+    "split": "split",
+    "facts": "fact",
+    "timings": "time",
+    "provenance": "prov",
+}
+
+
+TABLE_SCHEMA = 1
+
+
+def flat(receipt: Receipt) -> dict[str, Any]:
+    """Return a receipt as one flat row of runs.parquet.
+
+    Of a timing run, whose training was cut short, AUROC and AP are no result: they are left out.
+    """
+    spec, metrics = receipt["spec"], receipt["metrics"]
+    if spec["kind"] != "accuracy":
+        metrics = {"scores_sha256": metrics["scores_sha256"]}
+    head = ("kind", "method", "method_version", "dataset", "category", "setting", "shots", "seed")
+    row = {"run_id": receipt["run_id"], **{k: spec[k] for k in head}}
+    row["version"] = row.pop("method_version")
+    order = ["run_id", "kind", "method", "version", *head[3:]]
+    row = {k: row[k] for k in order}
+    row["auroc"], row["ap"] = metrics.get("auroc"), metrics.get("ap")
+    row |= {k: v for k, v in spec.items() if k not in head and k != "parameters"}
+    row |= {f"metric.{k}": v for k, v in metrics.items() if k not in ("auroc", "ap")}
+    for group, prefix in _PREFIX.items():
+        values = spec["parameters"] if group == "parameters" else receipt[group]
+        row |= {f"{prefix}.{k}": v for k, v in values.items()}
+    row["warnings"] = "; ".join(receipt["warnings"])
+    return row
+
+
+def table(receipts: Iterable[Receipt]) -> Any:
+    """Return the `pyarrow.Table` of runs.parquet: one row a run, flat and typed."""
+    import pyarrow as pa
+
+    rows = [{k: _storable(v) for k, v in flat(receipt).items()} for receipt in receipts]
+    found = pa.Table.from_pylist(_same_columns(rows)) if rows else pa.table({})
+    return found.replace_schema_metadata({"bench.schema": str(TABLE_SCHEMA)})
+
+
+def _storable(value: Any) -> Any:
+    """Return a value as a column can hold it: numbers of 64 bits, text that is UTF-8."""
+    if type(value) is int and value.bit_length() > 63:
+        return str(value)
+    return value.encode(errors="backslashreplace").decode() if type(value) is str else value
+
+
+def _same_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give every row every column, and a column that holds several types one of them."""
+    columns: dict[str, set[type]] = {}
+    for row in rows:
+        for key, value in row.items():
+            types = columns.setdefault(key, set())
+            if value is not None:
+                types.add(type(value))
+
+    def cast(key: str, value: Any) -> Any:
+        types = columns[key]
+        if value is None or len(types) <= 1:
+            return value
+        return float(value) if types <= {int, float} else str(value)
+
+    return [{k: cast(k, row.get(k)) for k in columns} for row in rows]
+
+
+def table_bytes(found: Iterable[Receipt]) -> bytes:
+    """Return the bytes of runs.parquet, made from receipts."""
+    from bench.store.parquet import packed
+
+    return packed(table(found))

@@ -1,0 +1,143 @@
+"""Looks at results and says what does not agree; changes nothing."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from bench.errors import CorruptRun, RequestError
+from bench.spec import RunSpec
+from bench.store.folder import Store
+from bench.store.layout import DISPUTED, EMBEDDINGS, EXPLANATIONS, RUN_ID
+from bench.store.parquet import unpacked
+from bench.store.receipt import Receipt
+from bench.store.results import Results, receipts
+from bench.store.scores import Scores
+from bench.store.table import table_bytes
+from bench.system.untrusted import shown
+
+
+def problems(results: Results) -> Iterator[str]:
+    """Yield one line for everything that does not agree with its digest or with itself.
+
+    Of every run: the digests, the id against the spec, the metrics against the scores, the images
+    of embeddings and explanations against those of the scores; then the table against the
+    receipts, and runs that did not repeat. Raises StoreError for results of a newer bench.
+    """
+    for run_id in results.ids():
+        try:
+            receipt = results.read(run_id)
+            scores = results.scores(run_id)
+            beside = files_beside(results, run_id)
+        except CorruptRun as error:
+            yield str(error)
+            continue
+        yield from (f"run {run_id}: {text}" for text in contradictions(receipt, scores, beside))
+    yield from _table_problems(results)
+    yield from _disputed(results)
+
+
+def files_beside(results: Results, run_id: str) -> dict[str, tuple[str, ...]]:
+    """Return the images that a run's embeddings and explanations are of, by the name of the file.
+
+    Raises CorruptRun where one does not read.
+    """
+    read = {EMBEDDINGS: results.embeddings(run_id), EXPLANATIONS: results.explanations(run_id)}
+    return {name: kept.file for name, kept in read.items() if kept is not None}
+
+
+def contradictions(
+    receipt: Receipt, scores: Scores, beside: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+) -> Iterator[str]:
+    """Yield what a receipt says that its spec or its scores do not bear out.
+
+    `beside` is what `files_beside` returns.
+    """
+    for name, file in beside.items():
+        if file != tuple(scores.file):
+            yield f"{name} is of {len(file)} other images than its {len(scores.file)} scores"
+    try:
+        made = RunSpec.from_dict(receipt["spec"]).run_id
+        if made != receipt["run_id"]:
+            yield f"its spec gives the id {made}"
+        if scores.digest() != receipt["metrics"]["scores_sha256"]:
+            yield "its scores are not those of its receipt"
+        stated = {k: v for k, v in receipt["metrics"].items() if k not in BEYOND_SCORES}
+        found = scores.metrics(full="auroc_full" in stated)
+        for name in sorted(found.keys() | stated.keys()):
+            if not _equal(stated.get(name), found.get(name)):
+                yield f"{name} is {stated.get(name)}, its scores give {found.get(name)}"
+        drawn = {d["file"] for d in receipt["draw"]}
+        roles = {f for f, role in zip(scores.file, scores.role, strict=True) if role == "drawn"}
+        if drawn != roles:
+            yield "its draw is not what its scores call drawn"
+    except (KeyError, TypeError, ValueError, RequestError) as error:
+        yield f"its receipt cannot be checked: {type(error).__name__}: {error}"
+
+
+BEYOND_SCORES = ("scores_sha256", "pixel_auroc", "box_recall", "box_recall_by_chance")
+"""What stands among a receipt's metrics and does not follow from its scores."""
+
+
+def _equal(one: float | None, other: float | None) -> bool:
+    """Whether two metrics are the same but for the order in which some other CPU adds."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=1e-12)
+
+
+def _table_problems(results: Results) -> Iterator[str]:
+    """Compare the table with the receipts of the runs in it; what it lacks, `leftovers` tells."""
+    stored, place = results.table_bytes(), results.root / "runs.parquet"
+    if stored is None:
+        return
+    try:
+        there = unpacked(stored)
+        listed = set(there["run_id"].to_pylist()) if there.num_rows else set()
+    except (ValueError, KeyError) as error:
+        yield f"{place} {shown(error)}"
+        return
+    made = table_bytes(r for r in receipts(results) if r["run_id"] in listed)
+    if not there.equals(unpacked(made)):
+        yield f"{place} is not what the receipts give"
+
+
+def _disputed(results: Results) -> Iterator[str]:
+    """Yield a line for each run that was finished twice, with different scores."""
+    for run_id in results.ids():
+        for failure in results.failures(run_id):
+            if failure["kind"] == DISPUTED:
+                yield f"{failure['reason']} ({failure['folder']})"
+
+
+def leftovers(results: Results) -> Iterator[str]:
+    """Yield a line for what lies beside the runs and is no result; nothing is wrong with it."""
+    if not isinstance(results, Store):
+        return
+    behind = len(results.ids()) - _listed(results)
+    if behind > 0:
+        yield f"runs.parquet lacks {behind} of the runs: the next `bench run` brings it up to date"
+    if results.runs.is_dir():
+        for path in sorted(results.runs.iterdir()):
+            if not RUN_ID.match(path.name):
+                yield f"runs/ holds {shown(path.name)}, which is no run"
+    for folder, what in (
+        (results.staging, "under way or left by a killed command"),
+        (results.quarantine, "moved away because they did not verify"),
+        (results.superseded, "that were run again since: of older code, or keeping less"),
+        (results.failed, "that failed"),
+    ):
+        count = _entries(folder)
+        if count:
+            yield f"{folder.name}/ holds {count} {'run' if count == 1 else 'runs'} {what}"
+
+
+def _listed(results: Store) -> int:
+    with contextlib.suppress(ValueError):
+        return int(unpacked(results.table_bytes() or b"").num_rows)
+    return 0
+
+
+def _entries(folder: Path) -> int:
+    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0

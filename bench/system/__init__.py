@@ -1,0 +1,1 @@
+"""Files, digests, hardware: what the operating system gives."""

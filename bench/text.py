@@ -1,0 +1,78 @@
+"""Numbers, units and lists in words."""
+
+import hashlib
+import math
+from collections.abc import Iterable
+
+from bench.system.untrusted import shown
+
+LONGEST = 40
+"""Characters of a name from outside that a figure has room for."""
+
+
+def shots_in_words(number: int) -> str:
+    """Return a number of labelled anomalies in words."""
+    return {1: "one shot", 10: "ten shots"}.get(number, f"{number} shots")
+
+
+def joined(words: Iterable[str]) -> str:
+    """Return words as a list in a sentence; raises ValueError for none."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def brief(text: str, longest: int = LONGEST) -> str:
+    """Return a name from outside on one line, cut where it is too long for a figure.
+
+    Names that begin alike are told apart by what is put in place of the rest.
+    """
+    line = shown(text).encode(errors="backslashreplace").decode()
+    if len(line) <= longest:
+        return line
+    mark = hashlib.sha256(line.encode()).hexdigest()[:4]
+    return f"{line[: longest - 5]}\N{HORIZONTAL ELLIPSIS}{mark}"
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Write a difference with its sign."""
+    rounded = round(value, digits) or 0.0  # no minus zero
+    return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def listed(words: list[str]) -> str:
+    """Write words as a list in a sentence; nothing for none."""
+    return joined(words) if words else ""
+
+
+def duration(seconds: float | None) -> str:
+    """Write seconds as 8 s, 3 min or 2.5 h; unknown as ?."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def gibibytes(count: int | None) -> str:
+    """Write bytes of memory; unknown where there are none."""
+    return "unknown" if count is None else f"{count / 2**30:.1f} GiB"
+
+
+def gigabytes(count: int) -> str:
+    """Write bytes on a disk."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def spanned(middle: float, interval: tuple[float, float] | None) -> str:
+    """Write a positive number with its interval; an end below zero is zero."""
+    if interval is None:
+        return figures(middle)
+    low, high = (figures(max(0.0, end), middle) for end in interval)
+    return f"{figures(middle)} ({low} to {high})"
+
+
+def figures(value: float, like: float | None = None) -> str:
+    """Write a number with three digits that count, or with as many decimals as another has so."""
+    size = float(f"{value if like is None else like:.3g}")
+    decimals = 2 - math.floor(math.log10(size)) if size > 0 else 0
+    return f"{value:.{min(max(decimals, 0), 4)}f}"

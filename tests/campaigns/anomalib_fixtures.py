@@ -1,0 +1,186 @@
+"""Records what anomalib's PaDiM and PatchCore make of small features, for ours to agree with.
+
+`python -m tests.campaigns.anomalib_fixtures --python VENV/bin/python`, where that environment holds
+anomalib 2.7.0, writes `tests/fixtures/anomalib/*.npz` anew: made-up features of a few dozen
+pictures, and what anomalib's models remember and say of them. In its models only the network is
+replaced, by one that hands on these features; what comes after is its own, its random choices and
+all, which are recorded too. The other interpreter runs this same file, isolated from the project.
+"""
+
+import argparse
+import os
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FOLDER = Path(__file__).parents[1] / "fixtures" / "anomalib"
+VERSION = "2.7.0"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a fixture is made with."""
+
+    method: str
+    size: int
+    """Side of the pictures that the features are said to be of."""
+    normals: int
+    channels: tuple[int, ...]
+    """Of the stages, 1 to 3 of PaDiM, 2 and 3 of PatchCore; stage s has size / 2 ** (s + 1)."""
+    kept: int = 0
+    """PaDiM: channels that are chosen."""
+    coreset: float = 0.0
+    """PatchCore: share of the patches that is kept; chosen without a projection."""
+    neighbours: int = 0
+    """PatchCore: of the nearest memory, that weigh the score."""
+
+    @property
+    def layers(self) -> list[str]:
+        """Torchvision's names of the stages."""
+        return [f"layer{stage}" for stage in range(4 - len(self.channels), 4)]
+
+
+CASES = {
+    "padim-few-images": Case("padim", 32, 12, (4, 8, 12), kept=16),
+    "padim-many-images": Case("padim", 32, 40, (4, 6, 8), kept=10),
+    "patchcore": Case("patchcore", 64, 24, (12, 20), coreset=0.1, neighbours=9),
+    "patchcore-unweighted": Case("patchcore", 64, 8, (6, 8), coreset=0.25, neighbours=1),
+    "patchcore-tiny-bank": Case("patchcore", 64, 3, (6, 8), coreset=0.03, neighbours=9),
+}
+"""Both forms of PaDiM's Gaussian, both scores of PatchCore, and fewer memories than neighbours."""
+TESTED = 4
+
+
+def made_up(case: Case, count: int, seed: int, shift: float = 0.0) -> Arrays:
+    """Return features (count, channels, h, w) float32 by layer, >= 0 as those of a network are.
+
+    All pictures share what is at a position; `shift` moves every second one away in a quarter.
+    """
+    shared, own = np.random.RandomState(0), np.random.RandomState(seed)
+    found = {}
+    for layer, channels in zip(case.layers, case.channels, strict=True):
+        side = case.size // 2 ** (int(layer[-1]) + 1)
+        values = shared.normal(size=(channels, side, side))
+        values = values + 0.5 * own.normal(size=(count, channels, side, side))
+        values[1::2, :, : side // 2, : side // 2] += shift
+        found[layer] = np.maximum(values, 0).astype(np.float32)
+    return found
+
+
+def recorded(case: Case) -> Arrays:
+    """Return the features of a case and what anomalib makes of them; torch's seed is set."""
+    normal, tested = made_up(case, case.normals, 1), made_up(case, TESTED, 2, shift=1.5)
+    said = (_padim if case.method == "padim" else _patchcore)(case, normal, tested)
+    given = {f"normal.{k}": v for k, v in normal.items()}
+    given |= {f"tested.{k}": v for k, v in tested.items()}
+    return given | {f"anomalib.{k}": np.asarray(v) for k, v in said.items()}
+
+
+def _network(layers: Arrays) -> Any:
+    """Return a module that gives these features whatever it is shown."""
+    import torch
+
+    class Given(torch.nn.Module):
+        def forward(self, images: Any) -> Any:
+            assert len(images) == len(next(iter(layers.values())))
+            return {name: torch.from_numpy(values) for name, values in layers.items()}
+
+    return Given()
+
+
+def _shown(case: Case, count: int) -> Any:
+    import torch
+
+    return torch.zeros(count, 3, case.size, case.size)
+
+
+def _padim(case: Case, normal: Arrays, tested: Arrays) -> dict[str, Any]:
+    import torch
+    from anomalib.models.image.padim.torch_model import PadimModel
+
+    model = PadimModel("resnet18", case.layers, pre_trained=False, n_features=case.kept)
+    model.idx = torch.randperm(sum(case.channels))[: case.kept]
+    model.feature_extractor = _network(normal)
+    model.train()
+    model(_shown(case, case.normals))
+    model.fit()
+    model.eval()
+    model.feature_extractor = network = _network(tested)
+    shown = _shown(case, TESTED)
+    found = model(shown)
+    gaussian = [model.gaussian.mean, model.gaussian.inv_covariance]
+    distance = model.anomaly_map_generator.compute_distance(
+        model.generate_embedding(network(shown)), gaussian
+    )
+    return {
+        "chosen": model.idx, "mean": model.gaussian.mean, "distance": distance[:, 0],
+        "score": found.pred_score[:, 0], "map": found.anomaly_map[:, 0],
+    }  # fmt: skip
+
+
+def _patchcore(case: Case, normal: Arrays, tested: Arrays) -> dict[str, Any]:
+    import torch
+    from anomalib.models.components import KCenterGreedy
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    model = PatchcoreModel(case.layers, "resnet18", False, num_neighbors=case.neighbours)
+    model.feature_extractor = _network(normal)
+    model.train()
+    patches = model(_shown(case, case.normals))
+    # A third dimension keeps it from projecting the patches.
+    picks = KCenterGreedy(patches.unsqueeze(2), case.coreset).select_coreset_idxs()
+    model.memory_bank = patches[picks]
+    model.eval()
+    model.feature_extractor = network = _network(tested)
+    shown = _shown(case, TESTED)
+    found = model(shown)
+    pooled = {k: model.feature_pooler(v) for k, v in network(shown).items()}
+    queries = model.reshape_embedding(model.generate_embedding(pooled))
+    distance, index = model.nearest_neighbors(queries, 1)
+    return {
+        "picks": torch.tensor(picks), "bank": model.memory_bank,
+        "distance": distance.view(TESTED, -1), "index": index.view(TESTED, -1),
+        "score": found.pred_score, "map": found.anomaly_map[:, 0],
+    }  # fmt: skip
+
+
+def record(folder: Path) -> None:
+    """Write the fixtures, in the interpreter that has anomalib."""
+    import torch
+
+    if metadata.version("anomalib") != VERSION:
+        raise SystemExit(f"anomalib {metadata.version('anomalib')}, not {VERSION}")
+    torch.set_num_threads(1)
+    for name, case in CASES.items():
+        torch.manual_seed(0)
+        with torch.inference_mode():
+            arrays = recorded(case)
+        np.savez_compressed(folder / f"{name}.npz", **arrays)
+
+
+def main() -> None:
+    """Have the other interpreter record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", help="the interpreter that has anomalib")
+    parser.add_argument("--record", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.record:
+        record(options.record)
+        return
+    if not options.python:
+        parser.error("--python is needed")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [options.python, "-I", __file__, "--record", str(FOLDER)]
+    subprocess.run(command, env=environment, check=True)
+
+
+if __name__ == "__main__":
+    main()

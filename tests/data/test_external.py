@@ -1,0 +1,181 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.data import external
+from bench.data.external import PER_CATEGORY, TILES, find_external, load_external
+from bench.data.images import prepare
+from bench.errors import DataError, MissingData
+from bench.planning.matrix import Narrowing, expand
+from bench.planning.plan import Folders, make_plan
+from bench.planning.suite import read_suite
+from bench.registry import Registry
+from bench.system.digests import FingerprintCache
+from tests.whole.test_run import Bench
+
+
+def find(source, dataset, category, folder, textures=None):
+    digests = FingerprintCache(folder / "cache")
+    return find_external(source, dataset, category, folder, folder / "cache", digests, textures)
+
+
+@pytest.fixture
+def mvtec(tmp_path):
+    """Three categories in MVTec AD's layout, each image of a grey of its own."""
+    grey = 0
+    for category, normals in (("bottle", 40), ("cable", 3), ("zipper", 33)):
+        for place, count in (("train/good", normals), ("test/good", 2), ("test/broken", 2)):
+            folder = tmp_path / "mvtec_ad" / category / place
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("L", (8, 8), grey % 256).save(folder / f"{i:03d}.png")
+                grey += 1
+    return tmp_path
+
+
+def test_none_is_none(tmp_path):
+    assert find("none", "head_ct", "head_ct", tmp_path) is None
+
+
+def test_other_categories_give_normal_training_images_and_nothing_else(mvtec):
+    found = find("mvtec_ad", "mvtec_ad", "bottle", mvtec)
+    paths = [f.path for f in found.listing.files]
+    assert {p.rpartition("/")[0] for p in paths} == {"cable/train/good", "zipper/train/good"}
+    assert len(paths) == len(set(paths)) == 3 + PER_CATEGORY
+    assert paths == sorted(paths)
+    assert all((found.listing.root / p).is_file() for p in paths)
+
+
+def test_they_are_spread_evenly_over_a_category(mvtec):
+    taken = [
+        int(Path(f.path).stem)
+        for f in find("mvtec_ad", "head_ct", "head_ct", mvtec).listing.files
+        if f.path.startswith("bottle")
+    ]
+    assert (taken[0], taken[-1], len(taken)) == (0, 39, PER_CATEGORY)
+    assert set(np.diff(taken)) == {1, 2}
+
+
+def test_a_changed_image_changes_the_identity(mvtec):
+    before = find("mvtec_ad", "mvtec_ad", "bottle", mvtec).identity
+    assert before.startswith("mvtec_ad:")
+    assert find("mvtec_ad", "mvtec_ad", "bottle", mvtec).identity == before
+    Image.new("L", (9, 9)).save(mvtec / "mvtec_ad/cable/train/good/001.png")
+    assert find("mvtec_ad", "mvtec_ad", "bottle", mvtec).identity != before
+
+
+def test_without_another_category_the_remedy_is_said(tmp_path):
+    with pytest.raises(MissingData, match=r"no other category of mvtec_ad.*external=textures"):
+        find("mvtec_ad", "mvtec_ad", "bottle", tmp_path)
+
+
+def test_without_scikit_image_the_remedy_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(external.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MissingData, match="pip install scikit-image"):
+        find("textures", "head_ct", "head_ct", tmp_path)
+
+
+def test_the_tiles_of_a_texture_put_together_are_the_texture(tmp_path):
+    found = find("textures", "head_ct", "head_ct", tmp_path)
+    side = found.prepared_size(20)
+    folder = prepare(found.listing, found.fingerprint, tmp_path / "cache", side)
+    tiles = load_external(folder, 20)
+    assert tiles.shape == (3 * TILES**2, 3, 20, 20)
+    rows = tiles[: TILES**2].reshape(TILES, TILES, 3, 20, 20)
+    whole = rows.transpose(2, 0, 3, 1, 4).reshape(3, side, side)
+    with Image.open(found.listing.root / found.listing.files[0].path) as image:
+        resized = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
+    assert np.array_equal(whole, np.asarray(resized).transpose(2, 0, 1))
+    assert min(tile.std() for tile in tiles) > 1  # none of them is blank
+
+
+def test_a_size_that_tiles_do_not_fill_is_refused(tmp_path):
+    found = find("textures", "head_ct", "head_ct", tmp_path)
+    folder = prepare(found.listing, found.fingerprint, tmp_path / "cache", 30)
+    with pytest.raises(DataError, match="holds images of 30 px, for 20 px"):
+        load_external(folder, 20)
+
+
+@pytest.fixture
+def dtd(tmp_path):
+    """A folder of textures of several sizes, in folders of its own, beside what is none."""
+    folder = tmp_path / "dtd"
+    for i, kind in enumerate(("woven", "banded", "woven", "dotted")):
+        (folder / "images" / kind).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9 + i, 7), (i, 2 * i, 3 * i)).save(folder / "images" / kind / f"{i}.png")
+    (folder / "labels.txt").write_text("not an image")
+    (folder / "images" / "._0.png").write_bytes(b"nor this")
+    (folder / ".thumbnails").mkdir()
+    Image.new("L", (3, 3)).save(folder / ".thumbnails" / "0.png")
+    return folder
+
+
+def test_a_folder_of_textures_takes_the_place_of_those_of_scikit_image(dtd, tmp_path):
+    found = find("textures", "head_ct", "head_ct", tmp_path, dtd)
+    paths = [f.path for f in found.listing.files]
+    assert paths == ["images/banded/1.png", "images/dotted/3.png",
+                     "images/woven/0.png", "images/woven/2.png"]  # fmt: skip
+    assert found.identity == f"dtd:{found.fingerprint}"
+    folder = prepare(found.listing, found.fingerprint, tmp_path / "cache", found.prepared_size(20))
+    images = load_external(folder, 20)
+    assert images[:, :, 5, 5].tolist() == [[i, 2 * i, 3 * i] for i in (1, 3, 0, 2)]
+    assert find("none", "head_ct", "head_ct", tmp_path, dtd) is None
+    before = found.identity
+    Image.new("L", (9, 9)).save(dtd / "images" / "woven" / "0.png")
+    assert find("textures", "head_ct", "head_ct", tmp_path, dtd).identity != before
+
+
+def test_of_many_textures_some_are_taken(dtd, tmp_path, monkeypatch):
+    monkeypatch.setattr(external, "PER_FOLDER", 2)
+    found = find("textures", "head_ct", "head_ct", tmp_path, dtd)
+    assert [f.path for f in found.listing.files] == ["images/banded/1.png", "images/woven/2.png"]
+
+
+def test_a_folder_that_cannot_serve_as_textures_is_refused_in_one_line(tmp_path):
+    (tmp_path / "head_ct" / "test").mkdir(parents=True)
+    for name, said in (
+        ("head_ct", "test images are among them"), ("head_ct/test", "test images are among them"),
+        ("absent", "there is no folder"), ("empty", "no images in"), ("textures", "rename it"),
+        ("a:b", "hold a colon"), ("a\nb", "rename it"),
+    ):  # fmt: skip
+        if name != "absent":
+            (tmp_path / name).mkdir(exist_ok=True)
+        with pytest.raises(DataError, match=said) as error:
+            find("textures", "head_ct", "head_ct", tmp_path, tmp_path / name)
+        assert "\n" not in str(error.value)
+
+
+def planned(tmp_path, warm_cache, *overrides):
+    folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
+    narrowing = Narrowing(methods=("saoe", "devnet"), shots=(10,), overrides=overrides)
+    cells = expand(read_suite("smoke"), narrowing, Registry(warm_cache), folders.data)
+    return make_plan(cells, folders)
+
+
+def test_only_what_uses_external_images_has_them_in_its_id(tmp_path, warm_cache):
+    textures = planned(tmp_path, warm_cache)
+    none = planned(tmp_path, warm_cache, "external=none")
+    for one, other in zip(textures.runs, none.runs, strict=True):
+        saoe = one.spec.method == "saoe"
+        assert (one.run_id != other.run_id) == saoe
+        assert (other.spec.external, other.external) == ("none" if saoe else None, None)
+    missing = planned(tmp_path, warm_cache, "saoe.external=mvtec_ad")
+    assert {r.spec.method for r in missing.runs} == {"devnet"}
+    assert all("no other category of mvtec_ad" in m.remedy for m in missing.missing)
+
+
+def test_saoe_runs_with_and_without_external_images(tmp_path, warm_cache, dtd):
+    bench = Bench(tmp_path, warm_cache)
+    suite = bench.suite("saoe")
+    for source in ("textures", "none"):
+        code, said = bench("run", "--suite", suite, "--set", f"external={source}")
+        assert code == 0, said
+    code, said = bench("run", "--suite", suite, "--textures", str(dtd))
+    assert code == 0, said
+    code, said = bench("run", "--suite", suite, "--textures", str(tmp_path / "absent"))
+    assert code == 2
+    assert "there is no folder" in said
+    kinds = {bench.store.read(i)["spec"]["external"].partition(":")[0] for i in bench.store.ids()}
+    assert kinds == {"textures", "none", "dtd"}

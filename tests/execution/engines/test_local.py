@@ -1,0 +1,104 @@
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+from bench.errors import RequestError
+from bench.execution.engines.local import Ended, LocalEngine
+from bench.planning.slots import Slot, slots_for
+from bench.system.host import cpu_count
+
+
+def obey(argument: str, lifeline: Any, progress: Any, started: float) -> None:
+    """What the children of these tests do."""
+    if argument == "talk":
+        progress.send_bytes(b'{"epoch": 1}')
+    elif argument == "sleep":
+        time.sleep(60)
+    elif argument == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif argument == "exit":
+        os._exit(3)
+    elif argument == "threads":
+        progress.send_bytes(b'{"late": %d}' % (time.monotonic() - started > 5))
+
+
+def events(engine: LocalEngine, seconds: float = 30) -> list[Any]:
+    seen: list[Any] = []
+    until = time.monotonic() + seconds
+    while engine.running and time.monotonic() < until:
+        seen += engine.events(0.1)
+    return seen
+
+
+def test_children_talk_end_crash_and_run_into_the_limit() -> None:
+    target = f"{__name__}:obey"
+    slot = Slot("cpu", 1)
+    with LocalEngine([slot] * 5, ["bench.execution.engines.local"], timeout=3.0) as engine:
+        for what in ("talk", "sleep", "segfault", "exit", "threads"):
+            engine.start(what, target, what)
+        assert engine.free is None
+        seen = events(engine)
+        assert engine.free == slot
+    ended = {e.key: e for e in seen if isinstance(e, Ended)}
+    assert ended.keys() == {"talk", "sleep", "segfault", "exit", "threads"}
+    assert ("talk", {"epoch": 1}) in seen
+    assert ("threads", {"late": 0}) in seen
+    assert ended["talk"].exit_code == 0
+    assert ended["sleep"].kind == "time limit"
+    assert "time limit" in ended["sleep"].reason
+    assert ended["segfault"].exit_code == -signal.SIGSEGV
+    assert "Segmentation" in ended["segfault"].reason
+    assert "exit code 3" in ended["exit"].reason
+
+
+def test_leaving_the_engine_ends_what_is_under_way() -> None:
+    with LocalEngine([Slot("cpu", 1)], ["bench.execution.engines.local"], timeout=None) as engine:
+        engine.start("sleep", f"{__name__}:obey", "sleep")
+        pid = engine._running["sleep"].process.pid
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    pytest.fail("the child outlived its engine")
+
+
+@pytest.mark.parametrize(
+    ("device", "slots", "gpus", "wanted"),
+    [
+        ("auto", 1, 0, ["cpu"]),
+        ("auto", 1, 2, ["cuda:0", "cuda:1"]),
+        ("cpu", 3, 2, ["cpu", "cpu", "cpu"]),
+        ("cuda", 2, 2, ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]),
+        ("cuda:1", 1, 2, ["cuda:1"]),
+    ],
+)
+def test_slots_are_spread_over_the_devices_and_share_the_cores(
+    device: str, slots: int, gpus: int, wanted: list[str]
+) -> None:
+    found = slots_for(device, slots, gpus)
+    assert [s.device for s in found] == wanted
+    assert {s.threads for s in found} == {max(1, cpu_count() // len(wanted))}
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus"), [("cuda", 0), ("cuda:2", 2), ("gpu", 1), ("cuda:x", 1)]
+)
+def test_a_device_that_is_not_there_is_refused(device: str, gpus: int) -> None:
+    with pytest.raises(RequestError, match=f"--device {device}"):
+        slots_for(device, 1, gpus)
+
+
+def test_a_name_that_is_no_device_is_not_taken_for_a_missing_gpu() -> None:
+    for device, why in (("cpuu", "no such device"), ("cuda:1", "torch sees 1 GPU;")):
+        with pytest.raises(RequestError, match=f"--device {device}: {why}"):
+            slots_for(device, 1, 1)
+
+
+def test_no_slots_are_refused() -> None:
+    with pytest.raises(RequestError, match="--slots"):
+        slots_for("cpu", 0, 0)

@@ -1,0 +1,305 @@
+"""Models that are saved with a run, and what they say of images of one's own."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from bench.data.overlay import BOX, heat, overlay
+from bench.data.synthetic import generated
+from bench.errors import RequestError
+from bench.execution.predict import find_images, overlay_name, predict, saved_model
+from bench.store.archive import pack
+from bench.store.folder import Store
+from bench.store.layout import MODEL
+from bench.store.models import read_model, write_model
+from bench.store.results import receipts
+from bench.store.verify import problems
+from tests.fixtures.runs import bench, flip
+from tests.whole.test_run import Bench
+
+ALL = ("atacnet", "cutmix", "devnet", "dra", "saoe", "shortcut")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> tuple[Bench, str]:
+    """Runs of all weak methods with their models."""
+    command = Bench(tmp_path_factory.mktemp("saved"), warm_cache)
+    suite = command.suite(*ALL)
+    code, said = command("run", "--suite", suite, "--save-models", "--threads", "1")
+    assert code == 0, said
+    return command, suite
+
+
+@pytest.fixture(scope="module")
+def bent(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> Bench:
+    """Runs with models of what differs from the plain path."""
+    command = Bench(tmp_path_factory.mktemp("bent"), warm_cache)
+    suite = command.suite("atacnet", "devnet", "dra")
+    settings = ("precision=bfloat16", "scales=2", "dra.reference_set=redrawn", "dra.sampler=thirds",
+                "atacnet.view=random")  # fmt: skip
+    told = [part for text in settings for part in ("--set", text)]
+    code, said = command("run", "--suite", suite, "--save-models", "--threads", "1", *told)
+    assert code == 0, said
+    return command
+
+
+def run_of(store: Store, method: str) -> dict[str, Any]:
+    return next(r for r in receipts(store) if r["spec"]["method"] == method)
+
+
+def where(receipt: dict[str, Any]) -> str:
+    """The device that made the run: another one's last digits differ."""
+    return str(receipt["provenance"]["device"])
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_loaded_models_scores_are_the_stored_ones(
+    saved: tuple[Bench, str], warm_cache: Path, method: str
+) -> None:
+    store = saved[0].store
+    run_id = run_of(store, method)["run_id"]
+    receipt, model = saved_model(store, run_id)
+    stored = store.scores(run_id)
+    root = generated(warm_cache, "washer")
+    found = predict(receipt, model, [root / f for f in stored.file], where(receipt), 1)
+    assert np.array_equal(found.scores, stored.score)
+
+
+@pytest.mark.parametrize(
+    ("method", "wanted"),
+    [
+        ("atacnet", {"view": "random"}),
+        ("devnet", {"scales": 2}),
+        ("dra", {"scales": 2, "reference_set": "redrawn"}),
+    ],
+)
+def test_a_loaded_models_scores_are_the_stored_ones_whatever_was_set(
+    bent: Bench, warm_cache: Path, method: str, wanted: dict[str, Any]
+) -> None:
+    run = run_of(bent.store, method)
+    assert run["spec"]["precision"] == "bfloat16"
+    assert wanted.items() <= run["spec"]["parameters"].items()
+    receipt, model = saved_model(bent.store, run["run_id"])
+    assert ("references.pool" in model) == (method == "dra")
+    stored = bent.store.scores(run["run_id"])
+    files = [generated(warm_cache, "washer") / f for f in stored.file]
+    found = predict(receipt, model, files, where(receipt), 1)
+    assert np.array_equal(found.scores, stored.score)
+    assert len(set(stored.score.tolist())) > 1
+
+
+def test_verify_checks_models_and_archives_leave_them_behind(
+    saved: tuple[Bench, str], tmp_path: Path
+) -> None:
+    store = saved[0].store
+    assert list(problems(store)) == []
+    pack(store, tmp_path / "archive")
+    assert not list((tmp_path / "archive").glob("*.safetensors"))
+    copy = tmp_path / "results"
+    shutil.copytree(store.root, copy)
+    run_id = run_of(store, "devnet")["run_id"]
+    flip(copy / "runs" / run_id / MODEL)
+    assert any(MODEL in text for text in problems(Store(copy)))
+
+
+def test_a_run_without_a_model_runs_again_for_it_and_its_scores_stay(
+    tmp_path: Path, warm_cache: Path
+) -> None:
+    command = Bench(tmp_path, warm_cache)
+    suite = command.suite("shortcut", "cutmix")
+    assert command("run", "--suite", suite)[0] == 0
+    before = {r["run_id"]: r["metrics"]["scores_sha256"] for r in receipts(command.store)}
+    code, said = command("run", "--suite", suite, "--save-models")
+    assert code == 0, said
+    assert said.count("run again for its model: identical") == 2
+    after = list(receipts(command.store))
+    assert {r["run_id"]: r["metrics"]["scores_sha256"] for r in after} == before
+    assert all(MODEL in r["files"] for r in after)
+    assert not any((tmp_path / "results/superseded").glob("*/*"))
+    code, said = command("run", "--suite", suite, "--save-models")
+    assert "0 to do" in said
+
+
+@pytest.fixture
+def photos(tmp_path: Path, warm_cache: Path) -> Path:
+    """Three pictures in two folders, two of one name, one of another size and mode."""
+    root = generated(warm_cache, "washer") / "washer" / "test"
+    defect = next(p for p in sorted(root.iterdir()) if p.name != "good")
+    folder = tmp_path / "photos"
+    for place, source in (("a", root / "good"), ("b", defect)):
+        (folder / place).mkdir(parents=True)
+        shutil.copy(min(source.iterdir()), folder / place / "one.bmp")
+    Image.new("L", (90, 40), 77).save(folder / "b" / "two wide.PNG")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def command_of(saved: tuple[Bench, str], method: str) -> tuple[str, str, str, str]:
+    store = saved[0].store
+    run_id = run_of(store, method)["run_id"]
+    return "predict", run_id[:8], "--results", str(store.root)
+
+
+def test_predict_writes_scores_boxes_maps_and_pictures(
+    saved: tuple[Bench, str], photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    arguments = (*command_of(saved, "atacnet"), "--out", str(out))
+    code, said, err = bench(capsys, *arguments, str(photos))
+    assert (code, err) == (0, "")
+    assert "one.bmp" in said
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert [Path(r["file"]).relative_to(photos).as_posix() for r in rows] == [
+        "a/one.bmp", "b/one.bmp", "b/two wide.PNG",
+    ]  # fmt: skip
+    wide = rows[2]
+    assert (wide["width"], wide["height"]) == (90, 40)
+    assert 0 <= wide["box_left"] < wide["box_right"] <= 90
+    assert 0 <= wide["box_top"] < wide["box_bottom"] <= 40
+    assert len(wide["map_score"]) == wide["map_score_height"] * wide["map_score_width"] == 64
+    assert (wide["part_raw"] + wide["part_zoomed"]) / 2 == pytest.approx(wide["score"], abs=1e-5)
+    pictures = sorted((out / "overlays").iterdir())
+    assert [p.name for p in pictures] == [
+        "00000_one.png", "00001_one.png", "00002_two_wide.png",
+    ]  # fmt: skip
+    with Image.open(pictures[2]) as picture:
+        assert picture.size == (90, 40)
+    code, _, err = bench(capsys, *arguments, str(photos))
+    assert code == 2
+    assert "is there already" in err
+
+
+def test_a_method_without_maps_has_scores_alone(
+    saved: tuple[Bench, str], photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    code, said, _ = bench(capsys, *command_of(saved, "shortcut"), "--out", str(out), str(photos))
+    assert code == 0
+    assert "overlays" not in said
+    (row, *_) = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert row["box_left"] is None
+    assert [p.name for p in out.iterdir()] == ["predictions.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (lambda p: (p / "bad.png").write_bytes(b"no image"), "bad.png does not decode"),
+        (lambda p: shutil.rmtree(p), "there is no file or folder"),
+        (lambda p: [f.unlink() for f in p.rglob("*.*")], "no images in"),
+    ],
+)
+def test_bad_images_end_in_one_line_and_leave_nothing(
+    saved: tuple[Bench, str], photos: Path, tmp_path: Path, capsys: Any, break_it: Any, said: str
+) -> None:
+    break_it(photos)
+    before = sorted(tmp_path.iterdir())
+    out = tmp_path / "out"
+    code, _, err = bench(capsys, *command_of(saved, "devnet"), "--out", str(out), str(photos))
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_without_a_model_says_how_to_get_one(
+    saved: tuple[Bench, str], photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    pack(saved[0].store, tmp_path / "archive")
+    name, run_id, *_ = command_of(saved, "devnet")
+    code, _, err = bench(
+        capsys, name, run_id, "--results", str(tmp_path / "archive"), str(photos)
+    )  # fmt: skip
+    assert code == 2
+    assert "has no saved model: give its `bench run` command again with --save-models" in err
+
+
+def test_a_damaged_model_is_not_used(
+    saved: tuple[Bench, str], photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    shutil.copytree(saved[0].store.root, tmp_path / "results")
+    name, run_id, *_ = command_of(saved, "devnet")
+    (model,) = (tmp_path / "results" / "runs").glob(f"{run_id}*/{MODEL}")
+    flip(model)
+    code, _, err = bench(
+        capsys, name, run_id, "--results", str(tmp_path / "results"), str(photos)
+    )  # fmt: skip
+    assert code == 2
+    assert "is damaged" in err
+    assert MODEL in err
+
+
+# Models on disk
+
+
+def test_a_model_keeps_names_shapes_types_and_strides(tmp_path: Path) -> None:
+    arrays = {
+        "a.weight": np.arange(24.0, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1),
+        "count": np.array(3, np.int64),
+        "pool": np.zeros((0, 3), np.uint8),
+    }
+    write_model(tmp_path / MODEL, arrays)
+    found = read_model((tmp_path / MODEL).read_bytes())
+    for name, array in arrays.items():
+        assert found[name].dtype == array.dtype
+        assert np.array_equal(found[name], array)
+        assert found[name].flags.writeable
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 100, b"\xff" * 8, os.urandom(64)],
+    ids=["empty", "zeros", "ones", "noise"],
+)
+def test_what_is_no_model_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="is no model"):
+        read_model(content)
+
+
+# Images and pictures
+
+
+def test_images_are_found_once_in_their_order(photos: Path) -> None:
+    one = photos / "b" / "one.bmp"
+    found = find_images([one, photos])
+    assert found[0] == one
+    assert len(found) == len(set(found)) == 3
+    with pytest.raises(RequestError, match="no file or folder"):
+        find_images([photos / "nowhere"])
+
+
+def test_an_overlays_name_holds_nothing_but_plain_characters() -> None:
+    assert overlay_name(7, Path("/x/Größe [bold] .png")) == "00007_Gr__e__bold__.png"
+    assert len(overlay_name(1, Path("y" * 200 + ".png"))) < 100
+
+
+def test_an_overlay_is_strong_where_the_score_is_and_leaves_the_rest() -> None:
+    image = Image.new("RGB", (64, 32), (100, 100, 100))
+    score_map = np.zeros((4, 8), np.float32)
+    score_map[1, 6] = 2.0
+    picture = np.asarray(overlay(image, score_map, 2.0))
+    assert (picture[:, :16] == 100).all()
+    assert picture[12, 52].tolist() != [100] * 3
+    assert (np.asarray(overlay(image, score_map, 0.0)) == 100).all()
+    box = np.array([8.0, 4.0, 40.0, 28.0])
+    drawn = np.asarray(overlay(image, np.zeros((4, 8), np.float32), 1.0, box))
+    assert tuple(drawn[4, 8]) == tuple(drawn[27, 39]) == BOX
+    assert (drawn[10, 20] == 100).all()
+
+
+def test_a_large_picture_is_shrunk_with_its_box() -> None:
+    picture = overlay(Image.new("RGB", (2048, 512)), np.zeros((2, 2), np.float32), 1.0,
+                      np.array([0.0, 0.0, 2048.0, 512.0]))  # fmt: skip
+    assert picture.size == (1024, 256)
+    assert picture.getpixel((1023, 255)) == BOX
+
+
+def test_heat_runs_from_black_to_light() -> None:
+    brightness = heat(np.linspace(0, 1, 50)).astype(int).sum(1)
+    assert (np.diff(brightness) >= 0).all()

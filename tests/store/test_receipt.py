@@ -1,0 +1,486 @@
+"""The receipt of a run: sealed, read again by every later version, flattened into the table."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.errors import CorruptRun, StoreError
+from bench.store.receipt import RECEIPT_SCHEMA, begin, parse, read_run, seal
+from bench.store.results import receipts, verified
+from bench.store.scores import read_scores
+from bench.store.verify import contradictions
+from tests.fixtures.runs import (
+    FIXTURES,
+    OTHER,
+    SPEC,
+    content,
+    publish,
+    rewrite,
+    store_at,
+    truncate,
+)
+
+ID = SPEC.run_id
+
+
+@pytest.fixture
+def store(tmp_path):
+    return store_at(tmp_path / "results")
+
+
+@pytest.fixture
+def run(store):
+    """The folder of a published run."""
+    publish(store)
+    return store.runs / ID
+
+
+# What is sealed is read back, and nothing else is
+
+
+def test_a_receipt_that_was_sealed_is_read_back():
+    whole = begin(SPEC) | content()
+    assert parse(seal(whole, {"log.txt": "0" * 64}), ID) == {
+        **whole,
+        "files": {"log.txt": "0" * 64},
+    }
+
+
+def test_sealing_again_gives_the_same_bytes():
+    first = seal(begin(SPEC) | content(), {"log.txt": "0" * 64})
+    read = parse(first, ID)
+    assert seal(read, read["files"]) == first
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_is_not_finite_cannot_be_sealed(value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        seal(begin(SPEC) | content(facts={"loss": value}), {})
+
+
+def delete_scores(folder):
+    (folder / "scores.parquet").unlink()
+
+
+def empty_scores(folder):
+    (folder / "scores.parquet").write_bytes(b"")
+
+
+def truncate_scores(folder):
+    truncate(folder / "scores.parquet")
+
+
+def flip_a_bit_of_the_scores(folder):
+    path = folder / "scores.parquet"
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+
+
+def folder_for_scores(folder):
+    delete_scores(folder)
+    (folder / "scores.parquet").mkdir()
+
+
+def delete_log(folder):
+    (folder / "log.txt").unlink()
+
+
+def delete_receipt(folder):
+    (folder / "run.json").unlink()
+
+
+def truncate_receipt(folder):
+    truncate(folder / "run.json")
+
+
+def folder_for_receipt(folder):
+    delete_receipt(folder)
+    (folder / "run.json").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        (delete_scores, "scores.parquet"),
+        (empty_scores, "scores.parquet"),
+        (truncate_scores, "scores.parquet"),
+        (flip_a_bit_of_the_scores, "scores.parquet"),
+        (folder_for_scores, "scores.parquet"),
+        (delete_log, "log.txt"),
+        (delete_receipt, "run.json"),
+        (truncate_receipt, ""),
+        (folder_for_receipt, "run.json"),
+    ],
+)
+def test_a_damaged_run_is_never_read_and_the_file_is_named(store, run, damage, name):
+    publish(store, OTHER)
+    damage(run)
+    with pytest.raises(CorruptRun, match=f"run {ID} is damaged: .*{name}"):
+        store.read(ID)
+    assert [r["run_id"] for r in receipts(store)] == [OTHER.run_id]
+    good, bad = verified(store, [ID, OTHER.run_id, "0" * 16])
+    assert (list(good), bad) == ([OTHER.run_id], [ID])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b" ", b"{", b"{}", b"[]", b"3", b"null", b'"run"', b"\x00" * 99, b"\xff\xfe{}",
+        b"NaN", b'{"receipt_sha256": NaN}', b'{"receipt_sha256": 1e999}',
+        b"[" * 100_000, b'{"a":' * 100_000, b"9" * 10_000, b'{"a": %s}' % (b"9" * 10_000),
+        b'{"receipt_sha256": "' + b"0" * (1 << 20) + b'"}',
+    ],
+    ids=lambda d: f"{d[:12]!r}, {len(d)} bytes",
+)  # fmt: skip
+def test_what_is_no_receipt_is_a_corrupt_run_and_no_other_error(data):
+    with pytest.raises(CorruptRun, match=f"run {ID} is damaged"):
+        parse(data, ID)
+
+
+def leaves(value, path=()):
+    """Yield the way to every value in nested JSON, the groups themselves included."""
+    if path:
+        yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        if isinstance(inner, dict | list):
+            yield from leaves(inner, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def edited(whole, path, change):
+    """Return a copy of the receipt in which `change` was called on what holds the value."""
+    copy = json.loads(json.dumps(whole))
+    holder = copy
+    for key in path[:-1]:
+        holder = holder[key]
+    change(holder, path[-1])
+    return json.dumps(copy).encode()
+
+
+def other_value(holder, key):
+    old = holder[key]
+    numbers = {True: False, False: True, None: 0}
+    if isinstance(old, bool) or old is None:
+        holder[key] = numbers[old]
+    elif isinstance(old, str):
+        holder[key] = old[:-1] + chr(ord(old[-1]) ^ 1) if old else "x"
+    elif isinstance(old, int):
+        holder[key] = old + 1
+    elif isinstance(old, float):
+        holder[key] = float(np.nextafter(old, 9))
+    else:
+        holder[key] = type(old)()
+
+
+def no_value(holder, key):
+    del holder[key]
+
+
+def one_more(holder, key):
+    if isinstance(holder, list):
+        holder.append(holder[key])
+    else:
+        holder[f"{key} too"] = holder[key]
+
+
+@pytest.mark.parametrize("change", [other_value, no_value, one_more])
+def test_every_edit_of_every_value_is_found(change):
+    data = seal(begin(SPEC) | content(), {"log.txt": "0" * 64})
+    whole = json.loads(data)
+    ways = list(leaves(whole))
+    assert len(ways) > 40
+    for path in ways:
+        damaged = edited(whole, path, change)
+        assert json.loads(damaged) != whole, path
+        with pytest.raises(CorruptRun):
+            parse(damaged, ID)
+
+
+@given(st.data())
+def test_a_bit_that_flips_in_a_receipt_is_found_or_says_the_same(data):
+    whole = seal(begin(SPEC) | content(), {"log.txt": "0" * 64})
+    flipped = bytearray(whole)
+    flipped[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        read = parse(bytes(flipped), ID)
+    except CorruptRun:
+        return
+    assert read == parse(whole, ID)
+
+
+def test_a_receipt_of_another_run_is_not_read(store, run):
+    publish(store, OTHER)
+    shutil.copy(store.runs / OTHER.run_id / "run.json", run / "run.json")
+    with pytest.raises(CorruptRun, match=f"run.json is of run .?{OTHER.run_id}"):
+        store.read(ID)
+
+
+def test_runs_that_were_swapped_are_never_read(store, run):
+    publish(store, OTHER)
+    other, aside = store.runs / OTHER.run_id, store.root / "aside"
+    os.rename(run, aside)
+    os.rename(other, run)
+    os.rename(aside, other)
+    for run_id in (ID, OTHER.run_id):
+        with pytest.raises(CorruptRun, match=r"run.json is of run"):
+            store.read(run_id)
+
+
+# Hostile receipts, whose own digest is right
+
+
+@pytest.mark.parametrize("name", ["../../outside.txt", "/etc/hostname", "a/b", "./log.txt", "."])
+def test_a_receipt_that_names_files_elsewhere_is_refused(store, run, name):
+    outside = store.root / "outside.txt"
+    outside.write_text("mine")
+    digest = hashlib.sha256(b"mine").hexdigest()
+    rewrite(run, lambda r: r["files"].update({name: digest}))
+    with pytest.raises(CorruptRun, match="names files outside the run"):
+        store.read(ID)
+    with pytest.raises(CorruptRun, match="names files outside the run"):
+        parse((run / "run.json").read_bytes(), ID)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "..",
+        "x" * 300,
+        "no\0such",
+        "\ud800",
+    ],
+    ids=ascii,
+)
+def test_a_receipt_that_names_what_can_be_no_file_is_a_corrupt_run(store, run, name):
+    rewrite(run, lambda r: r["files"].update({name: "0" * 64}))
+    with pytest.raises(CorruptRun, match=f"run {ID} is damaged"):
+        store.read(ID)
+
+
+@pytest.mark.parametrize("files", [None, 3, ["log.txt", 3], {"log.txt": 3}, {"log.txt": None}])
+def test_files_of_another_form_are_a_corrupt_run(store, run, files):
+    rewrite(run, lambda r: r.update(files=files))
+    with pytest.raises(CorruptRun, match=f"run {ID} is damaged"):
+        store.read(ID)
+
+
+def test_a_receipt_without_its_scores_among_the_files_is_corrupt(store, run):
+    """Else a run could pass, and go on to another folder, without the scores it rests on."""
+    rewrite(run, lambda r: r["files"].pop("scores.parquet"))
+    with pytest.raises(CorruptRun, match=f"run {ID} is damaged"):
+        store.read(ID)
+
+
+GROUPS = ["spec", "metrics", "draw", "split", "facts", "timings", "warnings", "provenance"]
+
+
+@pytest.mark.parametrize("value", [None, [1], "absent"], ids=ascii)
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_receipt_without_one_of_its_groups_breaks_no_table(store, run, group, value):
+    publish(store, OTHER)
+    rewrite(run, lambda r: r.pop(group) if value == "absent" else r.update({group: value}))
+    ids = pq.read_table(store.compact())["run_id"].to_pylist()
+    assert OTHER.run_id in ids
+
+
+# Other versions
+
+
+def newer(whole):
+    whole["schema"] = RECEIPT_SCHEMA + 1
+
+
+def newer_without_files(whole):
+    newer(whole)
+    del whole["files"]
+
+
+def newer_with_a_list_of_files(whole):
+    newer(whole)
+    whole["files"] = [{"name": "model/a.safetensors"}]
+
+
+def newer_with_folders(whole):
+    newer(whole)
+    whole["files"]["maps/0.png"] = "0" * 64
+
+
+def newer_without_groups(whole):
+    for group in GROUPS:
+        del whole[group]
+    newer(whole)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        newer,
+        newer_without_groups,
+        newer_without_files,
+        newer_with_a_list_of_files,
+        newer_with_folders,
+    ],
+)
+def test_a_receipt_of_a_newer_bench_is_not_damaged_and_says_to_update(store, run, change):
+    """It must never be quarantined and run again by an older bench."""
+    rewrite(run, change)
+    with pytest.raises(StoreError, match=r"a newer bench wrote it; update") as caught:
+        store.read(ID)
+    assert not isinstance(caught.value, CorruptRun)
+    with pytest.raises(StoreError, match="update"):
+        verified(store, [ID])
+    with pytest.raises(StoreError, match="update"):
+        store.compact()
+    assert store.has(ID)
+
+
+@pytest.mark.parametrize("schema", [0, -1, None, "1", 1.5, [1]], ids=ascii)
+def test_a_schema_that_never_was_is_a_corrupt_run(store, run, schema):
+    rewrite(run, lambda r: r.update(schema=schema))
+    with pytest.raises(CorruptRun):
+        store.read(ID)
+
+
+def test_a_damaged_receipt_of_a_newer_bench_is_damaged(store, run):
+    whole = json.loads((run / "run.json").read_bytes())
+    newer(whole)
+    (run / "run.json").write_text(json.dumps(whole))
+    with pytest.raises(CorruptRun, match="its own digest"):
+        store.read(ID)
+
+
+# The files below were written by earlier versions of bench and are never made again: what users
+# have on their disks has to be read by every later version. A new schema gets a folder of its own.
+
+
+def test_a_run_of_schema_1_is_read():
+    folder = FIXTURES / "receipts/schema-1/107e662b2a61541b"
+    read, scores = read_run(folder, folder.name), read_scores(folder / "scores.parquet")
+    assert list(contradictions(read, scores)) == []
+    assert read["run_id"] == "107e662b2a61541b"
+    assert read["spec"]["method"] == "shortcut"
+    assert read["spec"]["dataset"] == "head_ct"
+    assert read["spec"]["parameters"] == {"black": 10}
+    assert (read["spec"]["shots"], read["spec"]["seed"], read["spec"]["image_size"]) == (10, 0, 224)
+    assert read["spec"]["precision"] is None
+    assert read["metrics"]["auroc"] == 0.754
+    assert read["metrics"]["ap"] == 0.9189921457960756
+    assert [d["file"] for d in read["draw"][:2]] == ["head_ct/026.png", "head_ct/080.png"]
+    assert read["split"]["train_normal"] == 74
+    assert read["facts"] == {"statistic": "width", "training_auroc": 0.8027027027027027}
+    assert read["timings"]["fit_s"] == 0.3549
+    assert read["timings"]["first_step_s"] is None
+    assert read["warnings"] == []
+    assert read["provenance"]["commit"] == "107c993f3369d97013fad484f820b1e00974e5ac"
+    assert read["provenance"]["threads"] == 2
+    assert set(read["files"]) == {"log.txt", "scores.parquet"}
+    assert len(scores.file) == 125
+    assert scores.file[0] == "head_ct/000.png"
+    assert scores.score[0] == np.float32(6.751798152923584)
+    assert scores.role.count("drawn") == 10
+    assert scores.label.sum() == 100
+
+
+def test_a_run_of_schema_1_has_its_row_in_the_table(tmp_path):
+    store = store_at(tmp_path / "results")
+    shutil.copytree(FIXTURES / "receipts/schema-1", store.runs, dirs_exist_ok=True)
+    (row,) = pq.read_table(store.compact()).to_pylist()
+    assert row["run_id"] == "107e662b2a61541b"
+    assert row["auroc"] == 0.754
+    assert row["prov.commit"] == "107c993f3369d97013fad484f820b1e00974e5ac"
+
+
+def test_a_failure_recorded_before_failures_had_a_kind_is_read(tmp_path):
+    store = store_at(tmp_path / "results")
+    shutil.copytree(FIXTURES / "failures/without-kind", store.failed, dirs_exist_ok=True)
+    (failure,) = store.failures("107e662b2a61541b")
+    assert failure["kind"] == ""
+    assert failure["reason"] == "RuntimeError: no such luck"
+    assert failure["time"] == "2025-11-23T02:41:07Z"
+    assert failure["provenance"]["python"] == "3.11.7"
+    assert failure["folder"] == str(store.failed / "107e662b2a61541b" / "1")
+
+
+# The table
+
+HEAD = [
+    "run_id", "kind", "method", "version", "dataset", "category", "setting", "shots", "seed",
+    "auroc", "ap",
+]  # fmt: skip
+
+
+def test_the_table_begins_with_the_agreed_columns(store, run):
+    table = pq.read_table(store.compact())
+    assert table.column_names[: len(HEAD)] == HEAD
+    row = table.to_pylist()[0]
+    assert [row[k] for k in HEAD] == [
+        ID, "accuracy", "shortcut", 1, "head_ct", "head_ct", "general", 10, 0, 0.75,
+        pytest.approx(5 / 6),
+    ]  # fmt: skip
+    assert row["image_size"] == 64
+    assert row["param.black"] == 10
+    assert row["split.train_normal"] == 7
+    assert row["fact.steps"] == 300
+    assert row["time.fit_s"] == 1.5
+    assert row["time.first_step_s"] is None
+    assert row["prov.device"] == "cpu"
+    assert row["warnings"] == "one; two"
+
+
+def test_the_table_copes_with_parameters_that_differ_between_methods(store, run):
+    publish(store, replace(SPEC, method="a", parameters={"lr": 1e-3, "k": 1}))
+    publish(store, replace(SPEC, method="b", parameters={"lr": 2, "k": "all"}))
+    publish(store, replace(SPEC, method="c", parameters={"lr": 3.5, "k": True}), facts={})
+    table = pq.read_table(store.compact())
+    assert table.column_names[: len(HEAD)] == HEAD
+    rows = {r["method"]: r for r in table.to_pylist()}
+    assert {m: r["param.black"] for m, r in rows.items()} == {
+        "shortcut": 10, "a": None, "b": None, "c": None,
+    }  # fmt: skip
+    assert {m: r["param.lr"] for m, r in rows.items()} == {
+        "shortcut": None, "a": 1e-3, "b": 2.0, "c": 3.5,
+    }  # fmt: skip
+    assert {m: r["param.k"] for m, r in rows.items()} == {
+        "shortcut": None, "a": "1", "b": "all", "c": "True",
+    }  # fmt: skip
+    assert rows["c"]["fact.steps"] is None
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**70, -(2**70), 10**400])
+@pytest.mark.parametrize("beside", [1, 0.5, "text"])
+def test_the_table_copes_with_every_whole_number_that_a_method_records(store, value, beside):
+    publish(store, facts={"checksum": value})
+    publish(store, OTHER, facts={"checksum": beside})
+    assert len(pq.read_table(store.compact())) == 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "ä\n\0", "\ud800"],
+    ids=ascii,
+)
+def test_the_table_copes_with_every_text_that_a_method_records(store, value):
+    publish(store, facts={"note": value})
+    assert len(pq.read_table(store.compact())) == 1
+
+
+def test_the_same_runs_give_the_same_table(store, run, tmp_path):
+    publish(store, OTHER)
+    first = store.compact().read_bytes()
+    assert first == store_at(tmp_path / "other", OTHER, SPEC).table.read_bytes()
+
+
+def test_the_table_of_no_runs_is_empty(store):
+    assert len(pq.read_table(store.compact())) == 0

@@ -1,0 +1,194 @@
+import errno
+import json
+import os
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.errors import BenchError, MethodError, StoreError
+from bench.system.files import (
+    json_digest,
+    sealed,
+    sync_folder,
+    unsealed,
+    write_atomically,
+    write_synced,
+    writing,
+)
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def names(folder):
+    return [p.name for p in folder.iterdir()]
+
+
+def test_a_file_is_written_whole_and_its_folders_are_made(tmp_path):
+    path = tmp_path / "deep" / "er" / "table"
+    write_atomically(path, b"one")
+    assert path.read_bytes() == b"one"
+    write_atomically(path, b"")
+    assert path.read_bytes() == b""
+    assert names(path.parent) == ["table"]
+
+
+def test_a_file_can_be_read_by_others(tmp_path):
+    write_atomically(tmp_path / "table", b"one")
+    assert stat.S_IMODE((tmp_path / "table").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("step", ["replace", "fsync", "chmod"])
+def test_the_old_content_stays_when_the_disk_is_full(tmp_path, monkeypatch, step):
+    path = tmp_path / "table"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(StoreError, match=r"cannot write .*table: No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["table"]
+
+
+def test_an_interrupt_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "table"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["table"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_store(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreError, match="cannot write"):
+        write_atomically(tmp_path / "file" / "table", b"one")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_store(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refused)
+    with pytest.raises(StoreError, match=r"cannot write .*table: Permission denied"):
+        write_atomically(tmp_path / "table", b"one")
+
+
+def test_a_synced_file_is_new_and_never_overwrites(tmp_path):
+    write_synced(tmp_path / "one", b"content")
+    assert (tmp_path / "one").read_bytes() == b"content"
+    with pytest.raises(FileExistsError):
+        write_synced(tmp_path / "one", b"other")
+    assert (tmp_path / "one").read_bytes() == b"content"
+
+
+def test_syncing_a_folder_leaves_no_descriptor_open(tmp_path):
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        sync_folder(tmp_path)
+    assert len(os.listdir("/dev/fd")) == before
+
+
+# JSON that knows its own digest
+
+contents = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+dictionaries = st.dictionaries(st.text(), contents, max_size=4)
+
+
+@given(st.text(), dictionaries)
+def test_what_is_sealed_is_read_back_under_its_kind(kind, content):
+    data = sealed(kind, content)
+    assert unsealed(kind, data) == content
+    assert sealed(kind, unsealed(kind, data)) == data
+    with pytest.raises(ValueError, match="it is not a whole"):
+        unsealed(f"{kind}s", data)
+
+
+@given(dictionaries, st.data())
+def test_no_flipped_bit_passes(content, data):
+    whole = sealed("archive", content)
+    flipped = bytearray(whole)
+    flipped[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with pytest.raises(ValueError):  # noqa: PT011  JSON's own messages
+        unsealed("archive", bytes(flipped))
+
+
+@given(dictionaries)
+def test_every_other_length_is_refused(content):
+    whole = sealed("archive", content)
+    for length in range(len(whole)):
+        with pytest.raises(ValueError):  # noqa: PT011  JSON's own messages
+            unsealed("archive", whole[:length])
+    for longer in (whole + b" ", whole + b"\n", b" " + whole, whole * 2):
+        with pytest.raises(ValueError):  # noqa: PT011
+            unsealed("archive", longer)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{}", b"[]", b"3", b"null", b"\xff", b"NaN", b"[" * 100_000, b"9" * 10_000,
+     b'{"sha256": 3}', b'{"sha256": "0", "kind": "archive"}',
+     b'{"sha256": NaN, "kind": "archive", "content": {}}'],
+    ids=lambda d: f"{d[:20]!r}, {len(d)} bytes",
+)  # fmt: skip
+def test_what_was_never_sealed_is_a_value_error_and_no_other(data):
+    with pytest.raises(ValueError):  # noqa: PT011  JSON's own messages
+        unsealed("archive", data)
+
+
+def test_what_was_sealed_without_content_is_refused():
+    whole = {"kind": "archive"}
+    data = json.dumps({**whole, "sha256": json_digest(whole)}).encode()
+    with pytest.raises(ValueError, match="it is not a whole archive"):
+        unsealed("archive", data)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_is_not_sealed(value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        sealed("archive", {"deep": [{"er": value}]})
+
+
+def test_the_digest_depends_on_the_content_alone():
+    """Pinned: it is in every receipt."""
+    one = json_digest({"b": [1, 2.5, None, True], "a": {"ä": "x"}})
+    assert one == json_digest({"a": {"ä": "x"}, "b": [1, 2.5, None, True]})
+    assert one == "78572e6a8b96a2231926106b5e1c00aba90f6456d7bf301adaff9fbf57730483"
+    assert len({json_digest({"a": v}) for v in (1, 1.0, "1", True, None, [1])}) == 6
+
+
+# What the disk refuses
+
+
+def test_what_the_disk_refuses_is_one_line_with_the_folder(tmp_path):
+    with pytest.raises(StoreError) as caught, writing(tmp_path):
+        full()
+    assert str(caught.value) == f"cannot write to {tmp_path}: No space left on device"
+    assert isinstance(caught.value, BenchError)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("error", [MethodError("x"), ValueError("x"), KeyboardInterrupt()])
+def test_other_errors_pass_as_they_are(tmp_path, error):
+    with pytest.raises(type(error)) as caught, writing(tmp_path):
+        raise error
+    assert caught.value is error
+
+
+def test_an_error_without_a_number_is_told_too(tmp_path):
+    with pytest.raises(StoreError, match="the disk is odd"), writing(tmp_path):
+        raise OSError("the disk is odd")

@@ -1,0 +1,265 @@
+"""The page in a headless browser: no complaint, no request, and what can be clicked works.
+
+Needs Debian's `chromium` and `chromium-driver`. BENCH_BROWSER_RESULTS names further results, with
+colons between them, whose pages are opened too.
+"""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.report.content import contents
+from bench.report.page import render
+from bench.store.open import open_results
+from tests.fixtures.browser import CHROMIUM, DRIVER, started
+from tests.fixtures.runs import ARCHIVES, REFERENCE, SCORES, store_at
+from tests.fixtures.times import ATACNET, GPU, PADIM, Held, scored, timed
+from tests.report.test_report import TRAINED
+
+By = pytest.importorskip("selenium.webdriver.common.by").By
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None or DRIVER is None, reason="needs chromium and chromium-driver"
+)
+NAMED = [Path(p) for p in os.environ.get("BENCH_BROWSER_RESULTS", "").split(":") if p]
+PAGES = [*sorted(REFERENCE.iterdir()), ARCHIVES / "smoke", *NAMED]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with started(tmp_path_factory.mktemp("profile"), 1300, 900) as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    """Return what opens the page of some results and gives its size in bytes."""
+
+    def show(results, data=None):
+        path = tmp_path / "page.html"
+        path.write_text(render(contents(results, data)))
+        for log in ("browser", "performance"):
+            browser.get_log(log)  # what earlier pages have said
+        browser.get(path.as_uri())
+        return path.stat().st_size
+
+    return show
+
+
+@pytest.fixture
+def shown(browser, page, tmp_path):
+    """Open a page with three runs of one cell, one of them in a row of its own."""
+    better = replace(SCORES, score=np.array([0.1, 0.2, 0.35, 0.8, 0.9], np.float32))
+    store_at(tmp_path / "r", *(replace(TRAINED, seed=s) for s in range(3)))
+    other = replace(TRAINED, dataset="brain_mri", category="brain_mri")
+    page(store_at(tmp_path / "r", other, scores=better))
+    return browser
+
+
+def complaints(browser):
+    """Return what the console was told so far, and wait for what a busy browser writes down later.
+
+    The log of requests is written by the same hand, in order.
+    """
+    found = []
+
+    def all_there(browser):
+        found.extend(line["message"] for line in browser.get_log("browser"))
+        return any("the last word" in message for message in found)
+
+    browser.execute_script("console.info('the last word')")
+    WebDriverWait(browser, 10).until(all_there)
+    return [message for message in found if "the last word" not in message]
+
+
+def requests(browser):
+    """Return what the page has asked for, itself and inline images left out.
+
+    What Chromium's own first page asks for is of another document.
+    """
+    own = browser.current_url.partition("#")[0]
+    events = (json.loads(line["message"])["message"] for line in browser.get_log("performance"))
+    asked = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    urls = [a["request"]["url"] for a in asked if a["documentURL"].partition("#")[0] == own]
+    return [url for url in urls if url.partition("#")[0] != own and not url.startswith("data:")]
+
+
+@pytest.mark.parametrize("results", PAGES, ids=lambda p: p.name)
+def test_a_page_opens_without_complaint_or_request(browser, page, results):
+    assert page(open_results(results)) < 5e6
+    assert browser.title.startswith("Do the published numbers hold?")
+    browser.find_element(By.CSS_SELECTOR, ".print button").click()
+    assert complaints(browser) == []
+    assert requests(browser) == []
+
+
+def test_what_the_rules_forbid_would_be_seen(browser, tmp_path):
+    """Pages that break the rules show that the test above can fail."""
+    path = tmp_path / "bad.html"
+    path.write_text("<meta http-equiv=Content-Security-Policy content=\"default-src 'none'\">"
+                    "<p style='color:red'>")  # fmt: skip
+    browser.get_log("browser")
+    browser.get(path.as_uri())
+    assert complaints(browser)
+    path.write_text("<img src='http://localhost:9/x.png'>")
+    browser.get_log("performance")
+    browser.get(path.as_uri())
+    complaints(browser)
+    assert requests(browser) == ["http://localhost:9/x.png"]
+
+
+def first_column(browser, table="t-atacnet_table1", body=1):
+    rows = browser.find_elements(By.CSS_SELECTOR, f"#{table} tbody:nth-of-type({body}) tr")
+    return [r.find_element(By.TAG_NAME, "th").text for r in rows if r.is_displayed()]
+
+
+def tool(browser, selector):
+    return browser.find_element(By.CSS_SELECTOR, f"[data-table=t-atacnet_table1] {selector}")
+
+
+def heading(browser, column):
+    return browser.find_element(By.CSS_SELECTOR, f"#t-atacnet_table1 button[data-sort='{column}']")
+
+
+def test_sorting_keeps_means_below_and_turns_round(shown):
+    before = first_column(shown)
+    assert before[0] == "carpet"
+    assert before[-1] == "mean"
+    heading(shown, 0).click()
+    assert first_column(shown) == [*sorted(before[:-1]), "mean"]
+    heading(shown, 0).click()
+    assert first_column(shown) == [*sorted(before[:-1], reverse=True), "mean"]
+    heading(shown, 1).click()  # DevNet at one shot, as printed: .399 is the least
+    assert first_column(shown)[0] == "screw"
+    assert heading(shown, 1).find_element(By.XPATH, "..").get_attribute("aria-sort") == "ascending"
+    assert heading(shown, 0).find_element(By.XPATH, "..").get_attribute("aria-sort") is None
+
+
+def test_the_filter_leaves_what_it_names(shown):
+    tool(shown, "[name=filter]").send_keys("too")
+    assert first_column(shown) == ["toothbrush"]
+    tool(shown, "[name=filter]").clear()
+    tool(shown, "[name=filter]").send_keys(" ")
+    tool(shown, "[name=ran]").click()
+    assert [first_column(shown, body=b) for b in (2, 3)] == [["brain_mri"], ["head_ct"]]
+    assert first_column(shown) == ["mean"]
+
+
+def test_the_switches_show_ours_printed_source_and_difference(shown):
+    def texts(selector):
+        found = shown.find_elements(By.CSS_SELECTOR, f"#t-atacnet_table1 {selector}")
+        return [e.text for e in found if e.is_displayed()]
+
+    assert texts("a.ours")
+    assert len(texts(".printed")) == 180
+    assert not texts(".gap")
+    tool(shown, "[value=gap]").click()
+    assert texts(".gap") == ["+0.021", "−0.235"]
+    assert not texts(".printed")
+    tool(shown, "[value=source]").click()
+    assert len(texts(".source")) == 102  # DevNet, DRA and SAOE in 17 rows, twice
+    tool(shown, "[name=shots][value='1']").click()
+    assert len(texts(".source")) == 51
+    heads = shown.find_elements(By.CSS_SELECTOR, "#t-atacnet_table1 [scope=colgroup]")
+    assert [h.text for h in heads if h.is_displayed()] == ["one labelled anomaly"]
+
+
+def test_one_click_shows_the_runs_of_a_cell_and_escape_closes_them(shown):
+    link = shown.find_element(By.CSS_SELECTOR, "a.ours[href$='head_ct-head_ct-10-atacnet']")
+    link.click()
+    dialog = shown.find_element(By.ID, "cell")
+    assert dialog.is_displayed()
+    assert "head_ct, ten labelled anomalies, ATAC-Net: 0.750" in dialog.text
+    assert len(dialog.find_elements(By.CSS_SELECTOR, "tbody tr")) == 3
+    for word in ("As printed", "Verdict", "Basis", "stage 3, not 4", "hole/2.png"):
+        assert word in dialog.text
+    dialog.find_element(By.TAG_NAME, "summary").click()
+    assert "fingerprint" in dialog.text
+    shown.switch_to.active_element.send_keys("\ue00c")  # Escape
+    assert not dialog.is_displayed()
+    assert complaints(shown) == []
+
+
+def test_a_link_to_a_cell_opens_its_runs(shown):
+    name = "atacnet_table1-head_ct-head_ct-10-atacnet"
+    shown.get(f"{shown.current_url.partition('#')[0]}#{name}")
+    assert shown.find_element(By.ID, name).get_attribute("open") is not None
+
+
+def test_all_can_be_reached_by_keyboard(shown):
+    """Tab goes through links, switches, buttons and what scrolls; each of them is seen."""
+    body = shown.find_element(By.TAG_NAME, "body")
+    body.send_keys("\ue004")
+    assert shown.switch_to.active_element.get_attribute("class") == "skip"
+    seen = set()
+    for _ in range(40):
+        active = shown.switch_to.active_element
+        seen.add((active.tag_name, active.get_attribute("name")))
+        active.send_keys("\ue004")
+    assert {("a", None), ("input", "show"), ("input", "filter"), ("summary", None)} <= {
+        (tag, name or None) for tag, name in seen
+    }
+    heading(shown, 0).send_keys("\ue007")  # Enter sorts
+    assert first_column(shown)[0] == "bottle"
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+def test_nothing_is_wider_than_the_window(shown, width):
+    shown.set_window_size(width, 900)
+    wide, window = shown.execute_script(
+        "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    shown.set_window_size(1300, 900)
+    assert wide <= window
+
+
+@pytest.fixture
+def of_times(browser, page):
+    """Open a page with two methods of Table 2, timed on two machines."""
+    runs = [scored(PADIM, 0.91, auroc_full=0.95), scored(ATACNET, 0.99)]
+    times = [timed(s, t, on=GPU, seed=9) for s, t in ((PADIM, 0.01), (ATACNET, 0.02))]
+    times += [timed(s, 0.1 + seed, seed=seed) for s in (PADIM, ATACNET) for seed in range(3)]
+    page(Held([*runs, *times]))
+    return browser
+
+
+def test_a_switch_shows_table_2_on_the_test_set_of_atacnet(of_times):
+    def texts(selector):
+        found = of_times.find_elements(By.CSS_SELECTOR, f"#t-atacnet_table2 {selector}")
+        return [e.text.rstrip("\N{DAGGER}") for e in found if e.is_displayed()]
+
+    assert texts("a.ours") == ["0.950", "0.990"]
+    assert not texts(".same")
+    of_times.find_element(By.CSS_SELECTOR, "[data-table=t-atacnet_table2] [value=same]").click()
+    assert texts(".same") == ["0.910", "0.990"]
+    assert not texts("a.ours") + texts(".printed") + texts(".word")
+    head = of_times.find_element(By.CSS_SELECTOR, "#t-atacnet_table2 button[data-sort='3']")
+    head.click()  # PaDiM: the one row that has a number comes first
+    first = of_times.find_element(By.CSS_SELECTOR, "#t-atacnet_table2 tbody tr th")
+    assert first.text == "bottle"
+    assert complaints(of_times) == []
+
+
+def test_another_machine_is_one_click_away(of_times):
+    section = of_times.find_element(By.ID, "time")
+    assert len([t for t in section.find_elements(By.TAG_NAME, "table") if t.is_displayed()]) == 1
+    section.find_element(By.TAG_NAME, "summary").click()
+    shown = [t for t in section.find_elements(By.TAG_NAME, "table") if t.is_displayed()]
+    assert len(shown) == 2
+    assert "20.0" in shown[1].text
+    assert len(section.find_elements(By.TAG_NAME, "figure")) == 2
+    assert (complaints(of_times), requests(of_times)) == ([], [])
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+def test_tables_of_times_scroll_within_the_window(of_times, width):
+    of_times.set_window_size(width, 900)
+    wide, window = of_times.execute_script(
+        "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    of_times.set_window_size(1300, 900)
+    assert wide <= window

@@ -1,0 +1,16 @@
+"""A short campaign of kills; `nox -s campaigns` is the long one."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.campaigns.kill_campaign import TARGETS, campaign
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
+def test_whatever_is_killed_nothing_is_lost_or_invented_or_left_behind() -> None:
+    with campaign(seed=1) as made:
+        made.go(kills=6)
+        assert sum(made.kills.values()) == 6
+        assert set(made.kills) <= set(TARGETS)
+        assert made.rounds >= 1
