@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from bench.data.catalog import Dataset, has_mvtec_layout
-from bench.data.listing import File, Listing, images_in, check_names
+from bench.data.listing import File, Listing, check_names, images_in
 from bench.errors import DataError, MissingData
 from bench.system.untrusted import read_regular, shown, why
 

@@ -12,7 +12,7 @@ from bench.analysis.tables import Cell, MeanCell, ReportTable, labelled
 from bench.analysis.timing_tables import DISTURBED, FIELDS, HEAD, STALE, TimeTable
 from bench.analysis.timings import LATENCY, TimeCell, milliseconds
 from bench.report.content import Contents
-from bench.report.markup import Grid, escape_markdown, as_csv, as_latex, as_markdown
+from bench.report.markup import Grid, as_csv, as_latex, as_markdown, escape_markdown
 from bench.system.files import write_atomically
 
 CELL_FIELDS = (

@@ -60,6 +60,7 @@ def as_latex(rows: Grid, title: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
+    """Return a text in which nothing is taken for Markdown."""
     return _escaped(text, _MARKDOWN.get)
 
 

@@ -18,7 +18,6 @@ from bench.system.files import write_synced
 
 SIDES = ("left", "top", "right", "bottom")
 EXTENTS = ("_height", "_width")
-"""Endings of the columns that hold the size of a map."""
 """What a map's two columns of its size end in, and its own name therefore must not."""
 
 
