@@ -24,6 +24,13 @@ def campaigns(session: nox.Session) -> None:
 
 
 @nox.session
+def same_numbers(session: nox.Session) -> None:
+    """Prove that the tree gives the same numbers as a commit: `nox -s same_numbers -- REV`."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.campaigns.same_numbers", *session.posargs)
+
+
+@nox.session
 def steps(session: nox.Session) -> None:
     """Time a training step of every method; wants an idle machine."""
     session.install("-e", ".[test]")

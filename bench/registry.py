@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import RequestError
-from bench.source import OWN_PACKAGES, outside_hash, source_hash
+from bench.source import OWN_PACKAGES, outside_hash, tree_hash
 from bench.spec import NAME, RunSpec, Value
 from bench.system.files import sealed, unsealed, write_atomically
 
@@ -177,7 +177,7 @@ class Registry:
     def _card(self, path: str, outside: bool) -> Method:
         module = path.partition(":")[0]
         packages = (*OWN_PACKAGES, module.partition(".")[0])
-        key = f"{path}@{source_hash(module, packages)}"
+        key = f"{path}@{tree_hash(module, packages)}"
         if outside:  # a default may come from a module beside it
             key += outside_hash(module)
         try:

@@ -1,22 +1,91 @@
-"""Hash of a method's source; stale or not."""
+"""The source of a method: its hash, and whether stored runs come from today's.
+
+The hash covers the syntax trees of the method and of what it imports from `baselines` and
+`atacnet`. Of `bench` only `CONTRACT_VERSION` counts, so that the harness can be tidied. Where a
+rearrangement is proved to change no number (`nox -s same_numbers`), `equivalences.json` holds the
+old and the new hash with the proof, and runs of the old one are not stale.
+"""
 
 import ast
 import functools
 import hashlib
+import importlib.machinery
 import importlib.util
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from bench.errors import RequestError
 
-OWN_PACKAGES = ("bench", "baselines", "atacnet")
+CONTRACT_VERSION = 1
+"""Raised when `bench.detector` or `bench.seeding` change what a method computes."""
+METHOD_PACKAGES = ("baselines", "atacnet")
+OWN_PACKAGES = ("bench", *METHOD_PACKAGES)
+ANY_DEVICE = "any"
+"""The device of a proof that needs no run: one tree, hashed by two rules."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Two hashes of a method whose sources give the same numbers."""
+
+    hashes: frozenset[str]
+    device: str
+    """Kind of device that it was shown on, `cpu` or `cuda`; `any` where it needs none."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How the code of a stored run stands to today's code of its method."""
+
+    stale: bool
+    proved_on: str = ""
+    """Kind of device of the proof, where the run was made on another kind; else empty."""
+
+
+def standing(path: str, source_sha256: str | None, device: str) -> Standing:
+    """Compare the stored hash of a method at `path` (`package.module:Class`) with today's.
+
+    `device` is that of the run: `cpu`, `cuda:0`. Raises RequestError for source that is no Python.
+    """
+    today, kind = source_hash(path.partition(":")[0]), device.partition(":")[0]
+    if source_sha256 is None:
+        return Standing(stale=True)
+    known = frozenset({ANY_DEVICE, kind})
+    elsewhere = sorted({proof.device for proof in equivalences()} - known)
+    for proved_on in ((), *((other,) for other in elsewhere), elsewhere):
+        if today in _equivalent(source_sha256, known.union(proved_on)):
+            return Standing(stale=False, proved_on=" and ".join(proved_on))
+    return Standing(stale=True)
 
 
 def by_other_code(path: str, stored: Mapping[str, Any]) -> bool:
     """Whether a receipt or a failure comes from other code of a method than today's."""
-    then = stored["provenance"].get("source_sha256")
-    return bool(then != source_hash(path.partition(":")[0]))
+    provenance = stored["provenance"]
+    return standing(path, provenance.get("source_sha256"), str(provenance.get("device"))).stale
+
+
+def _equivalent(source_sha256: str, devices: frozenset[str]) -> set[str]:
+    """Return all hashes that a chain of proofs on these kinds of device leads to."""
+    reached = {source_sha256}
+    proofs = [p.hashes for p in equivalences() if p.device in devices]
+    while more := {h for hashes in proofs if hashes & reached for h in hashes} - reached:
+        reached |= more
+    return reached
+
+
+@functools.cache
+def equivalences() -> tuple[Proof, ...]:
+    """Read the committed proofs."""
+    text = resources.files("bench").joinpath("equivalences.json").read_text()
+    return tuple(
+        Proof(frozenset(hashes), proof["device"])
+        for proof in json.loads(text)
+        for hashes in proof["hashes"].values()
+    )
 
 
 def outside_hash(module: str) -> str:
@@ -27,19 +96,26 @@ def outside_hash(module: str) -> str:
     top = module.partition(".")[0]
     file = _source_file(top)
     if file is None or "site-packages" in file.parts:
-        return source_hash(module, (top,))
+        return tree_hash(module, (top,))
     folder = file.parent.parent if file.name == "__init__.py" else file.parent
     beside = {
         p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()
     }
-    return source_hash(module, tuple(sorted(beside - set(OWN_PACKAGES) | {top})))
+    return tree_hash(module, tuple(sorted(beside - set(OWN_PACKAGES) | {top})))
 
 
 @functools.cache
-def source_hash(module: str, packages: tuple[str, ...] = OWN_PACKAGES) -> str:
+def source_hash(module: str) -> str:
+    """Return the hash that says whether a method's code has changed, 64 hex digits."""
+    text = f"contract {CONTRACT_VERSION}\n{tree_hash(module, METHOD_PACKAGES)}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tree_hash(module: str, packages: tuple[str, ...]) -> str:
     """Return the sha256 over the syntax trees of a module and of what it imports from `packages`.
 
-    Comments, docstrings and layout do not count; neither does the Python version.
+    Comments, docstrings and layout do not count; neither does the Python version. Raises
+    RequestError for a file that is not valid Python.
     """
     trees: dict[str, ast.Module] = {}
     waiting = [module]
@@ -52,8 +128,8 @@ def source_hash(module: str, packages: tuple[str, ...] = OWN_PACKAGES) -> str:
             trees[name] = ast.parse(file.read_bytes(), str(file))
         except SyntaxError as error:
             raise RequestError(f"{file} is not valid Python: {error}") from None
-        used = _imports(trees[name], name, file.name == "__init__.py")
-        waiting += [n for n in used if n.split(".")[0] in packages]
+        imported = _imports(trees[name], name, file.name == "__init__.py")
+        waiting += [n for n in imported if n.split(".")[0] in packages]
     digest = hashlib.sha256()
     for name in sorted(trees):
         digest.update(f"{name}\n{_canonical(trees[name])}\n".encode())
@@ -64,15 +140,15 @@ def _source_file(name: str) -> Path | None:
     """Find a module's file without importing its package; None for what is no Python file."""
     top, *parts = name.split(".")
     try:
-        found = importlib.util.find_spec(top)
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
     for part in parts:
-        if found is None or found.submodule_search_locations is None:
+        if spec is None or spec.submodule_search_locations is None:
             return None  # `from module import function`
-        places = list(found.submodule_search_locations)
-        found = importlib.machinery.PathFinder.find_spec(f"{found.name}.{part}", places)
-    return Path(found.origin) if found and found.origin and found.origin.endswith(".py") else None
+        folders = list(spec.submodule_search_locations)
+        spec = importlib.machinery.PathFinder.find_spec(f"{spec.name}.{part}", folders)
+    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
 def _imports(tree: ast.Module, module: str, package: bool) -> Iterable[str]:
