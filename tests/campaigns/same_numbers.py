@@ -89,8 +89,8 @@ def compare(old: Store, new: Store) -> dict[str, Comparison]:
             f"{run_id}: other {name}" for name in differing(old, new, run_id)
         )
         comparison.runs.append(f"{run_id} {new.scores(run_id).digest()}")
-        one, other = (r["provenance"]["source_sha256"] for r in receipts)
-        comparison.hashes.add((one, other))
+        earlier, today = (r["provenance"]["source_sha256"] for r in receipts)
+        comparison.hashes.add((earlier, today))
     return dict(methods)
 
 

@@ -1,0 +1,101 @@
+"""`nox -s same_numbers`: a rearrangement becomes equivalent, another number is refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from bench.data.splits import SETTINGS
+from bench.planning.matrix import PRECISIONS, Narrowing, expand
+from bench.planning.suite import read_suite
+from bench.registry import METHODS, Registry
+from bench.weights import BACKBONES, STAGES
+from tests.campaigns.same_numbers import CODE, RECORD, ROOT, SUITE
+
+METHOD = Path("baselines/shortcut.py")
+AS_IT_IS = "z[:, self.best] * self.direction"
+
+
+class Checkout:
+    """A repository of its own with the project's code in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        without = shutil.ignore_patterns("__pycache__")
+        for name in (*CODE, "tests/campaigns"):
+            shutil.copytree(ROOT / name, folder / name, ignore=without)
+        shutil.copy(ROOT / "tests/__init__.py", folder / "tests")
+        for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+            who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+            subprocess.run(["git", "-C", str(folder), *who, *command], check=True)
+
+    def edit(self, replacement: str) -> None:
+        text = (ROOT / METHOD).read_text()
+        assert text.count(AS_IT_IS) == 1
+        (self.folder / METHOD).write_text(text.replace(AS_IT_IS, replacement))
+
+    def same_numbers(self) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.campaigns.same_numbers", "HEAD", "--methods", "shortcut"],
+            cwd=self.folder, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(self.folder)},
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    @property
+    def proofs(self) -> list[dict[str, object]]:
+        proofs: list[dict[str, object]] = json.loads((self.folder / RECORD).read_text())
+        return proofs
+
+
+def test_a_rearrangement_becomes_equivalent_and_another_number_is_refused(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path / "project")
+    committed = checkout.proofs
+    checkout.edit("self.direction * z[:, self.best] * 2")
+    code, output = checkout.same_numbers()
+    assert code == 1, output
+    assert "shortcut:" in output
+    assert "other scores" in output
+    assert checkout.proofs == committed
+    checkout.edit("self.direction * z[:, self.best]")
+    code, output = checkout.same_numbers()
+    assert code == 0, output
+    *before, proof = checkout.proofs
+    assert before == committed
+    assert proof["by"] == "same_numbers"
+    assert proof["device"] == "cpu"
+    assert proof["runs"] == 2
+    assert isinstance(proof["hashes"], dict)
+    ((old, new),) = proof["hashes"].values()
+    assert old != new
+
+
+def test_the_suite_reaches_every_method_and_what_has_code_of_its_own(cache: Path) -> None:
+    registry = Registry(cache)
+    reached: dict[tuple[str, str], set[object]] = defaultdict(set)
+    for cell in expand(read_suite(str(SUITE)), Narrowing(), registry, cache):
+        name = cell.method.name
+        for key, value in {**cell.settings, **cell.parameters}.items():
+            reached[name, key].add(value)
+        reached[name, "shots"].add(cell.shots)
+        reached["all", "setting"].add(cell.setting)
+    for name in METHODS:
+        card = registry.find(name)
+        if card.supervision == "weak":
+            assert reached[name, "shots"] == {1, 10}, name
+        for key, default in card.defaults.items():
+            choices = card.limits[key].get("choices", (True, False) if default in (0, 1) else ())
+            if type(default) is bool or "choices" in card.limits[key]:
+                assert reached[name, key] >= set(choices), f"{name}.{key}"
+        if "scales" in card.defaults:
+            assert reached[name, "scales"] == {1, 2}, name
+        if "precision" in card.settings:
+            assert reached[name, "precision"] == set(PRECISIONS), name
+        if "external" in card.settings:
+            assert reached[name, "external"] >= {"textures", "none"}, name
+    for key, values in (("backbone", BACKBONES), ("stage", range(1, STAGES + 1))):
+        assert set().union(*(reached[name, key] for name in METHODS)) >= set(values), key
+    assert reached["all", "setting"] == set(SETTINGS)
