@@ -1,17 +1,27 @@
 """Fixtures that several tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from bench.data.catalog import MVTEC_AD
+from bench.data.layouts import list_category
+from bench.data.listing import fingerprint
+from bench.source import source_hash
+from bench.system.digests import FingerprintCache
+from tests.fixtures.datasets import make_bottle
+from tests.fixtures.runs import (
+    store_at,
+)
+
 settings.register_profile(
     "bench", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("bench")
-
 # The tests' tensors are small: a second thread gains nothing, and waits long where cores are busy.
 torch.set_num_threads(1)
 
@@ -42,3 +52,43 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("BENCH_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write modules to a folder on sys.path; they and their hashes are forgotten afterwards."""
+    names = set()
+    before = set(sys.modules)
+
+    def written(**modules):
+        for name, text in modules.items():
+            path = tmp_path / "src" / f"{name.replace('__', '/', 1)}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            names.add(name.partition("__")[0])
+        monkeypatch.syspath_prepend(tmp_path / "src")
+        source_hash.cache_clear()
+
+    yield written
+    source_hash.cache_clear()
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in names:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty results folder, open for writing."""
+    return store_at(tmp_path / "results")
+
+
+@pytest.fixture
+def bottle(tmp_path, cache):
+    """A small bottle category, and a function that gives its fingerprint of now."""
+    make_bottle(tmp_path)
+
+    def now(digests=None):
+        listing = list_category(MVTEC_AD, "bottle", tmp_path, cache)
+        return fingerprint(listing, digests or FingerprintCache(cache))
+
+    return tmp_path / "mvtec_ad" / "bottle", now

@@ -2,12 +2,21 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from bench.metrics import auroc, auroc_interval, average_precision
+from atacnet.crop import random_boxes
+from bench.metrics import (
+    auroc,
+    auroc_interval,
+    average_precision,
+    bilinear,
+    box_recall,
+    pixel_auroc,
+)
 
 TIED = st.sampled_from([-1e300, -1.0, -0.0, 0.0, 5e-324, 0.1, 0.1 + 2**-56, 1.0, 1e300])
 FEW = st.integers(0, 3).map(float)
@@ -198,3 +207,49 @@ def test_where_the_classes_are_apart_it_is_a_point():
 def test_an_interval_of_one_class_is_refused():
     with pytest.raises(ValueError, match="both classes"):
         auroc_interval([0.1, 0.2], [1, 1])
+
+
+@pytest.mark.parametrize(("cells", "pixels"), [(1, 5), (3, 7), (14, 224), (8, 8), (5, 3)])
+def test_lines_are_stretched_as_torch_does(cells: int, pixels: int) -> None:
+    maps = np.random.RandomState(0).rand(2, cells, cells).astype(np.float32)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(maps)[None], (pixels, pixels), mode="bilinear", align_corners=False
+    )[0].numpy()
+    weights = bilinear(cells, pixels)
+    assert np.allclose(weights @ maps @ weights.T, theirs, atol=1e-6)
+
+
+def test_pixels_are_ranked_over_all_images() -> None:
+    random = np.random.RandomState(1)
+    masks = random.rand(3, 8, 8) < 0.2
+    maps = (random.rand(3, 8, 8) + masks).astype(np.float32)
+    assert pixel_auroc(maps, masks) == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
+    one_per_image = np.stack([np.full((2, 2), i, np.float32) for i in range(3)])
+    assert pixel_auroc(one_per_image, np.arange(3).repeat(64).reshape(3, 8, 8) == 2) == 1
+    with pytest.raises(ValueError, match="only one"):
+        pixel_auroc(maps, np.zeros((3, 8, 8), bool))
+
+
+def test_what_a_box_holds_of_a_defect_is_counted() -> None:
+    masks = np.zeros((4, 4, 8), bool)
+    masks[0, 1:3, 2:6] = True  # eight pixels, of which the box holds the left four
+    masks[1, 0, 0] = masks[1, 3, 7] = True  # one of two
+    masks[2, 2, 2] = True  # none
+    boxes = np.array([[0, 0, 0.5, 1], [0.5, 0.5, 1, 1], [0.5, 0, 1, 0.5], [0, 0, 1, 1]], np.float32)
+    assert box_recall(boxes, masks)[0] == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert box_recall(boxes[3:].repeat(4, 0), masks) == (1, 1)
+    with pytest.raises(ValueError, match="no mask shows a defect"):
+        box_recall(boxes[3:], masks[3:])
+
+
+def test_by_chance_is_what_random_boxes_hold() -> None:
+    random = np.random.RandomState(2)
+    masks = random.rand(2, 9, 14) < 0.1
+    masks[1, :, :3] = True
+    low = random.rand(2, 2) / 2
+    boxes = np.concatenate([low, low + random.uniform(0.2, 0.5, (2, 2))], 1).astype(np.float32)
+    placed = random_boxes(
+        torch.from_numpy(boxes).repeat(20_000, 1), torch.Generator().manual_seed(0)
+    ).numpy()
+    found = box_recall(placed, np.tile(masks, (20_000, 1, 1)))[0]
+    assert box_recall(boxes, masks)[1] == pytest.approx(found, abs=0.005)

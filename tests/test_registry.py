@@ -28,127 +28,6 @@ class Mine:
 '''
 
 
-@pytest.fixture
-def write(tmp_path, monkeypatch):
-    """Write modules to a folder on sys.path; they and their hashes are forgotten afterwards."""
-    names = set()
-    before = set(sys.modules)
-
-    def written(**modules):
-        for name, text in modules.items():
-            path = tmp_path / "src" / f"{name.replace('__', '/', 1)}.py"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-            names.add(name.partition("__")[0])
-        monkeypatch.syspath_prepend(tmp_path / "src")
-        source_hash.cache_clear()
-
-    yield written
-    source_hash.cache_clear()
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] in names:
-            del sys.modules[name]
-
-
-# The hash of the source
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "def f(x):\n    # why\n    return x + 1  # there\n",
-        '"""The module."""\n\n\ndef f(x):\n    """Add one."""\n\n    return x + 1\n',
-        "def f(\n    x,\n):\n    return (x + 1)\n",
-    ],
-)
-def test_comments_docstrings_and_layout_do_not_change_the_hash(write, text):
-    write(plain="def f(x):\n    return x + 1\n")
-    before = source_hash("plain", ("plain",))
-    write(plain=text)
-    assert source_hash("plain", ("plain",)) == before
-
-
-def test_the_text_below_an_attribute_does_not_change_the_hash(write):
-    write(plain="class A:\n    x: int = 1\n")
-    before = source_hash("plain", ("plain",))
-    write(plain='class A:\n    x: int = 1\n    """What x is."""\n')
-    assert source_hash("plain", ("plain",)) == before
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "def f(x):\n    return x + 2\n",
-        "def f(x):\n    return x + 1.0\n",
-        "def f(x):\n    return x - 1\n",
-        "def f(y):\n    return y + 1\n",
-        "def f(x=None):\n    return x + 1\n",
-        "def f(x):\n    return x + 1\nf(0)\n",
-        "def f(x):\n    x + 1\n",
-        "async def f(x):\n    return x + 1\n",
-    ],
-)
-def test_code_changes_the_hash(write, text):
-    write(plain="def f(x):\n    return x + 1\n")
-    before = source_hash("plain", ("plain",))
-    write(plain=text)
-    assert source_hash("plain", ("plain",)) != before
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "from pack.helper import rate",
-        "from pack import helper",
-        "import pack.helper",
-        "from .helper import rate",
-        "from . import helper",
-        "def late():\n    from pack.helper import rate",
-        "from .between import rate",
-    ],
-)
-def test_the_hash_follows_imports(write, statement):
-    between = "from .helper import rate\n"
-    write(pack____init__="", pack__method=statement, pack__between=between, pack__helper="rate = 1")
-    before = source_hash("pack.method", ("pack",))
-    write(pack__helper="rate = 2")
-    assert source_hash("pack.method", ("pack",)) != before
-
-
-@pytest.mark.parametrize("statement", ["from .helper import rate", "from . import helper"])
-def test_the_hash_follows_imports_of_a_package_relative_to_itself(write, statement):
-    write(pack____init__=statement, pack__helper="rate = 1")
-    before = source_hash("pack", ("pack",))
-    write(pack__helper="rate = 2")
-    assert source_hash("pack", ("pack",)) != before
-
-
-def test_the_hash_does_not_follow_imports_from_elsewhere(write):
-    write(mine="import other\n", other="rate = 1\n")
-    before = source_hash("mine", ("mine",))
-    write(other="rate = 2\n")
-    assert source_hash("mine", ("mine",)) == before
-    assert source_hash("mine", ("mine", "other")) != before
-
-
-def test_modules_that_import_each_other_have_a_hash(write):
-    write(pack____init__="", pack__one="import pack.two", pack__two="import pack.one")
-    assert source_hash("pack.one", ("pack",)) == source_hash("pack.two", ("pack",))
-
-
-def test_hashing_a_method_imports_nothing_that_it_uses(write):
-    write(pack____init__="", pack__method="from pack.heavy import thing", pack__heavy="thing = 1")
-    source_hash("pack.method", ("pack",))
-    assert "pack.heavy" not in sys.modules
-
-
-def test_the_hash_of_an_own_method_covers_the_blocks_it_uses():
-    hashes = [
-        source_hash("atacnet.detector", ("bench", "baselines", "atacnet")[i:]) for i in range(3)
-    ]
-    assert len(set(hashes)) == 3
-
-
 # Cards
 
 
@@ -329,6 +208,7 @@ def test_an_unknown_parameter_is_refused_with_the_names_there_are():
 
 
 # Limits
+
 
 LIMITED = Method(
     path="outside:Mine",

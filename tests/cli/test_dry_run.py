@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from bench.store.results import receipts
-from bench.text import gibibytes, gigabytes
+from tests.fixtures.command import ROOT, Bench
 from tests.fixtures.runs import bench as call
-from tests.whole.test_run import ROOT, Bench
 
 CPU = ("--device", "cpu")
 """Memory is foretold as for a CPU, and a GPU's lines are others."""
@@ -132,8 +131,3 @@ def test_where_nothing_is_left_torch_stays_out(ran: tuple[Bench, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 to do" in done.stdout
     assert len(list(receipts(command.store))) == 4
-
-
-def test_sizes_are_written_for_people() -> None:
-    assert (gibibytes(None), gibibytes(3 << 29)) == ("unknown", "1.5 GiB")
-    assert (gigabytes(2_500_000_000), gigabytes(40_000)) == ("2.5 GB", "0.0 MB")

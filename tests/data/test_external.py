@@ -8,12 +8,8 @@ from bench.data import external
 from bench.data.external import PER_CATEGORY, TILES, find_external, load_external
 from bench.data.images import prepare
 from bench.errors import DataError, MissingData
-from bench.planning.matrix import Narrowing, expand
-from bench.planning.plan import Folders, make_plan
-from bench.planning.suite import read_suite
-from bench.registry import Registry
 from bench.system.digests import FingerprintCache
-from tests.whole.test_run import Bench
+from tests.fixtures.command import Bench
 
 
 def find(source, dataset, category, folder, textures=None):
@@ -145,25 +141,6 @@ def test_a_folder_that_cannot_serve_as_textures_is_refused_in_one_line(tmp_path)
         with pytest.raises(DataError, match=said) as error:
             find("textures", "head_ct", "head_ct", tmp_path, tmp_path / name)
         assert "\n" not in str(error.value)
-
-
-def planned(tmp_path, warm_cache, *overrides):
-    folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
-    narrowing = Narrowing(methods=("saoe", "devnet"), shots=(10,), overrides=overrides)
-    cells = expand(read_suite("smoke"), narrowing, Registry(warm_cache), folders.data)
-    return make_plan(cells, folders)
-
-
-def test_only_what_uses_external_images_has_them_in_its_id(tmp_path, warm_cache):
-    textures = planned(tmp_path, warm_cache)
-    none = planned(tmp_path, warm_cache, "external=none")
-    for one, other in zip(textures.runs, none.runs, strict=True):
-        saoe = one.spec.method == "saoe"
-        assert (one.run_id != other.run_id) == saoe
-        assert (other.spec.external, other.external) == ("none" if saoe else None, None)
-    missing = planned(tmp_path, warm_cache, "saoe.external=mvtec_ad")
-    assert {r.spec.method for r in missing.runs} == {"devnet"}
-    assert all("no other category of mvtec_ad" in m.remedy for m in missing.missing)
 
 
 def test_saoe_runs_with_and_without_external_images(tmp_path, warm_cache, dtd):

@@ -1,7 +1,5 @@
-import hashlib
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -10,24 +8,8 @@ from bench.data.catalog import BRAIN_MRI, HEAD_CT, MVTEC_AD, find_dataset
 from bench.data.layouts import HEAD_CT_TEST_NORMALS, brain_mri_test_normals, list_category
 from bench.data.listing import fingerprint
 from bench.errors import DataError, MissingData
-from bench.system.digests import SETTLED, FingerprintCache
-
-
-def make(root, *paths):
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(path.encode())
-
-
-def make_bottle(data):
-    make(
-        data / "mvtec_ad" / "bottle",
-        "train/good/000.png",
-        "test/good/000.png",
-        "test/broken_large/000.png",
-        "test/contamination/000.png",
-        "ground_truth/broken_large/000_mask.png",
-    )
+from bench.system.digests import FingerprintCache
+from tests.fixtures.datasets import make, make_bottle
 
 
 def make_head_ct(data, labels=True):
@@ -237,125 +219,6 @@ def test_real_categories_have_their_counts(shared, cache, dataset, category, exp
 def test_real_medical_sets_have_their_official_fingerprint(shared, warm_cache, dataset):
     listing = list_category(dataset, dataset.name, shared / "data", warm_cache)
     assert fingerprint(listing, FingerprintCache(warm_cache)) == dataset.fingerprint
-
-
-# Fingerprints
-
-
-@pytest.fixture
-def bottle(tmp_path, cache):
-    make_bottle(tmp_path)
-
-    def now(digests=None):
-        listing = list_category(MVTEC_AD, "bottle", tmp_path, cache)
-        return fingerprint(listing, digests or FingerprintCache(cache))
-
-    return tmp_path / "mvtec_ad" / "bottle", now
-
-
-def test_a_fingerprint_changes_with_the_content_of_a_file(bottle):
-    folder, now = bottle
-    before = now()
-    path = folder / "train" / "good" / "000.png"
-    path.write_bytes(path.read_bytes()[::-1])
-    assert now() != before
-
-
-def test_a_fingerprint_changes_with_a_name_and_with_a_place(bottle):
-    folder, now = bottle
-    before = now()
-    one, other = (folder / "train" / "good" / n for n in ("000.png", "001.png"))
-    one.rename(other)
-    renamed = now()
-    other.rename(one)
-    assert now() == before
-    (folder / "test" / "contamination").rename(folder / "test" / "stain")
-    assert len({before, renamed, now()}) == 3
-
-
-def test_a_fingerprint_changes_when_two_files_change_places(bottle):
-    folder, now = bottle
-    before = now()
-    one, other = (folder / "test" / d / "000.png" for d in ("good", "contamination"))
-    one_content, other_content = one.read_bytes(), other.read_bytes()
-    one.write_bytes(other_content)
-    other.write_bytes(one_content)
-    assert now() != before
-
-
-def test_a_fingerprint_does_not_change_with_times_masks_and_the_folder_above(bottle, tmp_path):
-    folder, now = bottle
-    before = now()
-    os.utime(folder / "train" / "good" / "000.png", ns=(1, 1))
-    make(folder, "ground_truth/contamination/000_mask.png")
-    assert now() == before
-    (tmp_path / "elsewhere").mkdir()
-    shutil.move(tmp_path / "mvtec_ad", tmp_path / "elsewhere")
-    listing = list_category(MVTEC_AD, "bottle", tmp_path / "elsewhere", tmp_path)
-    assert fingerprint(listing, FingerprintCache(tmp_path / "none")) == before
-
-
-def later(monkeypatch):
-    """Let the clock go on until changes of now have settled."""
-    now = time.time_ns()
-    monkeypatch.setattr(time, "time_ns", lambda: now + 2 * SETTLED)
-
-
-def test_a_file_is_read_once_as_long_as_its_size_and_times_stay(bottle, cache, monkeypatch):
-    _, now = bottle
-    later(monkeypatch)
-    digests = FingerprintCache(cache)
-    before = now(digests)
-    digests.save()
-    with monkeypatch.context() as closed:
-        closed.setattr(hashlib, "file_digest", None)
-        assert now() == before
-
-
-def test_a_change_is_seen_also_where_the_time_is_put_back(bottle, cache, monkeypatch):
-    folder, now = bottle
-    later(monkeypatch)
-    digests = FingerprintCache(cache)
-    before = now(digests)
-    digests.save()
-    path = folder / "train" / "good" / "000.png"
-    stat = path.stat()
-    path.write_bytes(path.read_bytes()[::-1])
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert now() != before
-
-
-def test_what_changed_a_moment_ago_is_not_kept(bottle, cache):
-    _, now = bottle
-    digests = FingerprintCache(cache)
-    now(digests)
-    digests.save()
-    assert not (cache / "sha256.json").exists()
-
-
-@pytest.mark.parametrize("content", ["", "{", '{"a": 3}', "[]", "[" * 10**5, "9" * 5000, "\0"])
-def test_a_damaged_cache_of_digests_is_made_again(bottle, cache, content):
-    _, now = bottle
-    before = now()
-    cache.mkdir(exist_ok=True)
-    (cache / "sha256.json").write_text(content)
-    assert now() == before
-
-
-def test_any_flipped_bit_in_the_cache_of_digests_changes_no_fingerprint(bottle, cache, monkeypatch):
-    _, now = bottle
-    later(monkeypatch)
-    digests = FingerprintCache(cache)
-    before = now(digests)
-    digests.save()
-    file = cache / "sha256.json"
-    whole = file.read_bytes()
-    for place in range(0, len(whole), 7):
-        damaged = bytearray(whole)
-        damaged[place] ^= 1 << place % 8
-        file.unlink()
-        file.write_bytes(damaged)
-        assert now() == before
 
 
 # Names and things that are no files

@@ -1,6 +1,5 @@
 """Models that are saved with a run, and what they say of images of one's own."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,18 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bench.data.overlay import BOX, heat, overlay
 from bench.data.synthetic import generated
 from bench.errors import RequestError
 from bench.execution.predict import find_images, overlay_name, predict, saved_model
 from bench.store.archive import pack
 from bench.store.folder import Store
 from bench.store.layout import MODEL
-from bench.store.models import read_model, write_model
 from bench.store.results import receipts
 from bench.store.verify import problems
+from tests.fixtures.command import Bench
 from tests.fixtures.runs import bench, flip
-from tests.whole.test_run import Bench
 
 ALL = ("atacnet", "cutmix", "devnet", "dra", "saoe", "shortcut")
 
@@ -235,33 +232,6 @@ def test_a_damaged_model_is_not_used(
     assert MODEL in err
 
 
-# Models on disk
-
-
-def test_a_model_keeps_names_shapes_types_and_strides(tmp_path: Path) -> None:
-    arrays = {
-        "a.weight": np.arange(24.0, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1),
-        "count": np.array(3, np.int64),
-        "pool": np.zeros((0, 3), np.uint8),
-    }
-    write_model(tmp_path / MODEL, arrays)
-    found = read_model((tmp_path / MODEL).read_bytes())
-    for name, array in arrays.items():
-        assert found[name].dtype == array.dtype
-        assert np.array_equal(found[name], array)
-        assert found[name].flags.writeable
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\0" * 100, b"\xff" * 8, os.urandom(64)],
-    ids=["empty", "zeros", "ones", "noise"],
-)
-def test_what_is_no_model_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="is no model"):
-        read_model(content)
-
-
 # Images and pictures
 
 
@@ -277,29 +247,3 @@ def test_images_are_found_once_in_their_order(photos: Path) -> None:
 def test_an_overlays_name_holds_nothing_but_plain_characters() -> None:
     assert overlay_name(7, Path("/x/Größe [bold] .png")) == "00007_Gr__e__bold__.png"
     assert len(overlay_name(1, Path("y" * 200 + ".png"))) < 100
-
-
-def test_an_overlay_is_strong_where_the_score_is_and_leaves_the_rest() -> None:
-    image = Image.new("RGB", (64, 32), (100, 100, 100))
-    score_map = np.zeros((4, 8), np.float32)
-    score_map[1, 6] = 2.0
-    picture = np.asarray(overlay(image, score_map, 2.0))
-    assert (picture[:, :16] == 100).all()
-    assert picture[12, 52].tolist() != [100] * 3
-    assert (np.asarray(overlay(image, score_map, 0.0)) == 100).all()
-    box = np.array([8.0, 4.0, 40.0, 28.0])
-    drawn = np.asarray(overlay(image, np.zeros((4, 8), np.float32), 1.0, box))
-    assert tuple(drawn[4, 8]) == tuple(drawn[27, 39]) == BOX
-    assert (drawn[10, 20] == 100).all()
-
-
-def test_a_large_picture_is_shrunk_with_its_box() -> None:
-    picture = overlay(Image.new("RGB", (2048, 512)), np.zeros((2, 2), np.float32), 1.0,
-                      np.array([0.0, 0.0, 2048.0, 512.0]))  # fmt: skip
-    assert picture.size == (1024, 256)
-    assert picture.getpixel((1023, 255)) == BOX
-
-
-def test_heat_runs_from_black_to_light() -> None:
-    brightness = heat(np.linspace(0, 1, 50)).astype(int).sum(1)
-    assert (np.diff(brightness) >= 0).all()

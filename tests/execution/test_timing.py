@@ -2,8 +2,6 @@
 
 import io
 import itertools
-import os
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import comb
@@ -43,14 +41,10 @@ from bench.store.parquet import unpacked
 from bench.store.results import receipts
 from bench.store.table import flat
 from bench.store.verify import problems
-from bench.system import device as accelerator
 from bench.system import load as watch
-from bench.system.device import PeakMemory
-from bench.system.host import busy_seconds, megahertz
-from bench.system.load import Watch
+from tests.fixtures.command import Bench
 from tests.fixtures.runs import HERE, SCORES, SPEC, content, store_at
 from tests.fixtures.runs import bench as call
-from tests.whole.test_run import Bench
 
 TIMING = """
 kind = "timing"
@@ -365,23 +359,6 @@ def test_what_a_method_warns_of_again_and_again_is_not_told_again(measured: Any)
 # Memory
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads /proc")
-def test_the_peak_of_memory_is_above_what_was_held_at_first_and_can_be_forgotten() -> None:
-    held = np.ones(32 << 20, np.uint8)
-    peak = PeakMemory("cpu")
-    if not peak.restart():
-        pytest.skip("this system does not let a process reset its peak")
-    assert 0 <= peak.bytes() < 8 << 20  # type: ignore[operator]
-    more = np.ones(64 << 20, np.uint8)
-    del more
-    found = peak.bytes()
-    assert found is not None
-    assert 60 << 20 < found < 72 << 20  # the system counts pages in batches
-    assert peak.restart()
-    assert (peak.bytes() or 0) < 8 << 20
-    assert held.all()
-
-
 def test_where_the_peak_cannot_be_reset_that_of_scoring_is_absent(
     measured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,167 +369,6 @@ def test_where_the_peak_cannot_be_reset_that_of_scoring_is_absent(
     told = measured(Plain()).provenance
     assert "score_memory_bytes" not in told
     assert "fit_memory_bytes" in told
-
-
-def test_without_proc_memory_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: Any) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", missing)
-    monkeypatch.setattr(Path, "write_text", missing)
-    peak = PeakMemory("cpu")
-    assert peak.bytes() is None
-    assert not peak.restart()
-    assert (busy_seconds(), megahertz()) == (None, None)
-
-
-def test_memory_of_a_gpu_is_what_torch_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = {"held": 100, "most": 100}
-    monkeypatch.setattr(torch.cuda, "init", lambda: None)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: now["held"])
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: now["most"])
-
-    def reset(device: str) -> None:
-        assert device == "cuda:1"
-        now["most"] = now["held"]
-
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
-    peak = PeakMemory("cuda:1")
-    now.update(held=700, most=1000)
-    assert peak.bytes() == 900
-    assert peak.restart()
-    assert peak.bytes() == 600
-
-
-# The rest of the machine
-
-
-def test_busy_seconds_leave_out_what_idles_and_do_not_count_guests_twice(tmp_path: Path) -> None:
-    stat = tmp_path / "stat"
-    stat.write_text("cpu  100 20 30 9999 8888 4 5 6 50 7\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
-    ticks = 100 + 20 + 30 + 4 + 5 + 6
-    assert busy_seconds(stat) == ticks / os.sysconf("SC_CLK_TCK")
-    for text in ("cpu  0 0 0 0 0 0 0 0 0 0\n", "cpu 1 2\n", "", "intr a b c d e f g h i j\n"):
-        stat.write_text(text)
-        assert busy_seconds(stat) is None
-
-
-def test_the_clock_is_that_of_the_core_it_ran_on(tmp_path: Path) -> None:
-    stat, info = tmp_path / "stat", tmp_path / "cpuinfo"
-    stat.write_text("12 (a b) c) " + " ".join(["R", *["0"] * 35, "1", *["0"] * 13]))
-    info.write_text("".join(f"processor\t: {i}\ncpu MHz\t\t: {1000 + i}.5\n\n" for i in range(3)))
-    assert megahertz(stat, info) == 1001.5
-    info.write_text("processor\t: 1\nBogoMIPS\t: 50\n\n")
-    assert megahertz(stat, info) is None
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A machine of four cores whose counters a test sets."""
-    now: dict[str, Any] = {"at": 0.0, "busy": 0.0, "own": 0.0, "load": 0.5, "mhz": 2000.0}
-    monkeypatch.setattr(watch, "busy_seconds", lambda: now["busy"])
-    monkeypatch.setattr(watch, "own_seconds", lambda: now["own"])
-    monkeypatch.setattr(watch, "machine_cores", lambda: 4)
-    monkeypatch.setattr(watch, "load_average", lambda: now["load"])
-    monkeypatch.setattr(watch, "megahertz", lambda: now["mhz"])
-    monkeypatch.setattr(watch.time, "monotonic", lambda: now["at"])
-    return now
-
-
-def test_what_others_use_of_the_cores_disturbs(machine: dict[str, Any]) -> None:
-    seen = Watch("cpu")
-    machine.update(at=10.0, busy=12.0, own=10.0)  # others 0.2 of 4 cores
-    seen.lap()
-    assert seen.told() == {"other_cpu_share": 0.05, "disturbed": ""}
-    machine.update(at=15.0, busy=20.0, own=15.0)  # others 0.6 of 4 cores
-    seen.lap()
-    machine.update(at=25.0, busy=30.0, own=26.0)  # less than nothing: clocks tick coarsely
-    seen.lap()
-    assert seen.told() == {
-        "other_cpu_share": 0.15, "disturbed": "other processes used 0.6 of 4 cores",
-    }  # fmt: skip
-
-
-def test_a_stretch_too_short_to_tell_tells_nothing(machine: dict[str, Any]) -> None:
-    seen = Watch("cpu")
-    machine.update(at=0.1, busy=1.0)
-    seen.lap()
-    machine["busy"] = None
-    seen.lap()
-    assert seen.told() == {"disturbed": ""}
-
-
-@pytest.mark.parametrize(("load", "disturbed"), [(5.0, False), (5.1, True)])
-def test_a_crowd_before_it_began_disturbs(
-    machine: dict[str, Any], load: float, disturbed: bool
-) -> None:
-    machine["load"] = load
-    said = "load average 5.1 on 4 cores before it began" if disturbed else ""
-    assert Watch("cpu").told()["disturbed"] == said
-
-
-def test_the_clock_is_kept_at_its_lowest_and_highest(machine: dict[str, Any]) -> None:
-    seen = Watch("cpu")
-    for mhz in (2500.0, 1800.0, None):
-        machine["mhz"] = mhz
-        seen.look_at_clock()
-    told = seen.told()
-    assert (told["mhz_low"], told["mhz_high"]) == (1800.0, 2500.0)
-
-
-GPU = "12345678-90ab-cdef-1234-567890abcdef"
-
-
-def answers(monkeypatch: pytest.MonkeyPatch, text: str | Exception) -> list[Sequence[str]]:
-    """Let nvidia-smi answer so; return the commands that it is given."""
-    asked = []
-
-    def run(command: Sequence[str], **options: Any) -> Any:
-        assert options["timeout"]
-        assert options["check"]
-        asked.append(command)
-        if isinstance(text, Exception):
-            raise text
-        return SimpleNamespace(stdout=text)
-
-    monkeypatch.setattr(subprocess, "run", run)
-    found = SimpleNamespace(uuid=GPU)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: found)
-    return asked
-
-
-def test_a_gpu_is_asked_for_its_clock_and_who_else_is_there(
-    machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = answers(monkeypatch, "1980\n")
-    assert accelerator.gpu_megahertz("cuda:0") == 1980.0
-    assert f"--id=GPU-{GPU}" in asked[0]
-    assert "--query-gpu=clocks.sm" in asked[0]
-    answers(monkeypatch, "4711\n4712\n4713\n")
-    told = Watch("cuda:0").told()
-    assert told == {"other_gpu_processes": 2, "disturbed": "2 other processes used the GPU"}
-    answers(monkeypatch, "4711\n")
-    assert accelerator.other_gpu_processes("cuda:0") == 0
-    answers(monkeypatch, "")  # a container may show none, not even us
-    assert accelerator.other_gpu_processes("cuda:0") is None
-
-
-@pytest.mark.parametrize(
-    "trouble",
-    [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 10),
-     subprocess.CalledProcessError(6, "nvidia-smi"), "[N/A]\n"],
-    ids=repr,
-)  # fmt: skip
-def test_without_an_answer_of_nvidia_smi_it_is_not_told(
-    machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch, trouble: Any
-) -> None:
-    answers(monkeypatch, trouble)
-    seen = Watch("cuda:0")
-    seen.look_at_clock()
-    told = seen.told()
-    assert "mhz_low" not in told
-    if not isinstance(trouble, str):
-        assert told == {"disturbed": ""}
 
 
 # Plans
@@ -659,6 +475,7 @@ def test_timing_runs_get_one_slot_and_all_cores(
 
 
 # What is made of them
+
 
 TIMED = replace(SPEC, kind="timing")
 TOOK = {

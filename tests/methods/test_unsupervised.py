@@ -23,8 +23,8 @@ from bench.execution.worker import _check_memory
 from bench.metrics import auroc
 from bench.store.models import model_bytes, read_model
 from bench.store.results import receipts
+from tests.fixtures.command import Bench
 from tests.fixtures.planted import SIZE, pictures, separation
-from tests.whole.test_run import Bench
 
 METHODS = [PaDiM, PatchCore, SPADE]
 FEW: dict[Any, dict[str, Any]] = {

@@ -1,63 +1,18 @@
 """Each finding, pinned to the figures that a reader found by hand in the tables."""
 
-import tomllib
 from decimal import Decimal
 
 import pytest
 
-from bench.cli import main
-from bench.published.audit import findings
-from bench.published.findings import CONFIDENCE
-from bench.published.means import means
-from bench.published.tables import FOLDER, Key, published
-from bench.text import joined
-
-FOUND = {f.key: f for f in findings()}
-
-
-def evidence(key):
-    return list(FOUND[key].evidence)
+from bench.published.tables import Key, published
+from tests.fixtures.audit import FOUND, evidence
 
 
 def rows(key):
     return [line.partition(":")[0] for line in FOUND[key].evidence]
 
 
-def test_every_finding_is_pinned_here():
-    """One that is added, or no longer found, is looked at by someone."""
-    assert list(FOUND) == [
-        "atacnet_table1-means", "atacnet_table1-inherited-dra_table1",
-        "atacnet_table1-copied-devnet-dra-saoe", "atacnet_table1-anomaly-types",
-        "atacnet_table1-beaten", "atacnet_table1-duel-dra-1", "atacnet_table1-duel-dra-10",
-        "atacnet_table1-gain-toothbrush", "table1-protocol", "table1-medical", "table1-no-spread",
-        "table1-one-number",
-        "atacnet_table2-means", "atacnet_table2-pixels-spade", "atacnet_table2-at-odds",
-        "atacnet_table2-copied-spade", "atacnet_table2-copied-patchsvdd",
-        "atacnet_table2-copied-padim", "atacnet_table2-copied-patchcore",
-        "atacnet_table2-copied-atacnet", "atacnet_table2-lowest", "atacnet_table2-test-sets",
-        "atacnet_table2-times", "table2-backbone", "table2-own-means", "table2-padim-means",
-        "table2-times",
-        "dra_table1-means", "dra-mean", "dra-files", "dra-rerun",
-        "ahl_table7-means", "ahl_table7-rerun-gap", "ahl_table7-rerun-rivals-1",
-        "ahl_table7-rerun-rivals-10", "ahl_table7-rerun-mean", "ahl-slips",
-        "spade_paper_pixels-means",
-        "introduction-ratio", "equation-12", "figure-3", "limits",
-    ]  # fmt: skip
-
-
 # Means
-
-
-def test_every_mean_of_table_1_follows_from_its_rows_but_one():
-    assert FOUND["atacnet_table1-means"].text.startswith("9 of 10")
-    assert evidence("atacnet_table1-means") == [
-        "mean of SAOE, ten shots: printed 0.926, its rows give 0.92533"
-    ]
-    recomputed = [round(m.recomputed, 4) for m in means(published()["atacnet_table1"])]
-    assert [str(r) for r in recomputed] == [
-        "0.7937", "0.8826", "0.8337", "0.8124", "0.9011",
-        "0.9447", "0.9588", "0.9253", "0.9315", "0.9727",
-    ]  # fmt: skip
 
 
 def test_the_wrong_mean_stands_in_three_papers():
@@ -66,22 +21,6 @@ def test_the_wrong_mean_stands_in_three_papers():
     assert evidence("dra_table1-means") == [line]
     assert "10 of 11" in FOUND["dra_table1-means"].text
     assert "prints SAOE's mean at ten shots as 0.926 too" in FOUND["dra-mean"].text
-
-
-def test_five_means_of_table_2_do_not_follow():
-    assert FOUND["atacnet_table2-means"].text.startswith("13 of 18")
-    assert evidence("atacnet_table2-means") == [
-        "mean over textures of SPADE: printed 0.929, its rows give 0.85560",
-        "mean over textures of PaDiM: printed 0.959, its rows give 0.97860",
-        "mean over objects of SPADE: printed 0.976, its rows give 0.85340",
-        "mean over objects of PaDiM: printed 0.975, its rows give 0.93330",
-        "mean over objects of ATAC-Net, ten shots: printed 0.969, its rows give 0.96830",
-    ]
-    by_place = {(m.key.category, m.key.method): m for m in means(published()["atacnet_table2"])}
-    assert str(round(by_place["mean", "memseg"].recomputed, 4)) == "0.9911"
-    memseg = by_place["mean_object", "memseg"]  # a half: .9905, rounded up as people do
-    assert memseg.follows
-    assert (str(memseg.recomputed), str(memseg.printed)) == ("0.9905", "0.991")
 
 
 def test_spades_means_are_of_pixels():
@@ -300,67 +239,9 @@ def test_equation_12_is_worked_out():
     ]
 
 
-def test_what_was_read_has_a_source_and_a_word_on_confidence():
-    for key, card in tomllib.loads((FOLDER / "findings.toml").read_text()).items():
-        assert card.keys() <= {"about", "text", "evidence", "source", "confidence"}, key
-        assert card["source"], key
-        assert card["confidence"] in CONFIDENCE, key
-    assert {f.confidence for f in FOUND.values()} <= set(CONFIDENCE)
-
-
 def test_what_is_only_remembered_or_unsure_stays_out():
     """MemSeg's numbers by category, and a citation that the scan may have damaged."""
     everything = " ".join([f.text for f in FOUND.values()]
                           + [line for f in FOUND.values() for line in f.evidence])  # fmt: skip
     for what in ("[mem]", "9 of 15", "[1]", "Grad-CAM"):
         assert what not in everything
-
-
-# The command
-
-
-@pytest.fixture
-def page(monkeypatch, capsys):
-    def run(*arguments, columns="80"):
-        monkeypatch.setenv("COLUMNS", columns)
-        with pytest.raises(SystemExit) as ended:
-            main(["audit", *arguments])
-        return ended.value.code, capsys.readouterr()
-
-    return run
-
-
-@pytest.mark.parametrize(("columns", "widest"), [("80", 80), ("120", 100)])
-def test_the_command_prints_every_finding_in_the_width_there_is(page, columns, widest):
-    code, (out, _) = page(columns=columns)
-    assert not code
-    assert widest - 5 < max(map(len, out.splitlines())) <= widest
-    said = " ".join(out.split())
-    for found in FOUND.values():
-        for text in (found.text, *found.evidence, found.confidence):
-            assert " ".join(text.split()) in said
-    for table in published().values():
-        assert table.citation in said
-    assert out.isascii()
-
-
-def test_the_command_narrows(page):
-    code, (out, _) = page("table 2")
-    assert not code
-    assert "SPADE" in out
-    assert "\nDRA paper, Table 1\n" not in out
-    code, (out, _) = page("text")
-    assert not code
-    assert "Equation 12" in out
-    assert "The tables" not in out
-
-
-def test_what_nothing_is_about_is_an_error_that_names_what_there_is(page):
-    code, (out, err) = page("table 9")
-    assert (code, out) == (2, "")
-    assert "ATAC-Net paper, Table 2" in err
-
-
-def test_words_in_a_sentence():
-    assert joined(["a"]) == "a"
-    assert joined(["a", "b", "c"]) == "a, b and c"

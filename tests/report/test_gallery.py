@@ -18,8 +18,8 @@ from bench.store.layout import EMBEDDINGS, EXPLANATIONS
 from bench.store.open import open_results
 from bench.store.results import receipts
 from bench.store.scores import Scores
+from tests.fixtures.figures import HOSTILE, checked
 from tests.fixtures.runs import SPEC, content, staged, store_at
-from tests.report.test_figures import HOSTILE, checked
 
 TRAINED = replace(
     SPEC, method="atacnet", precision="float32", batch_size=16, backbone="resnet50", stage=3,

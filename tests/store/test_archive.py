@@ -23,6 +23,7 @@ from bench.store.verify import contradictions, problems
 from tests.fixtures.runs import (
     FAR,
     FIXTURES,
+    ID,
     NO_SPACE,
     OTHER,
     SCORES,
@@ -40,7 +41,6 @@ from tests.fixtures.runs import (
     truncate,
 )
 
-ID = SPEC.run_id
 ALL = {*FILES, CARD}
 
 

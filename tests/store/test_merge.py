@@ -22,6 +22,7 @@ from tests.fixtures.runs import (
     FAR,
     FIXTURES,
     HERE,
+    ID,
     NO_SPACE,
     OTHER,
     REFERENCE,
@@ -39,8 +40,6 @@ from tests.fixtures.runs import (
     tree,
     truncate,
 )
-
-ID = SPEC.run_id
 
 
 @pytest.fixture

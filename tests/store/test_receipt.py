@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,6 +18,7 @@ from bench.store.scores import read_scores
 from bench.store.verify import contradictions
 from tests.fixtures.runs import (
     FIXTURES,
+    ID,
     OTHER,
     SPEC,
     content,
@@ -27,21 +27,6 @@ from tests.fixtures.runs import (
     store_at,
     truncate,
 )
-
-ID = SPEC.run_id
-
-
-@pytest.fixture
-def store(tmp_path):
-    return store_at(tmp_path / "results")
-
-
-@pytest.fixture
-def run(store):
-    """The folder of a published run."""
-    publish(store)
-    return store.runs / ID
-
 
 # What is sealed is read back, and nothing else is
 
@@ -393,15 +378,6 @@ def test_a_run_of_schema_1_is_read():
     assert scores.label.sum() == 100
 
 
-def test_a_run_of_schema_1_has_its_row_in_the_table(tmp_path):
-    store = store_at(tmp_path / "results")
-    shutil.copytree(FIXTURES / "receipts/schema-1", store.runs, dirs_exist_ok=True)
-    (row,) = pq.read_table(store.compact()).to_pylist()
-    assert row["run_id"] == "107e662b2a61541b"
-    assert row["auroc"] == 0.754
-    assert row["prov.commit"] == "107c993f3369d97013fad484f820b1e00974e5ac"
-
-
 def test_a_failure_recorded_before_failures_had_a_kind_is_read(tmp_path):
     store = store_at(tmp_path / "results")
     shutil.copytree(FIXTURES / "failures/without-kind", store.failed, dirs_exist_ok=True)
@@ -411,76 +387,3 @@ def test_a_failure_recorded_before_failures_had_a_kind_is_read(tmp_path):
     assert failure["time"] == "2025-11-23T02:41:07Z"
     assert failure["provenance"]["python"] == "3.11.7"
     assert failure["folder"] == str(store.failed / "107e662b2a61541b" / "1")
-
-
-# The table
-
-HEAD = [
-    "run_id", "kind", "method", "version", "dataset", "category", "setting", "shots", "seed",
-    "auroc", "ap",
-]  # fmt: skip
-
-
-def test_the_table_begins_with_the_agreed_columns(store, run):
-    table = pq.read_table(store.compact())
-    assert table.column_names[: len(HEAD)] == HEAD
-    row = table.to_pylist()[0]
-    assert [row[k] for k in HEAD] == [
-        ID, "accuracy", "shortcut", 1, "head_ct", "head_ct", "general", 10, 0, 0.75,
-        pytest.approx(5 / 6),
-    ]  # fmt: skip
-    assert row["image_size"] == 64
-    assert row["param.black"] == 10
-    assert row["split.train_normal"] == 7
-    assert row["fact.steps"] == 300
-    assert row["time.fit_s"] == 1.5
-    assert row["time.first_step_s"] is None
-    assert row["prov.device"] == "cpu"
-    assert row["warnings"] == "one; two"
-
-
-def test_the_table_copes_with_parameters_that_differ_between_methods(store, run):
-    publish(store, replace(SPEC, method="a", parameters={"lr": 1e-3, "k": 1}))
-    publish(store, replace(SPEC, method="b", parameters={"lr": 2, "k": "all"}))
-    publish(store, replace(SPEC, method="c", parameters={"lr": 3.5, "k": True}), facts={})
-    table = pq.read_table(store.compact())
-    assert table.column_names[: len(HEAD)] == HEAD
-    rows = {r["method"]: r for r in table.to_pylist()}
-    assert {m: r["param.black"] for m, r in rows.items()} == {
-        "shortcut": 10, "a": None, "b": None, "c": None,
-    }  # fmt: skip
-    assert {m: r["param.lr"] for m, r in rows.items()} == {
-        "shortcut": None, "a": 1e-3, "b": 2.0, "c": 3.5,
-    }  # fmt: skip
-    assert {m: r["param.k"] for m, r in rows.items()} == {
-        "shortcut": None, "a": "1", "b": "all", "c": "True",
-    }  # fmt: skip
-    assert rows["c"]["fact.steps"] is None
-
-
-@pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**70, -(2**70), 10**400])
-@pytest.mark.parametrize("beside", [1, 0.5, "text"])
-def test_the_table_copes_with_every_whole_number_that_a_method_records(store, value, beside):
-    publish(store, facts={"checksum": value})
-    publish(store, OTHER, facts={"checksum": beside})
-    assert len(pq.read_table(store.compact())) == 2
-
-
-@pytest.mark.parametrize(
-    "value",
-    ["", "ä\n\0", "\ud800"],
-    ids=ascii,
-)
-def test_the_table_copes_with_every_text_that_a_method_records(store, value):
-    publish(store, facts={"note": value})
-    assert len(pq.read_table(store.compact())) == 1
-
-
-def test_the_same_runs_give_the_same_table(store, run, tmp_path):
-    publish(store, OTHER)
-    first = store.compact().read_bytes()
-    assert first == store_at(tmp_path / "other", OTHER, SPEC).table.read_bytes()
-
-
-def test_the_table_of_no_runs_is_empty(store):
-    assert len(pq.read_table(store.compact())) == 0

@@ -15,6 +15,7 @@ from bench.store.open import results_at
 from bench.store.verify import contradictions, leftovers, problems
 from tests.fixtures.runs import (
     FAR,
+    ID,
     OTHER,
     REFERENCE,
     SCORES,
@@ -30,8 +31,6 @@ from tests.fixtures.runs import (
     tree,
     truncate,
 )
-
-ID = SPEC.run_id
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from bench.report.content import contents
 from bench.report.page import render
 from bench.store.open import open_results
 from tests.fixtures.browser import CHROMIUM, DRIVER, started
+from tests.fixtures.pages import TRAINED
 from tests.fixtures.runs import ARCHIVES, REFERENCE, SCORES, store_at
 from tests.fixtures.times import ATACNET, GPU, PADIM, Held, scored, timed
-from tests.report.test_report import TRAINED
 
 By = pytest.importorskip("selenium.webdriver.common.by").By
 WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait

@@ -11,7 +11,7 @@ import pytest
 from bench.store.folder import Store
 from bench.store.results import receipts
 from bench.store.verify import problems
-from tests.whole.test_run import Bench
+from tests.fixtures.command import Bench
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 from bench.cli import main
 from bench.store.results import receipts
 from tests.campaigns import peer_times, step_times
-from tests.whole.test_run import Bench
+from tests.fixtures.command import Bench
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,40 @@
+"""The command `bench report`."""
+
+import pytest
+
+from bench.store.archive import pack
+from tests.campaigns.big_report import METHODS, SEEDS, MadeUp, measured
+from tests.fixtures.runs import REFERENCE, bench
+
+
+def test_the_command_writes_the_page(store, tmp_path, capsys):
+    page = tmp_path / "deep" / "page.html"
+    code, out, _ = bench(capsys, "report", "--results", str(store.root), "--out", str(page))
+    assert code == 0
+    assert out.startswith(f"{page}: 0.")
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_a_data_folder_that_is_not_there_is_refused(store, tmp_path, capsys):
+    code, _, err = bench(capsys, "report", "--results", store.root, "--data", tmp_path / "no",
+                         "--out", tmp_path / "p.html")  # fmt: skip
+    assert code == 2
+    assert "there is no such folder" in err
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_the_page_of_many_runs_stays_small_and_quick(tmp_path):
+    """Of several ways to run a method, only the one that a table shows brings its runs along."""
+    one_way, in_table_2 = 17 * 2 * len(METHODS) * SEEDS, 15 * 2 * SEEDS
+    pack(MadeUp(one_way + 500), tmp_path / "archive")
+    found = measured(tmp_path / "archive", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert len(page) < 5e6
+    assert found["peak_bytes"] < 1.5 * 2**30
+    assert found["cpu_seconds"] < 60
+    assert page.count("<code>") == one_way + in_table_2
+
+
+@pytest.mark.parametrize("archive", sorted(REFERENCE.iterdir()), ids=lambda p: p.name)
+def test_the_reference_page_is_quick(archive, tmp_path):
+    assert measured(archive, tmp_path / "page.html")["cpu_seconds"] < 10

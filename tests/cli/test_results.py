@@ -1,0 +1,168 @@
+"""The commands `bench show` and `bench compare`."""
+
+import shutil
+
+import pytest
+
+from bench.store.archive import pack
+from tests.fixtures.runs import (
+    CLOSE,
+    ELSEWHERE,
+    FAR,
+    FIXTURES,
+    ID,
+    OTHER,
+    SCORES,
+    SPEC,
+    THIRD,
+    bench,
+    publish,
+    rewrite,
+    staged,
+    store_at,
+    tree,
+    truncate,
+)
+
+# bench show
+
+
+def test_a_run_is_shown_by_the_beginning_of_its_id(store, capsys):
+    publish(store)
+    publish(store, OTHER)
+    code, out, err = bench(capsys, "show", ID[:8], "--results", store.root)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"run {ID}\n")
+    for said in ("auroc", "0.75", "threads", "hole/2.png", "black=10", "warning: two"):
+        assert said in out
+
+
+def test_a_run_of_an_archive_is_shown(capsys):
+    archive = FIXTURES / "archives/schema-1"
+    code, out, err = bench(capsys, "show", "107e", "--results", archive)
+    assert (code, err) == (0, "")
+    assert "0.754" in out
+    assert "107c993f3369d97013fad484f820b1e00974e5ac" in out
+
+
+def test_a_run_that_failed_is_shown_with_its_last_reason_and_its_log(store, capsys):
+    for reason in ("ValueError: [bold] of no avail", "ran into the time limit"):
+        failure = {
+            "kind": "method",
+            "reason": reason,
+            "traceback": "",
+            "provenance": {"threads": 2},
+        }
+        target = store.record_failure(staged(store), SPEC, failure)
+    code, out, err = bench(capsys, "show", ID[:8], "--results", store.root)
+    assert (code, err) == (0, "")
+    assert f"run {ID} has no result: it failed 2 times" in out
+    assert "ran into the time limit" in out
+    assert f"log: {target}/log.txt" in out
+    publish(store)  # a result counts, whatever failed before
+    assert bench(capsys, "show", ID[:8], "--results", store.root)[1].startswith(f"run {ID}\n")
+
+
+def test_a_failure_of_an_earlier_bench_is_shown(store, capsys):
+    shutil.copytree(FIXTURES / "failures/without-kind", store.failed, dirs_exist_ok=True)
+    code, out, err = bench(capsys, "show", "107e", "--results", store.root)
+    assert (code, err) == (0, "")
+    assert "RuntimeError: no such luck" in out
+
+
+def test_a_failure_that_says_little_is_shown_as_far_as_it_goes(store, capsys):
+    folder = store.failed / ID / "1"
+    folder.mkdir(parents=True)
+    (folder / "failure.json").write_text('{"reason": "because"}')
+    code, out, _ = bench(capsys, "show", ID[:8], "--results", store.root)
+    assert code == 0
+    assert "because" in out
+
+
+def test_what_cannot_be_shown_is_one_line(store, capsys, tmp_path):
+    publish(store)
+    publish(store, OTHER)
+    truncate(store.runs / ID / "scores.parquet")
+    newer = store.runs / OTHER.run_id
+    rewrite(newer, lambda r: r.update(schema=99))
+    for arguments, said in (
+        (["show", "x", "--results", store.root], "no run begins with 'x'"),
+        (["show", "", "--results", store.root], "no run begins with ''"),
+        (["show", ID, "--results", store.root], "scores.parquet does not agree"),
+        (["show", OTHER.run_id, "--results", store.root], "update"),
+        (["show", ID, "--results", tmp_path / "nowhere"], "neither a results folder"),
+    ):
+        code, out, err = bench(capsys, *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert said in err
+        assert err.count("\n") == 1
+
+
+# bench compare
+
+
+@pytest.fixture
+def first(tmp_path):
+    return store_at(tmp_path / "first", SPEC, OTHER)
+
+
+def test_compare_of_the_same_results(first, tmp_path, capsys):
+    pack(first, tmp_path / "archive")
+    before = tree(tmp_path)
+    for second in (first.root, tmp_path / "archive"):
+        code, out, err = bench(capsys, "compare", first.root, second)
+        assert (code, err) == (0, "")
+        assert out == (
+            f"2 identical, 0 close, 0 different; 0 only in {first.root}, 0 only in {second}\n"
+        )
+    assert tree(tmp_path) == before
+
+
+def test_compare_says_how_close_and_why(first, tmp_path, capsys):
+    second = store_at(tmp_path / "second", OTHER, THIRD)
+    publish(second, SPEC, CLOSE, provenance=ELSEWHERE)
+    code, out, err = bench(capsys, "compare", first.root, second.root)
+    assert (code, err) == (0, "")
+    line, counts = out.splitlines()
+    assert line.startswith(f"{SPEC.run_id} shortcut head_ct 10 shots seed 0: close: AUROC differs")
+    assert "threads 2 and 1" in line
+    gap = SCORES.gap(CLOSE)
+    assert line.endswith(f"; scores by up to {gap:.2g}")
+    assert counts == (
+        f"1 identical, 1 close, 0 different; 0 only in {first.root}, 1 only in {second.root}"
+    )
+
+
+def test_compare_ends_with_1_where_results_differ(first, tmp_path, capsys):
+    second = store_at(tmp_path / "second", SPEC, OTHER, scores=FAR)
+    code, out, err = bench(capsys, "compare", first.root, second.root)
+    assert (code, err) == (1, "")
+    assert out.count("different: AUROC differs by -0.750000") == 2
+    assert "0 identical, 0 close, 2 different" in out
+
+
+def test_compare_of_other_images(first, tmp_path, capsys):
+    other = type(SCORES)(("x", *SCORES.file[1:]), SCORES.label, SCORES.defect, SCORES.role,
+                         SCORES.score)  # fmt: skip
+    second = store_at(tmp_path / "second", SPEC, scores=other, provenance=ELSEWHERE)
+    code, out, _ = bench(capsys, "compare", first.root, second.root)
+    assert code == 0
+    assert "close: AUROC differs by +0.000000" in out
+    assert "; other images" in out
+
+
+def test_what_cannot_be_compared_is_one_line_with_exit_code_2(first, tmp_path, capsys):
+    apart = store_at(tmp_path / "apart", THIRD)
+    damaged = store_at(tmp_path / "damaged", SPEC)
+    truncate(damaged.runs / SPEC.run_id / "scores.parquet")
+    for one, other, said in (
+        (first.root, apart.root, "share no run"),
+        (first.root, damaged.root, "scores.parquet does not agree with its digest"),
+        (first.root, tmp_path / "nowhere", "neither a results folder"),
+        (tmp_path / "nowhere", first.root, "neither a results folder"),
+        (FIXTURES / "archives/schema-1", apart.root, "share no run"),
+    ):
+        code, out, err = bench(capsys, "compare", one, other)
+        assert (code, out) == (2, "")
+        assert said in err
+        assert err.count("\n") == 1

@@ -1,0 +1,47 @@
+"""The time that is left of a plan."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.planning.plan import Plan
+from bench.planning.runtime import time_left
+from tests.fixtures.plans import receipt
+
+
+def test_time_is_known_only_where_a_run_of_the_kind_is_stored(plan: Plan) -> None:
+    by_method = {run.spec.method: run for run in plan.runs}
+    stored = [receipt(by_method["atacnet"], 30.0), receipt(by_method["atacnet"], 50.0)]
+    assert time_left([by_method["atacnet"]] * 3, stored, 2) == pytest.approx(60.0)
+    assert time_left([by_method["atacnet"], by_method["cutmix"]], stored, 1) is None
+    assert time_left([], stored, 1) == 0
+
+
+@pytest.mark.parametrize("epochs", [0, -3, "auto", True, 1e9])
+def test_the_time_left_copes_with_what_other_methods_mean_by_epochs(three: Plan, epochs) -> None:
+    run = replace(three.runs[0], spec=replace(three.runs[0].spec, parameters={"epochs": epochs}))
+    receipt = {"spec": run.spec.as_dict(), "timings": {"setup_s": 1.0, "fit_s": 2.0, "score_s": 1}}
+    assert time_left([run], [receipt], 1) == pytest.approx(4.0)
+
+
+def test_the_time_left_follows_steps_and_images(three: Plan) -> None:
+    run = three.runs[0]
+    normals = sum(f.fold == "train" for f in run.listing.files)
+    tested = len(run.listing.files) - normals
+    split = {"train_normal": 2 * normals, "scored": 4 * tested}  # of a larger category
+    timings = {"setup_s": 1.0, "fit_s": 40.0, "score_s": 8.0}
+
+    def guess(ran: dict[str, Any], wanted: dict[str, Any]) -> float | None:
+        there = replace(run, spec=replace(run.spec, parameters=ran))
+        receipt = {"spec": there.spec.as_dict(), "timings": timings, "split": split}
+        return time_left(
+            [replace(run, spec=replace(run.spec, parameters=wanted))], [receipt], slots=1
+        )
+
+    fixed = {"epochs": 4, "steps_per_epoch": 10}
+    assert guess(fixed, {"epochs": 8, "steps_per_epoch": 5}) == pytest.approx(1 + 40 + 2)
+    assert guess(fixed, {"epochs": 6, "steps_per_epoch": 20}) == pytest.approx(1 + 120 + 2)
+    once = {"epochs": 4, "steps_per_epoch": 0}  # an epoch goes once over half as many normals
+    assert guess(once, {"epochs": 8, "steps_per_epoch": 0}) == pytest.approx(1 + 40 + 2)
+    assert guess(once, fixed) is None

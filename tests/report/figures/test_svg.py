@@ -1,0 +1,25 @@
+"""Figures as SVG: few digits, one look for a method."""
+
+import re
+
+from bench.report.figures.svg import marks, panels, plotting, svg
+from tests.fixtures.figures import checked
+
+
+def test_numbers_lose_digits_as_coordinates_not_as_text():
+    with plotting("key") as plt:
+        figure, (axis,) = panels(plt, 1.0)
+        axis.plot([0.123456, 0.2], [0.1, 0.98765])
+        axis.text(0, 0, "0.98765")
+        drawn = checked(svg(figure, "0.12345"))
+    assert ">0.98765</text>" in drawn
+    assert 'aria-label="0.12345"' in drawn
+    assert not re.search(r' d="[^"]*\.\d{3}', drawn)
+
+
+def test_a_method_looks_the_same_in_every_figure():
+    one, two = marks(["ATAC-Net", "PaDiM", "shortcut"]), marks(["CutMix", "ATAC-Net"])
+    assert one[0] == two[1]
+    everyone = marks(["ATAC-Net", "DevNet", "mine", "DRA", "SAOE", "CutMix", "shortcut"])
+    for what in ("color", "marker", "linestyle"):
+        assert len({str(mark[what]) for mark in everyone}) == 7

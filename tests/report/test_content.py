@@ -1,0 +1,162 @@
+"""The tables of the page, from stored runs alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.analysis.configurations import Stored
+from bench.published.tables import published
+from bench.report.content import contents
+from bench.store.results import receipts
+from tests.fixtures.pages import TRAINED, cell, table
+from tests.fixtures.runs import SCORES, SPEC, store_at
+
+
+def beyond_print(results):
+    return next(t for t in contents(results).tables if t.name == "other")
+
+
+def test_a_cell_shows_the_way_that_departs_least_and_keeps_the_others(store):
+    found = cell(store, "head_ct-head_ct-10-atacnet")
+    assert len(found.ours.receipts) == 3
+    assert found.ours.receipts[0]["spec"]["parameters"]["view"] == "attention"
+    assert any("stage 3, not 4" in d for d in found.ours.departures)
+    assert {o.receipts[0]["spec"]["parameters"]["lr"] for o in found.others} == {1e-3, 2e-4}
+    assert found.word == "differs"
+    assert found.verdict.difference == pytest.approx(0.75 - 0.985)
+
+
+def test_what_was_not_run_and_what_cannot_be_compared_are_said(store):
+    assert cell(store, "head_ct-head_ct-1-atacnet").word == "not run"
+    dra = replace(TRAINED, method="dra", parameters={})
+    there = store_at(store.root, dra)
+    assert cell(there, "head_ct-head_ct-10-dra").word == "not comparable"
+    assert cell(there, "head_ct-head_ct-10-shortcut").word == ""
+
+
+def test_a_mean_is_given_only_over_a_complete_column(tmp_path):
+    textures = ("carpet", "grid", "leather", "tile", "wood")
+    runs = [replace(TRAINED, dataset="mvtec_ad", category=c) for c in textures]
+    there = store_at(tmp_path, *runs)
+    mvtec, *_ = table(there).blocks
+    ours = mvtec.means[0].cells[10]  # the columns are five and `shortcut`, twice
+    assert (mvtec.means[0].title, ours.ours, ours.missing) == ("mean", None, 10)
+    (block,) = table(there, "atacnet_table2").blocks
+    of_textures, of_objects, of_all = (m.cells[5] for m in block.means)
+    assert (of_textures.ours, of_textures.missing) == (0.75, 0)
+    assert (of_objects.missing, of_all.missing) == (10, 10)
+
+
+def test_tables_stand_in_the_order_of_the_paper(store):
+    first, second = table(store), table(store, "atacnet_table2")
+    assert [c.title for c in first.columns] == [
+        "DevNet", "DRA", "SAOE", "CutMix", "ATAC-Net", "shortcut"] * 2  # fmt: skip
+    assert [s for s, _ in first.groups] == [1, 10]
+    assert [b.dataset for b in first.blocks] == ["mvtec_ad", "brain_mri", "head_ct"]
+    assert [r.title for r in first.rows][:6] == [
+        "carpet", "grid", "leather", "tile", "wood", "bottle"]  # fmt: skip
+    assert [c.title for c in second.columns] == [
+        "Patch-SVDD", "SPADE", "PaDiM", "PatchCore", "MemSeg", "ATAC-Net", "shortcut"]  # fmt: skip
+    printed = [cell.printed for cell in second.times.cells]
+    assert [p and int(p.value) for p in printed] == [480, 339, 319, 225, 32, 29, None]
+    assert first.times is None
+
+
+def test_each_cell_of_table_2_takes_the_metric_that_was_printed(tmp_path):
+    """SCORES has AUROC 3/4, and 5/6 on the whole test set, for methods that learn no anomaly."""
+    padim = replace(SPEC, method="padim", dataset="mvtec_ad", category="bottle", shots=0)
+    ours = replace(TRAINED, dataset="mvtec_ad", category="bottle")
+    metrics = {**SCORES.metrics(full=True), "scores_sha256": SCORES.digest()}
+    there = store_at(tmp_path, padim, metrics=metrics)
+    store_at(tmp_path, ours)
+    (row,) = [r for r in table(there, "atacnet_table2").rows if r.ran]
+    by_method = {c.key.method: c for c in row.cells}
+    assert by_method["padim"].ours.estimate.mean == pytest.approx(5 / 6)
+    assert by_method["atacnet"].ours.estimate.mean == 0.75
+    assert by_method["padim"].source[0].startswith("anomalib")
+    (line,) = Stored(there, tuple(receipts(there))).lines(by_method["padim"].ours)
+    assert line.interval[0] <= 5 / 6 <= line.interval[1]
+
+
+def test_what_no_paper_prints_has_a_table_of_its_own(store):
+    assert len(contents(store).tables) == 2
+    mine = replace(TRAINED, dataset="screws", category="m4", shots=3)
+    hard = replace(TRAINED, dataset="mvtec_ad", category="carpet", setting="hard",
+                   seen_defect="hole")  # fmt: skip
+    store_at(store.root, mine, hard, replace(mine, method="nearest", method_source="c" * 64))
+    other = beyond_print(store)
+    assert [r.title for r in other.rows] == ["mvtec_ad/carpet (hard, hole)", "screws/m4"]
+    assert [(c.method, c.shots) for c in other.columns] == [
+        ("atacnet", 3), ("nearest", 3), ("atacnet", 10)]  # fmt: skip
+    assert all(cell.word == "" for cell in other.cells())
+    assert not table(store).blocks[0].rows[0].ran  # hard runs never stand in Table 1
+
+
+def test_links_are_unique_whatever_data_is_called(tmp_path):
+    names = ("a-b", "a b", "a/b", "a.b", "ab")
+    runs = [replace(TRAINED, dataset="mine", category=c) for c in names]
+    other = beyond_print(store_at(tmp_path, *runs))
+    assert len({c.name for c in other.cells()}) == len(names)
+
+
+BETTER = replace(SCORES, score=np.array([0.1, 0.2, 0.35, 0.8, 0.9], np.float32))
+"""AUROC 1 where SCORES has 0.75."""
+RIVALS = ("devnet", "dra", "saoe", "cutmix")
+
+
+def test_the_best_is_marked_only_where_intervals_allow_it(tmp_path):
+    def best(root, seeds, rivals):
+        ours = [replace(TRAINED, seed=i) for i in range(seeds)]
+        theirs = [replace(TRAINED, method=m, seed=i) for m in rivals for i in range(seeds)]
+        store_at(tmp_path / root, *ours, scores=BETTER)
+        there = store_at(tmp_path / root, *theirs)
+        return [c.key.method for c in table(there).cells() if c.best]
+
+    assert best("all", 3, RIVALS) == ["atacnet"]
+    assert best("few", 2, RIVALS) == [], "two seeds say nothing"
+    assert best("some", 3, RIVALS[:3]) == [], "a printed rival has not been run"
+    assert best("alone", 3, ["shortcut"]) == []
+
+
+def test_the_newest_version_stands_in_the_cell_whatever_older_ones_have(tmp_path):
+    old = [replace(TRAINED, seed=i) for i in range(4)]
+    new = [replace(TRAINED, method_version=2, seed=i) for i in range(3)]
+    store_at(tmp_path, *new, scores=BETTER)
+    found = cell(store_at(tmp_path, *old), "head_ct-head_ct-10-atacnet")
+    assert found.ours.estimate.mean == 1.0
+    assert [w.label for w in (found.ours, *found.others)] == [
+        "atacnet method_version=2", "atacnet method_version=1"]  # fmt: skip
+
+
+def test_a_method_from_outside_in_a_printed_column_says_so(tmp_path):
+    mine = replace(TRAINED, method="padim", shots=0, dataset="mvtec_ad", category="bottle",
+                   method_source="mine:Padim@" + "c" * 64)  # fmt: skip
+    metrics = {**SCORES.metrics(full=True), "scores_sha256": SCORES.digest()}
+    there = store_at(tmp_path, mine, metrics=metrics)
+    (found,) = [c for c in table(there, "atacnet_table2").cells() if c.ours]
+    assert found.ours.departures[0] == "method from outside: mine:Padim"
+
+
+def test_a_printed_mean_gets_a_verdict_on_the_means_of_shared_seeds(tmp_path):
+    objects = [c for c in dict.fromkeys(k.category for k in published()["atacnet_table1"].rows(
+        "atacnet", 10)) if c not in ("brain_mri", "head_ct")]  # fmt: skip
+    runs = [replace(TRAINED, dataset="mvtec_ad", category=c, seed=i)
+            for c in objects for i in range(3)]  # fmt: skip
+    there = store_at(tmp_path, *runs)
+    mean = table(there).blocks[0].means[0].cells[10]
+    assert (mean.ours, mean.missing, mean.mixed) == (0.75, 0, False)
+    assert mean.word == "differs"  # printed .973
+    carpet = replace(runs[0], method_version=2, seed=0)
+    mixed = table(store_at(tmp_path, carpet)).blocks[0].means[0].cells[10]
+    assert mixed.mixed
+    assert mixed.word == "inconclusive", "one seed is left that all rows have"
+
+
+def test_methods_and_shots_that_are_not_printed_stand_beyond_print(tmp_path):
+    mine = replace(TRAINED, method="nearest", method_source="n:Nearest@" + "c" * 64)
+    there = store_at(tmp_path, TRAINED, mine, replace(TRAINED, shots=5))
+    (row,) = beyond_print(there).rows
+    assert row.title == "head_ct"
+    ran = {(c.key.method, c.key.shots) for c in row.cells if c.ours}
+    assert ran == {("nearest", 10), ("atacnet", 5)}
