@@ -4,7 +4,7 @@ import pytest
 
 from bench.errors import RequestError
 from bench.registry import METHODS, SUMMARIES, Method, Registry, load_class
-from bench.source import source_hash
+from bench.source import tree_hash
 
 DETECTOR = '''
 """A method."""
@@ -54,7 +54,7 @@ def test_a_method_from_outside_has_a_card_with_path_and_hash(write, cache):
     assert (card.name, card.version, card.supervision) == ("mine", 1, "weak")
     assert card.settings == {"batch_size"}
     assert card.defaults == {"rate": 0.5, "layers": 3, "soft": True, "form": "plain"}
-    assert card.source == f"outside:Mine@{source_hash('outside', ('outside',))}"
+    assert card.source == f"outside:Mine@{tree_hash('outside', ('outside',))}"
 
 
 def test_a_card_that_is_cached_is_found_without_importing_the_module(write, cache):
