@@ -1,12 +1,14 @@
-"""Makes the picture of a report in the README: `python -m tests.campaigns.example_page`.
+"""Makes the pictures of a report in the documents: `python -m tests.campaigns.example_page`.
 
-Opens the page of the archived smoke suite in headless Chromium and puts the table of what no paper
-prints and the first figures below each other into `reports/example.png`. Needs Debian's `chromium`
-and `chromium-driver`.
+Opens two pages in headless Chromium. `reports/page.png` shows the verdicts and Table 1 of the runs
+that `results/reference/nvidia-h200` holds. `reports/example.png` shows the archived smoke suite:
+what no paper prints, and what the zoomed view changed. Needs Debian's `chromium` and
+`chromium-driver`.
 """
 
 import io
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -17,31 +19,56 @@ from bench.store.open import open_results
 from tests.fixtures.browser import started
 from tests.fixtures.runs import ARCHIVES
 
-PICTURE = Path(__file__).parents[2] / "reports" / "example.png"
-WIDTH, HEIGHT = 1240, 6000
+ROOT = Path(__file__).parents[2]
+MARGIN = 24
+PICTURES = {
+    "example.png": (ARCHIVES / "smoke", 1240, "#other, #zoom", 780),
+    "page.png": (
+        ROOT / "results" / "reference" / "nvidia-h200",
+        820,
+        "h1, .counts, #t-atacnet_table1",
+        1000,
+    ),
+}
+"""By file: an archive, the width of the window, what is shown, and its greatest height."""
+HEIGHT = 6000
 """Of the window: all of the sections is in it."""
-MARGIN, TALLEST = 24, 780
-SECTIONS = ("other", "zoom")
+TEN_SHOTS = """
+const form = document.querySelector("form[data-table=t-atacnet_table1]");
+form.ran.checked = true;
+form.shots.value = "10";
+form.dispatchEvent(new Event("input"));
+"""
+"""Show what was run with ten labelled anomalies, by the page's own switches."""
 
 
 def main() -> None:
-    """Render, open, and keep what is seen of the sections in 256 colours."""
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder, "page.html")
-        page.write_text(render(contents(open_results(ARCHIVES / "smoke"))))
-        with started(Path(folder, "profile"), WIDTH, HEIGHT) as browser:
-            browser.get(page.as_uri())
-            shots = [browser.find_element("id", s).screenshot_as_png for s in SECTIONS]
-    parts = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
-    parts = [part.crop((0, 0, part.width, min(part.height, TALLEST))) for part in parts]
+    """Render, open, and keep what is seen of the elements in 128 colours."""
+    for name, (archive, width, selector, tallest) in PICTURES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            page = Path(folder, "page.html")
+            page.write_text(render(contents(open_results(archive))))
+            with started(Path(folder, "profile"), width, HEIGHT) as browser:
+                browser.get(page.as_uri())
+                browser.execute_script(TEN_SHOTS)
+                shown = browser.find_elements("css selector", selector)
+                shots = [element.screenshot_as_png for element in shown]
+        parts = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
+        parts = [part.crop((0, 0, part.width, min(part.height, tallest))) for part in parts]
+        picture = ROOT / "reports" / name
+        stacked(parts).quantize(128, dither=Image.Dither.NONE).save(picture, optimize=True)
+        print(f"{picture}: {picture.stat().st_size / 1e3:.0f} kB")
+
+
+def stacked(parts: Sequence[Image.Image]) -> Image.Image:
+    """Return pictures below each other on white, with a margin around each."""
     size = max(p.width for p in parts), sum(p.height + MARGIN for p in parts)
-    whole = Image.new("RGB", (size[0] + 2 * MARGIN, size[1] + MARGIN), "white")
+    picture = Image.new("RGB", (size[0] + 2 * MARGIN, size[1] + MARGIN), "white")
     top = MARGIN
     for part in parts:
-        whole.paste(part, (MARGIN, top))
+        picture.paste(part, (MARGIN, top))
         top += part.height + MARGIN
-    whole.quantize(256, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
-    print(f"{PICTURE}: {PICTURE.stat().st_size / 1e3:.0f} kB")
+    return picture
 
 
 if __name__ == "__main__":
