@@ -43,18 +43,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.blocks.backbone import Backbone, normalise, pyramid
+from baselines.blocks.batches import generator
 from baselines.blocks.deviation import REFERENCES, DeviationLoss, ScoreMap, top_k_mean
 from baselines.blocks.pseudo_anomaly import paste, rotate
-from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
-from baselines.blocks.weak_training import (
+from baselines.blocks.weak import (
     NORMAL,
     PSEUDO,
     SEEN,
     Batch,
+    Seen,
     TrainingImages,
     TrainingParameters,
+    WeakMethod,
+    WeakNetwork,
     balanced_batches,
-    generator,
     thirds_batches,
 )
 from bench.detector import Context, parameter

@@ -57,7 +57,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.blocks.backbone import normalise
-from baselines.blocks.features import Features
+from baselines.blocks.batches import Stream, generator, in_batches
+from baselines.blocks.frozen import Features
+from baselines.blocks.loop import run_steps
 from baselines.blocks.segmentation import (
     Decoder,
     Fusion,
@@ -67,9 +69,7 @@ from baselines.blocks.segmentation import (
     spatial_gates,
 )
 from baselines.blocks.synthesis import FOREGROUNDS, Synthesis, foregrounds
-from baselines.blocks.training import run_steps
-from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
-from baselines.blocks.weak_training import Stream, generator, in_batches
+from baselines.blocks.weak import Seen, WeakMethod, WeakNetwork
 from bench.detector import BackboneSource, Context, MethodError, Samples, TrainingSet, parameter
 
 WIDTHS = (64, 128, 256)

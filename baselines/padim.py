@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.blocks.features import CHUNK, FrozenMethod, channels_of, smoothed
+from baselines.blocks.frozen import CHUNK, FrozenMethod, channels_of, smoothed
 from bench.detector import BackboneSource, Context, MethodError, parameter
 
 STAGES = (1, 2, 3)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.blocks.features import FrozenMethod, channels_of, smoothed
+from baselines.blocks.frozen import FrozenMethod, channels_of, smoothed
 from baselines.blocks.neighbours import nearest
 from bench.detector import BackboneSource, Context, Samples, TrainingSet, parameter
 

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from baselines.blocks.batches import Stream
 from baselines.blocks.pseudo_anomaly import rotate, shift_hue
-from baselines.blocks.weak_training import Stream
 
 FOREGROUNDS = ("otsu", "none")
 EXPONENTS = 6

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from baselines.blocks.features import channels_of
+from baselines.blocks.frozen import channels_of
 from baselines.padim import STAGES, PaDiM
 from bench.detector import BackboneSource, Context, MethodError, Seeds
 

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.blocks.coreset import k_centre_greedy
-from baselines.blocks.farthest import Farthest
-from baselines.blocks.features import CHUNK, FrozenMethod, channels_of, smoothed
+from baselines.blocks.frozen import CHUNK, FrozenMethod, channels_of, smoothed
+from baselines.patchcore.coreset import k_centre_greedy
+from baselines.patchcore.farthest import Farthest
 from bench.detector import BackboneSource, Context, parameter
 
 STAGES = (2, 3)

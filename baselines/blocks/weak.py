@@ -1,15 +1,14 @@
-"""The training loop of weakly supervised methods: images in memory, batches, augmentation, steps.
+"""Weakly supervised methods: their batches, training, scoring, saving and explaining.
 
-All images of a run lie on the device as uint8; a batch is an index, and its augmentation a few
-tensor operations. Every random number comes from a CPU generator of a named seed, so the batches
-do not depend on the device.
+A method adds its network, its batches where they are its own, and its loss. All images of a run lie
+on the device as uint8; a batch is an index, and its augmentation a few tensor operations.
 """
 
+import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.blocks.backbone import Backbone, normalise
+from baselines.blocks.batches import Stream, generator, in_batches, joined
+from baselines.blocks.loop import run_steps
 from baselines.blocks.pseudo_anomaly import paste, rotate
-from bench.detector import Context, MethodError, Samples, parameter
+from bench.detector import Context, Explanation, MethodError, Samples, TrainingSet, parameter
 
 PATCH_SOURCES = ("same", "normal", "anomaly")
 """Where the patch of a pseudo anomaly is cut: the image itself (DRA's "CutMix"), any normal
@@ -53,26 +54,6 @@ class TrainingParameters:
     rotation: float = parameter(180.0, least=0, most=180)
     """Training images turn by a uniform angle in +- this many degrees."""
     patch_source: str = parameter("same", choices=PATCH_SOURCES)
-
-
-def generator(context: Context, purpose: str) -> torch.Generator:
-    """Return the CPU generator of one named seed."""
-    return torch.Generator().manual_seed(context.seeds[purpose])
-
-
-class Stream:
-    """Endless indices of n items: permutations, one after the other, each shuffled anew."""
-
-    def __init__(self, n: int, rng: torch.Generator) -> None:
-        self._n, self._rng = n, rng
-        self._left = torch.empty(0, dtype=torch.long)
-
-    def take(self, k: int) -> Tensor:
-        """Return the next k indices, (k,) long on the CPU."""
-        while len(self._left) < k:
-            self._left = torch.cat([self._left, torch.randperm(self._n, generator=self._rng)])
-        taken, self._left = self._left[:k], self._left[k:]
-        return taken
 
 
 class TrainingImages:
@@ -190,28 +171,14 @@ def train(
     optimiser = adam(model, parameters)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, parameters.lr_step, parameters.lr_gamma)
     steps = parameters.steps_per_epoch or math.ceil(images.normals / (context.batch_size / 2))
+
+    def step() -> Tensor:
+        value = loss(*batch())
+        descend(value, optimiser, parameters)
+        return value.detach()
+
     model.train()
-    seconds, count = 0.0, 0
-    context.progress(0, parameters.epochs, float("nan"))
-    for epoch in range(1, parameters.epochs + 1):
-        total = torch.zeros((), device=images.images.device)
-        for _ in range(steps):
-            started = time.perf_counter()
-            value = loss(*batch())
-            descend(value, optimiser, parameters)
-            total += value.detach()
-            if count:  # the first step also chooses kernels
-                seconds += time.perf_counter() - started
-            count += 1
-        schedule.step()
-        waiting = time.perf_counter()
-        mean = total.item() / steps  # waits for the device
-        seconds += time.perf_counter() - waiting
-        context.progress(epoch, parameters.epochs, mean)
-    context.record("optimiser_steps", count)
-    context.record("final_loss", mean)
-    if count > 1:
-        context.record("train_images_per_s", (count - 1) * context.batch_size / seconds)
+    run_steps(step, parameters.epochs, steps, context, after_epoch=schedule.step)
 
 
 def adam(model: nn.Module, parameters: TrainingParameters) -> torch.optim.Optimizer:
@@ -238,9 +205,143 @@ def descend(
     optimiser.step()
 
 
-def in_batches(samples: Samples, context: Context) -> Iterator[Tensor]:
-    """Yield normalised images (B, 3, H, W) of samples, without augmentation, in their order."""
-    for start in range(0, len(samples), context.score_batch_size):
-        chunk = torch.from_numpy(samples.images[start : start + context.score_batch_size])
-        images = normalise(chunk.to(context.device).float() / 255)
-        yield images.contiguous(memory_format=torch.channels_last)
+class Seen(NamedTuple):
+    """What a network makes of B images, all on its device."""
+
+    maps: Mapping[str, Tensor]
+    """(B, h, w) each."""
+    parts: Mapping[str, Tensor]
+    """(B,) each."""
+    boxes: Tensor | None = None
+    """(B, 4), see `bench.detector.Explanation`."""
+
+
+class WeakNetwork(nn.Module):
+    """What a method's network can be asked in evaluation, on (B, 3, H, W) normalised images.
+
+    `scores` is a must; without `embed` or `explain` the method has none.
+    """
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return (B,) anomaly scores."""
+        raise NotImplementedError
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return (B, D) features."""
+        raise NotImplementedError
+
+    def explain(self, images: Tensor) -> Seen:
+        """Return maps, parts of the score and boxes; called without gradients."""
+        raise NotImplementedError
+
+
+class WeakMethod:
+    """A detector that trains one network on normal images and labelled anomalies."""
+
+    supervision: ClassVar[str] = "weak"
+    settings: ClassVar[frozenset[str]] = frozenset({"precision", "batch_size", "backbone"})
+    network: Any
+
+    def __init__(self, parameters: Any) -> None:
+        self.parameters = parameters
+
+    def build(self, backbone: Backbone) -> WeakNetwork:
+        """Return the untrained network; `self.context` is there."""
+        raise NotImplementedError
+
+    def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
+        """Run the network on one batch and return the scalar to minimise."""
+        raise NotImplementedError
+
+    def batches(self, images: TrainingImages) -> Callable[[], Batch]:
+        """Return the source of batches: half normals, a quarter labelled, a quarter pseudo."""
+        rng = generator(self.context, "batches")
+        return balanced_batches(images, self.context.batch_size, True, rng)
+
+    def batch_images(self) -> int:
+        """Return how many images a batch holds."""
+        return self.context.batch_size
+
+    def untrained(self, context: Context) -> WeakNetwork:
+        """Return the network as it is before training, on the CPU, and keep the context."""
+        self.context = context
+        if context.backbone is None:
+            raise MethodError("this method needs a backbone")
+        return self.build(Backbone(context.backbone, context.precision))
+
+    def begin(self, context: Context) -> None:
+        """Build the network on the device."""
+        network = self.untrained(context)
+        self.network = network.to(context.device).to(memory_format=torch.channels_last)
+
+    def fit(self, train_set: TrainingSet, context: Context) -> None:
+        """Train the network to the last epoch."""
+        self.begin(context)
+        images = TrainingImages(
+            train_set.normal.images, train_set.anomalous.images, context, self.parameters
+        )
+        self.prepare(images)
+        train(self.network, self.batches(images), self.loss, images, self.parameters, context)
+        self.network.eval()
+        self.finish()
+
+    def prepare(self, images: TrainingImages) -> None:
+        """Take from the training images what the network keeps of them, before the first step."""
+
+    def finish(self) -> None:
+        """Settle what scoring needs, after the last step."""
+
+    def evaluation(self, samples: Samples) -> Iterator[Tensor]:
+        """Yield samples as the network takes them, in batches."""
+        return in_batches(samples, self.context)
+
+    def score(self, samples: Samples) -> NDArray[np.float32]:
+        """Return (N,) scores, higher = more anomalous."""
+        with torch.inference_mode():
+            return joined([self.network.scores(images) for images in self.evaluation(samples)])
+
+    def embed(self, samples: Samples) -> NDArray[np.float32]:
+        """Return (N, D) features of the trained network."""
+        with torch.inference_mode():
+            return joined([self.network.embed(images) for images in self.evaluation(samples)])
+
+    def explain(self, samples: Samples) -> Explanation:
+        """Return what the network sees in each image."""
+        with torch.no_grad():
+            seen = [self.network.explain(images) for images in self.evaluation(samples)]
+        return Explanation(
+            {name: joined([s.maps[name] for s in seen]) for name in seen[0].maps},
+            None if seen[0].boxes is None else joined([s.boxes for s in seen]),
+            {name: joined([s.parts[name] for s in seen]) for name in seen[0].parts},
+        )
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all parameters and buffers of the network."""
+        return {k: v.detach().cpu().numpy() for k, v in self.network.state_dict().items()}
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
+        """Build the network and fill it with what `state` returned."""
+        self.begin(_from_scratch(context))
+        tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
+        try:
+            self.network.load_state_dict(tensors)
+        except RuntimeError as error:
+            first = str(error).partition("\n")[0]
+            raise MethodError(f"the saved model does not fit: {first}") from None
+        self.network.eval()
+
+    def rehearse(self, size: int, context: Context) -> None:
+        """Make one training step on images of zeros."""
+        self.network = self.untrained(_from_scratch(context)).train()
+        blank = np.zeros((context.batch_size, 3, size, size), np.uint8)
+        images = TrainingImages(blank, blank, context, self.parameters)
+        self.prepare(images)
+        count = self.batch_images()
+        value = self.loss(torch.zeros(count, 3, size, size), torch.arange(count) % (EXTERNAL + 1))
+        descend(value, adam(self.network, self.parameters), self.parameters)
+
+
+def _from_scratch(context: Context) -> Context:
+    """Return the context without a weights file."""
+    assert context.backbone is not None
+    return dataclasses.replace(context, backbone=dataclasses.replace(context.backbone, file=None))

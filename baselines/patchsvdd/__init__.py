@@ -54,11 +54,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.blocks.batches import Stream, generator, joined
+from baselines.blocks.loop import run_steps
 from baselines.blocks.neighbours import COLUMNS, ROWS, Bank
-from baselines.blocks.patches import DIRECTIONS, cut, near_pairs, noisy, position_pairs, spreading
-from baselines.blocks.training import run_steps
-from baselines.blocks.weak_method import joined
-from baselines.blocks.weak_training import Stream, generator
+from baselines.patchsvdd.patches import (
+    DIRECTIONS,
+    cut,
+    near_pairs,
+    noisy,
+    position_pairs,
+    spreading,
+)
 from bench.detector import Context, Explanation, MethodError, Samples, TrainingSet, parameter
 
 SIDES = (64, 32)

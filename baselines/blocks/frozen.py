@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.blocks.backbone import Backbone
-from baselines.blocks.weak_method import joined
-from baselines.blocks.weak_training import in_batches
+from baselines.blocks.batches import in_batches, joined
 from bench.detector import BackboneSource, Context, Explanation, MethodError, Samples, TrainingSet
 
 _BOTTLENECK = (256, 512, 1024, 2048)
