@@ -111,8 +111,8 @@ class CutMix(WeakMethod):
             kinds[pseudo] = PSEUDO
             picked = images.pick(indices)
             if len(pseudo):
-                place = pseudo.to(picked.device)
-                picked[place] = images.pseudo(picked[place])
+                rows = pseudo.to(picked.device)
+                picked[rows] = images.pseudo(picked[rows])
             return images.finish(picked), kinds.to(picked.device)
 
         return batch

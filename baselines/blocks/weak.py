@@ -34,7 +34,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingParameters:
-    """What all weakly supervised methods can be told.
+    """The parameters that all weakly supervised methods share.
 
     Rate, epochs and decay are as the ATAC-Net paper states, the rest is our reading of it.
     """
@@ -57,7 +57,7 @@ class TrainingParameters:
 
 
 class TrainingImages:
-    """The training images on the device, and what happens to them on their way into a batch."""
+    """The training images on the device, picked and augmented for batches."""
 
     def __init__(
         self,
@@ -164,9 +164,10 @@ def train(
     parameters: TrainingParameters,
     context: Context,
 ) -> None:
-    """Train `model` in place: Adam, clipped gradients, steps of the learning rate, last epoch kept.
+    """Train `model` in place to the last epoch.
 
-    `loss(images, kinds)` runs the model on one batch and returns the scalar to minimise.
+    Adam with clipped gradients; the learning rate falls in steps. `loss(images, kinds)` runs the
+    model on one batch and returns the scalar to minimise.
     """
     optimiser = adam(model, parameters)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, parameters.lr_step, parameters.lr_gamma)
@@ -217,9 +218,9 @@ class Seen(NamedTuple):
 
 
 class WeakNetwork(nn.Module):
-    """What a method's network can be asked in evaluation, on (B, 3, H, W) normalised images.
+    """A method's network in evaluation, on (B, 3, H, W) normalised images.
 
-    `scores` is a must; without `embed` or `explain` the method has none.
+    `scores` is required; a network without `embed` or `explain` gives its method none.
     """
 
     def scores(self, images: Tensor) -> Tensor:
@@ -246,7 +247,7 @@ class WeakMethod:
         self.parameters = parameters
 
     def build(self, backbone: Backbone) -> WeakNetwork:
-        """Return the untrained network; `self.context` is there."""
+        """Return the untrained network; `self.context` is set."""
         raise NotImplementedError
 
     def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
@@ -286,10 +287,10 @@ class WeakMethod:
         self.finish()
 
     def prepare(self, images: TrainingImages) -> None:
-        """Take from the training images what the network keeps of them, before the first step."""
+        """Store what the network needs of the training images, before the first step."""
 
     def finish(self) -> None:
-        """Settle what scoring needs, after the last step."""
+        """Prepare scoring, after the last step."""
 
     def evaluation(self, samples: Samples) -> Iterator[Tensor]:
         """Yield samples as the network takes them, in batches."""
