@@ -79,7 +79,7 @@ def zoom(images: Tensor, boxes: Tensor) -> Tensor:
 def _sample_places(start: Tensor, stop: Tensor, pixels: int) -> Tensor:
     """Where `pixels` outputs sample [start, stop) (B,): (B, pixels) in grid_sample's [-1, 1]."""
     centres = (torch.arange(pixels, device=start.device) + 0.5) / pixels
-    places = start.unsqueeze(1) + centres * (stop - start).unsqueeze(1)
+    points = start.unsqueeze(1) + centres * (stop - start).unsqueeze(1)
     # Half a pixel inside the box, bilinear weights reach no pixel beyond it.
-    places = places.clamp(start.unsqueeze(1) + 0.5, stop.unsqueeze(1) - 0.5)
-    return places * 2 / pixels - 1
+    points = points.clamp(start.unsqueeze(1) + 0.5, stop.unsqueeze(1) - 0.5)
+    return points * 2 / pixels - 1

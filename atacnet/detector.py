@@ -25,15 +25,15 @@ from torch import Tensor
 
 from atacnet.model import VIEWS, Network
 from baselines.blocks.backbone import Backbone
+from baselines.blocks.batches import generator, joined
 from baselines.blocks.deviation import FORMS, REFERENCES, DeviationLoss
-from baselines.blocks.weak_method import WeakMethod, joined
-from baselines.blocks.weak_training import (
+from baselines.blocks.weak import (
     NORMAL,
     Batch,
     TrainingImages,
     TrainingParameters,
+    WeakMethod,
     balanced_batches,
-    generator,
 )
 from bench.detector import Samples, parameter
 

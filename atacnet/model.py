@@ -9,7 +9,7 @@ from atacnet.crop import WHOLE, boxes_from_maps, centre_boxes, random_boxes, zoo
 from baselines.blocks.backbone import Backbone
 from baselines.blocks.deviation import ScoreMap, top_k_mean
 from baselines.blocks.saliency import grad_cam
-from baselines.blocks.weak_method import Seen, WeakNetwork
+from baselines.blocks.weak import Seen, WeakNetwork
 
 VIEWS = ("attention", "raw", "raw_twice", "random", "centre")
 """What the second pass sees: the attention's box, nothing, the whole image again, or a box of the

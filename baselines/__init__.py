@@ -1,1 +1,1 @@
-"""Rivals of ATAC-Net, one file a method."""
+"""Baselines beside ATAC-Net: one file or one folder a method."""

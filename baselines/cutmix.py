@@ -18,17 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from baselines.blocks.backbone import Backbone
+from baselines.blocks.batches import Stream, generator
 from baselines.blocks.saliency import grad_cam
-from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
-from baselines.blocks.weak_training import (
+from baselines.blocks.weak import (
     NORMAL,
     PSEUDO,
     SEEN,
     Batch,
-    Stream,
+    Seen,
     TrainingImages,
     TrainingParameters,
-    generator,
+    WeakMethod,
+    WeakNetwork,
 )
 from bench.detector import parameter
 
@@ -110,8 +111,8 @@ class CutMix(WeakMethod):
             kinds[pseudo] = PSEUDO
             picked = images.pick(indices)
             if len(pseudo):
-                place = pseudo.to(picked.device)
-                picked[place] = images.pseudo(picked[place])
+                rows = pseudo.to(picked.device)
+                picked[rows] = images.pseudo(picked[rows])
             return images.finish(picked), kinds.to(picked.device)
 
         return batch

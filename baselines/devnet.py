@@ -27,15 +27,17 @@ import torch
 from torch import Tensor
 
 from baselines.blocks.backbone import Backbone, pyramid
+from baselines.blocks.batches import generator
 from baselines.blocks.deviation import REFERENCES, DeviationLoss, ScoreMap, top_k_mean
-from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
-from baselines.blocks.weak_training import (
+from baselines.blocks.weak import (
     NORMAL,
     Batch,
+    Seen,
     TrainingImages,
     TrainingParameters,
+    WeakMethod,
+    WeakNetwork,
     balanced_batches,
-    generator,
 )
 from bench.detector import parameter
 

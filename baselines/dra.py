@@ -43,18 +43,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.blocks.backbone import Backbone, normalise, pyramid
+from baselines.blocks.batches import generator
 from baselines.blocks.deviation import REFERENCES, DeviationLoss, ScoreMap, top_k_mean
 from baselines.blocks.pseudo_anomaly import paste, rotate
-from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
-from baselines.blocks.weak_training import (
+from baselines.blocks.weak import (
     NORMAL,
     PSEUDO,
     SEEN,
     Batch,
+    Seen,
     TrainingImages,
     TrainingParameters,
+    WeakMethod,
+    WeakNetwork,
     balanced_batches,
-    generator,
     thirds_batches,
 )
 from bench.detector import Context, parameter
@@ -245,18 +247,20 @@ class DRA(WeakMethod):
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the network and its references: mean maps, or all normals where redrawn."""
         if self.parameters.reference_set == "redrawn":
-            kept = {"references.pool": self._pool, "references.draws": self._after_training}
+            references = {"references.pool": self._pool, "references.draws": self._after_training}
         else:
-            kept = {f"references.{i}": maps for i, maps in enumerate(self._maps)}
-        return {**super().state(), **{k: t.cpu().numpy() for k, t in kept.items()}}
+            references = {f"references.{i}": maps for i, maps in enumerate(self._maps)}
+        return {**super().state(), **{k: t.cpu().numpy() for k, t in references.items()}}
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
         """Build the network and fill it with what `state` returned."""
-        kept = {k: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("references.")}
-        super().load_state({k: v for k, v in arrays.items() if k not in kept}, context)
+        references = {
+            k: torch.from_numpy(v) for k, v in arrays.items() if k.startswith("references.")
+        }
+        super().load_state({k: v for k, v in arrays.items() if k not in references}, context)
         if self.parameters.reference_set == "redrawn":
             self._draws = generator(context, "references")
-            self._pool = kept["references.pool"].to(context.device)
-            self._redraw(kept["references.draws"])
+            self._pool = references["references.pool"].to(context.device)
+            self._redraw(references["references.draws"])
         else:
-            self._remember([kept[k].to(context.device) for k in sorted(kept)])
+            self._remember([references[k].to(context.device) for k in sorted(references)])

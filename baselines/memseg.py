@@ -57,7 +57,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.blocks.backbone import normalise
-from baselines.blocks.features import Features
+from baselines.blocks.batches import Stream, generator, in_batches
+from baselines.blocks.frozen import Features
+from baselines.blocks.loop import run_steps
 from baselines.blocks.segmentation import (
     Decoder,
     Fusion,
@@ -67,9 +69,7 @@ from baselines.blocks.segmentation import (
     spatial_gates,
 )
 from baselines.blocks.synthesis import FOREGROUNDS, Synthesis, foregrounds
-from baselines.blocks.training import run_steps
-from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
-from baselines.blocks.weak_training import Stream, generator, in_batches
+from baselines.blocks.weak import Seen, WeakMethod, WeakNetwork
 from bench.detector import BackboneSource, Context, MethodError, Samples, TrainingSet, parameter
 
 WIDTHS = (64, 128, 256)
@@ -229,17 +229,18 @@ class Batches:
         outside = None if external is None else torch.from_numpy(external).to(context.device)
         self._synthesis = Synthesis(rng, outside, generator(context, "external"))
         batches = generator(context, "batches")
-        self._normal, self._sources = Stream(len(images), batches), Stream(len(images), batches)
-        self._kept, self._made = (context.batch_size + 1) // 2, context.batch_size // 2
+        self._first, self._sources = Stream(len(images), batches), Stream(len(images), batches)
+        self._normals = (context.batch_size + 1) // 2
+        self._made = context.batch_size // 2
 
     def __call__(self) -> Batch:
         """Return a batch, its first half (or one more) normal."""
-        normal = self._normal.take(self._kept).to(self._images.device)
+        normal = self._first.take(self._normals).to(self._images.device)
         sources = self._sources.take(self._made).to(self._images.device)
         picked = self._images[torch.cat([normal, sources])].float() / 255
-        made, anomalous = self._synthesis(picked[self._kept :], self._foregrounds[sources])
-        nothing = anomalous.new_zeros(self._kept, *anomalous.shape[1:])
-        return ready(torch.cat([picked[: self._kept], made])), torch.cat([nothing, anomalous])
+        made, anomalous = self._synthesis(picked[self._normals :], self._foregrounds[sources])
+        nothing = anomalous.new_zeros(self._normals, *anomalous.shape[1:])
+        return ready(torch.cat([picked[: self._normals], made])), torch.cat([nothing, anomalous])
 
 
 def ready(images: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.blocks.features import CHUNK, FrozenMethod, channels_of, smoothed
+from baselines.blocks.frozen import CHUNK, FrozenMethod, channels_of, smoothed
 from bench.detector import BackboneSource, Context, MethodError, parameter
 
 STAGES = (1, 2, 3)
@@ -59,10 +59,10 @@ class PaDiM(FrozenMethod):
         """Read stages 1 to 3."""
         return STAGES
 
-    def kept(self, backbone: str) -> int:
-        """Return how many channels are kept."""
-        there = sum(channels_of(backbone, STAGES))
-        return min(there, self.parameters.channels or PUBLISHED.get(backbone, 550))
+    def dimensions(self, backbone: str) -> int:
+        """Return how many channels the Gaussians see."""
+        channels = sum(channels_of(backbone, STAGES))
+        return min(channels, self.parameters.channels or PUBLISHED.get(backbone, 550))
 
     def remember(self, features: Iterable[list[Tensor]], count: int) -> None:
         """Fit the Gaussians."""
@@ -70,7 +70,7 @@ class PaDiM(FrozenMethod):
             raise MethodError("a covariance takes two normal images at least")
         assert self.context.backbone is not None
         backbone = self.context.backbone.name
-        total, d = sum(channels_of(backbone, STAGES)), self.kept(backbone)
+        total, d = sum(channels_of(backbone, STAGES)), self.dimensions(backbone)
         rng = torch.Generator().manual_seed(self.context.seeds["init"])
         self.chosen = torch.randperm(total, generator=rng)[:d].sort().values.to(self.context.device)
         each = (self.embedded(maps) for maps in features)
@@ -160,7 +160,7 @@ class PaDiM(FrozenMethod):
     def memory(self, normals: int, size: int, context: Context) -> int:
         """Return the bytes of the factors, and of the features of a batch."""
         assert context.backbone is not None
-        d = self.kept(context.backbone.name)
+        d = self.dimensions(context.backbone.name)
         positions = math.ceil(size / 4) ** 2
         # The chosen channels of a batch are there up to four times on their way to distances.
         batch = CHUNK * (sum(channels_of(context.backbone.name, STAGES)) + 4 * d)

@@ -29,16 +29,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.blocks.backbone import Backbone, pyramid
+from baselines.blocks.batches import Stream, generator
 from baselines.blocks.deviation import top_k_mean
-from baselines.blocks.weak_method import Seen, WeakMethod, WeakNetwork
-from baselines.blocks.weak_training import (
+from baselines.blocks.weak import (
     EXTERNAL,
     Batch,
-    Stream,
+    Seen,
     TrainingImages,
     TrainingParameters,
+    WeakMethod,
+    WeakNetwork,
     balanced_batches,
-    generator,
     thirds_batches,
 )
 from bench.detector import parameter

@@ -73,8 +73,8 @@ class Shortcut:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the statistic and its scale."""
-        kept = {"best": self.best, "direction": self.direction}
-        return {"mean": self.mean, "scale": self.scale, **{k: np.array(v) for k, v in kept.items()}}
+        best, direction = np.array(self.best), np.array(self.direction)
+        return {"mean": self.mean, "scale": self.scale, "best": best, "direction": direction}
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
         """Take over what `state` returned."""

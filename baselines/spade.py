@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from baselines.blocks.features import FrozenMethod, channels_of, smoothed
+from baselines.blocks.frozen import FrozenMethod, channels_of, smoothed
 from baselines.blocks.neighbours import nearest
 from bench.detector import BackboneSource, Context, Samples, TrainingSet, parameter
 
@@ -104,8 +104,8 @@ class SPADE(FrozenMethod):
         for batch in self._features(normal):
             levels = [maps.flatten(2).mT for maps in batch[: len(PYRAMID)]]
             held = held or [level.new_empty(n, *level.shape[1:]) for level in levels]
-            for whole, level in zip(held, levels, strict=True):
-                whole[start : start + len(level)] = level
+            for stage, level in zip(held, levels, strict=True):
+                stage[start : start + len(level)] = level
             start += len(levels[0])
         return held
 

@@ -47,8 +47,8 @@ def _layers(source: BackboneSource) -> nn.Sequential:
 
     network: Any = torchvision.models.get_model(source.name, weights=None)
     if source.name.startswith("mobilenet"):
-        kept = network.features[: _MOBILENET_ENDS[source.stage]]
-        return nn.Sequential(OrderedDict(features=kept))
+        blocks = network.features[: _MOBILENET_ENDS[source.stage]]
+        return nn.Sequential(OrderedDict(features=blocks))
     names = ["conv1", "bn1", "relu", "maxpool"]
     names += [f"layer{i}" for i in range(1, source.stage + 1)]
     layers = nn.Sequential(OrderedDict((name, getattr(network, name)) for name in names))

@@ -38,7 +38,7 @@ class Bank:
     def __init__(self, vectors: Tensor, *, once: bool = False) -> None:
         self.vectors = vectors
         self._centre = vectors.mean(0)
-        self._kept = None if once else list(self._blocks(torch.float32))
+        self._prepared = None if once else list(self._blocks(torch.float32))
 
     @torch.no_grad()
     def nearest(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class Bank:
             raise ValueError(f"k must be in 1..{len(bank)}, the vectors of the bank, not {k}")
         count = min(k + SPARE, len(bank))
         away = queries - self._centre
-        blocks = self._blocks(torch.float32) if self._kept is None else self._kept
+        blocks = self._blocks(torch.float32) if self._prepared is None else self._prepared
         proposed, candidates = _candidates(away, blocks, count)
         distances, indices = _chosen(queries, bank, candidates, k)
         if count < len(bank):
@@ -97,10 +97,10 @@ def _candidates(queries: Tensor, bank: Iterable[Block], count: int) -> tuple[Ten
             product = products[: len(queries[rows]), :width]
             product[:, len(vectors) :] = torch.inf
             torch.addmm(squares, queries[rows], vectors.T, alpha=-2, out=product[:, : len(vectors)])
-            found, where = _least(product, count)
-            merged = torch.cat([least[rows], found], 1)
+            values, columns = _least(product, count)
+            merged = torch.cat([least[rows], values], 1)
             least[rows], order = merged.topk(count, largest=False)
-            indices[rows] = torch.cat([indices[rows], where + left], 1).gather(1, order)
+            indices[rows] = torch.cat([indices[rows], columns + left], 1).gather(1, order)
         left += len(vectors)
     return least, indices
 
@@ -114,9 +114,9 @@ def _least(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     per_group = grouped.shape[2]
     groups = grouped.amin(1).topk(min(count, per_group), largest=False).indices
     inside = grouped.gather(2, groups.unsqueeze(1).expand(-1, GROUP, -1)).flatten(1)
-    found, at = inside.topk(min(count, inside.shape[1]), largest=False)
+    least, at = inside.topk(min(count, inside.shape[1]), largest=False)
     picked = groups.shape[1]
-    return found, at // picked * per_group + groups.gather(1, at % picked)
+    return least, at // picked * per_group + groups.gather(1, at % picked)
 
 
 def _chosen(queries: Tensor, bank: Tensor, candidates: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -30,9 +30,9 @@ def draw_patches(n: int, height: int, width: int, generator: torch.Generator) ->
     aspect = torch.exp(_uniform(n, math.log(ASPECT[0]), math.log(ASPECT[1]), generator))
     h = (area * aspect).sqrt().round().clamp(1, height)
     w = (area / aspect).sqrt().round().clamp(1, width)
-    places = torch.rand(4, n, generator=generator)
+    shares = torch.rand(4, n, generator=generator)
     room = torch.stack([height - h + 1, width - w + 1] * 2)
-    corners = (places * room).floor().minimum(room - 1)
+    corners = (shares * room).floor().minimum(room - 1)
     return torch.stack([h, w, *corners]).long().T
 
 
@@ -52,8 +52,8 @@ def paste(images: Tensor, sources: Tensor, generator: torch.Generator) -> Tensor
     target = (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
     from_y = (y - top + source_top).clamp(0, height - 1)
     from_x = (x - left + source_left).clamp(0, width - 1)
-    place = (from_y * width + from_x).flatten(1).unsqueeze(1).expand(-1, 3, -1)
-    moved = sources.flatten(2).gather(2, place).reshape(images.shape)
+    pixels = (from_y * width + from_x).flatten(1).unsqueeze(1).expand(-1, 3, -1)
+    moved = sources.flatten(2).gather(2, pixels).reshape(images.shape)
     return torch.where(target.unsqueeze(1), _jitter(moved, target, factors, hue), images)
 
 

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from baselines.blocks.batches import Stream
 from baselines.blocks.pseudo_anomaly import rotate, shift_hue
-from baselines.blocks.weak_training import Stream
 
 FOREGROUNDS = ("otsu", "none")
 EXPONENTS = 6
@@ -71,8 +71,8 @@ def perlin(
     first = (row * corners + column).long().flatten(1)
 
     def ramp(right: int, below: int) -> Tensor:
-        place = first + (below * corners + right)
-        slope_x, slope_y = (s.gather(1, place).view(n, height, width) for s in slopes)
+        corner = first + (below * corners + right)
+        slope_x, slope_y = (s.gather(1, corner).view(n, height, width) for s in slopes)
         return slope_x * (u - right) + slope_y * (v - below)
 
     ease_u, ease_v = (t**3 * (t * (6 * t - 15) + 10) for t in (u, v))
@@ -102,9 +102,9 @@ def foregrounds(images: NDArray[np.uint8], kind: str = "otsu") -> NDArray[np.boo
         for flipped in (background, np.flip(background, axis)):
             open_way = np.logical_and.accumulate(flipped, axis)
             reached |= open_way if flipped is background else np.flip(open_way, axis)
-    found = ~reached
-    found[found.mean((1, 2)) < LEAST] = True
-    return found
+    objects = ~reached
+    objects[objects.mean((1, 2)) < LEAST] = True
+    return objects
 
 
 def otsu(histogram: NDArray[np.int64]) -> int:
@@ -252,9 +252,9 @@ class Synthesis:
         own = torch.rand(len(images), generator=self._rng) < 0.5
         sources = torch.empty_like(images, memory_format=torch.contiguous_format)
         for chosen, made in ((own, self._structural), (~own, self._elsewhere)):
-            places = chosen.nonzero().flatten().to(images.device)
-            if len(places):
-                sources[places] = made(images[places])
+            rows = chosen.nonzero().flatten().to(images.device)
+            if len(rows):
+                sources[rows] = made(images[rows])
         return sources
 
     def _structural(self, images: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 import torchvision
 
 from atacnet.detector import ATACNet
-from baselines.blocks.weak_training import TrainingImages, adam, descend
+from baselines.blocks.weak import TrainingImages, adam, descend
 from baselines.cutmix import CutMix
 from baselines.devnet import DevNet
 from baselines.dra import DRA

@@ -15,7 +15,7 @@ import torchvision
 from scipy.stats import spearmanr
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from baselines.blocks.features import Features
+from baselines.blocks.frozen import Features
 from bench.cli import main
 from bench.detector import BackboneSource
 from bench.errors import RequestError

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.blocks.coreset import k_centre_greedy
-from baselines.blocks.features import smoothed
+from baselines.blocks.frozen import smoothed
 from baselines.padim import PaDiM
 from baselines.patchcore import PatchCore
+from baselines.patchcore.coreset import k_centre_greedy
 from bench.detector import BackboneSource, Context, Seeds
 from tests.campaigns.anomalib_fixtures import CASES, FOLDER, TESTED
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from baselines.blocks import coreset
-from baselines.blocks.coreset import k_centre_greedy
+from baselines.patchcore import coreset
+from baselines.patchcore.coreset import k_centre_greedy
 
 Points = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from baselines import cutmix
 from baselines.blocks.backbone import normalise
-from baselines.blocks.weak_training import NORMAL, PSEUDO, SEEN, TrainingImages
+from baselines.blocks.weak import NORMAL, PSEUDO, SEEN, TrainingImages
 from baselines.cutmix import CutMix
 from bench.detector import Context, Seeds
 

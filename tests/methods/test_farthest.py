@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from baselines.blocks import farthest
-from baselines.blocks.farthest import DIRECTIONS, FIRST, Farthest
 from baselines.blocks.neighbours import Bank
+from baselines.patchcore import farthest
+from baselines.patchcore.farthest import DIRECTIONS, FIRST, Farthest
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

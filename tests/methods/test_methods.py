@@ -19,7 +19,7 @@ from atacnet.crop import boxes_from_maps
 from atacnet.detector import ATACNet
 from atacnet.model import VIEWS, Network, Output, SelfAttention
 from baselines.blocks.backbone import Backbone
-from baselines.blocks.weak_training import NORMAL, PSEUDO, SEEN
+from baselines.blocks.weak import NORMAL, PSEUDO, SEEN
 from baselines.cutmix import CutMix
 from baselines.devnet import DevNet
 from baselines.dra import DRA
@@ -209,7 +209,7 @@ def short_scores(method: Any, **given: Any) -> Any:
 def test_every_parameter_of_a_rival_changes_its_scores(
     method: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("baselines.blocks.weak_method.Backbone", Small)
+    monkeypatch.setattr("baselines.blocks.weak.Backbone", Small)
     changes = SHARED_CHANGES | OWN_CHANGES[method]
     assert changes.keys() == {f.name for f in dataclasses.fields(method.Parameters)}
     standard = short_scores(method)

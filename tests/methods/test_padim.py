@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from baselines.blocks.features import channels_of
+from baselines.blocks.frozen import channels_of
 from baselines.padim import STAGES, PaDiM
 from bench.detector import BackboneSource, Context, MethodError, Seeds
 
@@ -166,7 +166,7 @@ def test_the_channels_depend_on_the_seed_alone() -> None:
     ],
 )  # fmt: skip
 def test_so_many_channels_are_kept(backbone: str, asked: int, kept: int) -> None:
-    assert PaDiM(PaDiM.Parameters(channels=asked)).kept(backbone) == kept
+    assert PaDiM(PaDiM.Parameters(channels=asked)).dimensions(backbone) == kept
 
 
 def test_deeper_stages_are_spread_by_nearest_neighbours() -> None:

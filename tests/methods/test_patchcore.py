@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from baselines.blocks.features import channels_of
+from baselines.blocks.frozen import channels_of
 from baselines.patchcore import POOLED, STAGES, PatchCore
 from bench.detector import BackboneSource, Context, Seeds
 

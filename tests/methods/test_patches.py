@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from baselines.blocks.patches import (
+from baselines.patchsvdd.patches import (
     DIRECTIONS,
     cut,
     near_pairs,

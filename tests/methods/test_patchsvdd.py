@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from baselines import patchsvdd
-from baselines.blocks.patches import DIRECTIONS, near_pairs, position_pairs
 from baselines.patchsvdd import Directions, Encoders, Network, PatchSVDD, vectors
+from baselines.patchsvdd.patches import DIRECTIONS, near_pairs, position_pairs
 from bench.detector import Context, MethodError, Samples, Seeds, TrainingSet
 from bench.execution.determinism import make_deterministic
 from bench.metrics import auroc

@@ -15,8 +15,15 @@ from baselines import devnet, dra, saoe
 from baselines.blocks.backbone import normalise
 from baselines.blocks.deviation import ScoreMap, top_k_mean
 from baselines.blocks.saliency import grad_cam
-from baselines.blocks.weak_method import WeakMethod, WeakNetwork
-from baselines.blocks.weak_training import EXTERNAL, NORMAL, PSEUDO, SEEN, TrainingImages
+from baselines.blocks.weak import (
+    EXTERNAL,
+    NORMAL,
+    PSEUDO,
+    SEEN,
+    TrainingImages,
+    WeakMethod,
+    WeakNetwork,
+)
 from baselines.cutmix import CutMix
 from baselines.devnet import DevNet
 from baselines.dra import DRA

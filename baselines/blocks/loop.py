@@ -1,4 +1,4 @@
-"""The loop over the steps of a training, for methods that make a step of their own."""
+"""The training loop of every method that trains: epochs of steps, progress, facts of the run."""
 
 import time
 from collections.abc import Callable
@@ -9,12 +9,19 @@ from torch import Tensor
 from bench.detector import Context
 
 
-def run_steps(step: Callable[[], Tensor], epochs: int, steps: int, context: Context) -> None:
-    """Make `steps` steps in each of so many epochs; say how far it is, record what it came to.
+def run_steps(
+    step: Callable[[], Tensor],
+    epochs: int,
+    steps: int,
+    context: Context,
+    after_epoch: Callable[[], None] | None = None,
+) -> None:
+    """Make `steps` steps in each epoch, report progress, record facts.
 
-    `step()` makes one on a batch of `context.batch_size` images and returns its loss, a scalar that
-    holds no graph. Recorded are `optimiser_steps`, `final_loss`, the mean of the last epoch, and
-    `train_images_per_s`, without the first step, which also chooses kernels.
+    `step()` makes one step on a batch of `context.batch_size` images and returns its loss, a scalar
+    without a graph; `after_epoch()` is called after the steps of each epoch. Recorded are
+    `optimiser_steps`, `final_loss` (the mean of the last epoch) and `train_images_per_s`, which
+    leaves out the first step, for it also chooses kernels.
     """
     seconds, count = 0.0, 0
     context.progress(0, epochs, float("nan"))
@@ -26,6 +33,8 @@ def run_steps(step: Callable[[], Tensor], epochs: int, steps: int, context: Cont
             count += 1
             if count == 1:
                 started = time.perf_counter()
+        if after_epoch:
+            after_epoch()
         mean = total.item() / steps  # waits for the device
         seconds += time.perf_counter() - started
         context.progress(epoch, epochs, mean)

@@ -6,17 +6,15 @@ import torch
 from torch import nn
 
 from baselines.blocks.backbone import Backbone, normalise
-from baselines.blocks.weak_training import (
+from baselines.blocks.weak import (
     NORMAL,
     PSEUDO,
     SEEN,
-    Stream,
     TrainingImages,
     TrainingParameters,
     adam,
     balanced_batches,
     descend,
-    in_batches,
     thirds_batches,
     train,
 )
@@ -37,17 +35,6 @@ def images(parameters: TrainingParameters, normals: int = 10, shots: int = 3) ->
     """Dark normals and bright anomalies."""
     normal, anomalous = samples(normals, 0, 100).images, samples(shots, 200, 255).images
     return TrainingImages(normal, anomalous, context(), parameters)
-
-
-def test_a_stream_gives_every_item_once_before_any_twice() -> None:
-    stream = Stream(7, torch.Generator().manual_seed(0))
-    taken = torch.cat([stream.take(5) for _ in range(7)]).view(5, 7)
-    assert (taken.sort(1).values == torch.arange(7)).all()
-    assert len({tuple(row.tolist()) for row in taken}) > 1
-
-
-def test_a_stream_of_one_gives_it_again_and_again() -> None:
-    assert Stream(1, torch.Generator()).take(4).tolist() == [0, 0, 0, 0]
 
 
 def test_balanced_batches_are_half_normal_a_quarter_labelled_a_quarter_pseudo() -> None:
@@ -216,12 +203,3 @@ def test_the_rate_falls_with_the_epochs() -> None:
     )
     step = (moved[2].weight - start[2].weight).abs().max().item()
     assert 1.0 <= step <= 1.111 + 1e-3
-
-
-@pytest.mark.parametrize("size", [1, 4, 32])
-def test_evaluation_sees_every_image_once_in_order_and_unaugmented(size: int) -> None:
-    tested = samples(11)
-    chunks = list(in_batches(tested, context(score_batch_size=size)))
-    assert all(len(c) <= size for c in chunks)
-    whole = torch.cat(chunks)
-    assert torch.equal(whole, normalise(torch.from_numpy(tested.images).float() / 255))

@@ -1,7 +1,7 @@
-"""Square patches of images: pairs of them at random, cutting them out, and their way back.
+"""Square patches: draw pairs, cut them out, spread their values over pixels.
 
-A corner is the place of a patch's upper left pixel: down and right. All that is random comes from
-the generator that is given, on the CPU.
+A corner is the position of a patch's upper left pixel, down and right. All random numbers come from
+a given CPU generator.
 """
 
 import torch
@@ -23,7 +23,7 @@ def position_pairs(
 
 
 def near_pairs(count: int, side: int, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw patches and the same a little displaced: corners (B, 2) each, never the same."""
+    """Draw patches and slightly displaced ones: corners (B, 2) each, never equal."""
     last, reach = size - side, side // 32
     first = torch.randint(last + 1, (count, 2), generator=rng)
     steps = torch.arange(-reach, reach + 1)
@@ -50,9 +50,10 @@ def noisy(patches: Tensor, deviation: float, rng: torch.Generator) -> Tensor:
 
 
 def spreading(size: int, side: int, stride: int) -> Tensor:
-    """Return (n, size) weights: the share of each of n patches in each pixel of one axis.
+    """Return (n, size) weights of n patches in the pixels of one axis.
 
-    With P its values, W' P W are the means over the patches that cover a pixel; 0 where none does.
+    With P the values of n x n patches, W' P W holds for each pixel the mean over the patches that
+    cover it; 0 where none does.
     """
     first = torch.arange(0, size - side + 1, stride).unsqueeze(1)
     pixels = torch.arange(size)

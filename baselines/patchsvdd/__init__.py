@@ -54,11 +54,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from baselines.blocks.batches import Stream, generator, joined
+from baselines.blocks.loop import run_steps
 from baselines.blocks.neighbours import COLUMNS, ROWS, Bank
-from baselines.blocks.patches import DIRECTIONS, cut, near_pairs, noisy, position_pairs, spreading
-from baselines.blocks.training import run_steps
-from baselines.blocks.weak_method import joined
-from baselines.blocks.weak_training import Stream, generator
+from baselines.patchsvdd.patches import (
+    DIRECTIONS,
+    cut,
+    near_pairs,
+    noisy,
+    position_pairs,
+    spreading,
+)
 from bench.detector import Context, Explanation, MethodError, Samples, TrainingSet, parameter
 
 SIDES = (64, 32)
@@ -79,10 +85,10 @@ COARSE = 56
 CHUNK = 8
 """Images embedded at once."""
 STEP_BYTES = 5 << 20
-"""What a step takes for each image of its batch, in activations of 20 patches of 32 px. For the
-weights, their gradients and Adam's moments, as much as for two more."""
+"""Memory of a step for each image of its batch: activations of 20 patches of 32 px. Weights,
+gradients and Adam's moments take as much as two more images."""
 PIXEL_BYTES = 300
-"""What embedding takes for each pixel of an image: two maps of 128 channels at half its side."""
+"""Memory of embedding for each pixel of an image: two maps of 128 channels at half its side."""
 
 
 class Encoders(nn.Module):
@@ -157,7 +163,7 @@ class Network(nn.Module):
 
 
 class PatchSVDD:
-    """Distances of patches to those of normal images, in an embedding of its own."""
+    """Scores patches by their distance to normal patches, in a learnt embedding."""
 
     name = "patchsvdd"
     version = 1
@@ -216,13 +222,13 @@ class PatchSVDD:
 
     def step(self, images: Tensor) -> Callable[[], Tensor]:
         """Return a function that makes one training step on images and returns its loss."""
-        places, noise = generator(self.context, "batches"), generator(self.context, "augment")
-        stream = Stream(len(images), places)
+        draws, noise = generator(self.context, "batches"), generator(self.context, "augment")
+        stream = Stream(len(images), draws)
         optimiser = torch.optim.Adam(self.network.parameters(), lr=self.parameters.lr, fused=True)
 
         def step() -> Tensor:
             which = stream.take(self.context.batch_size)
-            value = self.loss(images, which, places, noise)
+            value = self.loss(images, which, draws, noise)
             optimiser.zero_grad()
             value.backward()
             optimiser.step()
@@ -231,14 +237,14 @@ class PatchSVDD:
         return step
 
     def loss(
-        self, images: Tensor, which: Tensor, places: torch.Generator, noise: torch.Generator
+        self, images: Tensor, which: Tensor, draws: torch.Generator, noise: torch.Generator
     ) -> Tensor:
         """Return the loss of patches out of the centred images of a batch."""
         value, count, size = images.new_zeros(()), len(which), images.shape[-1]
         for side in SIDES:
-            *far, direction = position_pairs(count, side, size, places)
+            *far, direction = position_pairs(count, side, size, draws)
             pairs = [noisy(cut(images, which, at, side), JITTER, noise) for at in far]
-            near = near_pairs(count, side, size, places)
+            near = near_pairs(count, side, size, draws)
             pairs += [cut(images, which, at, side) for at in near]
             patches = torch.cat(pairs).contiguous(memory_format=torch.channels_last)
             one, other, still, moved = self.network.encoders(patches).chunk(4)
@@ -257,18 +263,18 @@ class PatchSVDD:
 
     @torch.inference_mode()
     def _remember(self, normal: Samples) -> None:
-        places = {k: len(w) ** 2 for k, w in self.weights.items()}
-        kept = {k: self.mean.new_empty(n * len(normal), DIMENSIONS) for k, n in places.items()}
+        patches = {k: len(w) ** 2 for k, w in self.weights.items()}
+        banks = {k: self.mean.new_empty(n * len(normal), DIMENSIONS) for k, n in patches.items()}
         filled = dict.fromkeys(SIDES, 0)
         for grids in self._grids(normal):
             for side, grid in grids.items():
-                found = vectors(grid)
-                kept[side][filled[side] : filled[side] + len(found)] = found
-                filled[side] += len(found)
-        self.context.record("bank_vectors", sum(map(len, kept.values())))
-        self.context.record("bank_bytes", sum(b.nbytes for b in kept.values()))
-        self.context.record("embedding_std", min(float(b.std(0).mean()) for b in kept.values()))
-        self.banks = {k: Bank(b) for k, b in kept.items()}
+                embedded = vectors(grid)
+                banks[side][filled[side] : filled[side] + len(embedded)] = embedded
+                filled[side] += len(embedded)
+        self.context.record("bank_vectors", sum(map(len, banks.values())))
+        self.context.record("bank_bytes", sum(b.nbytes for b in banks.values()))
+        self.context.record("embedding_std", min(float(b.std(0).mean()) for b in banks.values()))
+        self.banks = {k: Bank(b) for k, b in banks.items()}
 
     def _maps(self, samples: Samples) -> Iterator[Tensor]:
         """Yield anomaly maps (B, S, S) of a few images after the other."""
@@ -299,9 +305,9 @@ class PatchSVDD:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the network, the mean image and the embeddings of the normal patches."""
-        kept = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        kept |= {"mean": self.mean, **{f"bank.{k}": b.vectors for k, b in self.banks.items()}}
-        return {k: v.detach().cpu().numpy() for k, v in kept.items()}
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {"mean": self.mean, **{f"bank.{k}": b.vectors for k, b in self.banks.items()}}
+        return {k: v.detach().cpu().numpy() for k, v in tensors.items()}
 
     def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
         """Build the network and take over what `state` returned."""
@@ -324,11 +330,11 @@ class PatchSVDD:
 
     def memory(self, normals: int, size: int, context: Context) -> int:
         """Return the bytes of training, or of the embeddings and what is done beside them."""
-        places = sum(((size - k) // STRIDES[k] + 1) ** 2 for k in SIDES)
+        patches = sum(((size - k) // STRIDES[k] + 1) ** 2 for k in SIDES)
         training = normals * 3 * size * size * 4 + (context.batch_size + 2) * STEP_BYTES
         embedding = min(CHUNK, context.score_batch_size) * size * size * PIXEL_BYTES
         search = ROWS * COLUMNS[torch.device(context.device).type] * 8
-        return max(training, 2 * normals * places * DIMENSIONS * 4 + embedding + search)
+        return max(training, 2 * normals * patches * DIMENSIONS * 4 + embedding + search)
 
 
 def vectors(grid: Tensor) -> Tensor:

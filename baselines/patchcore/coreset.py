@@ -1,4 +1,4 @@
-"""Greedy k-centre selection: a subset of points that leaves none of the others far away."""
+"""Greedy k-centre selection: a subset that leaves no point far away."""
 
 import torch
 from torch import Tensor
@@ -10,15 +10,15 @@ SLICES = 8
 
 
 def k_centre_greedy(points: Tensor, count: int, first: int) -> Tensor:
-    """Pick `count` of `points` (n, d) one after the other, each the farthest from those before it.
+    """Return the indices of `count` points, each the farthest from those before.
 
-    `first` is the index of the first pick. Returns the indices in their order, (count,) long, those
-    of the plain greedy algorithm up to rounding; of equally far points any may be taken, and none
-    twice. Raises ValueError where there are fewer points.
+    `points` is (n, d), `first` the index of the first pick. The result is (count,) long, in the
+    order of the picks, as the plain greedy algorithm gives it up to rounding; of equally far points
+    any may be taken, and none twice. Raises ValueError where there are fewer points than `count`.
 
-    The distance of a point to its nearest pick only shrinks, so what is known of it bounds it from
-    above. Only candidates with the largest bounds are brought up to date, all new picks in one
-    matrix product, and compete among themselves while one of them is above every other bound.
+    The distance of a point to its nearest pick only shrinks, so an earlier distance bounds it from
+    above. Only the candidates with the largest bounds are brought up to date, with all new picks in
+    one matrix product. They compete among themselves while one of them is above every other bound.
     """
     n, d = points.shape
     if not 1 <= count <= n:
@@ -28,7 +28,7 @@ def k_centre_greedy(points: Tensor, count: int, first: int) -> Tensor:
     norms = torch.cat([part.square().sum(1) for part in points.split(CANDIDATES)])
     bounds = torch.full_like(norms, torch.inf)
     seen = torch.zeros_like(norms, dtype=torch.long)
-    """How many picks a point's bound knows of."""
+    """How many picks the bound of each point takes into account."""
 
     def take(made: int, index: Tensor | int) -> None:
         picks[made], centres[made] = index, points[index]
@@ -47,12 +47,12 @@ def k_centre_greedy(points: Tensor, count: int, first: int) -> Tensor:
         near, own = points[candidates], norms[candidates]
         distance = bounds[candidates]
         while made < count:
-            best, place = distance.max(0)
+            best, pick = distance.max(0)
             if best < ceiling or best < 0:
                 break
-            take(made, candidates[place])
-            distance = torch.minimum(distance, _squared(near, own, near[place], own[place]))
-            distance[place] = -1
+            take(made, candidates[pick])
+            distance = torch.minimum(distance, _squared(near, own, near[pick], own[pick]))
+            distance[pick] = -1
             made += 1
         bounds[candidates], seen[candidates] = distance, made
     return picks

@@ -1,7 +1,7 @@
-"""Frozen ImageNet features of several stages, and what methods on top of them share.
+"""Frozen ImageNet features, and the methods that remember them of normal images.
 
-PaDiM, PatchCore and SPADE learn no weights: they remember what a frozen network says of normal
-images and ask how far an image is from that. A method adds what it remembers and its distance.
+PaDiM, PatchCore and SPADE learn no weights: they remember features of normal images and score an
+image by its distance from them. A method adds what it remembers and its distance.
 """
 
 import dataclasses
@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.blocks.backbone import Backbone
-from baselines.blocks.weak_method import joined
-from baselines.blocks.weak_training import in_batches
+from baselines.blocks.batches import in_batches, joined
 from bench.detector import BackboneSource, Context, Explanation, MethodError, Samples, TrainingSet
 
 _BOTTLENECK = (256, 512, 1024, 2048)
@@ -26,18 +25,18 @@ _CHANNELS = {
     "wide_resnet50_2": _BOTTLENECK,
     "mobilenet_v2": (24, 32, 96, 1280),
 }
-"""Of the stages of each backbone."""
+"""Channels of the stages 1 to 4 of each backbone."""
 _PROBE = 64
-"""Side of the image that tells where stages end: stage s leaves 64 / 2 ** (s + 1) of it."""
+"""Side of the image that finds the ends of stages: stage s leaves 64 / 2 ** (s + 1) of it."""
 CHUNK = 8
 """Images whose features of all stages are held at once."""
 AT_ONCE = {"cpu": 2}
-"""Images that pass the network at once, which takes far more memory than what it ends in; of a CPU
-more are no quicker."""
+"""Images that pass the network at once, by device. A pass takes far more memory than the features
+that it returns, and on a CPU more images are no quicker."""
 
 
 def channels_of(backbone: str, stages: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the channels of stages of a backbone, by torchvision's name of it."""
+    """Return the channels of stages of a backbone of torchvision."""
     return tuple(_CHANNELS[backbone][stage - 1] for stage in stages)
 
 
@@ -91,7 +90,7 @@ class Features(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _Anew:
-    """An iterable that begins anew each time."""
+    """An iterable that computes its items anew each time."""
 
     begin: Callable[[], Iterator[list[Tensor]]]
 
@@ -117,7 +116,7 @@ class FrozenMethod:
     def remember(self, features: Iterable[list[Tensor]], count: int) -> None:
         """Fit on the features of `count` normal images, which come in batches.
 
-        Iterated again they are computed again: so what is large need not be kept.
+        Iterating again computes them again, so large features need not be held.
         """
         raise NotImplementedError
 
@@ -198,9 +197,10 @@ class FrozenMethod:
 
 
 def smoothed(maps: Tensor, size: int, sigma: float = 4.0) -> Tensor:
-    """Bring maps (B, h, w) to (B, size, size) bilinearly and blur them by a Gaussian, in pixels.
+    """Return maps (B, h, w) enlarged bilinearly and blurred by a Gaussian.
 
-    The kernel ends at 4 sigma; images are continued by reflection.
+    The result is (B, size, size), `sigma` in its pixels. The kernel ends at 4 sigma; images are
+    continued by reflection.
     """
     down, across = (_spread(maps.new_ones(n).diag(), size, sigma) for n in maps.shape[1:])
     # Both steps are linear and treat rows and columns alike: two small matrix products.

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from baselines.blocks.coreset import k_centre_greedy
-from baselines.blocks.farthest import Farthest
-from baselines.blocks.features import CHUNK, FrozenMethod, channels_of, smoothed
+from baselines.blocks.frozen import CHUNK, FrozenMethod, channels_of, smoothed
+from baselines.patchcore.coreset import k_centre_greedy
+from baselines.patchcore.farthest import Farthest
 from bench.detector import BackboneSource, Context, parameter
 
 STAGES = (2, 3)
@@ -37,7 +37,7 @@ POOLED = 1024
 
 
 class PatchCore(FrozenMethod):
-    """A coreset of patches."""
+    """Scores an image by its patch farthest from a coreset of normal patches."""
 
     name = "patchcore"
     version = 1
@@ -49,7 +49,7 @@ class PatchCore(FrozenMethod):
         """The reading above."""
 
         coreset: float = parameter(0.1, above=0, most=1)
-        """Share of the normal patches that is kept."""
+        """Share of the normal patches that the coreset takes."""
         projection: int = parameter(128, least=0)
         """Dimensions in which the coreset is chosen; 0: in all."""
         embedding: str = parameter("pooled", choices=("pooled", "joined"))
@@ -63,7 +63,10 @@ class PatchCore(FrozenMethod):
         return STAGES
 
     def remember(self, features: Iterable[list[Tensor]], count: int) -> None:
-        """Choose the coreset; where it is chosen on projections, only these are ever all held."""
+        """Choose the coreset and hold its patches.
+
+        Where it is chosen on projections, only these are ever held of all patches.
+        """
         images = self._images(features)
         first = next(images)
         each, d = first.shape
@@ -72,14 +75,14 @@ class PatchCore(FrozenMethod):
         begin = int(torch.randint(count * each, (), generator=rng))
         directions = self._directions(d, rng)
         held = first.new_empty(count, each, d if directions is None else directions.shape[1])
-        for place, image in zip(held, itertools.chain([first], images), strict=True):
-            place.copy_(image if directions is None else image @ directions.to(image.device))
+        for row, image in zip(held, itertools.chain([first], images), strict=True):
+            row.copy_(image if directions is None else image @ directions.to(image.device))
         points = held.flatten(0, 1)
         chosen = k_centre_greedy(points, picks, begin)
         if directions is None:
             self.bank = points[chosen]
         else:
-            del held, points, place  # views of one memory
+            del held, points, row  # views of one memory
             self.bank = first.new_empty(picks, d)
             for i, image in zip(range(count), self._images(features), strict=True):
                 own = chosen // each == i
@@ -161,11 +164,12 @@ class PatchCore(FrozenMethod):
         positions = math.ceil(size / 8) ** 2
         patches = normals * positions
         few = self.parameters.projection
-        kept = self.parameters.coreset * d
-        kept += max(kept, few if 0 < few < d else d)  # once chosen, it is held twice to be searched
+        coreset = self.parameters.coreset * d
+        # The coreset is held twice to be searched, once it has been chosen.
+        floats = coreset + max(coreset, few if 0 < few < d else d)
         # Unfolded neighbourhoods are copied into the order in which they are pooled.
         batch = CHUNK * positions * (2 * 9 * channels[0] + 3 * POOLED)
-        return 4 * int(patches * kept + batch)
+        return 4 * int(patches * floats + batch)
 
 
 def _averaged(level: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torchvision.models._utils import IntermediateLayerGetter
 
-from baselines.blocks.features import Features, channels_of, smoothed
+from baselines.blocks.frozen import Features, channels_of, smoothed
 from bench.detector import BackboneSource, MethodError
 from bench.weights import BACKBONES
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from baselines.blocks.training import run_steps
+from baselines.blocks.loop import run_steps
 from bench.detector import Context, Seeds
 
 
@@ -33,7 +33,7 @@ def test_it_makes_all_steps_and_says_what_they_came_to(epochs: int, steps: int) 
 
 def test_the_first_step_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     now, facts = [0.0], dict[str, Any]()
-    monkeypatch.setattr("baselines.blocks.training.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("baselines.blocks.loop.time.perf_counter", lambda: now[0])
     took = iter([100.0, 2.0, 2.0, 3.0])
 
     def step() -> torch.Tensor:
@@ -43,3 +43,15 @@ def test_the_first_step_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     run_steps(step, 2, 2, Context("cpu", Seeds(0, "d", "c"), batch_size=7,
                                   record=facts.__setitem__))  # fmt: skip
     assert facts["train_images_per_s"] == 3 * 7 / 7.0
+
+
+def test_each_epoch_is_closed_before_the_next_begins() -> None:
+    calls: list[str] = []
+
+    def step() -> torch.Tensor:
+        calls.append("step")
+        return torch.zeros(())
+
+    context = Context("cpu", Seeds(0, "d", "c"))
+    run_steps(step, 2, 3, context, after_epoch=lambda: calls.append("epoch"))
+    assert calls == [*["step"] * 3, "epoch"] * 2

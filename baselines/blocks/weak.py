@@ -1,0 +1,348 @@
+"""Weakly supervised methods: their batches, training, scoring, saving and explaining.
+
+A method adds its network, its batches where they are its own, and its loss. All images of a run lie
+on the device as uint8; a batch is an index, and its augmentation a few tensor operations.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from baselines.blocks.backbone import Backbone, normalise
+from baselines.blocks.batches import Stream, generator, in_batches, joined
+from baselines.blocks.loop import run_steps
+from baselines.blocks.pseudo_anomaly import paste, rotate
+from bench.detector import Context, Explanation, MethodError, Samples, TrainingSet, parameter
+
+PATCH_SOURCES = ("same", "normal", "anomaly")
+"""Where the patch of a pseudo anomaly is cut: the image itself (DRA's "CutMix"), any normal
+(CutMix proper), or a labelled anomaly (AHL)."""
+
+NORMAL, SEEN, PSEUDO, EXTERNAL = range(4)
+"""Kinds of training images: normal, labelled anomaly, pseudo anomaly, from another dataset."""
+
+Batch = tuple[Tensor, Tensor]
+"""(B, 3, H, W) float32, normalised, channels last; (B,) long kinds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingParameters:
+    """The parameters that all weakly supervised methods share.
+
+    Rate, epochs and decay are as the ATAC-Net paper states, the rest is our reading of it.
+    """
+
+    lr: float = parameter(1e-3, above=0)
+    backbone_multiplier: float = parameter(1.0, least=0)
+    """The backbone learns at `lr` times this."""
+    weight_decay: float = parameter(1e-5, least=0)
+    clip: float = parameter(1.0, above=0)
+    """Largest norm of the gradient."""
+    epochs: int = parameter(30, least=1)
+    steps_per_epoch: int = parameter(0, least=0)
+    """0: ceil(normals / (batch_size / 2)), once over the normals."""
+    lr_step: int = parameter(10, least=1)
+    lr_gamma: float = parameter(0.1, above=0, most=1)
+    """The learning rate falls by this factor every `lr_step` epochs."""
+    rotation: float = parameter(180.0, least=0, most=180)
+    """Training images turn by a uniform angle in +- this many degrees."""
+    patch_source: str = parameter("same", choices=PATCH_SOURCES)
+
+
+class TrainingImages:
+    """The training images on the device, picked and augmented for batches."""
+
+    def __init__(
+        self,
+        normal: NDArray[np.uint8],
+        anomalous: NDArray[np.uint8],
+        context: Context,
+        parameters: TrainingParameters,
+    ) -> None:
+        if not len(anomalous):
+            raise MethodError("a weakly supervised method needs at least one labelled anomaly")
+        self.images = torch.from_numpy(np.concatenate([normal, anomalous])).to(context.device)
+        self.normals, self.anomalies = len(normal), len(anomalous)
+        self._parameters = parameters
+        self._augment = generator(context, "augment")
+
+    def pick(self, indices: Tensor) -> Tensor:
+        """Return images by index, anomalies after the normals: (B, 3, H, W) float in [0, 1]."""
+        return self.images[indices.to(self.images.device)].float() / 255
+
+    def pseudo(self, images: Tensor) -> Tensor:
+        """Turn normal images into pseudo anomalies."""
+        low, high = {
+            "same": (0, 0),
+            "normal": (0, self.normals),
+            "anomaly": (self.normals, self.normals + self.anomalies),
+        }[self._parameters.patch_source]
+        sources = images
+        if high:
+            sources = self.pick(torch.randint(low, high, (len(images),), generator=self._augment))
+        return paste(images, sources, self._augment)
+
+    def finish(self, images: Tensor) -> Tensor:
+        """Rotate and normalise a batch; channels last."""
+        if self._parameters.rotation:
+            images = rotate(images, self._parameters.rotation, self._augment)
+        return normalise(images).contiguous(memory_format=torch.channels_last)
+
+
+def balanced_batches(
+    images: TrainingImages, batch_size: int, pseudo: bool, rng: torch.Generator
+) -> Callable[[], Batch]:
+    """Batches of half normals, a quarter labelled and a quarter pseudo anomalies.
+
+    Without pseudo anomalies the second half is all labelled ones. Normals, labelled anomalies and
+    the sources of pseudo anomalies come from streams of their own, which share one generator: with
+    other numbers of images they come in another order.
+    """
+    if batch_size % 4:
+        raise MethodError(f"batch_size must be a multiple of 4, not {batch_size}")
+    half = batch_size // 2
+    seen = half // 2 if pseudo else half
+    normal = Stream(images.normals, rng)
+    anomalous = Stream(images.anomalies, rng)
+    sources = Stream(images.normals, rng)
+    kinds = torch.full((batch_size,), PSEUDO)
+    kinds[:half], kinds[half : half + seen] = NORMAL, SEEN
+    kinds = kinds.to(images.images.device)
+
+    def batch() -> Batch:
+        taken = [normal.take(half), images.normals + anomalous.take(seen)]
+        if pseudo:
+            taken.append(sources.take(half - seen))
+        picked = images.pick(torch.cat(taken))
+        if pseudo:
+            picked[half + seen :] = images.pseudo(picked[half + seen :])
+        return images.finish(picked), kinds
+
+    return batch
+
+
+def thirds_batches(
+    images: TrainingImages, batch_size: int, rng: torch.Generator
+) -> Callable[[], Batch]:
+    """Batches of a third labelled anomalies; each of the normals turns pseudo with probability 1/2.
+
+    So normals, labelled and pseudo anomalies are a third each on average (DRA's released code).
+    """
+    seen = batch_size // 3
+    if not seen:
+        raise MethodError(f"batch_size must be at least 3, not {batch_size}")
+    normal = Stream(images.normals, rng)
+    anomalous = Stream(images.anomalies, rng)
+
+    def batch() -> Batch:
+        picked = images.pick(
+            torch.cat([normal.take(batch_size - seen), images.normals + anomalous.take(seen)])
+        )
+        kinds = torch.full((batch_size,), SEEN)
+        turned = torch.rand(batch_size - seen, generator=rng) < 0.5
+        kinds[:-seen] = torch.where(turned, PSEUDO, NORMAL)
+        pseudo = torch.nonzero(kinds == PSEUDO).flatten().to(picked.device)
+        if len(pseudo):
+            picked[pseudo] = images.pseudo(picked[pseudo])
+        return images.finish(picked), kinds.to(picked.device)
+
+    return batch
+
+
+def train(
+    model: nn.Module,
+    batch: Callable[[], Batch],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    images: TrainingImages,
+    parameters: TrainingParameters,
+    context: Context,
+) -> None:
+    """Train `model` in place to the last epoch.
+
+    Adam with clipped gradients; the learning rate falls in steps. `loss(images, kinds)` runs the
+    model on one batch and returns the scalar to minimise.
+    """
+    optimiser = adam(model, parameters)
+    schedule = torch.optim.lr_scheduler.StepLR(optimiser, parameters.lr_step, parameters.lr_gamma)
+    steps = parameters.steps_per_epoch or math.ceil(images.normals / (context.batch_size / 2))
+
+    def step() -> Tensor:
+        value = loss(*batch())
+        descend(value, optimiser, parameters)
+        return value.detach()
+
+    model.train()
+    run_steps(step, parameters.epochs, steps, context, after_epoch=schedule.step)
+
+
+def adam(model: nn.Module, parameters: TrainingParameters) -> torch.optim.Optimizer:
+    """Return Adam over a model, its backbone at a rate of its own."""
+    inside = [p for m in model.modules() if isinstance(m, Backbone) for p in m.parameters()]
+    ids = {id(p) for p in inside}
+    groups: list[dict[str, Any]] = [
+        {"params": inside, "lr": parameters.lr * parameters.backbone_multiplier},
+        {"params": [p for p in model.parameters() if id(p) not in ids]},
+    ]
+    return torch.optim.Adam(
+        groups, lr=parameters.lr, weight_decay=parameters.weight_decay, fused=True
+    )
+
+
+def descend(
+    value: Tensor, optimiser: torch.optim.Optimizer, parameters: TrainingParameters
+) -> None:
+    """Make one step down the clipped gradient of a loss."""
+    optimiser.zero_grad()
+    value.backward()
+    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    nn.utils.clip_grad_norm_(trained, parameters.clip)
+    optimiser.step()
+
+
+class Seen(NamedTuple):
+    """What a network makes of B images, all on its device."""
+
+    maps: Mapping[str, Tensor]
+    """(B, h, w) each."""
+    parts: Mapping[str, Tensor]
+    """(B,) each."""
+    boxes: Tensor | None = None
+    """(B, 4), see `bench.detector.Explanation`."""
+
+
+class WeakNetwork(nn.Module):
+    """A method's network in evaluation, on (B, 3, H, W) normalised images.
+
+    `scores` is required; a network without `embed` or `explain` gives its method none.
+    """
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return (B,) anomaly scores."""
+        raise NotImplementedError
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return (B, D) features."""
+        raise NotImplementedError
+
+    def explain(self, images: Tensor) -> Seen:
+        """Return maps, parts of the score and boxes; called without gradients."""
+        raise NotImplementedError
+
+
+class WeakMethod:
+    """A detector that trains one network on normal images and labelled anomalies."""
+
+    supervision: ClassVar[str] = "weak"
+    settings: ClassVar[frozenset[str]] = frozenset({"precision", "batch_size", "backbone"})
+    network: Any
+
+    def __init__(self, parameters: Any) -> None:
+        self.parameters = parameters
+
+    def build(self, backbone: Backbone) -> WeakNetwork:
+        """Return the untrained network; `self.context` is set."""
+        raise NotImplementedError
+
+    def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
+        """Run the network on one batch and return the scalar to minimise."""
+        raise NotImplementedError
+
+    def batches(self, images: TrainingImages) -> Callable[[], Batch]:
+        """Return the source of batches: half normals, a quarter labelled, a quarter pseudo."""
+        rng = generator(self.context, "batches")
+        return balanced_batches(images, self.context.batch_size, True, rng)
+
+    def batch_images(self) -> int:
+        """Return how many images a batch holds."""
+        return self.context.batch_size
+
+    def untrained(self, context: Context) -> WeakNetwork:
+        """Return the network as it is before training, on the CPU, and keep the context."""
+        self.context = context
+        if context.backbone is None:
+            raise MethodError("this method needs a backbone")
+        return self.build(Backbone(context.backbone, context.precision))
+
+    def begin(self, context: Context) -> None:
+        """Build the network on the device."""
+        network = self.untrained(context)
+        self.network = network.to(context.device).to(memory_format=torch.channels_last)
+
+    def fit(self, train_set: TrainingSet, context: Context) -> None:
+        """Train the network to the last epoch."""
+        self.begin(context)
+        images = TrainingImages(
+            train_set.normal.images, train_set.anomalous.images, context, self.parameters
+        )
+        self.prepare(images)
+        train(self.network, self.batches(images), self.loss, images, self.parameters, context)
+        self.network.eval()
+        self.finish()
+
+    def prepare(self, images: TrainingImages) -> None:
+        """Store what the network needs of the training images, before the first step."""
+
+    def finish(self) -> None:
+        """Prepare scoring, after the last step."""
+
+    def evaluation(self, samples: Samples) -> Iterator[Tensor]:
+        """Yield samples as the network takes them, in batches."""
+        return in_batches(samples, self.context)
+
+    def score(self, samples: Samples) -> NDArray[np.float32]:
+        """Return (N,) scores, higher = more anomalous."""
+        with torch.inference_mode():
+            return joined([self.network.scores(images) for images in self.evaluation(samples)])
+
+    def embed(self, samples: Samples) -> NDArray[np.float32]:
+        """Return (N, D) features of the trained network."""
+        with torch.inference_mode():
+            return joined([self.network.embed(images) for images in self.evaluation(samples)])
+
+    def explain(self, samples: Samples) -> Explanation:
+        """Return what the network sees in each image."""
+        with torch.no_grad():
+            seen = [self.network.explain(images) for images in self.evaluation(samples)]
+        return Explanation(
+            {name: joined([s.maps[name] for s in seen]) for name in seen[0].maps},
+            None if seen[0].boxes is None else joined([s.boxes for s in seen]),
+            {name: joined([s.parts[name] for s in seen]) for name in seen[0].parts},
+        )
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all parameters and buffers of the network."""
+        return {k: v.detach().cpu().numpy() for k, v in self.network.state_dict().items()}
+
+    def load_state(self, arrays: Mapping[str, NDArray[Any]], context: Context) -> None:
+        """Build the network and fill it with what `state` returned."""
+        self.begin(_from_scratch(context))
+        tensors = {k: torch.from_numpy(v) for k, v in arrays.items()}
+        try:
+            self.network.load_state_dict(tensors)
+        except RuntimeError as error:
+            first = str(error).partition("\n")[0]
+            raise MethodError(f"the saved model does not fit: {first}") from None
+        self.network.eval()
+
+    def rehearse(self, size: int, context: Context) -> None:
+        """Make one training step on images of zeros."""
+        self.network = self.untrained(_from_scratch(context)).train()
+        blank = np.zeros((context.batch_size, 3, size, size), np.uint8)
+        images = TrainingImages(blank, blank, context, self.parameters)
+        self.prepare(images)
+        count = self.batch_images()
+        value = self.loss(torch.zeros(count, 3, size, size), torch.arange(count) % (EXTERNAL + 1))
+        descend(value, adam(self.network, self.parameters), self.parameters)
+
+
+def _from_scratch(context: Context) -> Context:
+    """Return the context without a weights file."""
+    assert context.backbone is not None
+    return dataclasses.replace(context, backbone=dataclasses.replace(context.backbone, file=None))
