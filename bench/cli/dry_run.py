@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.errors import StoreError
-from bench.planning.matrix import Cell
+from bench.planning.matrix import PlannedRun
 from bench.planning.plan import Folders, Missing, Plan, Run
 from bench.planning.resources import (
     BYTES_OF_A_RUN,
@@ -136,7 +136,7 @@ def _tallies(state: State) -> dict[tuple[_Row, Hashable], Counter[str]]:
     return found
 
 
-def _row(cell: Cell, seen: str | None) -> _Row:
+def _row(cell: PlannedRun, seen: str | None) -> _Row:
     place = cell.dataset if cell.category == cell.dataset else f"{cell.dataset}/{cell.category}"
     return cell.dataset, place + (f" seen={seen}" if seen else ""), cell.shots
 
