@@ -246,7 +246,7 @@ TIMES = (
     ("images/s", "timings", "throughput_per_s", 1.0),
     ("ms/step", "timings", "step_s", 1e-3),
     ("MiB", "provenance", "score_memory_bytes", 2**20),
-)  # fmt: skip
+)
 """Columns: title, group and name in a receipt, unit."""
 
 

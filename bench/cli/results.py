@@ -166,8 +166,10 @@ def verify(results: ResultsOption = RESULTS) -> None:
         say(text)
     for text in leftovers(there):
         say(f"note: {text}")
-    say(f"{_count(len(there.ids()), 'run')}, "
-        + (_count(len(found), "problem") if found else "everything agrees"))  # fmt: skip
+    say(
+        f"{_count(len(there.ids()), 'run')}, "
+        + (_count(len(found), "problem") if found else "everything agrees")
+    )
     if found:
         raise typer.Exit(1)
 
@@ -193,9 +195,11 @@ def compare(first: Path, second: Path) -> None:
             gap = one.scores(run_id).gap(other.scores(run_id))
             largest = "other images" if gap is None else f"scores by up to {gap:.2g}"
             say(f"{run_id} {_title(receipt)}: {found}; {largest}")
-    say(", ".join(f"{count} {kind}" for kind, count in counts.items())
+    say(
+        ", ".join(f"{count} {kind}" for kind, count in counts.items())
         + f"; {len(one.ids()) - len(shared)} only in {first}"
-        + f", {len(other.ids()) - len(shared)} only in {second}")  # fmt: skip
+        + f", {len(other.ids()) - len(shared)} only in {second}"
+    )
     if counts["different"]:
         raise typer.Exit(1)
 
