@@ -41,7 +41,7 @@ def audit(
 
 
 def _page(about: str | None, width: int) -> Iterator[str]:
-    """Yield the findings in lines of a width, then the tables that they rest on.
+    """Yield the lines of findings and their tables.
 
     `about` selects titles that contain it; raises RequestError where none does.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.data.catalog import Dataset
     from bench.planning.plan import Folders
 
-app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and prepare it.")
+app = typer.Typer(no_args_is_help=True, help="List, fetch, verify and prepare datasets.")
 
 
 @app.command("list")
@@ -164,7 +164,7 @@ def _accepted(dataset: "Dataset") -> bool:
 
 @contextmanager
 def _download_bar() -> Iterator[Callable[[int, int], None]]:
-    """Show a download's progress: a bar on a terminal, else a line for each tenth."""
+    """Show a download's progress, as a bar or in tenths."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,

@@ -55,7 +55,7 @@ def doctor(
 
 
 def _lines(finding: "Finding", width: int) -> "Text":
-    """Return a finding in three columns; a path or an address is never broken."""
+    """Return a finding in three columns, paths never broken."""
     from rich.text import Text
 
     text = printable(finding.found + (f": {finding.todo}" if finding.todo else ""))

@@ -73,7 +73,7 @@ def shared_options(
     selection: Sequence[str] = tuple(SELECTION_OPTIONS),
     folders: Sequence[str] = tuple(FOLDER_OPTIONS),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace a command's parameters `selection` and `folders` by the named options.
+    """Replace parameters `selection` and `folders` by options.
 
     The command then receives one `Selection` and one `Folders`.
     """
@@ -173,26 +173,26 @@ def split_ints(text: str | None) -> tuple[int, ...] | None:
 
 
 def console() -> "Console":
-    """Return the terminal, or the file or pipe that stands for it."""
+    """Return a console on stdout."""
     from rich.console import Console
 
     return Console(soft_wrap=False)
 
 
 def printable(text: str) -> str:
-    """Escape what could steer the terminal, and what stdout's encoding lacks; lines stay lines."""
+    """Return text with unsafe and unencodable characters escaped, lines kept."""
     encoding = sys.stdout.encoding or "utf-8"  # a StringIO has none
     escaped = "\n".join(shown(line) for line in text.split("\n"))
     return escaped.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def say(text: str = "") -> None:
-    """Print a text as it is: names from outside carry no markup."""
+    """Print plain text; names from outside carry no markup."""
     console().print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def gpus(device: str) -> int:
-    """Count the GPUs; torch is asked only where one may be there."""
+    """Count GPUs; torch is imported only where a driver is."""
     driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
     if device == "cpu" or (device == "auto" and not driver):
         return 0
@@ -206,7 +206,7 @@ def gpus(device: str) -> int:
 def make_plan(
     suite: "Suite", selection: "Selection", folders: "Folders", *, download: bool = False
 ) -> "Plan":
-    """Plan the selected part of a suite, and say which methods take its overrides."""
+    """Plan the selected part of a suite; print who takes overrides."""
     from bench.planning import plan
     from bench.planning.matrix import accepts, expand
     from bench.registry import Registry

@@ -47,7 +47,7 @@ def run(
         typer.Option(help="CPU threads of a run; by default its share of the cores.", min=1),
     ] = None,
     score_batch_size: Annotated[
-        int, typer.Option(help="Images scored at once; touches the last digits only.", min=1)
+        int, typer.Option(help="Images scored at once; affects the last digits only.", min=1)
     ] = 32,
     timeout: Annotated[
         float | None, typer.Option(help="Longest time of a run.", metavar="SECONDS", min=0.1)
@@ -120,7 +120,7 @@ def run(
 
 
 def _slots(plan: "Plan", device: str, per_device: int, threads: int | None) -> list["Slot"]:
-    """Return the requested slots; a timing run gets a single one, on the first device."""
+    """Return the requested slots, a single one for timing."""
     from bench.planning.slots import slots_for
 
     requested = slots_for(device, per_device, gpus(device), threads)
@@ -133,7 +133,7 @@ def _slots(plan: "Plan", device: str, per_device: int, threads: int | None) -> l
 
 
 def _check_missing(plan: "Plan", suite: str, allowed: bool) -> None:
-    """Print missing data and weights; raises RequestError unless they are `allowed` to be."""
+    """Print missing inputs; raises RequestError unless `allowed`."""
     from bench.planning.plan import missing_lines
 
     for line in missing_lines(plan.missing):
@@ -171,7 +171,7 @@ def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
 
 
 def _abilities_to_keep(suite: "Suite", *, models: bool, maps: bool) -> frozenset[str]:
-    """Return the abilities whose artifacts the options or the suite ask for."""
+    """Return abilities whose artifacts are wanted."""
     from bench.store.artifacts import MAPS, MODELS
 
     keep = MODELS if models else frozenset()
@@ -179,7 +179,7 @@ def _abilities_to_keep(suite: "Suite", *, models: bool, maps: bool) -> frozenset
 
 
 def _print_keep(state: "State") -> None:
-    """Print which stored runs lack wanted artifacts, and which methods do not support them."""
+    """Print wanted artifacts that runs lack or methods do not support."""
     from bench.registry import ABILITIES
     from bench.store.artifacts import told
 

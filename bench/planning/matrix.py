@@ -1,4 +1,4 @@
-"""Expand a suite to planned runs, under the command line's selection and overrides."""
+"""From a suite to planned runs: select, override, expand."""
 
 import tomllib
 from collections.abc import Hashable, Iterator, Mapping
@@ -67,7 +67,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the command line selects and overrides of a suite; None leaves it as it is."""
+    """Selected parts and overrides of a suite; None selects all."""
 
     methods: tuple[str, ...] | None = None
     datasets: tuple[str, ...] | None = None
@@ -81,7 +81,7 @@ class Selection:
 
 
 def _without(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return [set] without the method's own values that `over` sets for all methods."""
+    """Return [set] without methods' values that `over` replaces."""
     return {
         key: {k: v for k, v in value.items() if k not in over} if isinstance(value, dict) else value
         for key, value in base.items()
@@ -89,7 +89,7 @@ def _without(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def select(suite: Suite, selection: Selection) -> Suite:
-    """Return the selected part of a suite, with its overrides; raises RequestError."""
+    """Return the selected part of a suite, overrides merged."""
     over: dict[str, Any] = {}
     for text in selection.overrides:
         over = merged(over, _override(text))
@@ -143,7 +143,7 @@ def assignment(option: str, form: str, text: str) -> tuple[str, Any]:
 
 
 def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -> list[PlannedRun]:
-    """Expand a suite to its runs, each once, in the order of the file.
+    """Expand a suite to unique runs, in the file's order.
 
     Timing runs come in rounds, all methods with one seed before the next seed: a machine that slows
     down meanwhile does so for all of them. Raises RequestError for an unknown name, key or value,
@@ -173,7 +173,7 @@ def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -
 
 
 def _check_names(suite: Suite, selection: Selection, registry: Registry, data: Path) -> None:
-    """Refuse a name in --methods, --datasets or --categories that matches nothing."""
+    """Refuse selected names that the suite does not have."""
     methods = {m for block in suite.blocks for m in block.methods}
     for name in selection.methods or ():
         if name not in methods:
@@ -195,7 +195,7 @@ def _check_names(suite: Suite, selection: Selection, registry: Registry, data: P
 
 
 def _check_shared_keys(suite: Suite, registry: Registry) -> None:
-    """Refuse a key in [set] that is neither a run setting nor any method's parameter."""
+    """Refuse a key in [set] that no method accepts."""
     methods = {*METHODS, *(m for block in suite.blocks for m in block.methods)}
     known = set(RUN_SETTINGS).union(*(registry.find(m).defaults for m in methods))
     for block in suite.blocks:
@@ -222,7 +222,7 @@ def _categories(entry: str, data: Path) -> Iterator[tuple[str, str]]:
 def _planned_runs(
     block: Block, kind: str, selection: Selection, registry: Registry, data: Path
 ) -> Iterator[tuple[PlannedRun, set[str]]]:
-    """Yield a block's runs, each with the keys of [set] that its method took."""
+    """Yield a block's runs, each with its used keys of [set]."""
     methods = [registry.find(m) for m in block.methods]
     categories = [
         (dataset, category)
@@ -263,7 +263,7 @@ def _planned_runs(
 def resolve_settings(
     method: Method, table: Mapping[str, Any]
 ) -> tuple[dict[str, Value], dict[str, Value], set[str]]:
-    """Return a method's run settings and parameters under [set], and the keys it took."""
+    """Return run settings, parameters and used keys under [set]."""
     settings = dict(RUN_SETTINGS)
     given: dict[str, Value] = {}
     used_keys = set()

@@ -1,4 +1,4 @@
-"""Look up data and weights of planned runs, so that each has an id or a remedy."""
+"""From planned runs to runs: look up data and weights."""
 
 import collections
 from collections.abc import Callable, Hashable, Iterable
@@ -53,7 +53,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Missing:
-    """A wanted run without data or weights: it has a remedy in place of an id."""
+    """A wanted run without data or weights: no id, but a remedy."""
 
     cell: PlannedRun
     remedy: str
@@ -68,13 +68,13 @@ class Plan:
 
     @property
     def timing(self) -> bool:
-        """Whether any run measures time, and so must be alone on the machine."""
+        """Whether any run measures time, alone on the machine."""
         cells = [*(r.cell for r in self.runs), *(m.cell for m in self.missing)]
         return any(cell.kind == "timing" for cell in cells)
 
 
 def make_plan(planned: Iterable[PlannedRun], folders: Folders, *, download: bool = False) -> Plan:
-    """Look up the data and weights of planned runs; nothing is decoded yet.
+    """Look up data and weights of planned runs; decode nothing.
 
     With `download`, published weights that are absent are fetched. Raises RequestError for what no
     file can mend.
@@ -107,28 +107,28 @@ class _Inputs:
 
 
 class _Lookup:
-    """Inputs of planned runs; each file is looked for once, and so is one that is missing."""
+    """Inputs of planned runs, each looked up once even if missing."""
 
     def __init__(self, folders: Folders, digests: FingerprintCache, download: bool) -> None:
         self.folders, self.digests, self.download = folders, digests, download
         self._outcomes: dict[Hashable, Any] = {}
 
     def inputs(self, wanted: PlannedRun) -> _Inputs:
-        """Return the inputs of a run; raises DataError or WeightsError where one is missing."""
-        place = (wanted.dataset, wanted.category)
-        listing, content = self._once(("data", *place), lambda: self._find_data(*place))
+        """Return a run's inputs; raises DataError or WeightsError."""
+        category = (wanted.dataset, wanted.category)
+        listing, content = self._once(("data", *category), lambda: self._find_data(*category))
         weights, external = None, None
         if "backbone" in wanted.method.settings:
             key = tuple(wanted.settings[k] for k in ("backbone", "stage", "weights"))
             weights = self._once(("weights", *key), lambda: self._find_weights(*key))
         if "external" in wanted.method.settings:
             source = str(wanted.settings["external"])
-            key = ("external", source, *place)
-            external = self._once(key, lambda: self._find_external(source, *place))
+            key = ("external", source, *category)
+            external = self._once(key, lambda: self._find_external(source, *category))
         return _Inputs(listing, content, weights, external)
 
     def _once(self, key: Hashable, find: Callable[[], T]) -> T:
-        """Return what `find` returned for a key at first, or raise its error again."""
+        """Return, or raise, the first outcome of a key's lookup."""
         if key not in self._outcomes:
             try:
                 self._outcomes[key] = find()
@@ -166,7 +166,7 @@ class _Lookup:
 
 
 def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
-    """Yield a run's spec; in the hard setting one for each defect type that can be seen."""
+    """Yield a run's spec; in the hard setting one per seen defect type."""
     settings, method, weights = wanted.settings, wanted.method, inputs.weights
     if settings["resize"] not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}")
@@ -207,7 +207,7 @@ def _external_identity(wanted: PlannedRun, external: External | None) -> str | N
 
 
 def missing_lines(missing: Iterable[Missing]) -> list[str]:
-    """Return one line for each different remedy, with how many runs wait for it.
+    """Return a line for each remedy, with its number of runs.
 
     Remedies that differ only by a dataset's category share the first one's line.
     """

@@ -1,4 +1,4 @@
-"""Methods of a plan with their settings: names, defaults and what they share."""
+"""Variants of methods: their settings, names and common settings."""
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ALWAYS_SHOWN = ("image_size", "precision", "batch_size", "backbone", "stage")
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with its parameters and the run settings that affect it."""
+    """A method with its settings and parameters."""
 
     method: Method
     settings: Mapping[str, Value]
@@ -42,7 +42,7 @@ def variant_of(run: PlannedRun) -> Variant:
 
 
 def shared(variants: Iterable[Variant]) -> dict[str, Value]:
-    """Return settings equal in all variants that have them, and not the default in all."""
+    """Return settings that all variants share and some override."""
     values_of: dict[str, set[Value]] = {key: set() for key in ALWAYS_SHOWN}
     shown = set(ALWAYS_SHOWN)
     for variant in variants:
@@ -53,6 +53,6 @@ def shared(variants: Iterable[Variant]) -> dict[str, Value]:
 
 
 def name_of(variant: Variant, common: Mapping[str, Value]) -> str:
-    """Return the method's name with its settings that are neither default nor `common`."""
+    """Return the method's name with its non-default, not `common` settings."""
     own = [f"{k}={v}" for k, v in variant.non_default().items() if k not in common]
     return " ".join([variant.method.name, *own])

@@ -107,7 +107,7 @@ def _anomaly_types(tables: Tables) -> Iterator[Finding]:
 
 
 def _claim_beats_all(tables: Tables) -> Iterator[Finding]:
-    """Check the claim that ATAC-Net beats all weakly supervised methods."""
+    """Check the claim to beat all weakly supervised methods."""
     table = tables["atacnet_table1"]
     lines, top = [], []
     for shots in SHOTS:
@@ -134,7 +134,7 @@ def _above(value: Decimal, others: Mapping[str, Decimal]) -> str:
 
 
 def _wins_against_dra(tables: Tables) -> Iterator[Finding]:
-    """Compare ATAC-Net's leads over DRA with DRA's standard deviations."""
+    """Compare leads over DRA with DRA's standard deviations."""
     table, source = tables["atacnet_table1"], tables["dra_table1"]
     for shots in SHOTS:
         gaps = {

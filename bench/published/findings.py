@@ -35,7 +35,7 @@ class Finding:
 def computed(
     key: str, tables: Sequence[PrintedTable], text: str, evidence: Iterable[str] = ()
 ) -> Finding:
-    """Return a finding about the first of the tables that it is computed from."""
+    """Return a finding about the first of its tables."""
     restated = any(t.confidence == "restated by others" for t in tables)
     source = "; ".join(dict.fromkeys(t.title for t in tables))
     name = f"{tables[0].name}-{key}"

@@ -24,7 +24,7 @@ class CheckedMean:
 
     @property
     def follows(self) -> bool:
-        """Whether it rounds to the published mean; a half may be rounded either way."""
+        """Whether it rounds to the published mean, halves either way."""
         half = Decimal(5).scaleb(self.printed.as_tuple().exponent - 1)  # type: ignore[operator]
         return abs(self.recomputed - self.printed) <= half
 
@@ -87,7 +87,7 @@ def copied_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
 
 
 def pixel_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
-    """Find image-level means that are means of another table's pixel-level rows."""
+    """Find image-level means copied from pixel-level rows."""
     for table in tables.values():
         for other in tables.values():
             by_method: dict[str, list[tuple[CheckedMean, Decimal]]] = {}
@@ -106,7 +106,7 @@ def pixel_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
 
 
 def conflicting_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
-    """Find means over textures and objects that contradict the mean over all."""
+    """Find partial means that contradict the overall mean."""
     for table in tables.values():
         printed = {
             (key.category, key.method): number.value

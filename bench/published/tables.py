@@ -118,7 +118,7 @@ class PrintedTable:
         return self.metrics.get(method, "auroc")
 
     def columns(self) -> Iterator[tuple[int, str]]:
-        """Yield shots and method of each column of image AUROC, in the published order."""
+        """Yield shots and method of each image AUROC column."""
         yield from dict.fromkeys(
             (k.shots, k.method) for k in self.cells if k.metric == "image_auroc"
         )
@@ -137,7 +137,7 @@ def published() -> Mapping[str, PrintedTable]:
 
 
 def pixel_level(key: Key) -> tuple[str, Printed] | None:
-    """Return the title of a table and its pixel AUROC for a cell of image AUROC."""
+    """Return a published pixel AUROC and its table's title."""
     pixel_key = replace(key, metric="pixel_auroc")
     tables = (table for table in published().values() if pixel_key in table.cells)
     return next(((table.title, table.cells[pixel_key]) for table in tables), None)
