@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints. No logic, and no import of torch."""
+"""The command line: parse, call, print; never imports torch."""
 
 import os
 import sys
@@ -24,8 +24,8 @@ app.command()(predict.predict)
 app.command()(report.report)
 app.command()(audit.audit)
 app.command("list")(runs.list_)
-for looking in (results.verify, results.compare, results.merge, results.archive, doctor.doctor):
-    app.command()(looking)
+for command in (results.verify, results.compare, results.merge, results.archive, doctor.doctor):
+    app.command()(command)
 app.command()(crosscheck.crosscheck)
 app.add_typer(data.app, name="data")
 
@@ -35,7 +35,7 @@ def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
-    """What goes before a command."""
+    """Handle the options before a command."""
     if debug:
         os.environ["BENCH_DEBUG"] = "1"
     if version:
@@ -44,9 +44,9 @@ def top(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; errors on purpose become one line on stderr and exit code 2.
+    """Run the command line; an error is one line and exit code 2.
 
-    So does what the system refuses where nobody foresaw it.
+    That holds for errors of this project and of the operating system.
     """
     try:
         app(arguments)

@@ -1,14 +1,25 @@
-"""`bench audit`: what is printed, checked against itself and its sources."""
+"""`bench audit`: findings about published numbers."""
 
 import shutil
-from typing import Annotated
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.options import say
+from bench.errors import RequestError
 
-WIDEST = 100
+if TYPE_CHECKING:
+    from bench.published.findings import Finding
+    from bench.published.tables import PrintedTable
+
+MAX_WIDTH = 100
 """Longer lines are hard to read."""
+INTRODUCTION = (
+    "What is printed, checked against its own rows and its sources; no number here is from our "
+    "runs. In brackets: the source, and how a finding is known."
+)
 
 
 def audit(
@@ -20,11 +31,64 @@ def audit(
         ),
     ] = None,
 ) -> None:
-    """Check the numbers in print against their own rows and against where they come from.
+    """Check published numbers against their own rows and against their sources.
 
     Means are computed again, copied columns compared with their sources, claims with the tables.
     Each finding says what it rests on and how it is known. It takes no runs and no data.
     """
-    from bench.published.audit import audit_page
+    width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
+    say("\n".join(_page(about, width)))
 
-    say("\n".join(audit_page(about, min(shutil.get_terminal_size().columns, WIDEST))))
+
+def _page(about: str | None, width: int) -> Iterator[str]:
+    """Yield the lines of findings and their tables.
+
+    `about` selects titles that contain it; raises RequestError where none does.
+    """
+    from bench.published.audit import findings
+    from bench.published.tables import published
+
+    by_title: dict[str, list[Finding]] = {}
+    for finding in findings():
+        by_title.setdefault(finding.about, []).append(finding)
+    selected = [t for t in by_title if about is None or about.casefold() in t.casefold()]
+    if not selected:
+        raise RequestError(f"nothing is about {about!r}; it is about: {'; '.join(by_title)}")
+    yield from _wrapped(INTRODUCTION, width)
+    for title in selected:
+        yield from ("", title, "-" * min(len(title), width))
+        for finding in by_title[title]:
+            yield from _finding_lines(finding, width)
+    tables = [t for t in published().values() if about is None or t.title in selected]
+    if tables:
+        yield from ("", "The tables", "----------")
+    for table in tables:
+        yield from _table_lines(table, width)
+
+
+def _finding_lines(finding: "Finding", width: int) -> Iterator[str]:
+    yield from _wrapped(finding.text, width, "* ", "  ")
+    for line in finding.evidence:
+        yield from _wrapped(line, width, "    ", "      ")
+    source = "" if finding.source == finding.about else f"{finding.source}: "
+    yield from _wrapped(f"[{source}{finding.confidence}]", width, "  ", "   ")
+
+
+def _table_lines(table: "PrintedTable", width: int) -> Iterator[str]:
+    summary = f"{table.title}: {len(table.cells)} numbers, {table.confidence}"
+    yield from _wrapped(summary, width, "* ", "  ")
+    key, printed = next(iter(table.cells.items()))
+    example = f"For example {printed.value}: {table.place(key)}"
+    for line in (table.citation, f"It states: {table.states}", example):
+        yield from _wrapped(line, width, "    ", "      ")
+
+
+def _wrapped(text: str, width: int, first: str = "", others: str = "") -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

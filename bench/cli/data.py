@@ -1,4 +1,4 @@
-"""`bench data`: the datasets, and their way into the cache."""
+"""`bench data`: list, fetch, verify and decode datasets."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,66 +8,58 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DATA,
-    RESULTS,
-    WEIGHTS,
-    CacheOption,
-    DataOption,
-    console,
-    folders_of,
-    printable,
-    say,
-)
+from bench.cli.options import console, printable, say, shared_options
 from bench.errors import RequestError
 
 if TYPE_CHECKING:
     from bench.data.catalog import Dataset
+    from bench.planning.plan import Folders
 
-app = typer.Typer(no_args_is_help=True, help="Datasets: what there is, and prepare it.")
+app = typer.Typer(no_args_is_help=True, help="List, fetch, verify and prepare datasets.")
 
 
 @app.command("list")
-def data_list(data: DataOption = DATA, cache: CacheOption = None) -> None:
-    """List the datasets: counts, sizes, licences, sources, and what is here."""
+@shared_options(folders=("data", "cache"))
+def data_list(folders: "Folders") -> None:
+    """List the datasets: counts, sizes, licences, sources, and which files are here."""
     from rich.table import Table
 
     from bench.data.catalog import find_datasets
     from bench.data.layouts import list_category
     from bench.errors import DataError, MissingData
 
-    folders = folders_of(data, WEIGHTS, RESULTS, cache)
     table = Table(box=None, header_style="bold")
     for name in ("dataset", "category", "train", "test", "anomalous", "defects", "size", "here"):
         table.add_column(name, no_wrap=name != "here")
     notes = []
     for dataset in find_datasets(folders.data):
-        notes.append(f"{dataset.name}: {dataset.title}. Licence: {dataset.licence}."
-                     f" Source: {dataset.source}")  # fmt: skip
+        licence = f"{dataset.name}: {dataset.title}. Licence: {dataset.licence}."
+        notes.append(f"{licence} Source: {dataset.source}")
         for category, facts in dataset.categories.items():
             counts = (facts.train, facts.test_normal, facts.test_anomalous, facts.defect_types)
             try:
                 files = list_category(dataset, category, folders.data, folders.cache).files
-                here = f"{len(files)} images"
+                status = f"{len(files)} images"
                 if facts.images not in (0, len(files)):
-                    here += f" of {facts.images}: unofficial copy"
+                    status += f" of {facts.images}: unofficial copy"
             except DataError as error:
-                here = "no" if isinstance(error, MissingData) else printable(str(error))
+                status = "no" if isinstance(error, MissingData) else printable(str(error))
             size = f"{facts.native_size} px" if facts.native_size else "varies"
             row = [str(c) if any(counts) else "" for c in counts]
-            table.add_row(dataset.name, category, *row, size, here)
+            table.add_row(dataset.name, category, *row, size, status)
     console().print(table)
     for note in notes:
         say(note)
 
 
 @app.command("prepare")
+@shared_options(folders=("data", "cache"))
 def data_prepare(
+    *,
     names: Annotated[list[str], typer.Argument(help="dataset, or dataset/category")],
     image_size: Annotated[int, typer.Option(help="Side in pixels.", min=16, max=4096)] = 224,
     resize: Annotated[str, typer.Option(help="bilinear or bicubic.")] = "bilinear",
-    data: DataOption = DATA,
-    cache: CacheOption = None,
+    folders: "Folders",
 ) -> None:
     """Decode and resize datasets into the cache ahead of the runs that need them."""
     from bench.data.images import load, prepare
@@ -77,7 +69,6 @@ def data_prepare(
     from bench.data.official import why_unofficial
     from bench.system.digests import FingerprintCache
 
-    folders = folders_of(data, WEIGHTS, RESULTS, cache)
     digests = FingerprintCache(folders.cache)
     for dataset, category in places(names, folders.data):
         listing = list_category(dataset, category, folders.data, folders.cache)
@@ -92,23 +83,22 @@ def data_prepare(
 
 
 @app.command("verify")
+@shared_options(folders=("data", "cache"))
 def data_verify(
     names: Annotated[list[str], typer.Argument(help="dataset, or dataset/category")],
-    data: DataOption = DATA,
-    cache: CacheOption = None,
+    folders: "Folders",
 ) -> None:
-    """Read and decode every file anew, and compare with the catalogue; exit 1 if it differs."""
+    """Read and decode every file again and compare with the catalogue; exit 1 if it differs."""
     from bench.data.inspect import inspect, places, report
     from bench.system.digests import FingerprintCache
     from bench.system.untrusted import shown
 
-    folders = folders_of(data, WEIGHTS, RESULTS, cache)
     digests = FingerprintCache(folders.cache)
     good = True
     for dataset, category in places(names, folders.data):
-        found = inspect(dataset, category, folders.data, folders.cache, digests)
-        good &= found.good
-        for line in report(found):
+        inspection = inspect(dataset, category, folders.data, folders.cache, digests)
+        good &= inspection.good
+        for line in report(inspection):
             say(line)
     for path in digests.corrected:
         say(f"{shown(path)} was not what the cache knew of it: put right there")
@@ -118,7 +108,9 @@ def data_verify(
 
 
 @app.command("fetch")
+@shared_options(folders=("data", "cache"))
 def data_fetch(
+    *,
     name: Annotated[str, typer.Argument(help="dataset")],
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept the licence that is shown.")
@@ -130,8 +122,7 @@ def data_fetch(
         list[str] | None,
         typer.Option(help="Ask here first: http, https or file; repeatable.", metavar="URL"),
     ] = None,
-    data: DataOption = DATA,
-    cache: CacheOption = None,
+    folders: "Folders",
 ) -> None:
     """Obtain a dataset: accept its licence, download or take its archive, check and unpack it.
 
@@ -140,7 +131,6 @@ def data_fetch(
     from bench.data.catalog import DATASETS
     from bench.data.fetch.dataset import fetch
 
-    folders = folders_of(data, WEIGHTS, RESULTS, cache)
     if name not in DATASETS:
         raise RequestError(f"cannot fetch {name!r}: it is not one of {', '.join(DATASETS)}")
     dataset = DATASETS[name]
@@ -164,7 +154,7 @@ def data_fetch(
 
 
 def _accepted(dataset: "Dataset") -> bool:
-    """Ask for the word where somebody can type it."""
+    """Ask for consent; raises RequestError where nobody can type."""
     if sys.stdin is None or not sys.stdin.isatty():  # None where it was closed
         raise RequestError(
             f"the licence of {dataset.title} must be accepted: give --accept-licence"
@@ -174,7 +164,7 @@ def _accepted(dataset: "Dataset") -> bool:
 
 @contextmanager
 def _download_bar() -> Iterator[Callable[[int, int], None]]:
-    """Show how far a download is: a bar on a terminal, else a line for each tenth."""
+    """Show a download's progress, as a bar or in tenths."""
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -190,13 +180,13 @@ def _download_bar() -> Iterator[Callable[[int, int], None]]:
     task = bar.add_task("", total=None)
     tenth = 0
 
-    def show(here: int, whole: int) -> None:
+    def show(received: int, total: int) -> None:
         nonlocal tenth
         if screen.is_terminal:
             bar.start()
-            bar.update(task, completed=here, total=whole)
-        elif here * 10 // whole > tenth:
-            tenth = here * 10 // whole
+            bar.update(task, completed=received, total=total)
+        elif received * 10 // total > tenth:
+            tenth = received * 10 // total
             say(f"{tenth * 10} %")
 
     try:

@@ -1,4 +1,4 @@
-"""`bench doctor`: does everything work here that a run needs."""
+"""`bench doctor`: check what a run needs of this machine."""
 
 import collections
 import dataclasses
@@ -8,38 +8,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DATA,
-    RESULTS,
-    WEIGHTS,
-    CacheOption,
-    DataOption,
-    ResultsOption,
-    TexturesOption,
-    WeightsOption,
-    console,
-    folders_of,
-    printable,
-    say,
-)
+from bench.cli.options import console, printable, say, shared_options
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from bench.doctor import Finding
+    from bench.planning.plan import Folders
 
 STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
 
+@shared_options()
 def doctor(
+    *,
     suite: Annotated[
         str | None, typer.Option(help="Also check what this suite needs: name or .toml file.")
     ] = None,
-    data: DataOption = DATA,
-    weights: WeightsOption = WEIGHTS,
-    results: ResultsOption = RESULTS,
-    cache: CacheOption = None,
-    textures: TexturesOption = None,
+    folders: "Folders",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check this machine: libraries, torch and its arithmetic, disk, data, weights.
@@ -49,7 +35,6 @@ def doctor(
     from bench.doctor import examine
     from bench.planning.suite import read_suite
 
-    folders = folders_of(data, weights, results, cache, textures)
     findings: list[Finding] = []
     screen = console()
     with screen.status("checking; torch takes some seconds"):
@@ -70,13 +55,16 @@ def doctor(
 
 
 def _lines(finding: "Finding", width: int) -> "Text":
-    """Lay a finding out in three columns; a path or an address is never broken."""
+    """Return a finding in three columns, paths never broken."""
     from rich.text import Text
 
     text = printable(finding.found + (f": {finding.todo}" if finding.todo else ""))
     head = f"{finding.state:6}{finding.what:22} "
     wrapped = textwrap.fill(
-        head + text, width, subsequent_indent=" " * len(head),
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+        head + text,
+        width,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
     return Text.assemble((wrapped[:5], STYLES[finding.state]), wrapped[5:])

@@ -1,4 +1,4 @@
-"""What `bench run --dry-run` says: the matrix, and what its runs need of disk, memory and time."""
+"""`bench run --dry-run`: the matrix, and the disk, memory and time it needs."""
 
 import contextlib
 from collections import Counter, defaultdict
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.errors import StoreError
-from bench.planning.matrix import Cell
+from bench.planning.matrix import PlannedRun
 from bench.planning.plan import Folders, Missing, Plan, Run
 from bench.planning.resources import (
     BYTES_OF_A_RUN,
@@ -40,26 +40,26 @@ MARKS = {
     "d": "stored but damaged",
     "m": "missing: data or weights are not here",
 }
-"""What stands in the matrix before a number of runs."""
+"""Marks before a number of runs in the matrix."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A plan's runs, and those that are missing, by the variant of their method."""
+    """A plan's runs, missing ones too, by variant."""
 
     plan: Plan
 
     @cached_property
     def members(self) -> dict[Hashable, list[Run | Missing]]:
-        """What is wanted of each variant, those of a method together."""
-        found: dict[Hashable, list[Run | Missing]] = defaultdict(list)
+        """Runs of each variant, a method's variants together."""
+        by_variant: dict[Hashable, list[Run | Missing]] = defaultdict(list)
         methods: dict[str, list[Hashable]] = {}
-        every: list[Run | Missing] = [*self.plan.runs, *self.plan.missing]
-        for one in every:
-            key = variant_of(one.cell).key
-            found[key].append(one)
-            methods.setdefault(one.cell.method.name, []).append(key)
-        return {key: found[key] for keys in methods.values() for key in keys}
+        runs: list[Run | Missing] = [*self.plan.runs, *self.plan.missing]
+        for run in runs:
+            key = variant_of(run.cell).key
+            by_variant[key].append(run)
+            methods.setdefault(run.cell.method.name, []).append(key)
+        return {key: by_variant[key] for keys in methods.values() for key in keys}
 
     @cached_property
     def variants(self) -> dict[Hashable, Variant]:
@@ -68,18 +68,18 @@ class Wanted:
 
     @cached_property
     def common(self) -> dict[str, bool | int | float | str]:
-        """What all variants are told alike."""
+        """Settings that all variants share."""
         return shared(self.variants.values())
 
     def name(self, variant: Variant) -> str:
-        """Return a variant's name for people."""
+        """Return a variant's display name."""
         return name_of(variant, self.common)
 
 
 def picture(
     state: State, results: Results, folders: Folders, slots: Sequence[Slot], width: int
 ) -> Iterator[Table | str]:
-    """Yield tables and lines, for a terminal of so many columns.
+    """Yield tables and lines for a terminal of `width` columns.
 
     Where nothing is left to run and nothing is missing, torch is not imported.
     """
@@ -120,23 +120,23 @@ _Row = tuple[str, str, int]
 
 def _tallies(state: State) -> dict[tuple[_Row, Hashable], Counter[str]]:
     """Count by row and variant: `wanted`, `stored`, and what has a mark."""
-    found: dict[tuple[_Row, Hashable], Counter[str]] = defaultdict(Counter)
+    tallies: dict[tuple[_Row, Hashable], Counter[str]] = defaultdict(Counter)
     stale = {r.run_id for r in state.stale}
     for run in state.plan.runs:
-        tally = found[_row(run.cell, run.spec.seen_defect), variant_of(run.cell).key]
+        tally = tallies[_row(run.cell, run.spec.seen_defect), variant_of(run.cell).key]
         tally["wanted"] += 1
         tally["stored"] += run.run_id in state.done
         for mark, ids in (("s", stale), ("f", state.failed), ("d", state.damaged)):
             if run.run_id in ids:
                 tally[mark] += 1
     for missing in state.plan.missing:
-        tally = found[_row(missing.cell, missing.cell.seen_defect), variant_of(missing.cell).key]
+        tally = tallies[_row(missing.cell, missing.cell.seen_defect), variant_of(missing.cell).key]
         tally["wanted"] += 1
         tally["m"] += 1
-    return found
+    return tallies
 
 
-def _row(cell: Cell, seen: str | None) -> _Row:
+def _row(cell: PlannedRun, seen: str | None) -> _Row:
     place = cell.dataset if cell.category == cell.dataset else f"{cell.dataset}/{cell.category}"
     return cell.dataset, place + (f" seen={seen}" if seen else ""), cell.shots
 
@@ -144,7 +144,7 @@ def _row(cell: Cell, seen: str | None) -> _Row:
 def _matrix(
     wanted: Wanted, tallies: Mapping[tuple[_Row, Hashable], Counter[str]], width: int
 ) -> Table:
-    """Categories against variants; where those are too many, variants against datasets."""
+    """Return categories against variants, or by dataset if too wide."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("data", no_wrap=True)
     table.add_column("shots", justify="right")
@@ -170,8 +170,8 @@ def _by_dataset(wanted: Wanted, tallies: Mapping[tuple[_Row, Hashable], Counter[
         sums[key, (dataset, shots)].update(tally)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("method")
-    for (dataset, shots), of in places.items():
-        many = f" ({len(of)})" if len(of) > 1 else ""
+    for (dataset, shots), categories in places.items():
+        many = f" ({len(categories)})" if len(categories) > 1 else ""
         table.add_column(f"{escape(dataset)}{many}\n{shots_of(shots)}", no_wrap=True)
     for key, variant in wanted.variants.items():
         cells = [_cell(sums.get((key, column))) for column in places]
@@ -211,17 +211,17 @@ def _needs(
         missing = [w for w in members if isinstance(w, Missing)]
         if not todo and not missing:
             continue
-        here = memory_of(variant, [*todo, *missing], known, slots[0].device, folders.data)
-        memory.append(here)
-        found = guesses[wanted.name(variant)] = [paces.guess(run) for run in todo]
-        elsewhere |= None in found and all(anywhere.guess(run) for run in todo)
-        seconds = [guess.seconds for guess in found if guess]
+        needed = memory_of(variant, [*todo, *missing], known, slots[0].device, folders.data)
+        memory.append(needed)
+        variant_guesses = guesses[wanted.name(variant)] = [paces.guess(run) for run in todo]
+        elsewhere |= None in variant_guesses and all(anywhere.guess(run) for run in todo)
+        seconds = [guess.seconds for guess in variant_guesses if guess]
         table.add_row(
             escape(wanted.name(variant)),
             str(len(todo)),
             duration(fmean(seconds)) if seconds else "unknown" if todo else "-",
-            gibibytes(here.estimated),
-            gibibytes(here.measured) if here.measured else "-",
+            gibibytes(needed.estimated),
+            gibibytes(needed.measured) if needed.measured else "-",
         )
     yield table
     yield ""
@@ -232,17 +232,17 @@ def _needs(
 
 
 def _receipts(state: State, results: Results) -> list[Receipt]:
-    """Return the receipts of the plan's runs, and of all others where those say too little."""
-    found = list(state.done.values())
-    steps = {step(r["spec"]) for r in found}
+    """Return receipts of the plan's runs, or of all where those say too little."""
+    known = list(state.done.values())
+    steps = {step(r["spec"]) for r in known}
     if not all(step(vars(run.spec)) in steps for run in state.todo):
         with contextlib.suppress(StoreError):  # a newer bench wrote some of them
-            found += [r for r in receipts(results) if r["run_id"] not in state.done]
-    return found
+            known += [r for r in receipts(results) if r["run_id"] not in state.done]
+    return known
 
 
 def _memory_lines(memory: Iterable[Memory], slots: Sequence[Slot]) -> Iterator[str]:
-    """Say what the runs of one device take at most, and whether it is there."""
+    """Yield a device's memory need, and what is available."""
     likely = [m.likely for m in memory if m.likely is not None]
     if not likely:
         yield "memory: unknown; a first run will tell"
@@ -266,7 +266,7 @@ def _memory_lines(memory: Iterable[Memory], slots: Sequence[Slot]) -> Iterator[s
 
 
 def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[str]:
-    """Say what runs will write, and whether there is room."""
+    """Yield what runs will write, and whether there is room."""
     decoding = to_decode(state.todo, folders.cache)
     images = sum(d.images for d in decoding)
     each = bytes_of_a_run(results, [i for i, r in state.done.items() if state.keep <= kept_by(r)])
@@ -274,13 +274,13 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
         "cache": sum(d.bytes for d in decoding),
         "results": len(state.todo) * (each or BYTES_OF_A_RUN),
     }
-    by = "as stored runs are" if each else "about"
+    basis = "as stored runs are" if each else "about"
     more = f", and its {told(state.keep)}" if state.keep and not each else ""
-    of = f"{images} image" + "s" * (images > 1)
-    cache = f"{gigabytes(needed['cache'])} for {of} to decode" if images else "nothing"
+    count = f"{images} image" + "s" * (images > 1)
+    cache = f"{gigabytes(needed['cache'])} for {count} to decode" if images else "nothing"
     yield (
         f"disk: cache {cache}; results {gigabytes(needed['results'])}"
-        f" ({by} {(each or BYTES_OF_A_RUN) / 1000:.0f} kB a run{more})"
+        f" ({basis} {(each or BYTES_OF_A_RUN) / 1000:.0f} kB a run{more})"
     )
     for room in rooms(folders, needed):
         names = " and ".join(room.options)
@@ -296,8 +296,8 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
 def _time_lines(
     guesses: Mapping[str, Sequence[Guess | None]], slots: int, elsewhere: bool
 ) -> Iterator[str]:
-    """Say how long the runs will take, and of which nothing is known."""
-    known = [g for found in guesses.values() for g in found if g]
+    """Yield how long runs will take, and which are unknown."""
+    known = [g for group in guesses.values() for g in group if g]
     if known:
         notes = ["by stored runs"]
         if any(g.other_parameters for g in known):
@@ -307,7 +307,7 @@ def _time_lines(
         at_once = f" in {slots} slots" if slots > 1 else ""
         seconds = sum(g.seconds for g in known) / slots
         yield f"time: about {duration(seconds)}{at_once}, {', '.join(notes)}"
-    unknown = [name for name, found in guesses.items() if None in found]
+    unknown = [name for name, group in guesses.items() if None in group]
     if unknown:
         why = "none is stored"
         if elsewhere:

@@ -1,9 +1,12 @@
-"""What several commands share: their options, and how they print."""
+"""Options that several commands share, and how they print."""
 
+import functools
+import inspect
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,76 +16,183 @@ from bench.system.untrusted import shown
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.planning.matrix import Selection
     from bench.planning.plan import Folders, Plan
-
-
-def words(text: str | None) -> tuple[str, ...] | None:
-    """Read words with commas between them."""
-    return None if text is None else tuple(w.strip() for w in text.split(",") if w.strip())
-
-
-def numbers(text: str | None) -> tuple[int, ...] | None:
-    """Read whole numbers with commas between them."""
-    try:
-        return None if text is None else tuple(int(w) for w in words(text) or ())
-    except ValueError:
-        raise RequestError(f"--shots takes whole numbers with commas, not {text!r}") from None
-
+    from bench.planning.suite import Suite
 
 SuiteOption = Annotated[str, typer.Option("--suite", help="Name of a suite, or a .toml file.")]
-SeedsOption = Annotated[int | None, typer.Option(help="Run seeds 0 to N-1.", metavar="N")]
-MethodsOption = Annotated[str | None, typer.Option(help="Only these, with commas.")]
-DatasetsOption = Annotated[str | None, typer.Option(help="Only these, with commas.")]
-CategoriesOption = Annotated[str | None, typer.Option(help="Only these, with commas.")]
-ShotsOption = Annotated[str | None, typer.Option(help="These numbers of shots, with commas.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Bend a run setting or parameter.", metavar="[METHOD.]KEY=VALUE"),
-]
-MethodOption = Annotated[
-    str | None,
-    typer.Option(help="Run a method of your own instead.", metavar="PACKAGE.MODULE:CLASS"),
-]
+NamesOption = Annotated[str | None, typer.Option(help="Only these, with commas.")]
 DataOption = Annotated[Path, typer.Option(help="Folder of the datasets.", envvar="BENCH_DATA")]
-WeightsOption = Annotated[
-    Path, typer.Option(help="Folder of backbone weights.", envvar="BENCH_WEIGHTS")
-]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the results.", envvar="BENCH_RESULTS")]
 CacheOption = Annotated[
     Path | None,
     typer.Option(help="Folder of decoded images; by default the user's.", envvar="BENCH_CACHE"),
 ]
-TexturesOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of images for methods that use textures, instead of scikit-image's.",
-        envvar="BENCH_TEXTURES",
-    ),
-]
 DATA, WEIGHTS, RESULTS = Path("data"), Path("weights"), Path("results")
+
+SELECTION_OPTIONS: dict[str, Any] = {
+    "seeds": Annotated[int | None, typer.Option(help="Run seeds 0 to N-1.", metavar="N")],
+    "methods": NamesOption,
+    "datasets": NamesOption,
+    "categories": NamesOption,
+    "shots": Annotated[str | None, typer.Option(help="These numbers of shots, with commas.")],
+    "set": Annotated[
+        list[str] | None,
+        typer.Option(help="Override a run setting or parameter.", metavar="[METHOD.]KEY=VALUE"),
+    ],
+    "method": Annotated[
+        str | None,
+        typer.Option(help="Run a method of your own instead.", metavar="PACKAGE.MODULE:CLASS"),
+    ],
+}
+"""Options that select and override a part of a suite; all are None by default."""
+FOLDER_OPTIONS: dict[str, tuple[Any, Path | None]] = {
+    "data": (DataOption, DATA),
+    "weights": (
+        Annotated[Path, typer.Option(help="Folder of backbone weights.", envvar="BENCH_WEIGHTS")],
+        WEIGHTS,
+    ),
+    "results": (ResultsOption, RESULTS),
+    "cache": (CacheOption, None),
+    "textures": (
+        Annotated[
+            Path | None,
+            typer.Option(
+                help="Folder of images for methods that use textures, instead of scikit-image's.",
+                envvar="BENCH_TEXTURES",
+            ),
+        ],
+        None,
+    ),
+}
+"""Options that name folders, with their defaults."""
+
+
+def shared_options(
+    *,
+    selection: Sequence[str] = tuple(SELECTION_OPTIONS),
+    folders: Sequence[str] = tuple(FOLDER_OPTIONS),
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace parameters `selection` and `folders` by options.
+
+    The command then receives one `Selection` and one `Folders`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command).parameters
+        parameters: list[inspect.Parameter] = []
+        for parameter in own.values():
+            if parameter.name == "selection":
+                parameters += [_option(n, SELECTION_OPTIONS[n], None) for n in selection]
+            elif parameter.name == "folders":
+                parameters += [_option(n, *FOLDER_OPTIONS[n]) for n in folders]
+            else:
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            if "selection" in own:
+                values["selection"] = _selection(**{n: values.pop(n) for n in selection})
+            if "folders" in own:
+                values["folders"] = _folders(**{n: values.pop(n) for n in folders})
+            command(**values)
+
+        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
+
+
+def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _selection(
+    seeds: int | None = None,
+    methods: str | None = None,
+    datasets: str | None = None,
+    categories: str | None = None,
+    shots: str | None = None,
+    set: list[str] | None = None,
+    method: str | None = None,
+) -> "Selection":
+    """Read the options of `SELECTION_OPTIONS`."""
+    from bench.planning.matrix import Selection
+
+    return Selection(
+        methods=split_words(methods),
+        datasets=split_words(datasets),
+        categories=split_words(categories),
+        shots=split_ints(shots),
+        seeds=seeds,
+        overrides=tuple(set or ()),
+        outside_method=method,
+    )
+
+
+def _folders(
+    data: Path = DATA,
+    weights: Path = WEIGHTS,
+    results: Path = RESULTS,
+    cache: Path | None = None,
+    textures: Path | None = None,
+) -> "Folders":
+    """Return the absolute folders of `FOLDER_OPTIONS`."""
+    from bench.planning.plan import Folders
+
+    # Not `absolute`: it has to have a name, which `.` has not.
+    textures = textures and Path(os.path.abspath(textures))
+    return Folders(
+        data.absolute(), weights.absolute(), results.absolute(), cache_folder(cache), textures
+    )
+
+
+def cache_folder(cache: Path | None) -> Path:
+    """Return the cache folder that was named, else the user's."""
+    if cache is None:
+        import platformdirs
+
+        cache = Path(platformdirs.user_cache_dir("atacnet-bench"))
+    return cache.absolute()
+
+
+def split_words(text: str | None) -> tuple[str, ...] | None:
+    """Split words at commas; None stays None."""
+    return None if text is None else tuple(w.strip() for w in text.split(",") if w.strip())
+
+
+def split_ints(text: str | None) -> tuple[int, ...] | None:
+    """Split whole numbers at commas; None stays None."""
+    try:
+        return None if text is None else tuple(int(w) for w in split_words(text) or ())
+    except ValueError:
+        raise RequestError(f"--shots takes whole numbers with commas, not {text!r}") from None
 
 
 def console() -> "Console":
-    """Return the terminal, or the file or pipe that stands for it."""
+    """Return a console on stdout."""
     from rich.console import Console
 
     return Console(soft_wrap=False)
 
 
 def printable(text: str) -> str:
-    """Escape what could steer the terminal, and what stdout's encoding lacks; lines stay lines."""
+    """Return text with unsafe and unencodable characters escaped, lines kept."""
     encoding = sys.stdout.encoding or "utf-8"  # a StringIO has none
     escaped = "\n".join(shown(line) for line in text.split("\n"))
     return escaped.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def say(text: str = "") -> None:
-    """Print a text as it is: names from outside carry no markup."""
+    """Print plain text; names from outside carry no markup."""
     console().print(printable(text), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def gpus(device: str) -> int:
-    """Count the GPUs; torch is asked only where one may be there."""
+    """Count GPUs; torch is imported only where a driver is."""
     driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
     if device == "cpu" or (device == "auto" and not driver):
         return 0
@@ -93,55 +203,18 @@ def gpus(device: str) -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def folders_of(
-    data: Path, weights: Path, results: Path, cache: Path | None, textures: Path | None = None
-) -> "Folders":
-    """Return the folders that were named, and the user's cache where none was."""
-    from bench.planning.plan import Folders
-
-    if cache is None:
-        import platformdirs
-
-        cache = Path(platformdirs.user_cache_dir("atacnet-bench"))
-    # Not `absolute`: it has to have a name, which `.` has not.
-    textures = textures and Path(os.path.abspath(textures))
-    return Folders(
-        data.absolute(), weights.absolute(), results.absolute(), cache.absolute(), textures
-    )
-
-
-def plan(
-    folders: "Folders",
-    suite: str,
-    seeds: int | None,
-    methods: str | None,
-    datasets: str | None,
-    categories: str | None,
-    shots: str | None,
-    overrides: list[str] | None,
-    method: str | None,
-    *,
-    download: bool = False,
+def make_plan(
+    suite: "Suite", selection: "Selection", folders: "Folders", *, download: bool = False
 ) -> "Plan":
-    """Read a suite, narrow and bend it, and look up its data and weights."""
-    from bench.planning.matrix import Narrowing, expand, knows
-    from bench.planning.plan import make_plan
-    from bench.planning.suite import read_suite
+    """Plan the selected part of a suite; print who takes overrides."""
+    from bench.planning import plan
+    from bench.planning.matrix import accepts, expand
     from bench.registry import Registry
 
-    narrowing = Narrowing(
-        methods=words(methods),
-        datasets=words(datasets),
-        categories=words(categories),
-        shots=numbers(shots),
-        seeds=seeds,
-        overrides=tuple(overrides or ()),
-        outside_method=method,
-    )
-    cells = expand(read_suite(suite), narrowing, Registry(folders.cache), folders.data)
-    for text in narrowing.overrides:
-        prefix, _, name = text.partition("=")[0].strip().rpartition(".")
-        methods_here = {c.method.name: c.method for c in cells if prefix in ("", c.method.name)}
-        took = [m.name for m in methods_here.values() if knows(m, name)]
-        say(f"--set {text}: taken by {', '.join(took)}")
-    return make_plan(cells, folders, download=download)
+    planned = expand(suite, selection, Registry(folders.cache), folders.data)
+    methods = {p.method.name: p.method for p in planned}
+    for text in selection.overrides:
+        prefix, _, key = text.partition("=")[0].strip().rpartition(".")
+        takers = [n for n, m in methods.items() if prefix in ("", n) and accepts(m, key)]
+        say(f"--set {text}: taken by {', '.join(takers)}")
+    return plan.make_plan(planned, folders, download=download)

@@ -1,4 +1,4 @@
-"""`bench predict`: a saved model on images of one's own."""
+"""`bench predict`: score your own images with a saved model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +10,8 @@ from bench.cli.options import RESULTS, ResultsOption, console, gpus, printable, 
 if TYPE_CHECKING:
     from bench.execution.predict import Predictions
 
-SHOWN = 40
-"""Rows of the table; the file has all."""
+MAX_ROWS = 40
+"""Rows of the printed table; the file has all."""
 
 
 def predict(
@@ -40,33 +40,33 @@ def predict(
     from bench.store.open import open_results
     from bench.store.results import find
 
-    there = open_results(results.absolute())
-    receipt, model = saved_model(there, find(there, run_id))
+    stored = open_results(results.absolute())
+    receipt, model = saved_model(stored, find(stored, run_id))
     target = out or Path(f"predictions-{receipt['run_id']}")
     files = find_images(images)
     if has_changed(receipt):
         print("note: the method's code has changed since the run", file=sys.stderr)
     slot = slots_for(device, 1, gpus(device), threads or receipt["provenance"]["threads"])[0]
-    found = predicted(receipt, model, files, slot.device, slot.threads)
-    write_predictions(found, target.absolute(), overlays=overlays)
-    _print(found)
-    drawn = overlays and found.explanation is not None
-    say(f"{target}: predictions.parquet" + (" and overlays/" if drawn else ""))
+    predictions = predicted(receipt, model, files, slot.device, slot.threads)
+    write_predictions(predictions, target.absolute(), overlays=overlays)
+    _print(predictions)
+    has_overlays = overlays and predictions.explanation is not None
+    say(f"{target}: predictions.parquet" + (" and overlays/" if has_overlays else ""))
 
 
-def _print(found: "Predictions") -> None:
+def _print(predictions: "Predictions") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    boxes = found.boxes()
+    boxes = predictions.boxes()
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("file", overflow="fold")
     for title in ("score", *(["box"] if boxes is not None else [])):
         table.add_column(title, justify="right", no_wrap=True)
-    for i in range(min(SHOWN, len(found.files))):
+    for i in range(min(MAX_ROWS, len(predictions.files))):
         box = [] if boxes is None else [" ".join(f"{v:.0f}" for v in boxes[i])]
-        name = Text(printable(str(found.files[i])))
-        table.add_row(name, f"{found.scores[i]:.4g}", *box)
+        name = Text(printable(str(predictions.files[i])))
+        table.add_row(name, f"{predictions.scores[i]:.4g}", *box)
     console().print(table)
-    if len(found.files) > SHOWN:
-        say(f"... and {len(found.files) - SHOWN} more")
+    if len(predictions.files) > MAX_ROWS:
+        say(f"... and {len(predictions.files) - MAX_ROWS} more")

@@ -1,4 +1,4 @@
-"""What people see of a command: the matrix, the run under way, the table at the end."""
+"""Progress of a command: live matrix, log lines and result tables."""
 
 import time
 from collections import defaultdict
@@ -20,11 +20,11 @@ from bench.store.receipt import Receipt
 from bench.text import duration
 
 LIVE_COLUMNS = 8
-"""A matrix with more columns of method and shots than this does not fit a terminal."""
+"""Most columns of the live matrix; more do not fit a terminal."""
 
 
 class PlainDisplay:
-    """One line for each thing that happens, for logs and pipes."""
+    """Progress as lines, for logs and pipes."""
 
     def __init__(self, console: Console, state: State, slots: int) -> None:
         self.console, self.slots = console, slots
@@ -48,20 +48,20 @@ class PlainDisplay:
         return f"{self.label(s)} {s.place} {shots_of(s.shots)} seed {s.seed}"
 
     def started(self, run: Run) -> None:
-        """Nothing to say before there is a result."""
+        """Print nothing before there is a result."""
 
     def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
-        """Epochs are for the live display and the run's log."""
+        """Print nothing; the live display and the log show epochs."""
 
     def finished(self, run: Run, receipt: Receipt) -> None:
-        """Say the result, what it took, and what is left."""
+        """Print a run's result, its time and the time left."""
         self._over(run)
         self.receipts.append(receipt)
         stations = ("setup_s", "fit_s", "score_s", "measure_s")
         seconds = sum(receipt["timings"].get(k) or 0 for k in stations)
         self.expected = self._time_left()
         self._line(
-            f"{self._name(run)}: {_told(run, receipt)} in {duration(seconds)}"
+            f"{self._name(run)}: {_result(run, receipt)} in {duration(seconds)}"
             + (f", {duration(self.expected)} left" if self.left else "")
             + f"  {run.run_id[:8]}"
         )
@@ -71,7 +71,7 @@ class PlainDisplay:
             self.note(f"  warning: {warning}")
 
     def failed(self, run: Run, reason: str) -> None:
-        """Say why."""
+        """Print why a run failed."""
         self._over(run)
         self._line(f"{self._name(run)}: FAILED: {reason.splitlines()[0] if reason else '?'}")
 
@@ -87,15 +87,15 @@ class PlainDisplay:
         self.note(f"[{done}/{self.total}] {text}")
 
 
-def _told(run: Run, receipt: Receipt) -> str:
-    """Say what a run has found: how good a method is, or how fast."""
+def _result(run: Run, receipt: Receipt) -> str:
+    """Return a run's result in words: AUROC or latency."""
     if run.spec.kind == "accuracy":
         return f"auroc {receipt['metrics']['auroc']:.3f}"
     return f"{figures(1000 * receipt['timings']['latency_s'])} ms an image"
 
 
 class LiveDisplay(PlainDisplay):
-    """The matrix of categories against methods and shots, redrawn as runs go on."""
+    """Progress as a live matrix of categories against methods."""
 
     def __init__(self, console: Console, state: State, slots: int) -> None:
         super().__init__(console, state, slots)
@@ -117,7 +117,7 @@ class LiveDisplay(PlainDisplay):
         self.under_way[run.run_id] = (run, time.monotonic(), "starting")
 
     def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
-        """Show how far it is, and for how long yet."""
+        """Show a run's epoch and time left."""
         _, started, _ = self.under_way[run.run_id]
         text = "first step" if not epoch else f"epoch {epoch}/{epochs}  loss {loss}"
         if epoch:
@@ -180,13 +180,13 @@ class LiveDisplay(PlainDisplay):
 
 
 def display_for(console: Console, state: State, slots: int) -> PlainDisplay:
-    """Return the display that fits where the output goes."""
+    """Return a live display on a terminal, else a plain one."""
     kind = LiveDisplay if console.is_terminal else PlainDisplay
     return kind(console, state, slots)
 
 
 def result_tables(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Iterator[Table]:
-    """Yield a table of the runs of each kind, as far as they are done."""
+    """Yield a table of finished runs of each kind."""
     for kind, table in (("accuracy", result_table), ("timing", timing_table)):
         of_kind = [r for r in runs if r.spec.kind == kind]
         if any(r.run_id in done for r in of_kind):
@@ -194,7 +194,7 @@ def result_tables(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Iterator[
 
 
 def _rows(runs: Sequence[Run]) -> dict[RunSpec, list[Run]]:
-    """Return the runs that differ by their seed alone."""
+    """Group runs that differ by seed alone."""
     groups: dict[RunSpec, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.spec.row].append(run)
@@ -202,7 +202,7 @@ def _rows(runs: Sequence[Run]) -> dict[RunSpec, list[Run]]:
 
 
 def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
-    """Return mean and standard deviation over seeds for each row that has any result."""
+    """Return a table of means and standard deviations over seeds."""
     label = Labels(r.spec for r in runs)
     table = Table(box=None, header_style="bold")
     for name in ("data", "method", "shots", "AUROC", "sd", "AP", "seeds", "fit", "per image"):
@@ -246,14 +246,15 @@ TIMES = (
     ("images/s", "timings", "throughput_per_s", 1.0),
     ("ms/step", "timings", "step_s", 1e-3),
     ("MiB", "provenance", "score_memory_bytes", 2**20),
-)  # fmt: skip
+)
 """Columns: title, group and name in a receipt, unit."""
 
 
 def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
-    """Return medians over rounds; disturbed ones count only where all are. `bench times` has more.
+    """Return a table of medians over rounds.
 
-    Rounds of other processors, GPUs or numbers of threads have rows of their own.
+    Disturbed rounds count only where all are. Other processors, GPUs or numbers of threads have
+    rows of their own. `bench times` shows more.
     """
     label, rows = Labels(r.spec for r in runs), _rows(runs)
     groups: dict[tuple[RunSpec, str, str], list[Receipt]] = defaultdict(list)
@@ -287,5 +288,5 @@ def _middle(receipts: Sequence[Receipt], group: str, name: str, unit: float) -> 
 
 
 def figures(value: float) -> str:
-    """Write a number with three digits that count; thousands as they are."""
+    """Return a number with three significant digits, thousands in full."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,11 +1,11 @@
-"""`bench report`: the page, and its tables and figures as files."""
+"""`bench report`: write the page, and its tables and figures as files."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.cli.options import RESULTS, ResultsOption, say
+from bench.cli.options import RESULTS, CacheOption, ResultsOption, cache_folder, say
 from bench.errors import RequestError
 from bench.system.untrusted import shown
 
@@ -19,6 +19,7 @@ def report(
             help="Folder of the datasets, for figures that show images; without it, none of theirs."
         ),
     ] = None,
+    cache: CacheOption = None,
     export: Annotated[
         Path | None,
         typer.Option(
@@ -27,7 +28,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write one self-contained page: the paper's tables with a verdict on every printed number.
+    """Write one self-contained page: the paper's tables with a verdict on every published number.
 
     Takes a results folder or an archive.
     """
@@ -42,10 +43,12 @@ def report(
     from bench.system.files import write_atomically
 
     with threadpool_limits(limits=1):  # small matrix products, for which threads only wait
-        found = contents(open_results(results.absolute()), data and data.absolute())
-        page = render(found).encode(errors="backslashreplace")  # names may hold what is no text
+        stored = open_results(results.absolute())
+        report_contents = contents(stored, data and data.absolute(), cache_folder(cache))
+        text = render(report_contents)
+        page = text.encode(errors="backslashreplace")  # file names need not be valid Unicode
     write_atomically(out, page)
-    say(f"{out}: {len(page) / 1e6:.1f} MB, {len(found.stored.receipts)} runs")
+    say(f"{out}: {len(page) / 1e6:.1f} MB, {len(report_contents.stored.receipts)} runs")
     if export is not None:
-        count = write_exports(found, export)
+        count = write_exports(report_contents, export)
         say(f"{export}: {count} files")

@@ -1,4 +1,4 @@
-"""`bench show`, `table`, `times`, `verify`, `compare`, `merge`, `archive`: what is stored."""
+"""Commands on stored runs: `show`, `table`, `times`, `verify`, `compare`, `merge`, `archive`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,20 +26,20 @@ def show(
     from bench.store.open import open_results
     from bench.store.results import find
 
-    there = open_results(results.absolute())
-    failed = [] if any(i.startswith(run_id) for i in there.ids()) else _failures(there, run_id)
+    stored = open_results(results.absolute())
+    failed = [] if any(i.startswith(run_id) for i in stored.ids()) else _failures(stored, run_id)
     if failed:
         _show_failure(failed[-1], len(failed))
     else:
-        _show_run(there, find(there, run_id))
+        _show_run(stored, find(stored, run_id))
 
 
-def _failures(there: "Results", beginning: str) -> list[dict[str, Any]]:
-    folder = there.root / "failures"
+def _failures(stored: "Results", beginning: str) -> list[dict[str, Any]]:
+    folder = stored.root / "failures"
     if not beginning or not folder.is_dir():
         return []
-    found = sorted(p.name for p in folder.iterdir() if p.name.startswith(beginning))
-    return there.failures(found[0]) if len(found) == 1 else []
+    matches = sorted(p.name for p in folder.iterdir() if p.name.startswith(beginning))
+    return stored.failures(matches[0]) if len(matches) == 1 else []
 
 
 def _show_group(name: str, values: dict[str, Any]) -> None:
@@ -50,13 +50,13 @@ def _show_group(name: str, values: dict[str, Any]) -> None:
         say(f"  {key:24} {value}")
 
 
-def _show_run(there: "Results", run_id: str) -> None:
-    receipt = there.read(run_id)
+def _show_run(stored: "Results", run_id: str) -> None:
+    receipt = stored.read(run_id)
     say(f"run {receipt['run_id']}")
     for group in ("spec", "metrics", "split", "facts", "timings", "provenance"):
         cut_short = group == "metrics" and receipt["spec"]["kind"] == "timing"
         _show_group(group + ", no result: training was cut short" * cut_short, receipt[group])
-    _show_group("keeps", dict(_kept(there, receipt)) or {"nothing": "beside its scores"})
+    _show_group("keeps", dict(_artifacts(stored, receipt)) or {"nothing": "beside its scores"})
     say("\ndraw")
     for i, drawn in enumerate(receipt["draw"], 1):
         used = "labelled" if i <= receipt["spec"]["shots"] else ""
@@ -65,16 +65,16 @@ def _show_run(there: "Results", run_id: str) -> None:
         say(f"\nwarning: {warning}")
 
 
-def _kept(there: "Results", receipt: "Receipt") -> Iterator[tuple[str, str]]:
-    """Yield what a run keeps beside its scores, and what that holds."""
+def _artifacts(stored: "Results", receipt: "Receipt") -> Iterator[tuple[str, str]]:
+    """Yield a run's artifacts beside its scores, with a summary."""
     from bench.store.layout import MODEL
 
     if MODEL in receipt["files"]:
         yield "model", f"runs/{receipt['run_id']}/{MODEL}"
-    if embeddings := there.embeddings(receipt["run_id"]):
+    if embeddings := stored.embeddings(receipt["run_id"]):
         components, share = embeddings.values.shape[1], embeddings.kept
         yield "embeddings", f"{_count(components, 'component')}, {share:.1%} of the variance"
-    if explanations := there.explanations(receipt["run_id"]):
+    if explanations := stored.explanations(receipt["run_id"]):
         yield "maps", ", ".join(explanations.maps)
         yield "boxes", "none" if explanations.boxes is None else "of the zoomed view"
         yield "parts of the score", ", ".join(explanations.parts) or "none"
@@ -97,36 +97,34 @@ def table(
     results: ResultsOption = RESULTS,
     where: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Only runs with this; those that do not know KEY stay.", metavar="KEY=VALUE"
-        ),
+        typer.Option(help="Only runs with this; runs without KEY stay.", metavar="KEY=VALUE"),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(help="Also each column's paired difference from this one.", metavar="COLUMN"),
     ] = None,
 ) -> None:
-    """Print stored results as a Markdown table: AUROC by data and shots, a column a method."""
+    """Print stored AUROC as a Markdown table: by data and shots, a column a method."""
     from bench.analysis.summary import differences, markdown, tabulate
     from bench.planning.matrix import assignment
     from bench.store.open import open_results
 
-    wanted = dict(assignment("--where", "key=value", text) for text in where or ())
-    there = open_results(results.absolute())
-    found = tabulate((there.read(i) for i in there.ids()), wanted)
-    gaps = {} if against is None else differences(found, against)  # before anything is printed
-    say(markdown(found))
+    conditions = dict(assignment("--where", "key=value", text) for text in where or ())
+    stored = open_results(results.absolute())
+    summary = tabulate((stored.read(i) for i in stored.ids()), conditions)
+    gaps = {} if against is None else differences(summary, against)  # before anything is printed
+    say(markdown(summary))
     if against is None:
         return
     say(f"\nMinus {against}, over shared seeds, with a 95 % t-interval:\n")
     for ((place, shots), column), gap in gaps.items():
-        between = "" if gap.interval is None else " [{:+.3f}, {:+.3f}]".format(*gap.interval)
-        compared = f"{place}, {_count(shots, 'shot')}, {column}"
-        say(f"- {compared}: {gap.mean:+.3f}{between}, {_count(gap.n, 'seed')}")
+        interval = "" if gap.interval is None else " [{:+.3f}, {:+.3f}]".format(*gap.interval)
+        cell = f"{place}, {_count(shots, 'shot')}, {column}"
+        say(f"- {cell}: {gap.mean:+.3f}{interval}, {_count(gap.n, 'seed')}")
 
 
 def times(results: ResultsOption = RESULTS) -> None:
-    """Print what timing runs took as Markdown: a table for each machine and number of threads.
+    """Print timing runs as Markdown: a table for each machine and number of threads.
 
     Numbers are medians over rounds; disturbed rounds count only where all are, and are marked.
     """
@@ -136,8 +134,8 @@ def times(results: ResultsOption = RESULTS) -> None:
     from bench.store.open import open_results
     from bench.store.results import receipts
 
-    there = open_results(results.absolute())
-    tables = time_tables(Stored(there, tuple(receipts(there))))
+    stored = open_results(results.absolute())
+    tables = time_tables(Stored(stored, tuple(receipts(stored))))
     if not tables:
         raise RequestError(f"no timing run is stored in {results}: `bench run --suite timing`")
     say(f"{READING}\n")
@@ -157,18 +155,20 @@ def verify(results: ResultsOption = RESULTS) -> None:
     from bench.store.verify import leftovers, problems
 
     try:
-        there = open_results(results.absolute())
+        stored = open_results(results.absolute())
     except CorruptRun as error:
         say(str(error))
         raise typer.Exit(1) from None
-    found = list(problems(there))
-    for text in found:
+    faults = list(problems(stored))
+    for text in faults:
         say(text)
-    for text in leftovers(there):
+    for text in leftovers(stored):
         say(f"note: {text}")
-    say(f"{_count(len(there.ids()), 'run')}, "
-        + (_count(len(found), "problem") if found else "everything agrees"))  # fmt: skip
-    if found:
+    say(
+        f"{_count(len(stored.ids()), 'run')}, "
+        + (_count(len(faults), "problem") if faults else "everything agrees")
+    )
+    if faults:
         raise typer.Exit(1)
 
 
@@ -187,15 +187,17 @@ def compare(first: Path, second: Path) -> None:
     counts = {"identical": 0, "close": 0, "different": 0}
     for run_id in shared:
         receipt = one.read(run_id)
-        found = agreement(receipt, other.read(run_id))
-        counts[found.kind] += 1
-        if found.kind != "identical":
+        match = agreement(receipt, other.read(run_id))
+        counts[match.kind] += 1
+        if match.kind != "identical":
             gap = one.scores(run_id).gap(other.scores(run_id))
             largest = "other images" if gap is None else f"scores by up to {gap:.2g}"
-            say(f"{run_id} {_title(receipt)}: {found}; {largest}")
-    say(", ".join(f"{count} {kind}" for kind, count in counts.items())
+            say(f"{run_id} {_title(receipt)}: {match}; {largest}")
+    say(
+        ", ".join(f"{count} {kind}" for kind, count in counts.items())
         + f"; {len(one.ids()) - len(shared)} only in {first}"
-        + f", {len(other.ids()) - len(shared)} only in {second}")  # fmt: skip
+        + f", {len(other.ids()) - len(shared)} only in {second}"
+    )
     if counts["different"]:
         raise typer.Exit(1)
 
@@ -207,15 +209,15 @@ def _title(receipt: "Receipt") -> str:
 
 
 def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
-    """Bring in the runs of other results folders and archives, digests checked.
+    """Import the runs of other results folders and archives, digests checked.
 
-    A run that is there already stays. Exit code: 0 all is here, 1 some runs were damaged, or
-    differ from the ones that are here.
+    A run that is stored already stays. Exit code: 0 all are stored, 1 some runs were damaged, or
+    differ from the stored ones.
     """
     from collections import Counter
 
     from bench.store.folder import Store
-    from bench.store.merge import merge as bring_in
+    from bench.store.merge import merge as merge_into
     from bench.store.open import open_results
 
     store = Store(results.absolute())
@@ -223,15 +225,15 @@ def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
     bad = False
     for source in opened:
         counts: Counter[str] = Counter()
-        for run in bring_in(source, store):
+        for run in merge_into(source, store):
             counts[run.kind] += 1
             if run.kind in ("damaged", "different"):
                 bad = True
                 say(f"{run.run_id}: {run.detail}")
             elif run.detail and run.kind != "identical":
                 say(f"{run.run_id}: {run.detail}")
-        told = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "no runs"
-        say(f"{source.root}: {told}")
+        summary = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "no runs"
+        say(f"{source.root}: {summary}")
     if bad:
         raise typer.Exit(1)
 

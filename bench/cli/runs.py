@@ -1,4 +1,4 @@
-"""`bench run`, `status` and `list`: what is wanted, and what becomes of it."""
+"""`bench run`, `status` and `list`: run a suite and follow it."""
 
 import sys
 from enum import StrEnum
@@ -8,33 +8,22 @@ import typer
 
 from bench.cli.options import (
     DATA,
-    RESULTS,
-    WEIGHTS,
-    CacheOption,
-    CategoriesOption,
     DataOption,
-    DatasetsOption,
-    MethodOption,
-    MethodsOption,
-    ResultsOption,
-    SeedsOption,
-    SetOption,
-    ShotsOption,
     SuiteOption,
-    TexturesOption,
-    WeightsOption,
     console,
-    folders_of,
     gpus,
-    plan,
+    make_plan,
     say,
+    shared_options,
 )
 from bench.errors import RequestError
 
 if TYPE_CHECKING:
+    from bench.planning.matrix import Selection
     from bench.planning.plan import Folders, Plan
     from bench.planning.slots import Slot
     from bench.planning.state import State
+    from bench.planning.suite import Suite
     from bench.store.results import Results
 
 
@@ -46,20 +35,11 @@ class Listable(StrEnum):
     DATASETS = "datasets"
 
 
+@shared_options()
 def run(
     suite: SuiteOption,
-    seeds: SeedsOption = None,
-    methods: MethodsOption = None,
-    datasets: DatasetsOption = None,
-    categories: CategoriesOption = None,
-    shots: ShotsOption = None,
-    set_: SetOption = None,
-    method: MethodOption = None,
-    data: DataOption = DATA,
-    weights: WeightsOption = WEIGHTS,
-    results: ResultsOption = RESULTS,
-    cache: CacheOption = None,
-    textures: TexturesOption = None,
+    selection: "Selection",
+    folders: "Folders",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.")] = "auto",
     slots: Annotated[int, typer.Option(help="Runs at once on each device.", min=1)] = 1,
     threads: Annotated[
@@ -67,7 +47,7 @@ def run(
         typer.Option(help="CPU threads of a run; by default its share of the cores.", min=1),
     ] = None,
     score_batch_size: Annotated[
-        int, typer.Option(help="Images scored at once; touches the last digits only.", min=1)
+        int, typer.Option(help="Images scored at once; affects the last digits only.", min=1)
     ] = 32,
     timeout: Annotated[
         float | None, typer.Option(help="Longest time of a run.", metavar="SECONDS", min=0.1)
@@ -94,40 +74,40 @@ def run(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
-    """Run what a suite wants and the results do not hold yet; the same command continues.
+    """Run what a suite wants and is not stored yet; the same command continues.
 
     Exit code: 0 all wanted runs are there, 1 some failed, 2 the request makes no sense here.
     """
     from bench.cli.progress import display_for, result_tables
     from bench.execution.campaign import Order, carry_out
     from bench.planning.state import look_up
+    from bench.planning.suite import read_suite
     from bench.store.folder import Store
     from bench.store.open import results_at
 
-    folders = folders_of(data, weights, results, cache, textures)
-    wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method,
-                  download=not dry_run)  # fmt: skip
+    suite_file = read_suite(suite)
+    plan = make_plan(suite_file, selection, folders, download=not dry_run)
     stored = results_at(folders.results) if dry_run else Store(folders.results)
-    state = look_up(wanted, stored, retry_failed=retry_failed, redo_stale=stale,
-                    keep=_kept_by(suite, save_models, save_maps))  # fmt: skip
-    _check_missing(wanted, suite, available_only or dry_run)
-    needed = state.todo or (dry_run and wanted.missing)
-    chosen = _slots(wanted, device, slots, threads) if needed else []
-    _print_plan(state, len(chosen), with_time=not dry_run)
-    _print_kept(state)
+    keep = _abilities_to_keep(suite_file, models=save_models, maps=save_maps)
+    state = look_up(plan, stored, retry_failed=retry_failed, redo_stale=stale, keep=keep)
+    _check_missing(plan, suite, available_only or dry_run)
+    needed = state.todo or (dry_run and plan.missing)
+    used_slots = _slots(plan, device, slots, threads) if needed else []
+    _print_plan(state, len(used_slots), with_time=not dry_run)
+    _print_keep(state)
     if dry_run:
-        _print_picture(state, stored, folders, chosen)
+        _print_dry_run(state, stored, folders, used_slots)
         return
     screen = console()
-    order = Order(chosen, timeout, score_batch_size, state.keep)
+    order = Order(used_slots, timeout, score_batch_size, state.keep)
     store = Store(folders.results)
     try:
-        with display_for(screen, state, len(chosen)) as display:
+        with display_for(screen, state, len(used_slots)) as display:
             outcome = carry_out(state, store, folders, order, display)
     except KeyboardInterrupt:
         print("bench: stopped; the same command continues", file=sys.stderr)
         raise typer.Exit(130) from None
-    for table in result_tables(wanted.runs, outcome.done):
+    for table in result_tables(plan.runs, outcome.done):
         screen.print(table)
     say(f"results: {folders.results}")
     given_up = [] if retry_failed else state.given_up
@@ -139,32 +119,32 @@ def run(
         raise typer.Exit(1)
 
 
-def _slots(wanted: "Plan", device: str, per_device: int, threads: int | None) -> list["Slot"]:
-    """Return the slots that were asked for; timing runs get a single one, on the first device."""
+def _slots(plan: "Plan", device: str, per_device: int, threads: int | None) -> list["Slot"]:
+    """Return the requested slots, a single one for timing."""
     from bench.planning.slots import slots_for
 
-    asked = slots_for(device, per_device, gpus(device), threads)
-    if not wanted.timing:
-        return asked
-    alone = slots_for(asked[0].device, 1, gpus(device), threads)
-    if len(asked) > 1:
-        say(f"timing runs go one at a time: one slot on {alone[0].device}, not {len(asked)}")
-    return alone
+    requested = slots_for(device, per_device, gpus(device), threads)
+    if not plan.timing:
+        return requested
+    single = slots_for(requested[0].device, 1, gpus(device), threads)
+    if len(requested) > 1:
+        say(f"timing runs go one at a time: one slot on {single[0].device}, not {len(requested)}")
+    return single
 
 
-def _check_missing(wanted: "Plan", suite: str, without: bool) -> None:
-    """Say what data and weights are missing, and refuse to go on unless `without` them."""
+def _check_missing(plan: "Plan", suite: str, allowed: bool) -> None:
+    """Print missing inputs; raises RequestError unless `allowed`."""
     from bench.planning.plan import missing_lines
 
-    for line in missing_lines(wanted.missing):
+    for line in missing_lines(plan.missing):
         print(f"missing: {line}", file=sys.stderr)
-    if wanted.missing and not without:
-        total = len(wanted.missing) + len(wanted.runs)
+    if plan.missing and not allowed:
+        total = len(plan.missing) + len(plan.runs)
         raise RequestError(
-            f"{len(wanted.missing)} of {total} runs cannot be done here; mend that, or leave them"
+            f"{len(plan.missing)} of {total} runs cannot be done here; mend that, or leave them"
             " out with --available-only"
         )
-    if not wanted.runs and not wanted.missing:
+    if not plan.runs and not plan.missing:
         raise RequestError(f"nothing of suite {suite} can be run here")
 
 
@@ -190,32 +170,32 @@ def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
         say(f"{_runs(len(state.stale))} stale: the method's code has changed; --stale runs again")
 
 
-def _kept_by(suite: str, models: bool = False, maps: bool = False) -> frozenset[str]:
-    """Return the abilities whose files a command wants to be kept; a suite may want maps too."""
-    from bench.planning.suite import read_suite
+def _abilities_to_keep(suite: "Suite", *, models: bool, maps: bool) -> frozenset[str]:
+    """Return abilities whose artifacts are wanted."""
     from bench.store.artifacts import MAPS, MODELS
 
-    wanted = MODELS if models else frozenset()
-    return wanted | MAPS if maps or read_suite(suite).save_maps else wanted
+    keep = MODELS if models else frozenset()
+    return keep | MAPS if maps or suite.save_maps else keep
 
 
-def _print_kept(state: "State") -> None:
-    """Say which stored runs lack what is to be kept, and which methods do not give it."""
+def _print_keep(state: "State") -> None:
+    """Print wanted artifacts that runs lack or methods do not support."""
     from bench.registry import ABILITIES
     from bench.store.artifacts import told
 
     if state.lacking:
-        without = told(frozenset().union(*state.lacking.values()), "or")
-        say(f"{_runs(len(state.lacking))} stored without {without}: again, to keep them")
+        artifacts = told(frozenset().union(*state.lacking.values()), "or")
+        say(f"{_runs(len(state.lacking))} stored without {artifacts}: again, to keep them")
     methods = {r.cell.method.name: r.cell.method.abilities for r in state.plan.runs}
     for ability in sorted(state.keep):
-        unable = [name for name, abilities in methods.items() if ability not in abilities]
-        if unable:
+        unsupported = [name for name, abilities in methods.items() if ability not in abilities]
+        if unsupported:
             functions = " and ".join(f"{f}()" for f in ABILITIES[ability])
-            say(f"no {told([ability])} of {', '.join(unable)}: it takes a method with {functions}")
+            names = ", ".join(unsupported)
+            say(f"no {told([ability])} of {names}: it takes a method with {functions}")
 
 
-def _print_picture(
+def _print_dry_run(
     state: "State", stored: "Results", folders: "Folders", slots: list["Slot"]
 ) -> None:
     from bench.cli.dry_run import picture
@@ -228,47 +208,36 @@ def _print_picture(
             screen.print(part)
 
 
-def status(
-    suite: SuiteOption,
-    seeds: SeedsOption = None,
-    methods: MethodsOption = None,
-    datasets: DatasetsOption = None,
-    categories: CategoriesOption = None,
-    shots: ShotsOption = None,
-    set_: SetOption = None,
-    method: MethodOption = None,
-    data: DataOption = DATA,
-    weights: WeightsOption = WEIGHTS,
-    results: ResultsOption = RESULTS,
-    cache: CacheOption = None,
-    textures: TexturesOption = None,
-) -> None:
-    """Say what of a suite is done, failed, stale or missing, and how long the rest takes."""
+@shared_options()
+def status(suite: SuiteOption, selection: "Selection", folders: "Folders") -> None:
+    """Count what a suite has done, failed, stale or missing, and estimate the time left."""
     from bench.planning.plan import missing_lines
     from bench.planning.runtime import time_left
     from bench.planning.state import look_up
+    from bench.planning.suite import read_suite
     from bench.store.open import results_at
     from bench.text import duration
 
-    folders = folders_of(data, weights, results, cache, textures)
-    wanted = plan(folders, suite, seeds, methods, datasets, categories, shots, set_, method)
-    state = look_up(wanted, results_at(folders.results), keep=_kept_by(suite))
+    suite_file = read_suite(suite)
+    plan = make_plan(suite_file, selection, folders)
+    keep = _abilities_to_keep(suite_file, models=False, maps=False)
+    state = look_up(plan, results_at(folders.results), keep=keep)
     left = time_left(state.todo, list(state.done.values()), 1)
     for name, count in (
-        ("wanted", len(wanted.runs) + len(wanted.missing)),
+        ("wanted", len(plan.runs) + len(plan.missing)),
         ("done", len(state.done)),
         ("to do", len(state.todo)),
         ("failed", len(state.failed)),
         ("stale", len(state.stale)),
         ("damaged", len(state.damaged)),
-        ("missing", len(wanted.missing)),
+        ("missing", len(plan.missing)),
     ):
         say(f"{name:8} {count}")
-    waiting = "nothing that can run here" if wanted.missing else "nothing"
+    waiting = "nothing that can run here" if plan.missing else "nothing"
     unknown = "unknown: no stored run of the kind to go by"
     time_to_go = duration(left) if left is not None else unknown
     say(f"{'left':8} {time_to_go if state.todo else waiting}")
-    _print_kept(state)
+    _print_keep(state)
     later = ", tried again once its code has changed, or with --retry-failed"
     given_up = {r.run_id for r in state.given_up}
     for run_id, failure in state.failed.items():
@@ -279,14 +248,11 @@ def status(
         say(f"stale {run.run_id}: {run.spec}: its method's code has changed since")
     for run_id in state.damaged:
         say(f"damaged {run_id}: `bench verify` says what; `bench run` sets it aside")
-    for line in missing_lines(wanted.missing):
+    for line in missing_lines(plan.missing):
         say(f"missing: {line}")
 
 
-def list_(
-    what: Listable,
-    data: DataOption = DATA,
-) -> None:
+def list_(what: Listable, data: DataOption = DATA) -> None:
     """List the suites, methods or datasets."""
     if what is Listable.SUITES:
         from bench.planning.suite import read_suite, suite_names

@@ -10,7 +10,7 @@ from bench.doctor.disk import bytes_needed, check_disk, check_write_access, writ
 from bench.doctor.inputs import check_datasets, check_suite, check_weights, look_up_suite
 from bench.doctor.machine import check_arithmetic, check_libraries, check_machine, check_torch
 from bench.doctor.probe import ask
-from bench.planning.matrix import Cell
+from bench.planning.matrix import PlannedRun
 from bench.planning.plan import Folders
 from bench.planning.state import State
 from bench.planning.suite import Suite
@@ -39,5 +39,5 @@ def examine(folders: Folders, suite: Suite | None) -> Iterator[Finding]:
         yield looked_up
 
 
-def _cells(state: State) -> list[Cell]:
+def _cells(state: State) -> list[PlannedRun]:
     return [run.cell for run in state.plan.runs] + [gap.cell for gap in state.plan.missing]

@@ -16,7 +16,7 @@ from bench.errors import (
     StoreError,
     WeightsError,
 )
-from bench.planning.matrix import Cell, Narrowing, expand
+from bench.planning.matrix import PlannedRun, Selection, expand
 from bench.planning.plan import Folders, make_plan
 from bench.planning.state import State, look_up
 from bench.planning.suite import Suite
@@ -26,7 +26,7 @@ from bench.system.digests import FingerprintCache
 from bench.weights import BACKBONES, STAGES, find_weights
 
 
-def check_datasets(folders: Folders, cells: Iterable[Cell] | None) -> Iterator[Finding]:
+def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Finding]:
     """Look for every known dataset, or for what the cells of a suite need."""
     needed = None if cells is None else {(c.dataset, c.category) for c in cells}
     for dataset in find_datasets(folders.data):
@@ -71,7 +71,7 @@ def _check_dataset(
     return judge("data", dataset.name, found, "results will say so" if odd else "")
 
 
-def check_weights(folders: Folders, cells: Iterable[Cell] | None) -> Iterator[Finding]:
+def check_weights(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Finding]:
     """Look for weights of every backbone, or for what the cells of a suite need."""
     digests = FingerprintCache(folders.cache)
     if cells is None:
@@ -123,7 +123,7 @@ def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> 
             raise BenchError("torch does not work")
         if broken:
             raise BenchError(broken[0])
-        cells = expand(suite, Narrowing(), Registry(folders.cache), folders.data)
+        cells = expand(suite, Selection(), Registry(folders.cache), folders.data)
         return look_up(make_plan(cells, folders), results_at(folders.results))
     except BenchError as error:
         found = f"cannot be planned, since {error}"

@@ -28,7 +28,7 @@ from bench.detector import Context, Seeds, TrainingSet
 from bench.errors import BenchError, MethodError, RequestError
 from bench.execution.preparation import Preparation
 from bench.metrics import auroc
-from bench.planning.matrix import Cell, Narrowing, expand
+from bench.planning.matrix import PlannedRun, Selection, expand
 from bench.planning.plan import Folders, Plan, Run, make_plan
 from bench.planning.suite import Block, Suite
 from bench.registry import Registry, load_class
@@ -118,21 +118,21 @@ def _run(
     )  # fmt: skip
 
 
-def make_crosscheck(narrowing: Narrowing, folders: Folders, *, download: bool) -> Plan:
+def make_crosscheck(selection: Selection, folders: Folders, *, download: bool) -> Plan:
     """Look up what is compared; raises RequestError for what anomalib has no setting for."""
-    data = narrowing.datasets or DATA
-    methods = narrowing.methods or METHODS
+    data = selection.datasets or DATA
+    methods = selection.methods or METHODS
     for name in methods:
         if name not in METHODS:
             raise RequestError(f"{name} is not compared with anomalib: {' and '.join(METHODS)} are")
     suite = Suite("crosscheck", "", (Block(methods=methods, data=data, set=SETTINGS),))
-    cells = expand(suite, narrowing, Registry(folders.cache), folders.data)
+    cells = expand(suite, selection, Registry(folders.cache), folders.data)
     for cell in cells:
         _check_settings(cell)
     return make_plan(cells, folders, download=download)
 
 
-def _check_settings(cell: Cell) -> None:
+def _check_settings(cell: PlannedRun) -> None:
     name = cell.method.name
     given = {**cell.parameters, "precision": cell.settings["precision"]}
     for key, value in {**FIXED[name], "precision": "float32"}.items():

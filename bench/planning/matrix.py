@@ -1,8 +1,9 @@
-"""From a suite to its cells: narrowed and bent by the command line, every combination once."""
+"""From a suite to planned runs: select, override, expand."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ RUN_SETTINGS: dict[str, Value] = {
 states for every method."""
 
 MAX_RUNS = 100_000
-"""More runs than a suite is ever meant to have: a slip of the pen must not fill the memory."""
+"""Far more runs than any suite should have: a typing error must not fill the memory."""
 PRECISIONS = ("float32", "bfloat16")
 _NEEDS = {
     "precision": "precision",
@@ -38,12 +39,12 @@ _NEEDS = {
     "weights": "backbone",
     "external": "external",
 }
-"""What a method must declare in `settings` for a run setting to touch it."""
+"""What a method must declare in `settings` for a run setting to affect it."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One wanted run before its data and weights are looked up."""
+class PlannedRun:
+    """A wanted run before its data and weights are looked up."""
 
     method: Method
     parameters: Mapping[str, Value]
@@ -56,10 +57,17 @@ class Cell:
     seed: int
     kind: str = KINDS[0]
 
+    @property
+    def key(self) -> Hashable:
+        """What makes it one run of its suite."""
+        values = {**vars(self), "method": self.method.path}
+        tables = {k: tuple(values[k].items()) for k in ("parameters", "settings")}
+        return tuple({**values, **tables}.values())
+
 
 @dataclass(frozen=True)
-class Narrowing:
-    """What the command line makes of a suite; None leaves it as the file says."""
+class Selection:
+    """Selected parts and overrides of a suite; None selects all."""
 
     methods: tuple[str, ...] | None = None
     datasets: tuple[str, ...] | None = None
@@ -73,39 +81,39 @@ class Narrowing:
 
 
 def _without(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Take out of a file's method tables what the command line sets for all methods."""
+    """Return [set] without methods' values that `over` replaces."""
     return {
         key: {k: v for k, v in value.items() if k not in over} if isinstance(value, dict) else value
         for key, value in base.items()
     }
 
 
-def narrow(suite: Suite, narrowing: Narrowing) -> Suite:
-    """Return the suite as the command line bends it; raises RequestError where nothing is left."""
+def select(suite: Suite, selection: Selection) -> Suite:
+    """Return the selected part of a suite, overrides merged."""
     over: dict[str, Any] = {}
-    for text in narrowing.overrides:
+    for text in selection.overrides:
         over = merged(over, _override(text))
     check_set("", over)
-    if narrowing.seeds is not None:
-        check_seeds(narrowing.seeds)
-    check_shots(narrowing.shots or ())
-    if narrowing.outside_method is not None and ":" not in narrowing.outside_method:
-        raise RequestError(f"--method takes package.module:Class, not {narrowing.outside_method!r}")
-    if narrowing.outside_method is not None and narrowing.methods is not None:
+    if selection.seeds is not None:
+        check_seeds(selection.seeds)
+    check_shots(selection.shots or ())
+    if selection.outside_method is not None and ":" not in selection.outside_method:
+        raise RequestError(f"--method takes package.module:Class, not {selection.outside_method!r}")
+    if selection.outside_method is not None and selection.methods is not None:
         raise RequestError("--method replaces the suite's methods: leave --methods out")
     blocks = []
     for block in suite.blocks:
         changes: dict[str, Any] = {"set": merged(_without(block.set, over), over)}
-        if narrowing.outside_method is not None:
-            changes["methods"] = (narrowing.outside_method,)
-        if narrowing.methods is not None:
-            changes["methods"] = tuple(m for m in block.methods if m in narrowing.methods)
-        if narrowing.categories is not None:
+        if selection.outside_method is not None:
+            changes["methods"] = (selection.outside_method,)
+        if selection.methods is not None:
+            changes["methods"] = tuple(m for m in block.methods if m in selection.methods)
+        if selection.categories is not None:
             changes["data"] = (*block.data, *block.optional)
-        if narrowing.shots is not None:
-            changes["shots"] = narrowing.shots
-        if narrowing.seeds is not None:
-            changes["seeds"] = narrowing.seeds
+        if selection.shots is not None:
+            changes["shots"] = selection.shots
+        if selection.seeds is not None:
+            changes["seeds"] = selection.seeds
         blocks.append(replace(block, **changes))
     return replace(suite, blocks=tuple(blocks))
 
@@ -123,74 +131,71 @@ def assignment(option: str, form: str, text: str) -> tuple[str, Any]:
     """Read `key=value` of an option, the value in TOML or a bare word."""
     if not fits_a_line(text):
         raise RequestError(f"{option} takes one line of UTF-8, not {text!r:.200}")
-    key, equals, written = text.partition("=")
+    key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise RequestError(f"{option} takes {form}, not {text!r:.200}")
     try:
-        return key.strip(), parse_toml(f"value = {written}")["value"]
+        return key.strip(), parse_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return key.strip(), written.strip()  # a bare word
+        return key.strip(), value.strip()  # a bare word
     except ValueError as error:
         raise RequestError(f"{option} {text:.80}: the value {error}") from None
 
 
-def expand(suite: Suite, narrowing: Narrowing, registry: Registry, data: Path) -> list[Cell]:
-    """Expand a suite to its cells, each once, in the order of the file.
+def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -> list[PlannedRun]:
+    """Expand a suite to unique runs, in the file's order.
 
-    Those of timing come in rounds, all methods with one seed before the next seed: so a machine
-    that slows down on the way does so for all of them. Raises RequestError for a name, key or value
-    that means nothing, and where nothing is left.
+    Timing runs come in rounds, all methods with one seed before the next seed: a machine that slows
+    down meanwhile does so for all of them. Raises RequestError for an unknown name, key or value,
+    and where nothing is selected.
     """
-    suite = narrow(suite, narrowing)
-    _check_names(suite, narrowing, registry, data)
-    cells: dict[Any, Cell] = {}
-    taken: set[str] = set()
-    wanted = 0
+    suite = select(suite, selection)
+    _check_names(suite, selection, registry, data)
+    unique: dict[Hashable, PlannedRun] = {}
+    used_keys: set[str] = set()
+    count = 0
     for block in suite.blocks:
-        for cell, used in _cells(block, suite.kind, narrowing, registry, data):
-            taken |= used
-            wanted += 1
-            if wanted > MAX_RUNS:
+        for planned, keys in _planned_runs(block, suite.kind, selection, registry, data):
+            used_keys |= keys
+            count += 1
+            if count > MAX_RUNS:
                 raise RequestError(f"suite {suite.name} asks for more than {MAX_RUNS} runs")
-            key = (cell.method.path, tuple(cell.parameters.items()), tuple(cell.settings.items()),
-                   cell.dataset, cell.category, cell.setting, cell.seen_defect, cell.shots,
-                   cell.seed)  # fmt: skip
-            cells.setdefault(key, cell)
-    for text in narrowing.overrides:
+            unique.setdefault(planned.key, planned)
+    for text in selection.overrides:
         name = text.partition("=")[0].strip()
-        if name not in taken:
+        if name not in used_keys:
             raise RequestError(f"--set {text}: no selected method knows {name!r}")
     _check_shared_keys(suite, registry)
-    if not cells:
-        raise RequestError(f"nothing is left of suite {suite.name} after narrowing")
-    found = list(cells.values())
-    return sorted(found, key=lambda cell: cell.seed) if suite.kind == "timing" else found
+    runs = list(unique.values())
+    if not runs:
+        raise RequestError(f"nothing is left of suite {suite.name} after selection")
+    return sorted(runs, key=lambda run: run.seed) if suite.kind == "timing" else runs
 
 
-def _check_names(suite: Suite, narrowing: Narrowing, registry: Registry, data: Path) -> None:
-    """Refuse a name in --methods, --datasets or --categories that matches nothing."""
+def _check_names(suite: Suite, selection: Selection, registry: Registry, data: Path) -> None:
+    """Refuse selected names that the suite does not have."""
     methods = {m for block in suite.blocks for m in block.methods}
-    for name in narrowing.methods or ():
+    for name in selection.methods or ():
         if name not in methods:
             registry.find(name)
             raise RequestError(f"suite {suite.name} does not run {name}")
     try:
-        wanted = {c for b in suite.blocks for d in b.data for _, c in _categories(d, data)}
+        categories = {c for b in suite.blocks for d in b.data for _, c in _categories(d, data)}
     except BenchError as error:
         raise RequestError(f"suite {suite.name}: {error}") from None
-    named = [d.partition("/")[0] for block in suite.blocks for d in block.data]
-    for name in narrowing.datasets or ():
-        if name not in named:
+    datasets = [d.partition("/")[0] for block in suite.blocks for d in block.data]
+    for name in selection.datasets or ():
+        if name not in datasets:
             find_dataset(name, data)
             raise RequestError(f"suite {suite.name} does not use {name}")
-    for name in narrowing.categories or ():
-        if name not in wanted:
-            raise RequestError(f"no category {name!r} in suite {suite.name}; it has: "
-                               + ", ".join(sorted(wanted)))  # fmt: skip
+    for name in selection.categories or ():
+        if name not in categories:
+            known = ", ".join(sorted(categories))
+            raise RequestError(f"no category {name!r} in suite {suite.name}; it has: {known}")
 
 
 def _check_shared_keys(suite: Suite, registry: Registry) -> None:
-    """Refuse a key in [set] that is neither a run setting nor any method's parameter."""
+    """Refuse a key in [set] that no method accepts."""
     methods = {*METHODS, *(m for block in suite.blocks for m in block.methods)}
     known = set(RUN_SETTINGS).union(*(registry.find(m).defaults for m in methods))
     for block in suite.blocks:
@@ -214,46 +219,54 @@ def _categories(entry: str, data: Path) -> Iterator[tuple[str, str]]:
         yield name, c
 
 
-def _cells(
-    block: Block, kind: str, narrowing: Narrowing, registry: Registry, data: Path
-) -> Iterator[tuple[Cell, set[str]]]:
+def _planned_runs(
+    block: Block, kind: str, selection: Selection, registry: Registry, data: Path
+) -> Iterator[tuple[PlannedRun, set[str]]]:
+    """Yield a block's runs, each with its used keys of [set]."""
     methods = [registry.find(m) for m in block.methods]
-    places = [
+    categories = [
         (dataset, category)
         for entry in block.data
         for dataset, category in _categories(entry, data)
-        if (narrowing.datasets is None or dataset in narrowing.datasets)
-        and (narrowing.categories is None or category in narrowing.categories)
+        if (selection.datasets is None or dataset in selection.datasets)
+        and (selection.categories is None or category in selection.categories)
     ]
-    for dataset, category in places:
+    for dataset, category in categories:
         for method in methods:
-            settings, parameters, used = _settle(method, block.set)
+            settings, parameters, used_keys = resolve_settings(method, block.set)
             unsupervised = method.supervision == "unsupervised"
             shots = (0,) if unsupervised else block.shots
             rounds = kind == "timing"  # to measure again, even where no number changes
             random = not method.seedless or (
                 "backbone" in method.settings and settings["weights"] == "none"
             )
-            once = unsupervised and not random and not rounds
-            seeds = 1 if once else block.seeds
-            for k in shots:
-                if not k and not unsupervised:
-                    raise RequestError(f"{method.name} needs at least one shot")
-                for seen in block.seen_defects or (None,):
-                    for seed in range(seeds):
-                        cell = Cell(method, parameters, settings, dataset, category,
-                                    block.setting, seen, k, seed, kind)  # fmt: skip
-                        yield cell, used
+            deterministic = unsupervised and not random and not rounds
+            seeds = 1 if deterministic else block.seeds
+            if 0 in shots and not unsupervised:
+                raise RequestError(f"{method.name} needs at least one shot")
+            for k, seen, seed in product(shots, block.seen_defects or (None,), range(seeds)):
+                planned = PlannedRun(
+                    method=method,
+                    parameters=parameters,
+                    settings=settings,
+                    dataset=dataset,
+                    category=category,
+                    setting=block.setting,
+                    seen_defect=seen,
+                    shots=k,
+                    seed=seed,
+                    kind=kind,
+                )
+                yield planned, used_keys
 
 
-def _settle(
+def resolve_settings(
     method: Method, table: Mapping[str, Any]
 ) -> tuple[dict[str, Value], dict[str, Value], set[str]]:
-    """Return a method's run settings and parameters under a [set] table, and the keys it took."""
+    """Return run settings, parameters and used keys under [set]."""
     settings = dict(RUN_SETTINGS)
     given: dict[str, Value] = {}
-    known = method.defaults.keys()
-    used = set()
+    used_keys = set()
     own = table.get(method.name, {})
     if not isinstance(own, dict):
         raise RequestError(f"set.{method.name} must be a table")
@@ -262,23 +275,23 @@ def _settle(
         for key, value in values.items():
             if key in RUN_SETTINGS:
                 settings[key] = typed_like(prefix + key, value, RUN_SETTINGS[key])
-                if not touches(method, key):
+                if not affects(method, key):
                     continue
-            elif key in known or prefix:
+            elif key in method.defaults or prefix:
                 given[key] = value
             else:
                 continue  # a parameter of some other method
-            used.add(prefix + key)
+            used_keys.add(prefix + key)
     _check_settings(settings)
-    return settings, method.parameters(given), used
+    return settings, method.parameters(given), used_keys
 
 
-def knows(method: Method, key: str) -> bool:
-    """Whether a key of [set] or --set means something to a method."""
-    return key in method.defaults or (key in RUN_SETTINGS and touches(method, key))
+def accepts(method: Method, key: str) -> bool:
+    """Whether a method takes a key of [set] or --set."""
+    return key in method.defaults or (key in RUN_SETTINGS and affects(method, key))
 
 
-def touches(method: Method, setting: str) -> bool:
+def affects(method: Method, setting: str) -> bool:
     """Whether a run setting can change what a method computes."""
     need = _NEEDS.get(setting)
     return need is None or need in method.settings

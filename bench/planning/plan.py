@@ -1,10 +1,11 @@
-"""From cells to runs: look up data and weights, so that every run has an id or a remedy."""
+"""From planned runs to runs: look up data and weights."""
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from bench.data import DATA_VERSION
 from bench.data.catalog import find_dataset
@@ -13,31 +14,33 @@ from bench.data.images import RESIZE_RULES
 from bench.data.layouts import list_category
 from bench.data.listing import Listing, fingerprint
 from bench.data.splits import seen_defects
-from bench.errors import DataError, RequestError, WeightsError
-from bench.planning.matrix import Cell
-from bench.spec import RunSpec
+from bench.errors import BenchError, DataError, RequestError, WeightsError
+from bench.planning.matrix import PlannedRun
+from bench.spec import RunSpec, Value
 from bench.system.digests import FingerprintCache
 from bench.weights import Weights, find_weights
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where things lie on this machine; only the name of `textures` enters an identity."""
+    """Folders on this machine; only the name of `textures` enters a run id."""
 
     data: Path
     weights: Path
     results: Path
     cache: Path
     textures: Path | None = None
-    """Images that take the place of scikit-image's textures."""
+    """Images used instead of scikit-image's textures."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A wanted run that can be carried out here."""
+    """A wanted run whose inputs are here."""
 
     spec: RunSpec
-    cell: Cell
+    cell: PlannedRun
     listing: Listing
     weights: Weights | None
     external: External | None
@@ -50,147 +53,144 @@ class Run:
 
 @dataclass(frozen=True)
 class Missing:
-    """A wanted run without data or weights: it has no id, but a remedy."""
+    """A wanted run without data or weights: no id, but a remedy."""
 
-    cell: Cell
+    cell: PlannedRun
     remedy: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for, looked up."""
+    """Wanted runs, split by whether their inputs are here."""
 
     runs: tuple[Run, ...]
     missing: tuple[Missing, ...]
 
     @property
     def timing(self) -> bool:
-        """Whether any of its runs measures time, and so must be alone on the machine."""
+        """Whether any run measures time, alone on the machine."""
         cells = [*(r.cell for r in self.runs), *(m.cell for m in self.missing)]
         return any(cell.kind == "timing" for cell in cells)
 
 
-def make_plan(
-    cells: Iterable[Cell],
-    folders: Folders,
-    *,
-    download: bool = False,
-) -> Plan:
-    """Look up the data and the weights of every cell; nothing is decoded yet.
+def make_plan(planned: Iterable[PlannedRun], folders: Folders, *, download: bool = False) -> Plan:
+    """Look up data and weights of planned runs; decode nothing.
 
     With `download`, published weights that are absent are fetched. Raises RequestError for what no
     file can mend.
     """
-    digests = FingerprintCache(folders.cache)
-    data: dict[tuple[str, str], tuple[Listing, str] | str] = {}
-    weights: dict[tuple[object, ...], Weights | str] = {}
-    external: dict[tuple[str, str, str], External | str | None] = {}
+    lookup = _Lookup(folders, FingerprintCache(folders.cache), download)
     runs, missing = [], []
-    for cell in cells:
-        place = (cell.dataset, cell.category)
-        if place not in data:
-            data[place] = _find_data(*place, folders, digests)
-            digests.save()  # at once: reading gigabytes is not done twice
-        found = data[place]
-        if isinstance(found, str):
-            missing.append(Missing(cell, found))
+    for wanted in planned:
+        try:
+            inputs = lookup.inputs(wanted)
+        except (DataError, WeightsError) as error:
+            missing.append(Missing(wanted, str(error)))
             continue
-        listing, content = found
-        chosen: Weights | None = None
-        if "backbone" in cell.method.settings:
-            key = tuple(cell.settings[k] for k in ("backbone", "stage", "weights"))
-            if key not in weights:
-                weights[key] = _find_weights(cell, folders, digests, download)
-            there = weights[key]
-            if isinstance(there, str):
-                missing.append(Missing(cell, there))
-                continue
-            chosen = there
-        outside: External | None = None
-        if "external" in cell.method.settings:
-            source = str(cell.settings["external"])
-            if (source, *place) not in external:
-                external[source, *place] = _find_external(source, *place, folders, digests)
-            found_outside = external[source, *place]
-            if isinstance(found_outside, str):
-                missing.append(Missing(cell, found_outside))
-                continue
-            outside = found_outside
         runs += [
-            Run(spec, cell, listing, chosen, outside)
-            for spec in _specs(cell, listing, content, chosen, outside)
+            Run(spec, wanted, inputs.listing, inputs.weights, inputs.external)
+            for spec in _specs(wanted, inputs)
         ]
-    digests.save()
+    lookup.digests.save()
     return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing))
 
 
-def _find_data(
-    dataset: str, category: str, folders: Folders, digests: FingerprintCache
-) -> tuple[Listing, str] | str:
-    try:
-        card = find_dataset(dataset, folders.data)
-        listing = list_category(card, category, folders.data, folders.cache)
-        return listing, fingerprint(listing, digests)
-    except DataError as error:
-        return str(error)
+@dataclass(frozen=True)
+class _Inputs:
+    """Files that a run reads."""
+
+    listing: Listing
+    content: str
+    """Fingerprint of the listing."""
+    weights: Weights | None
+    external: External | None
 
 
-def _find_external(
-    source: str, dataset: str, category: str, folders: Folders, digests: FingerprintCache
-) -> External | str | None:
-    try:
-        return find_external(
-            source, dataset, category, folders.data, folders.cache, digests, folders.textures
-        )
-    except DataError as error:
-        return str(error)
+class _Lookup:
+    """Inputs of planned runs, each looked up once even if missing."""
 
+    def __init__(self, folders: Folders, digests: FingerprintCache, download: bool) -> None:
+        self.folders, self.digests, self.download = folders, digests, download
+        self._outcomes: dict[Hashable, Any] = {}
 
-def _find_weights(
-    cell: Cell, folders: Folders, digests: FingerprintCache, download: bool
-) -> Weights | str:
-    backbone, stage, weights = (cell.settings[k] for k in ("backbone", "stage", "weights"))
-    try:
+    def inputs(self, wanted: PlannedRun) -> _Inputs:
+        """Return a run's inputs; raises DataError or WeightsError."""
+        category = (wanted.dataset, wanted.category)
+        listing, content = self._once(("data", *category), lambda: self._find_data(*category))
+        weights, external = None, None
+        if "backbone" in wanted.method.settings:
+            key = tuple(wanted.settings[k] for k in ("backbone", "stage", "weights"))
+            weights = self._once(("weights", *key), lambda: self._find_weights(*key))
+        if "external" in wanted.method.settings:
+            source = str(wanted.settings["external"])
+            key = ("external", source, *category)
+            external = self._once(key, lambda: self._find_external(source, *category))
+        return _Inputs(listing, content, weights, external)
+
+    def _once(self, key: Hashable, find: Callable[[], T]) -> T:
+        """Return, or raise, the first outcome of a key's lookup."""
+        if key not in self._outcomes:
+            try:
+                self._outcomes[key] = find()
+            except (DataError, WeightsError) as error:
+                self._outcomes[key] = error
+        outcome = self._outcomes[key]
+        if isinstance(outcome, BenchError):
+            raise outcome.with_traceback(None)
+        return cast(T, outcome)
+
+    def _find_data(self, dataset: str, category: str) -> tuple[Listing, str]:
+        card = find_dataset(dataset, self.folders.data)
+        try:
+            listing = list_category(card, category, self.folders.data, self.folders.cache)
+            return listing, fingerprint(listing, self.digests)
+        finally:
+            self.digests.save()  # at once: reading gigabytes is not done twice
+
+    def _find_weights(self, backbone: Value, stage: Value, weights: Value) -> Weights:
         return find_weights(
-            str(backbone), int(stage), str(weights), folders.weights, folders.cache, digests,
-            download=download,
-        )  # fmt: skip
-    except WeightsError as error:
-        return str(error)
+            str(backbone),
+            int(stage),
+            str(weights),
+            self.folders.weights,
+            self.folders.cache,
+            self.digests,
+            download=self.download,
+        )
+
+    def _find_external(self, source: str, dataset: str, category: str) -> External | None:
+        folders = self.folders
+        return find_external(
+            source, dataset, category, folders.data, folders.cache, self.digests, folders.textures
+        )
 
 
-def _specs(
-    cell: Cell,
-    listing: Listing,
-    content: str,
-    weights: Weights | None,
-    external: External | None,
-) -> Iterable[RunSpec]:
-    """Yield the spec of a cell; in the hard setting one for each defect type that can be seen."""
-    settings, method = cell.settings, cell.method
+def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
+    """Yield a run's spec; in the hard setting one per seen defect type."""
+    settings, method, weights = wanted.settings, wanted.method, inputs.weights
     if settings["resize"] not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}")
-    seen: Iterable[str | None] = (cell.seen_defect,)
-    if cell.setting == "hard" and cell.seen_defect is None:
-        seen = seen_defects(listing.files)
+    seen: Iterable[str | None] = (wanted.seen_defect,)
+    if wanted.setting == "hard" and wanted.seen_defect is None:
+        seen = seen_defects(inputs.listing.files)
     for defect in seen:
         yield RunSpec(
-            kind=cell.kind,
+            kind=wanted.kind,
             method=method.name,
             method_version=method.version,
             method_source=method.source,
-            parameters=cell.parameters,
-            dataset=cell.dataset,
-            category=cell.category,
-            setting=cell.setting,
-            shots=cell.shots,
+            parameters=wanted.parameters,
+            dataset=wanted.dataset,
+            category=wanted.category,
+            setting=wanted.setting,
+            shots=wanted.shots,
             seen_defect=defect,
-            seed=cell.seed,
+            seed=wanted.seed,
             image_size=int(settings["image_size"]),
             resize=str(settings["resize"]),
             data_version=DATA_VERSION,
-            fingerprint=content,
-            external=_external(cell, external),
+            fingerprint=inputs.content,
+            external=_external_identity(wanted, inputs.external),
             precision=str(settings["precision"]) if "precision" in method.settings else None,
             batch_size=int(settings["batch_size"]) if "batch_size" in method.settings else None,
             backbone=weights.source.name if weights else None,
@@ -199,24 +199,27 @@ def _specs(
         )
 
 
-def _external(cell: Cell, external: External | None) -> str | None:
-    """Return what a method that can use external images is given: none counts as well."""
-    if "external" not in cell.method.settings:
+def _external_identity(wanted: PlannedRun, external: External | None) -> str | None:
+    """Return the identity of a method's external images, "none" included."""
+    if "external" not in wanted.method.settings:
         return None
     return external.identity if external else "none"
 
 
 def missing_lines(missing: Iterable[Missing]) -> list[str]:
-    """Return one line for each different remedy, with how many runs wait for it.
+    """Return a line for each remedy, with its number of runs.
 
-    What is said of several categories of a dataset in the same words is said of the first.
+    Remedies that differ only by a dataset's category share the first one's line.
     """
-    alike: dict[str, list[Missing]] = collections.defaultdict(list)
+    by_remedy: dict[str, list[Missing]] = collections.defaultdict(list)
     for m in missing:
-        alike[m.remedy.replace(f"{m.cell.dataset}/{m.cell.category}", m.cell.dataset)].append(m)
+        remedy = m.remedy.replace(f"{m.cell.dataset}/{m.cell.category}", m.cell.dataset)
+        by_remedy[remedy].append(m)
     lines = []
-    for same in alike.values():
-        categories = len({(m.cell.dataset, m.cell.category) for m in same})
-        others = f" of {categories} categories" if categories > 1 else ""
-        lines.append(f"{same[0].remedy}  [{len(same)} run{'s' if len(same) > 1 else ''}{others}]")
+    for group in by_remedy.values():
+        count = f"{len(group)} run{'s' if len(group) > 1 else ''}"
+        categories = len({(m.cell.dataset, m.cell.category) for m in group})
+        if categories > 1:
+            count += f" of {categories} categories"
+        lines.append(f"{group[0].remedy}  [{count}]")
     return lines

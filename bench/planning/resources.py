@@ -149,7 +149,7 @@ def remembered(variant: Variant, wanted: Run | Missing, data: Path) -> int:
     """Return the bytes of a run of a method that says itself what it keeps of normal images."""
     cls = load_class(variant.method.path)
     detector = cls(cls.Parameters(**variant.parameters()))
-    size = int(variant.told["image_size"])
+    size = int(variant.settings["image_size"])
     kept = int(detector.memory(_normals(wanted, data), size, _context(variant)))
     return process_base() + FIXED + kept + image_bytes(wanted, data)
 
@@ -213,14 +213,14 @@ def rehearsed(variant: Variant) -> int | None:
     process_base()  # before the rehearsal brings libraries that no run needs
     from bench.planning.rehearsal import rehearsed_peak
 
-    told = variant.told
+    settings = variant.settings
     left_out = {"setting", "resize", "weights", *LENGTHS}
     if not variant.method.outside:
         left_out |= RATES
-    key = (variant.method.path, tuple((k, v) for k, v in told.items() if k not in left_out))
+    key = (variant.method.path, tuple((k, v) for k, v in settings.items() if k not in left_out))
     if key not in _rehearsed:
         detector = cls(cls.Parameters(**variant.parameters()))
-        size = int(told["image_size"])
+        size = int(settings["image_size"])
         try:
             _rehearsed[key] = rehearsed_peak(detector, size, _context(variant))
         except Exception:  # whatever a method from outside does
@@ -230,12 +230,12 @@ def rehearsed(variant: Variant) -> int | None:
 
 def _context(variant: Variant) -> Context:
     """Return what a run would be given, without weights and with one blank external image."""
-    told = variant.told
-    given: dict[str, Any] = {k: told[k] for k in ("precision", "batch_size") if k in told}
-    if "backbone" in told:
+    settings = variant.settings
+    given: dict[str, Any] = {k: settings[k] for k in ("precision", "batch_size") if k in settings}
+    if "backbone" in settings:
         # Where the strides sit, the weights file says; v1.5 is the place that takes more memory.
-        given["backbone"] = BackboneSource(str(told["backbone"]), int(told["stage"]), None)
-    if told.get("external", "none") != "none":
-        size = int(told["image_size"])
+        given["backbone"] = BackboneSource(str(settings["backbone"]), int(settings["stage"]), None)
+    if settings.get("external", "none") != "none":
+        size = int(settings["image_size"])
         given["external"] = np.zeros((1, 3, size, size), np.uint8)
     return Context(device="cpu", seeds=Seeds(0, "rehearsal", "rehearsal"), **given)

@@ -1,12 +1,12 @@
-"""Suite files: what is wanted, as a matrix of methods, data, shots and seeds.
+"""Suite files: matrices of methods, data, shots and seeds.
 
 A suite is a TOML file. `methods`, `data` (dataset, or dataset/category), `shots`, `seeds` and
-`setting` span the matrix; `[set]` bends run settings and parameters for all methods, `[set.NAME]`
-for one; `[vary]` is a `[set]` with a list for each value, and every combination is wanted. With
-`[[block]]` tables each block is a matrix of its own that starts from the values above it.
-`optional` lists data that is wanted only where --categories names it.
-`save_maps = true`, at the top, keeps what figures need beside the scores, as --save-maps does.
-`kind = "timing"`, at the top, asks for runs that measure what a method costs, one at a time.
+`setting` span the matrix; `[set]` overrides run settings and parameters for all methods,
+`[set.NAME]` for one; `[vary]` is a `[set]` with a list for each value: every combination is run.
+Each `[[block]]` table is a matrix of its own that starts from the values above it.
+`optional` lists data that is run only where --categories names it.
+`save_maps = true`, at the top, keeps artifacts for figures beside the scores, as --save-maps does.
+`kind = "timing"`, at the top, makes runs that measure a method's cost, one at a time.
 """
 
 import itertools
@@ -24,7 +24,7 @@ from bench.system.untrusted import fits_a_line, read_toml, shown, why
 
 _LISTS = {"methods": str, "data": str, "optional": str, "shots": int, "seen_defects": str}
 _TOP = ("kind", "save_maps")
-"""Keys that belong to the top of the file: they are of all its runs."""
+"""Keys for the top of the file, valid for all its runs."""
 _KEYS = {"description", "block", "set", "vary", "seeds", "setting", *_TOP, *_LISTS}
 
 MAX_VARIED = 1000
@@ -32,12 +32,12 @@ MAX_VARIED = 1000
 
 @dataclass(frozen=True)
 class Block:
-    """A matrix: every method on every category with every number of shots and every seed."""
+    """A matrix of methods, categories, shots and seeds."""
 
     methods: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
-    """As `data`, for --categories to choose from."""
+    """Data that --categories may add."""
     shots: tuple[int, ...] = (1, 10)
     seeds: int = 1
     setting: str = "general"
@@ -47,25 +47,25 @@ class Block:
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite file, read and checked for its own consistency."""
+    """A checked suite file."""
 
     name: str
     description: str
     blocks: tuple[Block, ...]
     save_maps: bool = False
-    """Whether the runs keep embeddings and explanations; no part of their identity."""
+    """Whether runs keep embeddings and explanations; not part of run ids."""
     kind: str = KINDS[0]
     """`accuracy` or `timing`."""
 
 
 def suite_names() -> list[str]:
-    """Return the names of the suites that come with the project."""
+    """Return names of the included suites."""
     files = resources.files("bench").joinpath("suites").iterdir()
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
 
 def read_suite(name: str) -> Suite:
-    """Read a suite by its name, or from a path that ends in .toml.
+    """Return a suite by name, or from a .toml file.
 
     Raises RequestError naming the file and what is wrong in it.
     """
@@ -79,19 +79,19 @@ def read_suite(name: str) -> Suite:
         raise RequestError(
             f"unknown suite {name!r}; one of {', '.join(suite_names())}, or a .toml file"
         )
-    place = shown(name)
+    shown_name = shown(name)
     try:
         values = read_toml(path)
     except FileNotFoundError:
-        raise RequestError(f"there is no suite file {place}") from None
+        raise RequestError(f"there is no suite file {shown_name}") from None
     except OSError as error:
-        raise RequestError(f"cannot read suite {place}: {why(error)}") from None
+        raise RequestError(f"cannot read suite {shown_name}: {why(error)}") from None
     except ValueError as error:
-        raise RequestError(f"suite {place} {error}") from None
+        raise RequestError(f"suite {shown_name} {error}") from None
     try:
         return _suite(shown(title), values)
     except RequestError as error:
-        raise RequestError(f"suite {place}: {error}") from None
+        raise RequestError(f"suite {shown_name}: {error}") from None
 
 
 def _suite(name: str, values: dict[str, Any]) -> Suite:
@@ -157,7 +157,7 @@ def _block(base: Block, values: Mapping[str, Any]) -> Block:
 
 
 def _varied(block: Block, table: Any) -> Iterator[Block]:
-    """Yield a block for each combination of the values in its [vary]."""
+    """Yield a block for each combination of [vary]."""
     if not isinstance(table, dict):
         raise RequestError("vary must be a table")
     axes: list[list[dict[str, Any]]] = []
@@ -170,15 +170,15 @@ def _varied(block: Block, table: Any) -> Iterator[Block]:
     if math.prod(map(len, axes)) > MAX_VARIED:
         raise RequestError(f"vary has more than {MAX_VARIED} combinations")
     for combination in itertools.product(*axes):
-        bent: Mapping[str, Any] = block.set
+        overrides: Mapping[str, Any] = block.set
         for change in combination:
             check_set("vary.", change)
-            bent = merged(bent, change)
-        yield replace(block, set=bent)
+            overrides = merged(overrides, change)
+        yield replace(block, set=overrides)
 
 
 def check_set(prefix: str, table: Mapping[str, Any], depth: int = 0) -> None:
-    """Refuse in [set] what is neither one value nor a method's table of such."""
+    """Refuse [set] values that are neither scalars nor method tables."""
     for key, value in table.items():
         _check_text(f"{prefix}{key!r:.80}", key)
         name = prefix + key
@@ -196,14 +196,14 @@ def _check_text(key: str, value: Any) -> None:
 
 
 def check_seeds(seeds: Any) -> int:
-    """Return the number of seeds; raises RequestError where it is none."""
+    """Return a valid number of seeds; raises RequestError."""
     if type(seeds) is not int or not 1 <= seeds <= 1000:
         raise RequestError(f"seeds is how many: a whole number from 1 to 1000, not {seeds!r:.80}")
     return seeds
 
 
 def check_shots(shots: tuple[int, ...]) -> None:
-    """Refuse a number of shots that the draw does not hold."""
+    """Refuse numbers of shots outside the draw."""
     for k in shots:
         if not 0 <= k <= DRAWN:
             raise RequestError(f"shots are 0 to {DRAWN}, not {k}")
@@ -211,8 +211,8 @@ def check_shots(shots: tuple[int, ...]) -> None:
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two [set] tables, method tables key by key."""
-    both = dict(base)
+    result = dict(base)
     for key, value in over.items():
-        tables = isinstance(value, dict) and isinstance(both.get(key), dict)
-        both[key] = {**both[key], **value} if tables else value
-    return both
+        tables = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = {**result[key], **value} if tables else value
+    return result

@@ -1,1 +1,1 @@
-"""Numbers in print, their sources, and the audit of them."""
+"""Published numbers, their sources and their audit."""

@@ -1,4 +1,4 @@
-"""Printed means beside the means of the rows they stand under."""
+"""Published means, checked against the means of their rows."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from bench.text import joined
 
 @dataclass(frozen=True)
 class CheckedMean:
-    """A printed mean and its rows."""
+    """A published mean and its rows."""
 
     key: Key
     printed: Decimal
@@ -24,7 +24,7 @@ class CheckedMean:
 
     @property
     def follows(self) -> bool:
-        """Whether it is the printed one to rounding; a half may be rounded either way."""
+        """Whether it rounds to the published mean, halves either way."""
         half = Decimal(5).scaleb(self.printed.as_tuple().exponent - 1)  # type: ignore[operator]
         return abs(self.recomputed - self.printed) <= half
 
@@ -37,7 +37,7 @@ def _mean(values: tuple[Decimal, ...]) -> Decimal:
 
 
 def means(table: PrintedTable) -> list[CheckedMean]:
-    """Recompute every printed mean of a table over the rows that stand there."""
+    """Recompute every published mean of a table from its rows."""
     return [
         CheckedMean(key, printed.value, _rows(table, key, key.metric))
         for key, printed in table.cells.items()
@@ -59,7 +59,7 @@ def _wrong(table: PrintedTable) -> list[CheckedMean]:
 
 
 def recomputed(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
-    """Say of each table how many of its means follow from its rows."""
+    """Count the means of each table that follow from its rows."""
     for table in tables.values():
         checked, wrong = means(table), _wrong(table)
         if not checked:
@@ -71,29 +71,31 @@ def recomputed(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
         yield computed("means", [table], text, map(str, wrong))
 
 
-def inherited(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
-    """Find means that do not follow and stand alike in the table that the column comes from."""
+def copied_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
+    """Find wrong means that were copied with their column."""
     for table in tables.values():
         for name, _ in table.copied:
-            there = {(m.key, m.printed) for m in _wrong(tables[name])}
-            shared = [m for m in _wrong(table) if (m.key, m.printed) in there]
+            other = tables[name]
+            wrong_in_source = {(m.key, m.printed) for m in _wrong(other)}
+            shared = [m for m in _wrong(table) if (m.key, m.printed) in wrong_in_source]
             if shared:
-                other = tables[name]
-                text = (f"A mean that does not follow from its rows stands alike in {other.title}: "
-                        "it came with the column.")  # fmt: skip
+                text = (
+                    f"A mean that does not follow from its rows stands alike in {other.title}: "
+                    "it came with the column."
+                )
                 yield computed(f"inherited-{name}", [table, other], text, map(str, shared))
 
 
-def of_pixels(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
-    """Find printed image-level means that are the means of pixel-level rows elsewhere."""
+def pixel_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
+    """Find image-level means copied from pixel-level rows."""
     for table in tables.values():
         for other in tables.values():
-            found: dict[str, list[tuple[CheckedMean, Decimal]]] = {}
+            by_method: dict[str, list[tuple[CheckedMean, Decimal]]] = {}
             for wrong in _wrong(table):
                 pixels = _rows(other, wrong.key, "pixel_auroc")
                 if pixels and round(_mean(pixels), 3) == wrong.printed and other is not table:
-                    found.setdefault(wrong.key.method, []).append((wrong, _mean(pixels)))
-            for method, cases in found.items():
+                    by_method.setdefault(wrong.key.method, []).append((wrong, _mean(pixels)))
+            for method, cases in by_method.items():
                 over = joined(m.key.category.replace("mean_", "") + "s" for m, _ in cases)
                 text = (
                     f"The printed means of {NAMES[method]} over {over} are those of pixel-level "
@@ -103,22 +105,29 @@ def of_pixels(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
                 yield computed(f"pixels-{method}", [table, other], text, lines)
 
 
-def at_odds(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
-    """Find means over textures and objects that cannot both hold beside the mean over all."""
+def conflicting_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
+    """Find partial means that contradict the overall mean."""
     for table in tables.values():
-        printed = {(k.category, k.method): p.value for k, p in table.cells.items()
-                   if k.category in MEANS}  # fmt: skip
+        printed = {
+            (key.category, key.method): number.value
+            for key, number in table.cells.items()
+            if key.category in MEANS
+        }
         lines, methods = [], []
         for method in dict.fromkeys(m for c, m in printed if c == "mean_texture"):
-            texture, thing, whole = (
-                printed[c, method] for c in ("mean_texture", "mean_object", "mean")
-            )
-            implied = (len(TEXTURES) * texture + (15 - len(TEXTURES)) * thing) / 15
-            if abs(implied - whole) > Decimal("0.001"):
+            textures = printed["mean_texture", method]
+            objects = printed["mean_object", method]
+            overall = printed["mean", method]
+            implied = (len(TEXTURES) * textures + (15 - len(TEXTURES)) * objects) / 15
+            if abs(implied - overall) > Decimal("0.001"):
                 methods.append(NAMES[method])
-                lines.append(f"{NAMES[method]}: {texture} over 5 textures and {thing} over 10 "
-                             f"objects give {implied:.3f} over all, printed {whole}")  # fmt: skip
+                lines.append(
+                    f"{NAMES[method]}: {textures} over 5 textures and {objects} over 10 "
+                    f"objects give {implied:.3f} over all, printed {overall}"
+                )
         if lines:
-            text = (f"The printed means of {joined(methods)} over textures and over objects do "
-                    "not fit the printed mean over all.")  # fmt: skip
+            text = (
+                f"The printed means of {joined(methods)} over textures and over objects do "
+                "not fit the printed mean over all."
+            )
             yield computed("at-odds", [table], text, lines)

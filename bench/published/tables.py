@@ -1,4 +1,4 @@
-"""The numbers in print: tables with their sources, as `bench/published/*.csv` hold them."""
+"""Published tables with their sources, read from `bench/published/*.csv`."""
 
 import csv
 import functools
@@ -15,14 +15,24 @@ FOLDER = Path(__file__).parent
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 """MVTec AD's categories that are textures; the others are objects."""
 MEANS = ("mean", "mean_texture", "mean_object")
-"""What stands for a category where a mean over categories is printed."""
+"""Names that stand for a category in a mean over categories."""
 NAMES = {
-    "devnet": "DevNet", "dra": "DRA", "saoe": "SAOE", "cutmix": "CutMix", "atacnet": "ATAC-Net",
-    "flos": "FLOS", "mlep": "MLEP", "kdad": "KDAD", "ahl_dra": "AHL(DRA)",
-    "patchsvdd": "Patch-SVDD", "spade": "SPADE", "padim": "PaDiM", "patchcore": "PatchCore",
+    "devnet": "DevNet",
+    "dra": "DRA",
+    "saoe": "SAOE",
+    "cutmix": "CutMix",
+    "atacnet": "ATAC-Net",
+    "flos": "FLOS",
+    "mlep": "MLEP",
+    "kdad": "KDAD",
+    "ahl_dra": "AHL(DRA)",
+    "patchsvdd": "Patch-SVDD",
+    "spade": "SPADE",
+    "padim": "PaDiM",
+    "patchcore": "PatchCore",
     "memseg": "MemSeg",
-}  # fmt: skip
-"""Methods as they are written in print."""
+}
+"""Methods as papers write them."""
 FIELDS = ("title", "citation", "where", "confidence", "states", "margin")
 OPTIONAL = ("heads", "protocol", "methods", "not_comparable", "datasets", "metrics")
 """Parts of a table's card in `sources.toml`; the optional ones are tables, empty if left out."""
@@ -30,56 +40,56 @@ OPTIONAL = ("heads", "protocol", "methods", "not_comparable", "datasets", "metri
 
 @dataclass(frozen=True)
 class Key:
-    """What a printed number is the number of."""
+    """What a published number measures."""
 
     dataset: str
     category: str
     shots: int
     """Labelled anomalies; 0 for methods that use none."""
     method: str
-    """Nothing where the number is of the data alone."""
+    """Empty where the number describes the data alone."""
     metric: str
     """`image_auroc` or `pixel_auroc` as fractions of one, `inference_ms` or `defect_types`."""
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A number as printed: a Decimal, since its digits count."""
+    """A published number; a Decimal, to keep its digits."""
 
     value: Decimal
     std: Decimal | None
-    """Standard deviation over runs, where one is printed."""
+    """Standard deviation over runs, where one is reported."""
 
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """A table in print and where it stands."""
+    """A published table and its source."""
 
     name: str
     title: str
     citation: str
     where: str
-    """Where in the source a number stands, with `{row}` and `{column}`."""
+    """Template of a number's place in the source, with `{row}` and `{column}`."""
     heads: Mapping[str, str]
-    """What the source calls a category, where that is not its name here."""
+    """The source's names of categories, where they differ from ours."""
     confidence: str
     """How the numbers were read."""
     states: str
-    """What the source says of how they were made."""
+    """What the source says about how they were obtained."""
     margin: float
-    """By how much AUROC a run of our own may differ and still reproduce a number."""
+    """How far the AUROC of our run may be off and still reproduce a number."""
     protocol: Mapping[str, Any]
-    """The settings that the source states, by their names here."""
+    """Settings that the source states, by our names."""
     methods: Mapping[str, Mapping[str, Any]]
-    """The parameters that belong to that protocol, by method."""
+    """Parameters of that protocol, by method."""
     not_comparable: Mapping[str, str]
-    """Why a cell cannot be what is printed, by `dataset method`."""
+    """Why a cell cannot be compared with its number, by `dataset method`."""
     datasets: Mapping[str, str]
-    """What departs from the source for every run on a dataset."""
+    """Departures of every run on a dataset from the source."""
     metrics: Mapping[str, str]
-    """Which of a run's metrics stands against a method's column, where it is not `auroc`."""
+    """Our metric to compare a method's column with, where it is not `auroc`."""
     copied: tuple[tuple[str, tuple[str, ...]], ...]
-    """Tables, and the methods whose columns are thought to be copied from there."""
+    """Tables, and the methods whose columns are probably copied from there."""
     cells: Mapping[Key, Printed]
 
     def rows(self, method: str, shots: int, metric: str = "image_auroc") -> dict[Key, Decimal]:
@@ -92,7 +102,7 @@ class PrintedTable:
         }
 
     def place(self, key: Key) -> str:
-        """Say where in its source a number stands: table, row and column."""
+        """Return a number's place in its source: table, row and column."""
         row = self.heads.get(key.category, key.category.replace("_", " "))
         column = NAMES.get(key.method, "number of anomaly types")
         if key.shots:
@@ -100,35 +110,37 @@ class PrintedTable:
         return self.where.format(row=row, column=column)
 
     def metric(self, method: str) -> str:
-        """Return which of a run's metrics stands against a method's column: `auroc_full` where the
-        printed numbers are of whole test sets, else `auroc`, without the labelled anomalies.
+        """Return our metric to compare a method's column with.
+
+        `auroc_full` where the published numbers are of full test sets, else `auroc`, without the
+        labelled anomalies.
         """
         return self.metrics.get(method, "auroc")
 
     def columns(self) -> Iterator[tuple[int, str]]:
-        """Give shots and method of each column of image AUROC, as they are printed."""
+        """Yield shots and method of each image AUROC column."""
         yield from dict.fromkeys(
             (k.shots, k.method) for k in self.cells if k.metric == "image_auroc"
         )
 
 
 def averages(mean: str, category: str) -> bool:
-    """Whether a printed mean (`mean`, `mean_texture` or `mean_object`) is over a category too."""
+    """Whether a mean (`mean`, `mean_texture` or `mean_object`) includes a category."""
     return mean == "mean" or (category in TEXTURES) == (mean == "mean_texture")
 
 
 @functools.cache
 def published() -> Mapping[str, PrintedTable]:
-    """Read all tables, by name."""
+    """Return all published tables by name."""
     cards = tomllib.loads((FOLDER / "sources.toml").read_text())
     return {name: _table(name, card) for name, card in cards.items()}
 
 
 def pixel_level(key: Key) -> tuple[str, Printed] | None:
-    """Return the pixel AUROC that is printed for a cell of image AUROC, and the table's title."""
-    wanted = replace(key, metric="pixel_auroc")
-    found = ((t.title, t.cells[wanted]) for t in published().values() if wanted in t.cells)
-    return next(found, None)
+    """Return a published pixel AUROC and its table's title."""
+    pixel_key = replace(key, metric="pixel_auroc")
+    tables = (table for table in published().values() if pixel_key in table.cells)
+    return next(((table.title, table.cells[pixel_key]) for table in tables), None)
 
 
 def _table(name: str, card: Mapping[str, Any]) -> PrintedTable:

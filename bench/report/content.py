@@ -76,11 +76,11 @@ class Contents:
         return {**asked, **spec["parameters"]}
 
 
-def contents(results: Results, data: Path | None = None) -> Contents:
+def contents(results: Results, data: Path | None = None, cache: Path | None = None) -> Contents:
     """Gather what a report shows of stored results.
 
     Pictures of images are drawn from `data`, where it holds what the runs saw, and from the
-    embedded synthetic dataset; else there are none.
+    embedded synthetic dataset; else there are none. `cache` has the known digests of `data`.
     """
     stored = Stored(results, tuple(receipts(results)))
     tables = [printed_table(name, stored) for name in PRINTED]
@@ -89,7 +89,7 @@ def contents(results: Results, data: Path | None = None) -> Contents:
     return Contents(
         stored,
         tuple(sorted((*tables, other) if other else tables, key=lambda table: not table.ran)),
-        tuple(drawings(stored, Pictures(data))),
+        tuple(drawings(stored, Pictures(data, cache))),
         tuple(findings()),
         tuple(provenance(stored)),
         tuple(time_tables(stored)),

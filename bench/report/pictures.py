@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
@@ -27,12 +26,12 @@ EMBEDDED: Mapping[str, str] = {
 class Pictures:
     """Images by dataset, category and file name, as long as they are what a run has seen.
 
-    Nothing is written: of the cache only the known digests of files are read.
+    Nothing is written: of the cache only the known digests of files are read. Without a data folder
+    and a cache only the embedded dataset has pictures.
     """
 
     def __init__(self, data: Path | None, cache: Path | None = None) -> None:
-        self._data = data
-        self._cache = cache
+        self._folders = (data, cache, FingerprintCache(cache)) if data and cache else None
         self._known: dict[tuple[str, str], tuple[str, Mapping[str, Path]]] = {}
 
     def picture(self, dataset: str, category: str, file: str, content: str) -> Image.Image | None:
@@ -59,24 +58,18 @@ class Pictures:
         return self._known[place]
 
     def _look(self, dataset: str, category: str) -> tuple[str, Mapping[str, Path]]:
-        if self._data is None:
+        if self._folders is None:
             return "", {}
+        data, cache, digests = self._folders
         try:
-            card = find_dataset(dataset, self._data)
+            card = find_dataset(dataset, data)
             if category not in card.categories:
                 return "", {}
-            listing = list_category(card, category, self._data, self._digests[0])
-            found = fingerprint(listing, self._digests[1])
+            listing = list_category(card, category, data, cache)
+            content = fingerprint(listing, digests)
         except BenchError:
             return "", {}
-        return found, {f.path: listing.root / f.path for f in listing.files}
-
-    @cached_property
-    def _digests(self) -> tuple[Path, FingerprintCache]:
-        import platformdirs
-
-        cache = self._cache or Path(platformdirs.user_cache_dir("atacnet-bench"))
-        return cache, FingerprintCache(cache)
+        return content, {f.path: listing.root / f.path for f in listing.files}
 
 
 def _embedded(category: str, file: str) -> Image.Image | None:

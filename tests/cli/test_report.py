@@ -15,6 +15,23 @@ def test_the_command_writes_the_page(store, tmp_path, capsys):
     assert page.read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_the_command_takes_digests_of_data_from_the_cache_folder(
+    store, tmp_path, capsys, monkeypatch, by
+):
+    data, cache = tmp_path / "data", tmp_path / "own-cache"
+    data.mkdir()
+    asked = []
+    monkeypatch.setattr("bench.report.content.Pictures", lambda *folders: asked.append(folders))
+    monkeypatch.setattr("bench.report.content.drawings", lambda stored, pictures: ())
+    options = ["--cache", cache] if by == "option" else []
+    if by == "environment":
+        monkeypatch.setenv("BENCH_CACHE", str(cache))
+    code, _, err = bench(capsys, "report", "--results", store.root, "--data", data, *options,
+                         "--out", tmp_path / "p.html")  # fmt: skip
+    assert (code, asked) == (0, [(data, cache)]), err
+
+
 def test_a_data_folder_that_is_not_there_is_refused(store, tmp_path, capsys):
     code, _, err = bench(capsys, "report", "--results", store.root, "--data", tmp_path / "no",
                          "--out", tmp_path / "p.html")  # fmt: skip

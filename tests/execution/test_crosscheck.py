@@ -22,7 +22,7 @@ from bench.errors import RequestError
 from bench.execution import crosscheck
 from bench.execution.crosscheck import VERSION, check_interpreter, make_crosscheck, projected
 from bench.metrics import auroc
-from bench.planning.matrix import Narrowing
+from bench.planning.matrix import Selection
 from bench.planning.plan import Folders
 
 SMALL = ("weights=none", "image_size=32", "stage=3")
@@ -84,7 +84,7 @@ def folders(cache: Path, place: Path) -> Folders:
 
 
 def test_what_is_compared_has_anomalibs_settings(warm_cache: Path, tmp_path: Path) -> None:
-    narrowing = Narrowing(overrides=SMALL)
+    narrowing = Selection(overrides=SMALL)
     plan = make_crosscheck(narrowing, folders(warm_cache, tmp_path), download=False)
     found = {(r.spec.method, r.spec.place): r.spec for r in plan.runs}
     assert len(found) == len(plan.runs)
@@ -95,7 +95,7 @@ def test_what_is_compared_has_anomalibs_settings(warm_cache: Path, tmp_path: Pat
     assert patchcore.parameters["embedding"] == "joined"
     assert patchcore.parameters["neighbours"] == 9
     default = make_crosscheck(
-        Narrowing(overrides=("weights=none",)), folders(warm_cache, tmp_path), download=False
+        Selection(overrides=("weights=none",)), folders(warm_cache, tmp_path), download=False
     )
     assert default.runs[0].spec.image_size == 256
 
@@ -103,17 +103,17 @@ def test_what_is_compared_has_anomalibs_settings(warm_cache: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("narrowing", "said"),
     [
-        (Narrowing(overrides=("padim.epsilon=0.01",)), "padim.epsilon is 0.01001 here"),
-        (Narrowing(overrides=("patchcore.embedding=pooled",)), "patchcore.embedding is joined"),
-        (Narrowing(overrides=("patchcore.projection=7",)), "projection is anomalib's here"),
-        (Narrowing(overrides=("precision=bfloat16",)), "padim.precision is float32 here"),
-        (Narrowing(methods=("spade",)), "spade is not compared with anomalib"),
-        (Narrowing(datasets=("nosuch",)), "unknown dataset 'nosuch'"),
-        (Narrowing(categories=("nosuch",)), "no category 'nosuch'"),
+        (Selection(overrides=("padim.epsilon=0.01",)), "padim.epsilon is 0.01001 here"),
+        (Selection(overrides=("patchcore.embedding=pooled",)), "patchcore.embedding is joined"),
+        (Selection(overrides=("patchcore.projection=7",)), "projection is anomalib's here"),
+        (Selection(overrides=("precision=bfloat16",)), "padim.precision is float32 here"),
+        (Selection(methods=("spade",)), "spade is not compared with anomalib"),
+        (Selection(datasets=("nosuch",)), "unknown dataset 'nosuch'"),
+        (Selection(categories=("nosuch",)), "no category 'nosuch'"),
     ],
 )
 def test_what_anomalib_cannot_be_told_is_refused(
-    warm_cache: Path, tmp_path: Path, narrowing: Narrowing, said: str
+    warm_cache: Path, tmp_path: Path, narrowing: Selection, said: str
 ) -> None:
     with pytest.raises(RequestError) as refused:
         make_crosscheck(narrowing, folders(warm_cache, tmp_path), download=False)
@@ -177,7 +177,7 @@ def call(capsys: Capture, python: Path, *given: str) -> tuple[int, str, str]:
 
 def labels(cache: Path, place: Path) -> list[bool]:
     """Return what is anomalous of the tested images of the category."""
-    narrowing = Narrowing(categories=("weave",), overrides=SMALL)
+    narrowing = Selection(categories=("weave",), overrides=SMALL)
     plan = make_crosscheck(narrowing, folders(cache, place), download=False)
     return [f.anomalous for f in plan.runs[0].listing.files if f.fold == "test"]
 

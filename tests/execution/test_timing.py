@@ -26,7 +26,7 @@ from bench.detector import Explanation
 from bench.errors import RequestError
 from bench.execution import timing
 from bench.execution.timing import BATCH, Budget, Meter, Stopwatch, measure, median_interval
-from bench.planning.matrix import Cell, Narrowing, expand
+from bench.planning.matrix import PlannedRun, Selection, expand
 from bench.planning.plan import Folders, Plan, Run, make_plan
 from bench.planning.runtime import time_left
 from bench.planning.slots import Slot
@@ -375,17 +375,17 @@ def test_where_the_peak_cannot_be_reset_that_of_scoring_is_absent(
 
 
 @pytest.fixture
-def cells(tmp_path: Path, warm_cache: Path) -> Callable[..., list[Cell]]:
-    def expanded(text: str, **narrowing: Any) -> list[Cell]:
+def cells(tmp_path: Path, warm_cache: Path) -> Callable[..., list[PlannedRun]]:
+    def expanded(text: str, **narrowing: Any) -> list[PlannedRun]:
         path = tmp_path / "mine.toml"
         path.write_text(text)
         suite = read_suite(str(path))
-        return expand(suite, Narrowing(**narrowing), Registry(warm_cache), tmp_path)
+        return expand(suite, Selection(**narrowing), Registry(warm_cache), tmp_path)
 
     return expanded
 
 
-def planned(cells: Sequence[Cell], tmp_path: Path, cache: Path) -> Plan:
+def planned(cells: Sequence[PlannedRun], tmp_path: Path, cache: Path) -> Plan:
     folders = Folders(tmp_path / "data", tmp_path / "weights", tmp_path / "results", cache)
     return make_plan(cells, folders)
 
@@ -441,11 +441,11 @@ def test_a_kind_that_there_is_not_and_one_in_a_block_are_refused(cells: Any) -> 
 def test_the_suite_narrows_and_bends_as_all_suites(tmp_path: Path, warm_cache: Path) -> None:
     suite, registry = read_suite("timing"), Registry(warm_cache)
     assert suite.kind == "timing"
-    cells = expand(suite, Narrowing(), registry, tmp_path)
+    cells = expand(suite, Selection(), registry, tmp_path)
     assert {c.seed for c in cells} == {0, 1, 2}
     trained = [c.parameters for c in cells if c.method.supervision == "weak"]
     assert {(p["epochs"], p["steps_per_epoch"]) for p in trained} == {(1, 20)}
-    bent = Narrowing(methods=("cutmix",), seeds=1, overrides=("stage=3",))
+    bent = Selection(methods=("cutmix",), seeds=1, overrides=("stage=3",))
     (cell,) = expand(suite, bent, registry, tmp_path)
     assert (cell.settings["stage"], cell.category, cell.kind) == (3, "bottle", "timing")
 

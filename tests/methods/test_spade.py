@@ -12,7 +12,7 @@ from torch import Tensor
 
 from baselines.spade import SPADE
 from bench.detector import BackboneSource, Context, MethodError, Samples, Seeds, TrainingSet
-from bench.planning.matrix import Narrowing, expand
+from bench.planning.matrix import Selection, expand
 from bench.planning.suite import read_suite
 from bench.registry import Registry
 from tests.fixtures.planted import SIZE, pictures
@@ -131,7 +131,7 @@ def test_one_seed_says_all_of_it_unless_it_is_timed_or_its_backbone_is_random(
     assert not any(registry.find(m).seedless for m in ("padim", "patchcore", "devnet"))
     path = tmp_path / "some.toml"
     path.write_text(SUITE + more)
-    cells = expand(read_suite(str(path)), Narrowing(), registry, tmp_path)
+    cells = expand(read_suite(str(path)), Selection(), registry, tmp_path)
     made = [(c.method.name, c.shots, c.seed) for c in cells]
     assert len(set(made)) == len(made)
     unsupervised = {"spade": seeds, "padim": 3, "patchcore": 3}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.planning.matrix import Narrowing, expand
+from bench.planning.matrix import Selection, expand
 from bench.planning.plan import Plan
 from bench.planning.suite import read_suite
 from bench.registry import Registry
@@ -31,6 +31,6 @@ def cells(tmp_path, registry):
     def expanded(text, **narrowing):
         path = tmp_path / "mine.toml"
         path.write_text(text)
-        return expand(read_suite(str(path)), Narrowing(**narrowing), registry, tmp_path / "data")
+        return expand(read_suite(str(path)), Selection(**narrowing), registry, tmp_path / "data")
 
     return expanded

@@ -213,7 +213,7 @@ def test_set_of_a_key_that_no_selected_method_knows_is_refused(cells, text, key)
         cells(BOTH, overrides=(text,), methods=methods)
 
 
-# Narrowing
+# Selection
 
 
 def test_narrowing_keeps_what_is_named(cells):

@@ -1,6 +1,6 @@
 """The runs of a plan and their ids."""
 
-from bench.planning.matrix import Narrowing, expand
+from bench.planning.matrix import Selection, expand
 from bench.planning.plan import Folders, make_plan
 from bench.planning.suite import read_suite
 from bench.registry import Registry
@@ -8,7 +8,7 @@ from bench.registry import Registry
 
 def planned(tmp_path, warm_cache, *overrides):
     folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
-    narrowing = Narrowing(methods=("saoe", "devnet"), shots=(10,), overrides=overrides)
+    narrowing = Selection(methods=("saoe", "devnet"), shots=(10,), overrides=overrides)
     cells = expand(read_suite("smoke"), narrowing, Registry(warm_cache), folders.data)
     return make_plan(cells, folders)
 

@@ -20,7 +20,7 @@ import pytest
 
 from bench.data.catalog import MVTEC_AD
 from bench.data.images import prepare
-from bench.planning.matrix import Narrowing, expand
+from bench.planning.matrix import Selection, expand
 from bench.planning.plan import Folders, make_plan
 from bench.planning.resources import (
     FIXED,
@@ -104,7 +104,7 @@ REMEMBERING = [
 
 
 def cells(warm_cache: Path, tmp_path: Path, suite: str, *overrides: str, **narrowing: Any) -> Any:
-    given = Narrowing(overrides=overrides, **narrowing)
+    given = Selection(overrides=overrides, **narrowing)
     return expand(read_suite(suite), given, Registry(warm_cache), tmp_path)
 
 
@@ -195,7 +195,7 @@ def test_a_rehearsal_is_shared_by_variants_of_one_step(
         "bench.planning.rehearsal.rehearsed_peak", lambda *_: pytest.fail("once is enough")
     )
     for key, value in (("lr", 0.5), ("epochs", 7)):
-        assert rehearsed(replace(variant, told={**variant.told, key: value})) == first
+        assert rehearsed(replace(variant, settings={**variant.settings, key: value})) == first
 
 
 def test_a_method_that_cannot_rehearse_is_unknown_until_it_has_run(

@@ -4,7 +4,7 @@ import pytest
 
 from bench.data.catalog import DATASETS, MVTEC_AD
 from bench.errors import RequestError
-from bench.planning.matrix import Narrowing, expand, narrow
+from bench.planning.matrix import Selection, expand, select
 from bench.planning.suite import read_suite, suite_names
 from tests.fixtures.suites import SMALL, of
 
@@ -14,7 +14,7 @@ from tests.fixtures.suites import SMALL, of
 @pytest.mark.parametrize("name", suite_names())
 def test_a_packaged_suite_expands_to_different_cells_of_known_data(name, registry, tmp_path):
     suite = read_suite(name)
-    cells = expand(suite, Narrowing(), registry, tmp_path)
+    cells = expand(suite, Selection(), registry, tmp_path)
     assert suite.description
     assert {c.dataset for c in cells} <= DATASETS.keys()
     keys = of(cells, "method", "parameters", "settings", "dataset", "category", "shots", "seed")
@@ -61,7 +61,7 @@ FULL = LENGTH | {"steps_per_epoch": 20, "scales": 2, "lr": 2e-4}
 def test_table_1_runs_each_method_as_it_is_stated_or_published(
     suite, method, settings, parameters, registry, tmp_path
 ):
-    for cell in expand(read_suite(suite), Narrowing(methods=(method,)), registry, tmp_path):
+    for cell in expand(read_suite(suite), Selection(methods=(method,)), registry, tmp_path):
         assert settings.items() <= cell.settings.items()
         assert parameters.items() <= cell.parameters.items()
         assert cell.setting == "general"
@@ -75,7 +75,7 @@ def test_table_1_runs_each_method_as_it_is_stated_or_published(
     ],
 )
 def test_table_1_runs_these_methods_on_17_categories(suite, methods, seeds, registry, tmp_path):
-    cells = expand(read_suite(suite), Narrowing(), registry, tmp_path)
+    cells = expand(read_suite(suite), Selection(), registry, tmp_path)
     assert {c.method.name for c in cells} == methods
     assert {c.shots for c in cells} == {1, 10}
     assert {c.dataset for c in cells} == {"mvtec_ad", "brain_mri", "head_ct"}
@@ -83,7 +83,7 @@ def test_table_1_runs_these_methods_on_17_categories(suite, methods, seeds, regi
 
 
 def test_the_ablation_has_every_row_and_what_the_claim_must_beat_on_every_axis(registry, tmp_path):
-    cells = expand(read_suite("ablation"), Narrowing(seeds=1), registry, tmp_path)
+    cells = expand(read_suite("ablation"), Selection(seeds=1), registry, tmp_path)
     assert Counter(c.method.name for c in cells) == {"atacnet": 17 * 18, "shortcut": 17}
     found = {}
     for cell in (c for c in cells if c.dataset == "head_ct" and c.method.name == "atacnet"):
@@ -101,9 +101,9 @@ def test_the_ablation_has_every_row_and_what_the_claim_must_beat_on_every_axis(r
 
 
 def test_the_nightly_runs_are_of_table_1s_methods_with_ten_steps_an_epoch(registry, tmp_path):
-    cells = expand(read_suite("nightly"), Narrowing(), registry, tmp_path)
+    cells = expand(read_suite("nightly"), Selection(), registry, tmp_path)
     assert {c.method.name for c in cells} == {
-        c.method.name for c in expand(read_suite("table1"), Narrowing(), registry, tmp_path)
+        c.method.name for c in expand(read_suite("table1"), Selection(), registry, tmp_path)
     }
     assert len(cells) == 6 * 3
     for cell in cells:
@@ -115,7 +115,7 @@ RIVALS = {"patchsvdd", "spade", "padim", "patchcore", "memseg"}
 
 
 def test_table_2_runs_every_method_on_resnet50_and_224_px(registry, tmp_path):
-    cells = expand(read_suite("table2"), Narrowing(), registry, tmp_path)
+    cells = expand(read_suite("table2"), Selection(), registry, tmp_path)
     assert {c.method.name for c in cells} == {*RIVALS, "atacnet"}
     assert {c.dataset for c in cells} == {"mvtec_ad"}
     assert {c.category for c in cells} == MVTEC_AD.categories.keys()
@@ -125,12 +125,12 @@ def test_table_2_runs_every_method_on_resnet50_and_224_px(registry, tmp_path):
         assert stated.items() <= cell.settings.items()
     by_method = Counter(c.method.name for c in cells)
     assert by_method == {m: 15 * (1 if m == "spade" else 5) for m in by_method}
-    one = expand(read_suite("table2"), Narrowing(categories=("head_ct",)), registry, tmp_path)
+    one = expand(read_suite("table2"), Selection(categories=("head_ct",)), registry, tmp_path)
     assert {c.dataset for c in one} == {"head_ct"}
 
 
 def test_the_suite_of_what_was_printed_has_spades_two_readings(registry, tmp_path):
-    cells = expand(read_suite("table2-published"), Narrowing(), registry, tmp_path)
+    cells = expand(read_suite("table2-published"), Selection(), registry, tmp_path)
     assert {c.method.name for c in cells} == RIVALS
     wide = {c.method.name for c in cells if c.settings["backbone"] == "wide_resnet50_2"}
     assert wide >= {"spade", "padim", "patchcore"}
@@ -141,7 +141,7 @@ def test_the_suite_of_what_was_printed_has_spades_two_readings(registry, tmp_pat
 
 def test_hard_takes_the_papers_two_categories_or_what_is_named(registry, tmp_path):
     def categories(**narrowing):
-        cells = expand(read_suite("hard"), Narrowing(**narrowing), registry, tmp_path)
+        cells = expand(read_suite("hard"), Selection(**narrowing), registry, tmp_path)
         assert {c.setting for c in cells} == {"hard"}
         return {c.category for c in cells}
 
@@ -155,7 +155,7 @@ def test_hard_takes_the_papers_two_categories_or_what_is_named(registry, tmp_pat
 
 
 def test_atacnet_at_the_rivals_rate_runs_wherever_reference_cpu_runs_it(registry, tmp_path):
-    cells = expand(read_suite("reference-cpu"), Narrowing(), registry, tmp_path)
+    cells = expand(read_suite("reference-cpu"), Selection(), registry, tmp_path)
     places = {
         (lr, method): {
             (c.dataset, c.category, c.shots)
@@ -172,14 +172,14 @@ def test_atacnet_at_the_rivals_rate_runs_wherever_reference_cpu_runs_it(registry
 def test_figures_runs_figure_4s_three_versions_and_a_rival_and_keeps_maps(registry, tmp_path):
     suite = read_suite("figures")
     assert suite.save_maps
-    cells = expand(suite, Narrowing(), registry, tmp_path)
+    cells = expand(suite, Selection(), registry, tmp_path)
     assert {(c.method.name, c.parameters.get("view")) for c in cells} == {
         ("cutmix", None), ("devnet", None), ("shortcut", None), ("atacnet", "raw"),
         ("atacnet", "attention"),
     }  # fmt: skip
     assert len(cells) == 5 * 5
     assert {(c.shots, c.seed) for c in cells} == {(10, 0)}
-    stated = expand(read_suite("table1"), Narrowing(seeds=1, shots=(10,)), registry, tmp_path)
+    stated = expand(read_suite("table1"), Selection(seeds=1, shots=(10,)), registry, tmp_path)
     assert repr(next(c for c in cells if c.method.name == "devnet")) in map(repr, stated)
 
 
@@ -250,7 +250,7 @@ def test_save_maps_is_no_part_of_a_cell_and_stays_when_a_suite_is_narrowed(cells
     path.write_text("save_maps = true\n" + SMALL)
     suite = read_suite(str(path))
     assert suite.save_maps
-    assert narrow(suite, Narrowing(shots=(10,), overrides=("image_size=64",))).save_maps
+    assert select(suite, Selection(shots=(10,), overrides=("image_size=64",))).save_maps
     assert repr(cells("save_maps = true\n" + SMALL)) == repr(cells(SMALL))
     path.write_text("save_maps = false\n" + SMALL)
     assert not read_suite(str(path)).save_maps

@@ -28,7 +28,7 @@ from bench.data.images import load, prepare
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, fingerprint
 from bench.errors import BenchError, DataError, RequestError, WeightsError
-from bench.planning.matrix import Narrowing, expand, narrow
+from bench.planning.matrix import Selection, expand, select
 from bench.planning.suite import read_suite
 from bench.registry import Registry
 from bench.system.digests import SETTLED, FingerprintCache
@@ -309,7 +309,7 @@ REFUSED = {
 
 
 def asked(path: Path, registry: Registry, *overrides: str) -> None:
-    expand(read_suite(str(path)), Narrowing(overrides=overrides), registry, path.parent / "data")
+    expand(read_suite(str(path)), Selection(overrides=overrides), registry, path.parent / "data")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -394,7 +394,7 @@ def test_overrides(tmp_path_factory: pytest.TempPathFactory, registry: Registry,
             asked(path, registry, text)
     else:  # said back to who wrote it in full, later on
         with one_line(RequestError):
-            narrow(read_suite(str(path)), Narrowing(overrides=(text,)))
+            select(read_suite(str(path)), Selection(overrides=(text,)))
 
 
 def test_a_second_line_in_an_override_is_not_lost_in_silence(
