@@ -12,39 +12,78 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.errors import RequestError
 from bench.source import OWN_PACKAGES, outside_hash, tree_hash
 from bench.spec import NAME, RunSpec, Value
 from bench.system.files import sealed, unsealed, write_atomically
 
+
+class Entry(NamedTuple):
+    """A row of the table of methods."""
+
+    path: str
+    """`package.module:Class`."""
+    title: str
+    """As papers write the method's name."""
+    summary: str
+
+
 METHODS = {
-    "devnet": "baselines.devnet:DevNet",
-    "dra": "baselines.dra:DRA",
-    "saoe": "baselines.saoe:SAOE",
-    "cutmix": "baselines.cutmix:CutMix",
-    "atacnet": "atacnet.detector:ATACNet",
-    "shortcut": "baselines.shortcut:Shortcut",
-    "spade": "baselines.spade:SPADE",
-    "padim": "baselines.padim:PaDiM",
-    "patchcore": "baselines.patchcore:PatchCore",
-    "memseg": "baselines.memseg:MemSeg",
-    "patchsvdd": "baselines.patchsvdd:PatchSVDD",
+    "devnet": Entry(
+        "baselines.devnet:DevNet", "DevNet", "deviation loss on the top-K mean of a score map"
+    ),
+    "dra": Entry(
+        "baselines.dra:DRA",
+        "DRA",
+        "four heads (seen, pseudo, residual, normality), each with a deviation loss",
+    ),
+    "saoe": Entry(
+        "baselines.saoe:SAOE",
+        "SAOE",
+        "normal, labelled and pseudo anomalies as classes, and outlier exposure",
+    ),
+    "cutmix": Entry(
+        "baselines.cutmix:CutMix",
+        "CutMix",
+        "weighted cross-entropy with CutMix pseudo anomalies",
+    ),
+    "atacnet": Entry(
+        "atacnet.detector:ATACNet",
+        "ATAC-Net",
+        "deviation loss over an image and an attention-cropped zoom of it",
+    ),
+    "shortcut": Entry(
+        "baselines.shortcut:Shortcut",
+        "shortcut",
+        "the one image statistic that separates the training set best",
+    ),
+    "spade": Entry(
+        "baselines.spade:SPADE",
+        "SPADE",
+        "distance to the nearest normal images in pooled features",
+    ),
+    "padim": Entry(
+        "baselines.padim:PaDiM", "PaDiM", "a Gaussian of normal features at every position"
+    ),
+    "patchcore": Entry(
+        "baselines.patchcore:PatchCore",
+        "PatchCore",
+        "distance of the farthest patch to a coreset of normal patches",
+    ),
+    "memseg": Entry(
+        "baselines.memseg:MemSeg",
+        "MemSeg",
+        "segments made-up anomalies beside the nearest of 30 stored normal images",
+    ),
+    "patchsvdd": Entry(
+        "baselines.patchsvdd:PatchSVDD",
+        "Patch-SVDD",
+        "distances of patches in an embedding trained to tell how patches lie",
+    ),
 }
-SUMMARIES = {
-    "devnet": "deviation loss on the top-K mean of a score map",
-    "dra": "four heads (seen, pseudo, residual, normality), each with a deviation loss",
-    "saoe": "normal, labelled and pseudo anomalies as classes, and outlier exposure",
-    "cutmix": "weighted cross-entropy with CutMix pseudo anomalies",
-    "atacnet": "deviation loss over an image and an attention-cropped zoom of it",
-    "shortcut": "the one image statistic that separates the training set best",
-    "spade": "distance to the nearest normal images in pooled features",
-    "padim": "a Gaussian of normal features at every position",
-    "patchcore": "distance of the farthest patch to a coreset of normal patches",
-    "memseg": "segments made-up anomalies beside the nearest of 30 stored normal images",
-    "patchsvdd": "distances of patches in an embedding trained to tell how patches lie",
-}
+"""Every method of the project by name, in the order of tables. One row adds a method."""
 SUPERVISION = ("weak", "unsupervised")
 SETTINGS = frozenset({"precision", "batch_size", "backbone", "external"})
 ABILITIES = {
@@ -168,7 +207,7 @@ class Registry:
             outside = ":" in method
             if not outside and method not in METHODS:
                 raise RequestError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
-            path = method if outside else METHODS[method]
+            path = method if outside else METHODS[method].path
             if outside:
                 _check_path(path)
             self._found[method] = self._card(path, outside)
@@ -229,7 +268,7 @@ def path_of(spec: RunSpec) -> str:
         return path
     if spec.method not in METHODS:
         raise RequestError(f"this bench has no method {spec.method!r}")
-    return METHODS[spec.method]
+    return METHODS[spec.method].path
 
 
 def _check_path(path: str) -> None:

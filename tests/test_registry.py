@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from bench.errors import RequestError
-from bench.registry import METHODS, SUMMARIES, Method, Registry, load_class
+from bench.registry import METHODS, Method, Registry, load_class
 from bench.source import tree_hash
 
 DETECTOR = '''
@@ -39,8 +39,10 @@ def test_a_method_of_the_project_fits_the_contract_under_its_own_name(name, warm
     assert card.parameters({}) == card.defaults
 
 
-def test_every_method_has_a_summary():
-    assert METHODS.keys() == SUMMARIES.keys()
+def test_every_method_has_a_path_a_title_and_a_summary_of_its_own():
+    assert all(entry.summary for entry in METHODS.values())
+    for values in zip(*METHODS.values(), strict=True):
+        assert len(set(values)) == len(METHODS)
 
 
 def test_an_unknown_method_is_refused_with_the_names_there_are(cache):

@@ -205,5 +205,5 @@ class Stored:
 
 def is_stale(receipt: Receipt) -> bool:
     """Whether older code of a method of the project has made a run."""
-    path = METHODS.get(receipt["spec"]["method"])
-    return path is not None and by_other_code(path, receipt)
+    entry = METHODS.get(receipt["spec"]["method"])
+    return entry is not None and by_other_code(entry.path, receipt)

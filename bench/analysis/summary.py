@@ -75,7 +75,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         column = label(spec)
         cells[row, column][spec.seed] = receipt["metrics"]["auroc"]
         columns[column] = (_place(spec.method), column)
-        if spec.method in METHODS and by_other_code(METHODS[spec.method], receipt):
+        if spec.method in METHODS and by_other_code(METHODS[spec.method].path, receipt):
             stale.add((row, column))
         if receipt["provenance"]["unofficial_copy"]:
             unofficial[row[0]] = receipt["provenance"]["unofficial_copy"]

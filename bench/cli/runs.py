@@ -260,10 +260,10 @@ def list_(what: Listable, data: DataOption = DATA) -> None:
         for name in suite_names():
             say(f"{name:16} {read_suite(name).description}")
     elif what is Listable.METHODS:
-        from bench.registry import METHODS, SUMMARIES
+        from bench.registry import METHODS
 
-        for name in METHODS:
-            say(f"{name:16} {SUMMARIES[name]}")
+        for name, entry in METHODS.items():
+            say(f"{name:16} {entry.summary}")
     else:
         from bench.data.catalog import find_datasets
 

@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from bench.registry import METHODS
 from bench.text import shots_in_words
 
 FOLDER = Path(__file__).parent
@@ -17,20 +18,11 @@ TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 MEANS = ("mean", "mean_texture", "mean_object")
 """Names that stand for a category in a mean over categories."""
 NAMES = {
-    "devnet": "DevNet",
-    "dra": "DRA",
-    "saoe": "SAOE",
-    "cutmix": "CutMix",
-    "atacnet": "ATAC-Net",
+    **{name: entry.title for name, entry in METHODS.items()},
     "flos": "FLOS",
     "mlep": "MLEP",
     "kdad": "KDAD",
     "ahl_dra": "AHL(DRA)",
-    "patchsvdd": "Patch-SVDD",
-    "spade": "SPADE",
-    "padim": "PaDiM",
-    "patchcore": "PatchCore",
-    "memseg": "MemSeg",
 }
 """Methods as papers write them."""
 FIELDS = ("title", "citation", "where", "confidence", "states", "margin")

@@ -22,7 +22,7 @@ BETTER = replace(SCORES, score=np.array([0.1, 0.2, 0.35, 0.8, 0.9], np.float32))
 
 def made_here(method, **changes):
     """Return the provenance of a run of a method that today's code has made."""
-    return {**HERE, "source_sha256": source_hash(METHODS[method].partition(":")[0]), **changes}
+    return {**HERE, "source_sha256": source_hash(METHODS[method].path.partition(":")[0]), **changes}
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,12 +54,24 @@ def check_out(revision: str, folder: Path) -> str:
     return commit
 
 
+def copy_tree(folder: Path) -> None:
+    """Copy the code as it is now, so that an edit on the way changes nothing."""
+    for name in CODE:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
 def git(*arguments: str) -> str:
     """Return what git says of the checkout; a refusal ends the command with git's words."""
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"same_numbers: {done.stderr.strip()}")
     return done.stdout.strip()
+
+
+def today() -> str:
+    """Return the commit of this tree, and whether it has changed since."""
+    changed = git("status", "--porcelain", "--", *CODE)
+    return git("rev-parse", "HEAD") + (" and changes" if changed else "")
 
 
 def run_suite(tree: Path, results: Path, options: argparse.Namespace) -> Store:
@@ -106,17 +119,16 @@ def differing(old: Store, new: Store, run_id: str) -> Iterator[str]:
 
 
 def proof(
-    methods: Mapping[str, Comparison], old_commit: str, host: Mapping[str, Any]
+    methods: Mapping[str, Comparison], commits: tuple[str, str], host: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the record of the methods whose source has changed and whose numbers have not."""
     equal = {m: c for m, c in methods.items() if not c.differences}
     hashes = {m: list(*c.hashes) for m, c in equal.items() if any(a != b for a, b in c.hashes)}
     runs = sorted(line for m in hashes for line in equal[m].runs)
-    changed = git("status", "--porcelain", "--", *CODE)
     return {
         "by": "same_numbers",
-        "old_commit": old_commit,
-        "new_commit": git("rev-parse", "HEAD") + (" and changes" if changed else ""),
+        "old_commit": commits[0],
+        "new_commit": commits[1],
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": str(host["device"]).partition(":")[0],
         "machine": host["device_name"] if host["device"] != "cpu" else host["cpu"],
@@ -145,13 +157,14 @@ def main() -> int:
     options = parser.parse_args()
     options.suite = options.suite.resolve()
     with tempfile.TemporaryDirectory(prefix="same-numbers-") as scratch:
-        old_tree = Path(scratch, "tree")
-        commit = check_out(options.revision, old_tree)
+        old_tree, new_tree = Path(scratch, "old-tree"), Path(scratch, "new-tree")
+        commits = check_out(options.revision, old_tree), today()
+        copy_tree(new_tree)
         old = run_suite(old_tree, Path(scratch, "old"), options)
-        new = run_suite(ROOT, Path(scratch, "new"), options)
+        new = run_suite(new_tree, Path(scratch, "new"), options)
         methods = compare(old, new)
         host = new.read(new.ids()[0])["provenance"]
-        entry = proof(methods, commit, host)
+        entry = proof(methods, commits, host)
     for name, comparison in sorted(methods.items()):
         verdict = "; ".join(comparison.differences) or f"{len(comparison.runs)} runs, the same bits"
         print(f"{name}: {verdict}{'; recorded' if name in entry['hashes'] else ''}")

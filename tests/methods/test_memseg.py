@@ -729,7 +729,7 @@ def test_a_rehearsal_counts_the_memory_of_a_step() -> None:
 
 
 def test_the_registry_knows_it() -> None:
-    assert load_class(METHODS["memseg"]) is MemSeg
+    assert load_class(METHODS["memseg"].path) is MemSeg
 
 
 def test_its_card_needs_no_class(tmp_path: Any) -> None:

@@ -523,7 +523,7 @@ def trained() -> dict[str, Any]:
 
 def test_all_weak_networks_of_the_registry_are_tested_here() -> None:
     here = {m.name for m in WEAK}
-    classes = {name: load_class(path) for name, path in METHODS.items()}
+    classes = {name: load_class(entry.path) for name, entry in METHODS.items()}
     weak = {n for n, cls in classes.items() if cls.supervision == "weak"}
     assert here == {n for n in weak if issubclass(classes[n], WeakMethod)}
 

@@ -54,7 +54,7 @@ from bench.detector import BackboneSource, Context, Seeds
 from bench.registry import METHODS, load_class
 
 name, size, batch, stage, scales = sys.argv[1], *map(int, sys.argv[2:])
-cls = load_class(METHODS[name])
+cls = load_class(METHODS[name].path)
 base = int(open("/proc/self/statm").read().split()[1]) * 4096
 bench.execution.determinism.make_deterministic(1, 0)
 context = Context("cpu", Seeds(0, "d", "c"), batch_size=batch,
@@ -84,7 +84,7 @@ for name, n, size, given in json.loads(sys.argv[1]):
         continue
     normal, none, tested = samples(n, size), samples(0, size), samples(16, size)
     base = int(open("/proc/self/statm").read().split()[1]) * 4096
-    cls = load_class(METHODS[name])
+    cls = load_class(METHODS[name].path)
     detector = cls(cls.Parameters(**given))
     context = Context("cpu", Seeds(0, "d", "c"), backbone=BackboneSource("resnet18", 3, None))
     detector.fit(TrainingSet(normal, none), context)
