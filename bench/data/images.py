@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,13 +22,14 @@ from bench.data.listing import File, Listing, combined
 from bench.detector import Samples
 from bench.errors import DataError, RequestError, StoreError
 from bench.system.digests import FingerprintCache
-from bench.system.files import locked, sealed, sync_folder, unsealed, write_synced
+from bench.system.files import locked, sealed, staged_folder, unsealed, write_synced
 from bench.system.untrusted import open_regular, read_regular, shown, why
 
 RESIZE_RULES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """To a square, aspect ratio not kept, with Pillow's antialiasing filter of that name."""
 
 _KIND = "prepared images"
+_STAGING = ".staging-"
 
 
 @dataclass(frozen=True)
@@ -96,20 +96,13 @@ def prepare(
         if os.path.lexists(folder) and _is_whole(folder):
             return folder
         _clear(folder.parent)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staging-"))
-    except OSError as error:
-        raise StoreError(f"cannot write to the cache {shown(cache)}: {why(error)}") from error
-    try:
-        of = _identity(fingerprint, size, resize)
-        _build(listing, of, FingerprintCache(cache), staging, progress)
-        os.rename(staging, folder)
-        sync_folder(folder.parent)
+        with staged_folder(folder, _STAGING) as staging:
+            identity = _identity(fingerprint, size, resize)
+            _build(listing, identity, FingerprintCache(cache), staging, progress)
     except OSError as error:
         if (folder / "index.json").is_file():  # another process was faster
             return folder
         raise StoreError(f"cannot write to the cache {shown(cache)}: {why(error)}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 
@@ -127,7 +120,7 @@ def _is_whole(folder: Path) -> bool:
 
 def _clear(folder: Path) -> None:
     """Remove what killed commands have left half-decoded, a day after they did."""
-    for left in folder.glob(".staging-*"):
+    for left in folder.glob(f"{_STAGING}*"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > 86400:
                 _remove(left)

@@ -7,8 +7,6 @@ Everything is drawn from signed distances in pixels, so edges are smooth at any 
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from bench.data.catalog import SYNTHETIC
 from bench.data.listing import File, combined
 from bench.errors import DataError, StoreError
 from bench.system.digests import FingerprintCache
+from bench.system.files import staged_folder
 from bench.system.untrusted import shown, why
 
 SYNTHETIC_VERSION = 1
@@ -253,7 +252,8 @@ def generated(cache: Path, category: str | None = None) -> Path:
             continue
         failure: OSError | None = None
         try:
-            _make(folder / name, name)
+            with staged_folder(folder / name, ".staging-", replace=True) as staging:
+                _write_category(staging, name)
         except OSError as error:  # perhaps because another process was faster
             failure = error
         if content_digest(folder / name, digests) == DIGESTS[name]:
@@ -277,19 +277,6 @@ def content_digest(folder: Path, digests: FingerprintCache) -> str:
         return combined(files, [digests.sha256(Path(p)) for p in paths])
     except (OSError, ValueError):  # ValueError: a name that is not UTF-8
         return ""
-
-
-def _make(folder: Path, category: str) -> None:
-    """Generate a category beside its place, and put it there instead of what there is."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent.parent, prefix=".staging-"))
-    try:
-        _write_category(staging / "new", category)
-        if os.path.lexists(folder):
-            os.rename(folder, staging / "old")
-        os.rename(staging / "new", folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_category(folder: Path, category: str) -> None:

@@ -1,12 +1,13 @@
-"""Files that appear whole or not at all, and JSON that knows its own digest."""
+"""Atomic files and folders, locks, and JSON sealed by its own digest."""
 
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,54 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock at `path` against other commands; the kernel frees those of the dead.
+def locked(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold a lock against other commands; call `on_wait` if one of them holds it.
 
-    A file system without locks goes without. Raises OSError where the file cannot be made.
+    `path` is a folder, locked as it is, or a file, made where it is missing. The kernel frees the
+    lock of a dead process. A file system without locks goes without. Raises OSError where the file
+    cannot be made.
     """
-    with path.open("a") as lock:
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            pass
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def staged_folder(target: Path, prefix: str = "", *, replace: bool = False) -> Iterator[Path]:
+    """Give an empty folder that becomes `target` once the block has succeeded.
+
+    It has the target's name and lies in a hidden scratch folder beside it, which is removed
+    afterwards and may be used, too. A reader sees the entire folder or none. `replace` allows a
+    target that exists; it comes back if the new one cannot be put in its place. Files in the folder
+    are flushed by whoever writes them. Raises OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = prefix or f".{target.name}.new-"
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
+    staged, previous = scratch / target.name, scratch / f"{target.name}.previous"
+    try:
+        staged.mkdir()
+        yield staged
+        sync_folder(staged)
+        if replace and os.path.lexists(target):
+            os.rename(target, previous)
+        os.rename(staged, target)
+        sync_folder(target.parent)
+    finally:
+        with contextlib.suppress(OSError):  # else the scratch folder stays, with the previous one
+            if os.path.lexists(previous) and not os.path.lexists(target):
+                os.rename(previous, target)
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:
