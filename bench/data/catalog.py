@@ -30,7 +30,7 @@ class CategoryFacts:
 
 
 @dataclass(frozen=True)
-class Archive:
+class SourceArchive:
     """The archive that a dataset comes in."""
 
     entries: tuple[str, ...]
@@ -62,7 +62,7 @@ class Dataset:
     licence: str
     source: str
     licence_url: str = ""
-    archive: Archive | None = None
+    archive: SourceArchive | None = None
     place: str = ""
     """What exists below `{data}` once its archive is unpacked there."""
     fingerprint: str = ""
@@ -121,7 +121,7 @@ MVTEC_AD = Dataset(
     ),
     licence="CC BY-NC-SA 4.0",
     licence_url="https://creativecommons.org/licenses/by-nc-sa/4.0/",
-    archive=Archive(
+    archive=SourceArchive(
         entries=(
             *("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut"),
             *("pill", "screw", "tile", "toothbrush", "transistor", "wood", "zipper"),
@@ -149,7 +149,7 @@ HEAD_CT = Dataset(
     categories={"head_ct": CategoryFacts(75, 25, 100, 1, None)},
     licence="as stated by its author on Kaggle",
     licence_url=_HEAD_CT_PAGE,
-    archive=Archive(entries=("head_ct", "labels.csv"), unpacked=60_000_000),
+    archive=SourceArchive(entries=("head_ct", "labels.csv"), unpacked=60_000_000),
     source=_HEAD_CT_PAGE,
     place="{data}/head_ct/head_ct/000.png to 199.png exist",
     fingerprint="17c35fa6b628255cc7a0ebcc7abe96d04f883bf5d1486778a52e39c9f32baffe",
@@ -161,7 +161,7 @@ BRAIN_MRI = Dataset(
     categories={"brain_mri": CategoryFacts(73, 25, 155, 1, None)},
     licence="as stated by its author on Kaggle",
     licence_url=_BRAIN_MRI_PAGE,
-    archive=Archive(entries=("yes", "no"), unpacked=60_000_000),
+    archive=SourceArchive(entries=("yes", "no"), unpacked=60_000_000),
     source=_BRAIN_MRI_PAGE,
     place="{data}/brain_mri/yes and {data}/brain_mri/no exist",
     fingerprint="9b53965c8f6922f9fa2bedc98f23997619280c8badf2bf822dca6230210a8e60",
