@@ -26,7 +26,7 @@ from bench.cli.options import (
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from bench.doctor import Finding
+    from bench.doctor import Diagnosis
 
 STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
@@ -50,7 +50,7 @@ def doctor(
     from bench.planning.suite import read_suite
 
     folders = folders_of(data, weights, results, cache, textures)
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     screen = console()
     with screen.status("checking; torch takes some seconds"):
         for finding in examine(folders, read_suite(suite) if suite else None):
@@ -69,7 +69,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _lines(finding: "Finding", width: int) -> "Text":
+def _lines(finding: "Diagnosis", width: int) -> "Text":
     """Lay a finding out in three columns; a path or an address is never broken."""
     from rich.text import Text
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One thing that was checked."""
 
     group: str
@@ -16,6 +16,6 @@ class Finding:
     """What to do, for all that is not ok."""
 
 
-def judge(group: str, what: str, found: str, todo: str, bad: bool = False) -> Finding:
+def diagnose(group: str, what: str, found: str, todo: str, bad: bool = False) -> Diagnosis:
     """Return a finding that is ok where nothing is to be done."""
-    return Finding(group, "ok" if not todo else "bad" if bad else "note", what, found, todo)
+    return Diagnosis(group, "ok" if not todo else "bad" if bad else "note", what, found, todo)

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.data.catalog import Dataset, find_datasets
 from bench.data.layouts import list_category
-from bench.doctor.diagnosis import Finding, judge
+from bench.doctor.diagnosis import Diagnosis, diagnose
 from bench.errors import (
     BenchError,
     DataError,
@@ -26,7 +26,7 @@ from bench.system.digests import FingerprintCache
 from bench.weights import BACKBONES, STAGES, find_weights
 
 
-def check_datasets(folders: Folders, cells: Iterable[Cell] | None) -> Iterator[Finding]:
+def check_datasets(folders: Folders, cells: Iterable[Cell] | None) -> Iterator[Diagnosis]:
     """Look for every known dataset, or for what the cells of a suite need."""
     needed = None if cells is None else {(c.dataset, c.category) for c in cells}
     for dataset in find_datasets(folders.data):
@@ -39,10 +39,10 @@ def check_datasets(folders: Folders, cells: Iterable[Cell] | None) -> Iterator[F
 
 def _check_dataset(
     dataset: Dataset, categories: list[str], folders: Folders, required: bool
-) -> Finding:
+) -> Diagnosis:
     """Judge a dataset by the number of its files; none is opened."""
     if dataset.layout == "synthetic":
-        return Finding("data", "ok", dataset.name, "comes with bench")
+        return Diagnosis("data", "ok", dataset.name, "comes with bench")
     absent: list[tuple[str, str]] = []
     odd, images = [], 0
     for category in categories:
@@ -62,16 +62,16 @@ def _check_dataset(
         found, todo = absent[0]
         if len(absent) > 1:
             found += f", nor {len(absent) - 1} more of {len(categories)} categories"
-        return judge("data", dataset.name, found, todo, bad=required)
+        return diagnose("data", dataset.name, found, todo, bad=required)
     found = f"{images} images in {len(categories)} categories"
     if len(categories) == 1:
         found = f"{images} images"
     if odd:
         found += f", an unofficial copy ({', '.join(odd)})"
-    return judge("data", dataset.name, found, "results will say so" if odd else "")
+    return diagnose("data", dataset.name, found, "results will say so" if odd else "")
 
 
-def check_weights(folders: Folders, cells: Iterable[Cell] | None) -> Iterator[Finding]:
+def check_weights(folders: Folders, cells: Iterable[Cell] | None) -> Iterator[Diagnosis]:
     """Look for weights of every backbone, or for what the cells of a suite need."""
     digests = FingerprintCache(folders.cache)
     if cells is None:
@@ -98,21 +98,21 @@ def _check_weights(
     folders: Folders,
     digests: FingerprintCache,
     required: bool = False,
-) -> Finding:
+) -> Diagnosis:
     try:
         there = find_weights(backbone, stage, weights, folders.weights, folders.cache, digests)
     except MissingWeights as error:
         # No path stands in the remedy, so that no path can be taken for its start.
         found, _, todo = str(error).rpartition(": put ")
-        return judge("weights", backbone, found, f"put {todo}", bad=required)
+        return diagnose("weights", backbone, found, f"put {todo}", bad=required)
     except WeightsError as error:
         todo = "mend that, or name other weights"
-        return judge("weights", backbone, str(error), todo, bad=required)
+        return diagnose("weights", backbone, str(error), todo, bad=required)
     place = f" in {there.source.file}" if there.source.file else ""
-    return Finding("weights", "ok", backbone, f"to stage {stage}: {there.title}{place}")
+    return Diagnosis("weights", "ok", backbone, f"to stage {stage}: {there.title}{place}")
 
 
-def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> State | Finding:
+def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> State | Diagnosis:
     """Plan a suite and look it up, or say why that is not possible.
 
     The probe has left every method's card in the cache, so that nothing imports torch here.
@@ -127,10 +127,10 @@ def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> 
         return look_up(make_plan(cells, folders), results_at(folders.results))
     except BenchError as error:
         found = f"cannot be planned, since {error}"
-        return Finding("suite", "bad", suite.name, found, "mend that, then ask again")
+        return Diagnosis("suite", "bad", suite.name, found, "mend that, then ask again")
 
 
-def check_suite(suite: Suite, state: State) -> Finding:
+def check_suite(suite: Suite, state: State) -> Diagnosis:
     """Say how many runs there will be."""
     found = (
         f"{len(state.plan.runs) + len(state.plan.missing)} runs wanted, {len(state.done)} stored,"
@@ -143,4 +143,4 @@ def check_suite(suite: Suite, state: State) -> Finding:
     if state.plan.missing:
         found += f", {len(state.plan.missing)} cannot be done here"
         todo = "mend what is bad above, or leave them out with --available-only"
-    return judge("suite", suite.name, found, todo, bad=bool(state.plan.missing))
+    return diagnose("suite", suite.name, found, todo, bad=bool(state.plan.missing))

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.system.host import cpu_count
+from bench.system.host import cpu_count, nvidia_driver
 from bench.system.untrusted import why
 
 COMMAND = (sys.executable, "-m", "bench.doctor.probe")
-PATIENCE_S = 180.0
+TIMEOUT_S = 180.0
 """How long it may take: seconds of work, but a cold disk reads torch for a minute."""
-OPTIONAL_PATIENCE_S = 30.0
+OPTIONAL_TIMEOUT_S = 30.0
 """How long what no method relies on may take in one place: on some CPUs it never ends."""
 OPTIONAL = "--optional"
 
@@ -51,10 +51,10 @@ def ask(arguments: Sequence[str]) -> dict[str, Any]:
     environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **os.environ}  # as for a run
     try:
         done = subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, timeout=PATIENCE_S, env=environment
+            [*COMMAND, *arguments], capture_output=True, timeout=TIMEOUT_S, env=environment
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"the probe gave no answer in {PATIENCE_S:g} s"}
+        return {"error": f"the probe gave no answer in {TIMEOUT_S:g} s"}
     except OSError as error:
         return {"error": f"{COMMAND[0]} cannot be started ({why(error)})"}
     try:
@@ -111,7 +111,6 @@ def _gpus() -> Iterator[dict[str, Any]]:
 
     if not torch.cuda.is_available():
         return
-    module = Path("/sys/module/nvidia/version")
     for i in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(i)
         yield {
@@ -119,7 +118,7 @@ def _gpus() -> Iterator[dict[str, Any]]:
             "free": free,
             "total": total,
             "capability": ".".join(map(str, torch.cuda.get_device_capability(i))),
-            "driver": module.read_text().strip() if module.is_file() else "unknown",
+            "driver": nvidia_driver() or "unknown",
         }
 
 
@@ -182,7 +181,7 @@ def _outcome(
 
 def _optional(places: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
     """Yield the checks that no method relies on, each with an error where it gave no answer."""
-    patience = str(OPTIONAL_PATIENCE_S)
+    patience = str(OPTIONAL_TIMEOUT_S)
     children = [
         subprocess.Popen(
             [*COMMAND, OPTIONAL, device, str(threads), patience],
@@ -194,7 +193,7 @@ def _optional(places: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
         said, _ = child.communicate()
         silence = f"ended with exit code {child.returncode}"
         if child.returncode == -signal.SIGALRM:
-            silence = f"no answer in {OPTIONAL_PATIENCE_S:g} s"
+            silence = f"no answer in {OPTIONAL_TIMEOUT_S:g} s"
         whole = [json.loads(line) for line in said.splitlines() if line.endswith(b"}")]
         answered = {c["name"]: c for c in whole}
         for check in (c for c in CHECKS if not c.required):

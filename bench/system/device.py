@@ -3,14 +3,13 @@
 import contextlib
 import ctypes
 import gc
-import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from bench.system.host import available_memory
+from bench.system.host import available_memory, nvidia_driver, process_memory
 
 
 def accelerator(device: str) -> dict[str, Any]:
@@ -21,21 +20,11 @@ def accelerator(device: str) -> dict[str, Any]:
 
     return {
         "device_name": torch.cuda.get_device_name(device),
-        "driver": _driver(),
+        "driver": nvidia_driver(),
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(device),
     }
-
-
-def _driver() -> str:
-    """Return the version of the GPU's driver, as Linux tells it."""
-    try:
-        said = Path("/proc/driver/nvidia/version").read_text()
-    except OSError:
-        return ""
-    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", said)
-    return found[0] if found else ""
 
 
 def peak_memory() -> int:
@@ -86,19 +75,16 @@ class PeakMemory:
             return False
         return True
 
-    def _held(self, what: str) -> int | None:
+    def _held(self, key: str) -> int | None:
         """Return the bytes held now (VmRSS), or at most (VmHWM)."""
         if self._device.startswith("cuda"):
             import torch
 
-            now = what == "VmRSS"
-            of = torch.cuda.memory_allocated if now else torch.cuda.max_memory_allocated
-            return int(of(self._device))
-        try:
-            found = re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())
-            return int(found[1]) * 1024 - _droppable() if found else None
-        except OSError:
-            return None
+            now = key == "VmRSS"
+            allocated = torch.cuda.memory_allocated if now else torch.cuda.max_memory_allocated
+            return int(allocated(self._device))
+        held = process_memory(key)
+        return None if held is None else held - _droppable()
 
 
 def _droppable() -> int:

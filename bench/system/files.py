@@ -102,6 +102,11 @@ def staged_folder(target: Path, prefix: str = "", *, replace: bool = False) -> I
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def nearest_existing(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that exists."""
+    return next(f for f in (folder, *folder.parents) if os.path.exists(f))
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` last across a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from importlib import metadata
@@ -80,6 +81,28 @@ def megahertz(
 def _pair(line: str) -> tuple[str, str]:
     key, _, value = line.partition(":")
     return key.strip(), value.strip()
+
+
+def process_memory(key: str) -> int | None:
+    """Return bytes of this process: resident (VmRSS), peak (VmHWM) or data (VmData).
+
+    None where the system does not say (macOS).
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def nvidia_driver() -> str:
+    """Return the version of the GPU's driver; empty where Linux does not say."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return ""
+    match = re.search(r"\b\d+\.\d+(\.\d+)?\b", text)
+    return match[0] if match else ""
 
 
 def available_memory() -> int | None:
