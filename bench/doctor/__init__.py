@@ -1,6 +1,6 @@
-"""What of this machine stands in the way of runs, and what to do about it. Never imports torch.
+"""Check this machine for problems with runs, without torch.
 
-What torch can do is asked of `bench.doctor.probe`, a process of its own.
+Torch is checked by `bench.doctor.probe`, a process of its own.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from bench.registry import METHODS
 
 
 def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
-    """Check everything; with a suite, also whether what it wants is there and fits."""
+    """Check everything; with a suite, also its inputs and disk space."""
     yield from check_libraries()
     yield from check_machine()
     methods = {*METHODS, *(m for block in suite.blocks for m in block.methods)} if suite else set()

@@ -1,4 +1,4 @@
-"""Where runs write: access, room, and the kind of disk."""
+"""Folders that runs write to: access, space and file system."""
 
 import os
 import tempfile
@@ -20,28 +20,28 @@ FILE_SYSTEMS = {
         "over the network renames and flushes are as sound as the server: prefer a local disk",
     ),
 }
-"""Kinds of file systems that want a word."""
+"""Warnings by kind of file system."""
 
 
 def check_write_access(name: str, folder: Path) -> Diagnosis:
-    """Do in a folder, or where it would be made, what the store and the cache do; leave nothing."""
+    """Try the store's and the cache's operations in a folder; leave nothing."""
     parent = nearest_existing(folder)
-    found, todo = f"{folder} can be written", ""
+    text, todo = f"{folder} can be written", ""
     if parent != folder:
-        found += ", but is not made yet"
+        text += ", but is not made yet"
     try:
         with tempfile.TemporaryDirectory(dir=parent, prefix=".bench-doctor-") as scratch:
             if _renames_over(Path(scratch)):
-                found = f"in {parent} a folder can replace one that holds files"
+                text = f"in {parent} a folder can replace one that holds files"
                 todo = f"results could vanish: name another folder with --{name}"
     except OSError as error:
-        found = f"{parent} cannot be written ({error.strerror})"
+        text = f"{parent} cannot be written ({error.strerror})"
         todo = f"mend that, or name another folder with --{name}"
-    return diagnose("folders", name, found, todo, bad=True)
+    return diagnose("folders", name, text, todo, bad=True)
 
 
 def _renames_over(scratch: Path) -> bool:
-    """Write, flush and rename; return whether a rename replaced a folder that was not empty."""
+    """Return whether a rename replaces a folder that is not empty."""
     for folder in ("staged", "published"):
         (scratch / folder).mkdir()
         write_synced(scratch / folder / "new", b"bench doctor")
@@ -58,29 +58,29 @@ def check_disk(folders: Folders, needed: Mapping[str, int]) -> Iterator[Diagnosi
     """Compare free and needed space, once for each file system."""
     for disk in disk_space(folders, needed):
         kind = file_system(disk.folder)
-        found = f"{_size(disk.free)} free for {' and '.join(disk.options)}"
-        found += f" on {kind}" if kind else ""
-        found += f", {_size(disk.needed)} needed" if needed else ""
+        text = f"{_size(disk.free)} free for {' and '.join(disk.options)}"
+        text += f" on {kind}" if kind else ""
+        text += f", {_size(disk.needed)} needed" if needed else ""
         todo = FILE_SYSTEMS.get(kind, "")
         if disk.free < max(disk.needed, LITTLE_DISK):
             todo = f"make room, or name another folder with --{' and --'.join(disk.options)}"
-        yield diagnose("folders", "disk", found, todo, bad=disk.free < disk.needed)
+        yield diagnose("folders", "disk", text, todo, bad=disk.free < disk.needed)
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """Return the kind of file system that a folder lies on; empty where that is not known."""
+    """Return a folder's kind of file system; empty where unknown."""
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:
         return ""
     folder = folder.resolve()
-    over = [
+    candidates = [
         (len(point.parts), kind)
-        for _, where, kind, *_ in lines
-        if folder.is_relative_to(point := Path(where.replace(r"\040", " ")))
+        for _, mount, kind, *_ in lines
+        if folder.is_relative_to(point := Path(mount.replace(r"\040", " ")))
     ]
     # Of several mounts on one point the last hides the others.
-    return max(reversed(over), key=lambda found: found[0], default=(0, ""))[1]
+    return max(reversed(candidates), key=lambda entry: entry[0], default=(0, ""))[1]
 
 
 def _size(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Memory of a training step before the first run, rehearsed on tensors without memory."""
+"""Memory of a training step, rehearsed on tensors without memory."""
 
 import functools
 import importlib
@@ -51,7 +51,7 @@ def torch_internals() -> tuple[Any, Any, Any]:
 
 
 def estimate_problem() -> str:
-    """Return why no step can be rehearsed with this torch; empty where one can."""
+    """Return why this torch cannot rehearse, or an empty text."""
     try:
         torch_internals()
     except RequestError as error:
@@ -60,7 +60,7 @@ def estimate_problem() -> str:
 
 
 def ledger() -> Any:
-    """Return a context that counts bytes of living tensor storages: `alive` and `peak`."""
+    """Return a context that counts tensor bytes: `alive` and `peak`."""
     import torch
 
     _, dispatch_mode, tree_leaves = torch_internals()
@@ -97,7 +97,7 @@ def ledger() -> Any:
 
 
 def rehearsed_peak(detector: Any, size: int, context: Context) -> int:
-    """Return the peak bytes of tensors in one training step of a detector.
+    """Return the peak tensor bytes of a detector's training step.
 
     `detector` has `rehearse` (see `bench.detector.Detector`). Nothing is computed or allocated;
     what libraries take for their own work space is not seen. Raises RequestError where torch cannot
@@ -115,7 +115,7 @@ _peaks: dict[Any, int | None] = {}
 
 
 def rehearsed(variant: Variant) -> int | None:
-    """Return the bytes of tensors in one training step; None where it is unknown.
+    """Return the tensor bytes of one training step, or None.
 
     Rehearsed once for all variants that make the same step.
     """
@@ -157,7 +157,7 @@ def step_bytes(peak: int) -> int:
 
 @functools.cache
 def process_base(modules: Sequence[str]) -> int:
-    """Return the bytes of a process that has only imported what a run needs.
+    """Return the bytes of a process after a run's imports.
 
     `modules` are those imports. Call it before a rehearsal, which imports more than a run does.
     """

@@ -66,12 +66,12 @@ def bytes_of_a_run(results: Results, done: Iterable[str]) -> int | None:
 def bytes_to_write(
     decoding: Iterable[Decoding], runs: int, bytes_per_run: int = BYTES_OF_A_RUN
 ) -> dict[str, int]:
-    """Return the bytes that runs will add, by the option that names the folder."""
+    """Return the bytes that runs will add, by option."""
     return {"results": runs * bytes_per_run, "cache": sum(d.bytes for d in decoding)}
 
 
 def output_folders(folders: Folders) -> dict[str, Path]:
-    """Return the folders that runs write to, by the option that names them."""
+    """Return the folders that runs write to, by option."""
     return {"results": folders.results, "cache": folders.cache}
 
 
@@ -130,7 +130,7 @@ def memory_of(
     data: Path,
     modules: Sequence[str],
 ) -> Memory:
-    """Estimate the memory of a variant's run, and look up what stored runs took.
+    """Return a variant's memory, estimated and as stored runs measured it.
 
     On a GPU its own memory is meant. `modules` are what a run's process imports.
     """
@@ -154,7 +154,7 @@ def memory_of(
 
 
 def _memory_bank(variant: Variant, wanted: Run | Missing, data: Path) -> int:
-    """Return the bytes that a method with a memory bank says it holds, and its images."""
+    """Return the bytes of a memory bank, as the method says, and of images."""
     cls = load_class(variant.method.path)
     detector = cls(cls.Parameters(**variant.parameters()))
     context = rehearsal_context(variant)

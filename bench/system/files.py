@@ -16,19 +16,18 @@ from bench.system.untrusted import shown, why
 
 
 def sealed(kind: str, content: Mapping[str, Any]) -> bytes:
-    """Return JSON that names its kind and holds the sha256 of itself: no flipped bit passes.
+    """Return JSON with its kind and its own sha256, against flipped bits.
 
     Raises ValueError for content that is not finite JSON.
     """
-    whole = {"kind": kind, "content": dict(content)}
-    return json.dumps({**whole, "sha256": json_digest(whole)}).encode()
+    envelope = {"kind": kind, "content": dict(content)}
+    return json.dumps({**envelope, "sha256": json_digest(envelope)}).encode()
 
 
 def unsealed(kind: str, data: bytes) -> dict[str, Any]:
-    """Return what was `sealed` under this kind; raises ValueError where a single bit differs."""
+    """Return the content `sealed` under a kind; raises ValueError if damaged."""
     try:
-        whole = json.loads(data)
-        content: dict[str, Any] = whole["content"]
+        content: dict[str, Any] = json.loads(data)["content"]
         if sealed(kind, content) != data:
             raise ValueError(f"it is not a whole {kind}")
         return content
@@ -37,14 +36,14 @@ def unsealed(kind: str, data: bytes) -> dict[str, Any]:
 
 
 def json_digest(content: Mapping[str, Any]) -> str:
-    """Return the sha256 of the content's sorted JSON; raises ValueError for NaN and infinity."""
+    """Return the sha256 of sorted JSON; raises ValueError for NaN and infinity."""
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one clear line; raises StoreError in place of OSError."""
+    """Raise StoreError, one clear line, in place of OSError."""
     try:
         yield
     except OSError as error:
@@ -53,7 +52,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold a lock against other commands; call `on_wait` if one of them holds it.
+    """Hold a lock against other commands; call `on_wait` before waiting.
 
     `path` is a folder, locked as it is, or a file, made where it is missing. The kernel frees the
     lock of a dead process. A file system without locks goes without. Raises OSError where the file
@@ -108,7 +107,7 @@ def nearest_existing(folder: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` last across a power cut."""
+    """Flush renames inside a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -117,7 +116,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file and flush it to the disk; for files in a folder that is not yet visible."""
+    """Write a new file and flush it to the disk."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -125,7 +124,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`: a reader sees the old file or the new one, never a part.
+    """Replace a file in one step; readers see no part.
 
     Raises StoreError where the folder cannot be written.
     """

@@ -133,7 +133,7 @@ def _install(
 
 
 def _lay_out(unpacked: Path, known: SourceArchive, home: Path) -> None:
-    """Move the wanted entries into `home`, from the top or the folder that has most."""
+    """Move the wanted entries into `home`, from wherever most lie."""
     folders = [unpacked, *sorted(p for p in unpacked.iterdir() if p.is_dir())]
     best = max(folders, key=lambda folder: sum((folder / e).exists() for e in known.entries))
     for entry in known.entries:

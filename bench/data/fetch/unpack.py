@@ -50,7 +50,7 @@ class _Member:
 
 
 def unpack(archive: Path, target: Path, limits: Limits | None = None) -> list[str]:
-    """Unpack a zip or a tar into a new folder; return the files' relative paths.
+    """Unpack an archive into a new folder; return the files' paths.
 
     A tar may be plain or packed by gzip, bzip2 or xz. Metadata that macOS adds is left out. Raises
     DataError for an archive that is unsafe, damaged or no archive, StoreError where `target` cannot
@@ -131,7 +131,7 @@ class _Tree:
                 (self._target / path).mkdir(mode=0o755)
 
     def _claim(self, path: str, is_folder: bool) -> bool:
-        """Return whether the path is new; refuse two paths that some file system takes for one."""
+        """Return whether a path is new; refuse a path that collides."""
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
         earlier = self._taken.get(key)
         if earlier is None:
