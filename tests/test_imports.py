@@ -14,7 +14,6 @@ TORCH_AT_MODULE_LEVEL = {
     "bench.execution.determinism",
     "bench.execution.timing",
     "bench.execution.worker",
-    "bench.planning.rehearsal",
 }
 FLOORS = (
     {"top", "system"},

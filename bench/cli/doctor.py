@@ -13,7 +13,7 @@ from bench.cli.options import console, printable, say, shared_options
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from bench.doctor import Finding
+    from bench.doctor import Diagnosis
     from bench.planning.plan import Folders
 
 STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
@@ -35,7 +35,7 @@ def doctor(
     from bench.doctor import examine
     from bench.planning.suite import read_suite
 
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     screen = console()
     with screen.status("checking; torch takes some seconds"):
         for finding in examine(folders, read_suite(suite) if suite else None):
@@ -54,7 +54,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _lines(finding: "Finding", width: int) -> "Text":
+def _lines(finding: "Diagnosis", width: int) -> "Text":
     """Return a finding in three columns, paths never broken."""
     from rich.text import Text
 

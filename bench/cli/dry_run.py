@@ -15,12 +15,14 @@ from rich.table import Table
 from bench.errors import StoreError
 from bench.planning.matrix import PlannedRun
 from bench.planning.plan import Folders, Missing, Plan, Run
+from bench.planning.rehearsal import estimate_problem
 from bench.planning.resources import (
     BYTES_OF_A_RUN,
     Memory,
     bytes_of_a_run,
+    bytes_to_write,
+    disk_space,
     memory_of,
-    rooms,
     to_decode,
 )
 from bench.planning.runtime import Guess, Paces, step
@@ -34,6 +36,8 @@ from bench.store.results import Results, receipts
 from bench.system.host import available_memory
 from bench.text import duration, gibibytes, gigabytes
 
+RUN_MODULES = ("torchvision", "bench.execution.worker")
+"""What a run's process imports before it begins."""
 MARKS = {
     "s": "stale: made by older code of the method",
     "f": "failed earlier",
@@ -211,7 +215,9 @@ def _needs(
         missing = [w for w in members if isinstance(w, Missing)]
         if not todo and not missing:
             continue
-        needed = memory_of(variant, [*todo, *missing], known, slots[0].device, folders.data)
+        needed = memory_of(
+            variant, [*todo, *missing], known, slots[0].device, folders.data, RUN_MODULES
+        )
         memory.append(needed)
         variant_guesses = guesses[wanted.name(variant)] = [paces.guess(run) for run in todo]
         elsewhere |= None in variant_guesses and all(anywhere.guess(run) for run in todo)
@@ -226,6 +232,8 @@ def _needs(
     yield table
     yield ""
     yield from _memory_lines(memory, slots)
+    if any(m.estimated is None for m in memory) and (problem := estimate_problem()):
+        yield f"warning: {problem}"
     if state.todo:
         yield from _disk_lines(state, results, folders)
         yield from _time_lines(guesses, len(slots), elsewhere)
@@ -270,10 +278,7 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
     decoding = to_decode(state.todo, folders.cache)
     images = sum(d.images for d in decoding)
     each = bytes_of_a_run(results, [i for i, r in state.done.items() if state.keep <= kept_by(r)])
-    needed = {
-        "cache": sum(d.bytes for d in decoding),
-        "results": len(state.todo) * (each or BYTES_OF_A_RUN),
-    }
+    needed = bytes_to_write(decoding, len(state.todo), each or BYTES_OF_A_RUN)
     basis = "as stored runs are" if each else "about"
     more = f", and its {told(state.keep)}" if state.keep and not each else ""
     count = f"{images} image" + "s" * (images > 1)
@@ -282,7 +287,7 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
         f"disk: cache {cache}; results {gigabytes(needed['results'])}"
         f" ({basis} {(each or BYTES_OF_A_RUN) / 1000:.0f} kB a run{more})"
     )
-    for room in rooms(folders, needed):
+    for room in disk_space(folders, needed):
         names = " and ".join(room.options)
         yield f"disk: {gigabytes(room.free)} free for {names}"
         if room.needed > room.free:

@@ -1,4 +1,4 @@
-"""Datasets: what they are, where they lie, how they are read, split and drawn from."""
+"""Datasets: cards, files, decoding, splits and draws."""
 
 DATA_VERSION = 1
 """Version of the data pipeline (decoding, resizing, splits, draws); part of every run's identity.

@@ -1,4 +1,4 @@
-"""The datasets: counts, native sizes, licences, sources, and where their files lie."""
+"""Cards of the datasets: counts, sizes, licences, sources and archives."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from bench.system.untrusted import shown, why
 
 @dataclass(frozen=True)
 class CategoryFacts:
-    """What the official copy of a category holds."""
+    """Facts of a category's official copy."""
 
     train: int
     """Normal training images."""
@@ -25,13 +25,13 @@ class CategoryFacts:
 
     @property
     def images(self) -> int:
-        """How many images there are; none for a folder of one's own, which nobody has counted."""
+        """Number of images; 0 for an own dataset, whose images nobody has counted."""
         return self.train + self.test_normal + self.test_anomalous
 
 
 @dataclass(frozen=True)
-class Archive:
-    """The archive that a dataset comes in."""
+class SourceArchive:
+    """The archive that contains a dataset."""
 
     entries: tuple[str, ...]
     """What is kept of it, by name; it lies at the top or one folder deep."""
@@ -62,20 +62,20 @@ class Dataset:
     licence: str
     source: str
     licence_url: str = ""
-    archive: Archive | None = None
+    archive: SourceArchive | None = None
     place: str = ""
     """What exists below `{data}` once its archive is unpacked there."""
     fingerprint: str = ""
     """Content fingerprint of the official copy, where it is known."""
     folder: Path | None = field(default=None, compare=False)
-    """Set for folders found beside the known datasets."""
+    """Set for own datasets, found beside the known ones."""
 
     def placed(self, data: Path) -> str:
-        """Say how its archive is unpacked by hand."""
+        """Return how to unpack the archive by hand."""
         return f"unpack it so that {self.place.format(data=data)}"
 
     def remedy(self, data: Path) -> str:
-        """Say what to do where the files are missing."""
+        """Return what to do if the files are missing."""
         if self.archive is None:
             return "there is no such folder"
         if self.archive.urls:
@@ -121,7 +121,7 @@ MVTEC_AD = Dataset(
     ),
     licence="CC BY-NC-SA 4.0",
     licence_url="https://creativecommons.org/licenses/by-nc-sa/4.0/",
-    archive=Archive(
+    archive=SourceArchive(
         entries=(
             *("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut"),
             *("pill", "screw", "tile", "toothbrush", "transistor", "wood", "zipper"),
@@ -149,7 +149,7 @@ HEAD_CT = Dataset(
     categories={"head_ct": CategoryFacts(75, 25, 100, 1, None)},
     licence="as stated by its author on Kaggle",
     licence_url=_HEAD_CT_PAGE,
-    archive=Archive(entries=("head_ct", "labels.csv"), unpacked=60_000_000),
+    archive=SourceArchive(entries=("head_ct", "labels.csv"), unpacked=60_000_000),
     source=_HEAD_CT_PAGE,
     place="{data}/head_ct/head_ct/000.png to 199.png exist",
     fingerprint="17c35fa6b628255cc7a0ebcc7abe96d04f883bf5d1486778a52e39c9f32baffe",
@@ -161,7 +161,7 @@ BRAIN_MRI = Dataset(
     categories={"brain_mri": CategoryFacts(73, 25, 155, 1, None)},
     licence="as stated by its author on Kaggle",
     licence_url=_BRAIN_MRI_PAGE,
-    archive=Archive(entries=("yes", "no"), unpacked=60_000_000),
+    archive=SourceArchive(entries=("yes", "no"), unpacked=60_000_000),
     source=_BRAIN_MRI_PAGE,
     place="{data}/brain_mri/yes and {data}/brain_mri/no exist",
     fingerprint="9b53965c8f6922f9fa2bedc98f23997619280c8badf2bf822dca6230210a8e60",
@@ -184,7 +184,7 @@ def has_mvtec_layout(folder: Path) -> bool:
 
 
 def find_dataset(name: str, data: Path) -> Dataset:
-    """Return the card of a known dataset, or of a folder in MVTec's layout below `data`.
+    """Return the card of a known dataset, or of an own one below `data`.
 
     Raises RequestError for a bad name and MissingData where nothing of that name is there.
     """
@@ -194,14 +194,14 @@ def find_dataset(name: str, data: Path) -> Dataset:
         raise RequestError(f"dataset name {name!r:.80} may hold only a-z, 0-9, _ and -")
     folder = data / name
     try:
-        found = _categories_in(folder)
+        categories = _categories_in(folder)
     except OSError as error:
         raise RequestError(f"cannot look for dataset {name!r:.80}: {why(error)}") from error
-    bad = [c for c in found if not NAME.match(c)]
+    bad = [c for c in categories if not NAME.match(c)]
     if bad:
-        place = shown(folder / bad[0])
-        raise RequestError(f"category folder {place} may hold only a-z, 0-9, _ and -")
-    if not found:
+        path = shown(folder / bad[0])
+        raise RequestError(f"category folder {path} may hold only a-z, 0-9, _ and -")
+    if not categories:
         raise MissingData(
             f"unknown dataset {name!r}: not one of {', '.join(DATASETS)}, and no folder in MVTec's"
             f" layout at {shown(folder)}"
@@ -210,7 +210,7 @@ def find_dataset(name: str, data: Path) -> Dataset:
         name=name,
         title=name,
         layout="mvtec",
-        categories={c: CategoryFacts(0, 0, 0, 0, None) for c in found},
+        categories={c: CategoryFacts(0, 0, 0, 0, None) for c in categories},
         licence="unknown",
         source=str(folder),
         folder=folder,
@@ -218,7 +218,7 @@ def find_dataset(name: str, data: Path) -> Dataset:
 
 
 def _categories_in(folder: Path) -> list[str]:
-    """Return the categories of a folder of one's own; it may be one itself."""
+    """Return the categories of an own dataset, whose folder may be one itself."""
     if has_mvtec_layout(folder):
         return [folder.name]
     if not folder.is_dir():
@@ -227,9 +227,9 @@ def _categories_in(folder: Path) -> list[str]:
 
 
 def find_datasets(data: Path) -> list[Dataset]:
-    """Return the known datasets and every folder in MVTec's layout below `data`.
+    """Return the known datasets, and own ones in MVTec's layout below `data`.
 
-    What cannot be read is left out; for a known dataset `list_category` says so.
+    An own dataset that cannot be read is left out.
     """
     cards = list(DATASETS.values())
     try:

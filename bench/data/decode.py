@@ -1,4 +1,4 @@
-"""One image file: what it says and what it shows; whatever it holds ends in one line."""
+"""Decode one image file; any damage ends in a one-line error."""
 
 import hashlib
 import io
@@ -20,9 +20,9 @@ from bench.system.untrusted import read_regular, shown, why
 
 MAX_PIXELS = 64_000_000
 MAX_SCANS = 100
-"""Of a JPEG of so many pixels; more, where it has fewer."""
+"""Scans of a progressive JPEG with MAX_PIXELS; a smaller one may have more."""
 MAX_BYTES = 8 * MAX_PIXELS
-"""No encoding of so many pixels is larger, unless by what is not pixels."""
+"""Largest file: no encoding of MAX_PIXELS needs more."""
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 
@@ -31,7 +31,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else some of its e
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What one file said, and the digest of what it shows."""
+    """Header facts of one image file, and the digest of its pixels."""
 
     path: str
     width: int
@@ -44,7 +44,7 @@ class ImageFacts:
 
 @contextmanager
 def decoding_pool() -> Iterator[ThreadPoolExecutor]:
-    """Give threads to decode in; what Pillow warns of on the way is not printed.
+    """Give threads for decoding, with Pillow's warnings silenced.
 
     Filters of warnings belong to the process, not to a thread, so they are set here, once, by the
     thread that opens the pool: in `decode` threads would put back each other's.
@@ -56,7 +56,7 @@ def decoding_pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
-    """Return the bytes of an image file, read once, and their digest; raises DataError."""
+    """Return an image file's bytes and their digest; raises DataError."""
     try:
         return digests.read(path, MAX_BYTES)
     except OSError as error:
@@ -64,7 +64,7 @@ def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
 
 
 def decode(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
-    """Decode one file to RGB (alpha composed on black) and return it with its own mode.
+    """Decode a file to RGB, alpha composed on black; return its mode too.
 
     `content` are its bytes where they are read already. Of the several pictures in a phone's JPEG
     (MPO: a preview, depth, a gain map) the first is meant, as every reader takes it; other files
@@ -106,7 +106,7 @@ def decode(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
 
 
 def _problem(image: ImageFile, content: bytes) -> str:
-    """Say what of an image's header we do not take; nothing is decompressed yet."""
+    """Return why an image's header is refused; nothing is decompressed yet."""
     if image.width * image.height > MAX_PIXELS:
         return f"{image.width}x{image.height} pixels: too many, more than {MAX_PIXELS}"
     # Pillow would cut colours of 16 bits to 8; the tiles name what lies in the file.
@@ -123,6 +123,6 @@ def _problem(image: ImageFile, content: bytes) -> str:
 
 
 def facts_of(path: str, content: bytes, rgb: Image.Image, mode: str) -> ImageFacts:
-    """Return what a decoded file said and shows."""
+    """Return the facts of a decoded file."""
     pixels = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
     return ImageFacts(path, rgb.width, rgb.height, mode, len(content), pixels)

@@ -1,7 +1,7 @@
-"""Images from outside a category, for methods that learn what is from elsewhere.
+"""External images, for methods that also learn from other sources.
 
 They are named by a source and fingerprinted like a category. A test image of the dataset is never
-among them; what else lies in a folder of the user's is for the user to know.
+among them; for your own folder of textures, check this yourself.
 """
 
 import importlib.util
@@ -38,7 +38,7 @@ PER_FOLDER = 1000
 
 @dataclass(frozen=True)
 class External:
-    """Found external images, not decoded yet."""
+    """External images of a source, not decoded yet."""
 
     source: str
     """One of SOURCES, or the name of a folder of textures."""
@@ -49,11 +49,11 @@ class External:
 
     @property
     def identity(self) -> str:
-        """What enters a run's identity."""
+        """The part of a run's identity that names them."""
         return f"{self.source}:{self.fingerprint}"
 
     def prepared_size(self, image_size: int) -> int:
-        """Return the side at which to prepare them for images of a side."""
+        """Return the side in pixels at which they are prepared."""
         return image_size * self.tiles
 
 
@@ -66,7 +66,7 @@ def find_external(
     digests: FingerprintCache,
     textures: Path | None = None,
 ) -> External | None:
-    """Look up the images of a source for one category; None for `none`.
+    """Return a source's images for one category; None for `none`.
 
     `textures` is a folder that takes the place of the textures of scikit-image. Raises MissingData
     with the remedy where they are not here, DataError for a folder that is the dataset's own or
@@ -85,7 +85,7 @@ def find_external(
 
 
 def _folder(folder: Path, own: Path) -> Listing:
-    """List images in a folder and below."""
+    """List the images in a folder of textures and below."""
     name = folder.name
     if name in ("", *SOURCES) or ":" in name or not fits_a_line(name):
         raise DataError(
@@ -107,8 +107,8 @@ def _folder(folder: Path, own: Path) -> Listing:
 
 
 def _textures() -> Listing:
-    found = importlib.util.find_spec("skimage")
-    root = Path(found.origin).parent / "data" if found and found.origin else Path("skimage")
+    spec = importlib.util.find_spec("skimage")
+    root = Path(spec.origin).parent / "data" if spec and spec.origin else Path("skimage")
     for name in TEXTURES:
         if not (root / name).is_file():
             raise MissingData(f"{shown(root / name)} is not there: pip install scikit-image")
@@ -136,12 +136,12 @@ def _other_categories(dataset: str, category: str, data: Path, cache: Path) -> L
 
 
 def _spread(items: Sequence[Item], most: int) -> list[Item]:
-    """Take so many items, evenly over all."""
+    """Return at most `most` items, evenly spaced."""
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, min(most, len(items))).round()]
 
 
 def load_external(folder: Path, image_size: int) -> NDArray[np.uint8]:
-    """Return prepared external images as (M, 3, S, S), larger ones cut into tiles.
+    """Return external images as (M, 3, S, S), larger ones cut into tiles.
 
     Raises DataError where the cache does not hold what it should.
     """

@@ -1,11 +1,10 @@
-"""Images of a category, decoded and resized once, kept as one memory-mapped uint8 array."""
+"""A category's images, decoded and resized once into a memory-mapped array."""
 
 import contextlib
 import hashlib
 import io
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,29 +18,30 @@ from PIL import Image
 
 from bench.data import DATA_VERSION
 from bench.data.decode import MAX_BYTES, ImageFacts, decode, decoding_pool, facts_of, read
-from bench.data.listing import File, Listing, combined
+from bench.data.listing import File, Listing, content_fingerprint
 from bench.detector import Samples
 from bench.errors import DataError, RequestError, StoreError
 from bench.system.digests import FingerprintCache
-from bench.system.files import locked, sealed, sync_folder, unsealed, write_synced
+from bench.system.files import locked, sealed, staged_folder, unsealed, write_synced
 from bench.system.untrusted import open_regular, read_regular, shown, why
 
 RESIZE_RULES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """To a square, aspect ratio not kept, with Pillow's antialiasing filter of that name."""
 
 _KIND = "prepared images"
+_STAGING = ".staging-"
 
 
 @dataclass(frozen=True)
 class CategoryImages:
-    """The cached arrays of one category at one size; `facts[i]` belongs to `pixels[i]`."""
+    """Prepared images of one category; `facts[i]` belongs to `pixels[i]`."""
 
     pixels: NDArray[np.uint8]
     """(N, 3, S, S), memory-mapped, read-only."""
     facts: tuple[ImageFacts, ...]
 
     def samples(self, chosen: Sequence[int]) -> Samples:
-        """Return the chosen images; the array is copied out of the memory map."""
+        """Return the chosen images, copied out of the memory map."""
         facts = [self.facts[i] for i in chosen]
         return Samples(
             images=self.pixels[list(chosen)],
@@ -54,7 +54,7 @@ class CategoryImages:
 
 
 def _identity(fingerprint: str, size: int, resize: str) -> dict[str, Any]:
-    """Return what prepared images depend on."""
+    """Return everything that prepared images depend on."""
     return {
         "fingerprint": fingerprint,
         "data_version": DATA_VERSION,
@@ -64,13 +64,14 @@ def _identity(fingerprint: str, size: int, resize: str) -> dict[str, Any]:
     }
 
 
-def _name(of: Mapping[str, Any]) -> str:
-    start = str(of["fingerprint"])[:32]
-    return f"{start}-v{of['data_version']}-{of['size']}-{of['resize']}-pillow{of['pillow']}"
+def _name(identity: Mapping[str, Any]) -> str:
+    start, version = str(identity["fingerprint"])[:32], identity["data_version"]
+    pillow = identity["pillow"]
+    return f"{start}-v{version}-{identity['size']}-{identity['resize']}-pillow{pillow}"
 
 
 def cache_folder(cache: Path, fingerprint: str, size: int, resize: str) -> Path:
-    """Return where the arrays of one category at one size are kept."""
+    """Return the cache folder of one category at one size."""
     return cache / "images" / _name(_identity(fingerprint, size, resize))
 
 
@@ -82,10 +83,10 @@ def prepare(
     resize: str = "bilinear",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Decode and resize a category into the cache unless it is there; return its folder.
+    """Decode and resize a category into the cache, once; return its folder.
 
-    Built beside its place and renamed, so that a reader never sees half of it; what is there but
-    damaged is made again. Raises DataError for a file that does not decode and where the files do
+    Built beside its place and renamed, so that a reader never sees half of it; a damaged folder is
+    made again. Raises DataError for a file that does not decode and where the files do
     not have this fingerprint, StoreError where the cache cannot be written.
     """
     if resize not in RESIZE_RULES:
@@ -93,28 +94,21 @@ def prepare(
     folder = cache_folder(cache, fingerprint, size, resize)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if os.path.lexists(folder) and _is_whole(folder):
+        if os.path.lexists(folder) and _is_intact(folder):
             return folder
-        _clear(folder.parent)
-        staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staging-"))
-    except OSError as error:
-        raise StoreError(f"cannot write to the cache {shown(cache)}: {why(error)}") from error
-    try:
-        of = _identity(fingerprint, size, resize)
-        _build(listing, of, FingerprintCache(cache), staging, progress)
-        os.rename(staging, folder)
-        sync_folder(folder.parent)
+        _clear_leftovers(folder.parent)
+        with staged_folder(folder, _STAGING) as staging:
+            identity = _identity(fingerprint, size, resize)
+            _build(listing, identity, FingerprintCache(cache), staging, progress)
     except OSError as error:
         if (folder / "index.json").is_file():  # another process was faster
             return folder
         raise StoreError(f"cannot write to the cache {shown(cache)}: {why(error)}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return folder
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether prepared images can be used; damaged ones are removed, once for all commands."""
+def _is_intact(folder: Path) -> bool:
+    """Whether prepared images are intact; remove damaged ones under a lock."""
     with locked(folder.parent / ".lock"):
         try:
             load(folder)
@@ -125,9 +119,9 @@ def _is_whole(folder: Path) -> bool:
             return False
 
 
-def _clear(folder: Path) -> None:
-    """Remove what killed commands have left half-decoded, a day after they did."""
-    for left in folder.glob(".staging-*"):
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what killed commands left, once it is a day old."""
+    for left in folder.glob(f"{_STAGING}*"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > 86400:
                 _remove(left)
@@ -142,12 +136,12 @@ def _remove(path: Path) -> None:
 
 def _build(
     listing: Listing,
-    of: dict[str, Any],
+    identity: dict[str, Any],
     digests: FingerprintCache,
     staging: Path,
     progress: Callable[[int, int], None],
 ) -> None:
-    size, resampling = of["size"], RESIZE_RULES[of["resize"]]
+    size, resampling = identity["size"], RESIZE_RULES[identity["resize"]]
     header = _header(len(listing.files), size)
 
     def one(job: tuple[int, File]) -> tuple[ImageFacts, str]:
@@ -159,19 +153,20 @@ def _build(
         _write_at(array.fileno(), len(header) + i * len(pixels), pixels)
         return facts_of(file.path, content, rgb, mode), digest
 
-    found: list[tuple[ImageFacts, str]] = []
+    decoded: list[tuple[ImageFacts, str]] = []
     # Written, not mapped: on a full disk a write fails with an error, a map kills the process.
     with (staging / "images.npy").open("x+b", buffering=0) as array:
         _write_at(array.fileno(), 0, header)
         try:
             with decoding_pool() as pool:
-                for fact in pool.map(one, enumerate(listing.files)):
-                    found.append(fact)
-                    progress(len(found), len(listing.files))
+                for result in pool.map(one, enumerate(listing.files)):
+                    decoded.append(result)
+                    progress(len(decoded), len(listing.files))
         finally:
             if digests.corrected:
                 digests.save()
-        if combined(listing.files, [digest for _, digest in found]) != of["fingerprint"]:
+        content = content_fingerprint(listing.files, [digest for _, digest in decoded])
+        if content != identity["fingerprint"]:
             changed = digests.corrected[0] if digests.corrected else listing.root
             raise DataError(
                 f"{shown(changed)} does not hold what its fingerprint was taken from: it has"
@@ -179,12 +174,13 @@ def _build(
             )
         os.fsync(array.fileno())
         digest = hashlib.file_digest(array, "sha256").hexdigest()
-    index = {"of": of, "images_sha256": digest, "files": [asdict(facts) for facts, _ in found]}
+    files = [asdict(facts) for facts, _ in decoded]
+    index = {"of": identity, "images_sha256": digest, "files": files}
     write_synced(staging / "index.json", sealed(_KIND, index))
 
 
 def _pixels(rgb: Image.Image, size: int, resampling: Image.Resampling) -> NDArray[np.uint8]:
-    """Return a decoded image at the size of the input, (3, S, S)."""
+    """Return a decoded image at the input size, (3, S, S)."""
     resized = rgb if rgb.size == (size, size) else rgb.resize((size, size), resampling)
     return np.asarray(resized).transpose(2, 0, 1)
 
@@ -192,7 +188,7 @@ def _pixels(rgb: Image.Image, size: int, resampling: Image.Resampling) -> NDArra
 def read_samples(
     files: Sequence[Path], size: int, resize: str, each: Callable[..., Iterable[Any]] = map
 ) -> Samples:
-    """Decode and resize images from anywhere as those of a category are, named by their paths.
+    """Decode and resize images from anywhere, named by their paths.
 
     `each` maps as `map` does, say in a `decoding_pool`. Raises DataError naming a file.
     """
@@ -214,7 +210,7 @@ def read_samples(
 
 
 def _header(images: int, size: int) -> bytes:
-    """Return what an .npy file of so many images starts with."""
+    """Return the header of an .npy file of `images` images."""
     header = io.BytesIO()
     shape = (images, 3, size, size)
     entries = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -230,21 +226,21 @@ def _write_at(descriptor: int, offset: int, content: bytes) -> None:
 
 
 def load(folder: Path) -> CategoryImages:
-    """Open a prepared category; raises DataError where the cache does not hold what it should."""
+    """Open a prepared category; raises DataError if the cache is damaged."""
     try:
         index = unsealed(_KIND, read_regular(folder / "index.json", MAX_BYTES))
-        of = index["of"]
-        if _name(of) != folder.name:
-            raise ValueError(f"it is {_name(of)}")
+        identity = index["of"]
+        if _name(identity) != folder.name:
+            raise ValueError(f"it is {_name(identity)}")
         facts = tuple(ImageFacts(**f) for f in index["files"])
-        header = _header(len(facts), of["size"])
+        header = _header(len(facts), identity["size"])
         with open_regular(folder / "images.npy") as file:
             if file.read(len(header)) != header:
                 raise ValueError("header of images.npy")
             file.seek(0)
             if hashlib.file_digest(file, "sha256").hexdigest() != index["images_sha256"]:
                 raise ValueError("digest of images.npy")
-            shape = (len(facts), 3, of["size"], of["size"])
+            shape = (len(facts), 3, identity["size"], identity["size"])
             pixels = np.memmap(file, np.uint8, "r", len(header), shape)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = shown(error)[:200]

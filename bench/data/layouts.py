@@ -1,4 +1,4 @@
-"""Which files a category consists of: each layout's rules, and the content fingerprint."""
+"""List a category's files by the rules of each dataset's layout."""
 
 import csv
 import json
@@ -13,14 +13,16 @@ from bench.system.untrusted import read_regular, shown, why
 MAX_LABELS = 1 << 20
 
 HEAD_CT_TEST_NORMALS = frozenset(
-    {100, 104, 110, 112, 118, 122, 126, 130, 131, 133, 139, 142, 144, 145, 153, 155, 169, 170,
-     173, 176, 177, 180, 183, 188, 190}
-)  # fmt: skip
-"""The normals that the converters of DevNet, DRA and AHL leave for the test (3:1, seed 42)."""
+    (
+        *(100, 104, 110, 112, 118, 122, 126, 130, 131, 133, 139, 142, 144, 145, 153, 155, 169),
+        *(170, 173, 176, 177, 180, 183, 188, 190),
+    )
+)
+"""Test normals of the converters of DevNet, DRA and AHL (3:1, seed 42)."""
 
 
 def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> Listing:
-    """List the images of a category without opening them.
+    """Return a category's images, sorted, without opening them.
 
     Raises MissingData with the remedy where the folder is absent, DataError where it does not
     hold what the layout asks for.
@@ -28,22 +30,22 @@ def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> L
     try:
         root, files = _listed(dataset, category, data, cache)
     except OSError as error:
-        place = shown(error.filename or data / dataset.name)
-        raise DataError(f"cannot read {place}: {why(error)}") from error
+        path = shown(error.filename or data / dataset.name)
+        raise DataError(f"cannot read {path}: {why(error)}") from error
     check_names(root, (f.path for f in files))
     ordered = tuple(sorted(files, key=lambda f: f.path))
-    for what, there in (
+    for kind, present in (
         ("normal training images", any(f.fold == "train" for f in ordered)),
         ("normal test images", any(f.fold == "test" and not f.anomalous for f in ordered)),
         ("anomalous test images", any(f.anomalous for f in ordered)),
     ):
-        if not there:
-            raise DataError(f"{dataset.name}/{category} at {shown(root)} has no {what}")
+        if not present:
+            raise DataError(f"{dataset.name}/{category} at {shown(root)} has no {kind}")
     return Listing(root, ordered)
 
 
 def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[Path, list[File]]:
-    """Return the root and the files by the rules of the dataset's layout."""
+    """Return the root folder and the files of a category."""
     if dataset.layout == "synthetic":
         from bench.data import synthetic
 
@@ -51,8 +53,8 @@ def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[P
         return root, _mvtec_files(root / category, root)
     if dataset.layout == "mvtec":
         home = dataset.folder or data / dataset.name
-        whole = category == dataset.name and has_mvtec_layout(home)
-        folder = home if whole else home / category
+        is_category = category == dataset.name and has_mvtec_layout(home)
+        folder = home if is_category else home / category
         if not (folder / "train" / "good").is_dir() or not (folder / "test").is_dir():
             raise _missing(dataset, category, data)
         return home, _mvtec_files(folder, home)
@@ -67,8 +69,8 @@ def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[P
 
 
 def _missing(dataset: Dataset, category: str, data: Path) -> MissingData:
-    place = dataset.name if category == dataset.name else f"{dataset.name}/{category}"
-    return MissingData(shown(f"{place} is not in {data}: {dataset.remedy(data)}"))
+    name = dataset.name if category == dataset.name else f"{dataset.name}/{category}"
+    return MissingData(shown(f"{name} is not in {data}: {dataset.remedy(data)}"))
 
 
 def _mvtec_files(folder: Path, root: Path) -> list[File]:
@@ -106,7 +108,7 @@ def _head_ct_files(root: Path) -> list[File]:
 
 
 def _head_ct_labels(path: Path) -> dict[int, bool]:
-    """Read the archive's `id, hemorrhage` table; without it the file numbers alone decide."""
+    """Read the `id, hemorrhage` table; empty where the archive has none."""
     if not path.is_file():
         return {}
     try:
@@ -128,9 +130,9 @@ def _brain_mri_files(root: Path) -> list[File]:
 
 
 def brain_mri_test_normals() -> frozenset[str]:
-    """Names of the 25 test normals, from the manifest that the project ships.
+    """Return the names of the 25 test normals, from the project's manifest.
 
-    The rivals split an unsorted listing, so theirs is lost. Ours: the 98 normals sorted by name,
+    The baselines split an unsorted listing, so theirs is lost. Ours: the 98 normals sorted by name,
     grouped by equal decoded pixels, the groups shuffled with seed 42, and whole groups taken while
     they fit until 25 files are reached (`tests/test_splits.py` makes it again from the images).
     """

@@ -32,14 +32,14 @@ class File:
 
 @dataclass(frozen=True)
 class Listing:
-    """A category's files, sorted by path, and the folder that their paths are relative to."""
+    """A category's files, sorted by path, and their root folder."""
 
     root: Path
     files: tuple[File, ...]
 
 
 def check_names(root: Path, paths: Iterable[str]) -> None:
-    """Raise DataError for a path below `root` that no line can hold."""
+    """Raise DataError for a path that cannot be printed on one line."""
     for path in paths:
         if not fits_a_line(path):
             raise DataError(
@@ -49,13 +49,13 @@ def check_names(root: Path, paths: Iterable[str]) -> None:
 
 
 def images_below(folder: Path) -> Iterable[Path]:
-    """Yield the images in `folder` and in the folders below; raises OSError for an unreadable one.
+    """Yield the images in a folder and below; raises OSError.
 
     Hidden folders are left out, links to folders not followed.
     """
-    for place, folders, names in os.walk(folder, onerror=_raised):
+    for parent, folders, names in os.walk(folder, onerror=_raised):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from filter(_is_image, (Path(place, name) for name in names))
+        yield from filter(_is_image, (Path(parent, name) for name in names))
 
 
 def images_in(folder: Path) -> Iterable[Path]:
@@ -68,25 +68,25 @@ def _raised(error: OSError) -> None:
 
 
 def _is_image(path: Path) -> bool:
-    """Whether a path is that of an image; hidden files (macOS leaves `._*`) are none."""
+    """Whether a path is an image, and not hidden (macOS leaves `._*`)."""
     named = path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     return named and path.is_file()
 
 
-def fingerprint(listing: Listing, known: FingerprintCache) -> str:
-    """Return the content fingerprint of a category; raises DataError for an unreadable file."""
+def fingerprint(listing: Listing, cache: FingerprintCache) -> str:
+    """Return a category's content fingerprint; raises DataError."""
     digests = []
     for file in listing.files:
         path = listing.root / file.path
         try:
-            digests.append(known.sha256(path))
+            digests.append(cache.sha256(path))
         except OSError as error:
             raise DataError(f"cannot read {shown(path)}: {why(error)}") from error
-    return combined(listing.files, digests)
+    return content_fingerprint(listing.files, digests)
 
 
-def combined(files: Sequence[File], digests: Sequence[str]) -> str:
-    """Return the sha256 over the sorted relative paths and the digests of a category's files."""
+def content_fingerprint(files: Sequence[File], digests: Sequence[str]) -> str:
+    """Return the sha256 over a category's sorted paths and file digests."""
     digest = hashlib.sha256()
     for file, content in zip(files, digests, strict=True):
         digest.update(f"{file.path}\0{content}\n".encode())

@@ -1,4 +1,4 @@
-"""Where defects lie: the masks that MVTec's layout keeps beside the test images."""
+"""Masks of defects, as MVTec's layout keeps them beside test images."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ FOLDER = "ground_truth"
 
 
 def find_mask(root: Path, file: File) -> Path | None:
-    """Return the mask of an anomalous image; None where there is none.
+    """Return the mask file of an anomalous image, or None.
 
     `[category/]test/defect/name.png` has `[category/]ground_truth/defect/name_mask.png`, whatever
     its encoding.
@@ -25,12 +25,12 @@ def find_mask(root: Path, file: File) -> Path | None:
     if not above or above.pop() != "test":
         return None
     stem = root.joinpath(*above, FOLDER, defect, PurePosixPath(name).stem + "_mask")
-    places = (stem.with_name(stem.name + suffix) for suffix in sorted(IMAGE_SUFFIXES))
-    return next((place for place in places if place.is_file()), None)
+    candidates = (stem.with_name(stem.name + suffix) for suffix in sorted(IMAGE_SUFFIXES))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def load_masks(root: Path, files: Sequence[File], size: int) -> NDArray[np.bool_] | None:
-    """Return of each image which pixels show a defect, (N, size, size); of a normal one none do.
+    """Return the images' defect pixels, (N, size, size), none for a normal image.
 
     None where an anomalous image has no mask. Masks are resized to the nearest pixel. Raises
     DataError for a file that does not decode, or shows nothing.
@@ -39,13 +39,13 @@ def load_masks(root: Path, files: Sequence[File], size: int) -> NDArray[np.bool_
     for mask, file in zip(masks, files, strict=True):
         if not file.anomalous:
             continue
-        place = find_mask(root, file)
-        if place is None:
+        path = find_mask(root, file)
+        if path is None:
             return None
-        grey = decode(place)[0].convert("L")
+        grey = decode(path)[0].convert("L")
         mask[:] = np.asarray(grey.resize((size, size), Image.Resampling.NEAREST)) >= 128
         if not mask.any():  # a defect that lies between the pixels, or none
             mask[:] = np.asarray(grey.resize((size, size), Image.Resampling.BOX)) > 0
         if not mask.any():
-            raise DataError(f"{shown(place)} marks no defect; replace or remove it")
+            raise DataError(f"{shown(path)} marks no defect; replace or remove it")
     return masks

@@ -1,4 +1,4 @@
-"""How a copy differs from the official one."""
+"""Differences between a dataset's copy and the official one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from bench.system.digests import FingerprintCache
 def why_unofficial(
     dataset: Dataset, category: str, fingerprint: str, images: CategoryImages
 ) -> str:
-    """Say why this copy is not the official one; empty where nothing speaks against it.
+    """Return why a copy is not the official one; empty if it seems official.
 
     By the content fingerprint where the official one is known, else by counts and native size.
     """
@@ -23,16 +23,15 @@ def why_unofficial(
     reasons = [other_content(dataset, category, fingerprint, images.facts)]
     if dataset.layout != "synthetic" and not dataset.fingerprint:
         facts = dataset.categories[category]
-        official = facts.train + facts.test_normal + facts.test_anomalous
-        if len(images.facts) != official:
-            reasons.insert(0, f"{len(images.facts)} of {official} images")
+        if len(images.facts) != facts.images:
+            reasons.insert(0, f"{len(images.facts)} of {facts.images} images")
     return "; ".join(filter(None, reasons))
 
 
 def other_content(
     dataset: Dataset, category: str, fingerprint: str, facts: Sequence[ImageFacts]
 ) -> str:
-    """Say how the images differ from the official ones; empty where nothing is known of those."""
+    """Return how the images differ from the official ones, if that is known."""
     if dataset.fingerprint:
         return "" if fingerprint == dataset.fingerprint else "content differs"
     native = dataset.categories[category].native_size if dataset.layout != "synthetic" else None
@@ -44,20 +43,20 @@ def other_content(
 
 
 def other_counts(official: CategoryFacts, files: Sequence[File]) -> list[str]:
-    """Say how the numbers of images and of defect types differ from the official ones."""
+    """Return how the counts differ from the official ones."""
     known = (official.train, official.test_normal, official.test_anomalous, official.defect_types)
     if not any(known):  # a folder of one's own
         return []
-    what = ("normal training images", "normal test images", "anomalous images", "defect types")
+    names = ("normal training images", "normal test images", "anomalous images", "defect types")
     return [
-        f"{count} of {should} {name}"
-        for name, count, should in zip(what, count_files(files), known, strict=True)
-        if count != should
+        f"{count} of {expected} {name}"
+        for name, count, expected in zip(names, count_files(files), known, strict=True)
+        if count != expected
     ]
 
 
 def count_files(files: Sequence[File]) -> tuple[int, int, int, int]:
-    """Return what `CategoryFacts` starts with: train, normal test, anomalous, defect types."""
+    """Count train, normal test, anomalous images and defect types."""
     return (
         sum(f.fold == "train" for f in files),
         sum(f.fold == "test" and not f.anomalous for f in files),
@@ -67,7 +66,7 @@ def count_files(files: Sequence[File]) -> tuple[int, int, int, int]:
 
 
 def copy_differences(dataset: Dataset, data: Path, cache: Path, digests: FingerprintCache) -> str:
-    """Say what sets this copy apart from the official one; empty where nothing is known to.
+    """Return how a copy differs from the official one; empty if it does not.
 
     Raises DataError where it does not even hold what the layout asks for.
     """

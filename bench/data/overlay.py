@@ -9,7 +9,7 @@ ANCHORS = np.array(
 )
 """Colours from nothing to the highest score; brightness rises with them."""
 STRENGTH = 0.65
-"""Opacity of the highest score; that of zero is nothing."""
+"""Opacity of the highest score; a score of zero is transparent."""
 LARGEST = 1024
 """Longest side of a drawn picture in pixels."""
 BOX = (0, 220, 255)
@@ -17,8 +17,8 @@ BOX = (0, 220, 255)
 
 def heat(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return colours (..., 3) of values in [0, 1]."""
-    place = values.clip(0, 1) * (len(ANCHORS) - 1)
-    channels = [np.interp(place, np.arange(len(ANCHORS)), ANCHORS[:, c]) for c in range(3)]
+    positions = values.clip(0, 1) * (len(ANCHORS) - 1)
+    channels = [np.interp(positions, np.arange(len(ANCHORS)), ANCHORS[:, c]) for c in range(3)]
     return np.stack(channels, -1).round().astype(np.uint8)
 
 
@@ -28,7 +28,9 @@ def overlay(
     top: float,
     box: NDArray[np.float64] | None = None,
 ) -> Image.Image:
-    """Draw a map (h, w) over an RGB image, and a box in the image's pixels.
+    """Return an image with a map and a box drawn over it.
+
+    The map is (h, w), the box in pixels of the RGB image.
 
     A value of `top` or more has the strongest colour, zero or less none. Images over 1024 px are
     shrunk.

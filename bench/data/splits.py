@@ -1,4 +1,4 @@
-"""Who is trained on, who is drawn, who is tested: seeded, and the same for every method."""
+"""Training, drawn and test images: seeded, the same for every method."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Split:
     """Training normals that are left out because the test fold shows the same pixels."""
 
     def counted(self) -> np.ndarray:
-        """Return (len(tested),) bool: the files that `auroc` is computed on."""
+        """Return a mask of the tested files that count, (len(tested),) bool."""
         return np.array([r == "test" for r in self.role])
 
 
@@ -58,7 +58,7 @@ def split_category(
     """
     if setting not in SETTINGS:
         raise RequestError(f"setting is one of {', '.join(SETTINGS)}, not {setting!r}")
-    place = f"{dataset}/{category}"
+    name = f"{dataset}/{category}"
     test_pixels = {p for f, p in zip(files, pixels, strict=True) if f.fold == "test"}
     train = [i for i, f in enumerate(files) if f.fold == "train"]
     left_out = tuple(i for i in train if pixels[i] in test_pixels)
@@ -67,29 +67,29 @@ def split_category(
     if setting == "hard":
         if seen_defect not in seen_defects(files):
             possible = ", ".join(seen_defects(files)) or "none"
-            raise RequestError(f"{place}: hard setting with {seen_defect!r}; possible: {possible}")
+            raise RequestError(f"{name}: hard setting with {seen_defect!r}; possible: {possible}")
         candidates = [i for i in candidates if files[i].defect == seen_defect]
     generator = np.random.RandomState(sub_seed(seed, "draw", dataset, category) % 2**32)
     drawn: list[int] = []
-    shown: set[str] = set()
+    drawn_pixels: set[str] = set()
     for i in (candidates[j] for j in generator.permutation(len(candidates))):
-        if len(drawn) < DRAWN and pixels[i] not in shown:
+        if len(drawn) < DRAWN and pixels[i] not in drawn_pixels:
             drawn.append(i)
-            shown.add(pixels[i])
+            drawn_pixels.add(pixels[i])
 
     if len(drawn) < DRAWN:
-        raise DataError(f"{place} has {len(drawn)} anomalies that differ; {DRAWN} are drawn")
+        raise DataError(f"{name} has {len(drawn)} anomalies that differ; {DRAWN} are drawn")
 
     def role(i: int) -> str:
         if i in drawn:
             return "drawn"
-        if pixels[i] in shown:
+        if pixels[i] in drawn_pixels:
             return "duplicate"
         return "seen" if setting == "hard" and files[i].defect == seen_defect else "test"
 
     roles = tuple(role(i) for i in tested)
     if not any(r == "test" and files[i].anomalous for i, r in zip(tested, roles, strict=True)):
-        raise DataError(f"{place} has {len(candidates)} anomalies: none is left to test on")
+        raise DataError(f"{name} has {len(candidates)} anomalies: none is left to test on")
     return Split(
         train_normal=tuple(i for i in train if i not in set(left_out)),
         drawn=tuple(drawn),
@@ -100,7 +100,7 @@ def split_category(
 
 
 def seen_defects(files: Sequence[File]) -> list[str]:
-    """Return the defect types that can be the seen one: ten images at least, and not the only type.
+    """Return the defect types that can be the seen one in the hard setting.
 
     PROTOCOL: types with fewer than ten images are skipped; a category with one defect type has no
     hard setting.
@@ -110,13 +110,13 @@ def seen_defects(files: Sequence[File]) -> list[str]:
 
 
 def group_split(names: Sequence[str], pixels: Sequence[str], test: int, seed: int) -> list[str]:
-    """Return `test` of `names`, whole groups of equal pixels together; how the manifest was made.
+    """Return `test` of `names`, equal pixels together, as in the manifest.
 
     Groups in order of their first name are shuffled by RandomState(seed) and taken while they fit.
     """
     groups: dict[str, list[str]] = {}
-    for name, shown in sorted(zip(names, pixels, strict=True)):
-        groups.setdefault(shown, []).append(name)
+    for name, digest in sorted(zip(names, pixels, strict=True)):
+        groups.setdefault(digest, []).append(name)
     ordered = list(groups.values())
     chosen: list[str] = []
     for i in np.random.RandomState(seed).permutation(len(ordered)):

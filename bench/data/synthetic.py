@@ -1,4 +1,4 @@
-"""The embedded dataset: two textures and two objects with real variation, made from a seed.
+"""The embedded dataset: two textures and two objects, generated from a seed.
 
 It exists so that the first command works without a download, and so that tests and pictures can
 show images freely. It is no substitute for a benchmark. Normal images vary in phase, colour,
@@ -7,8 +7,6 @@ Everything is drawn from signed distances in pixels, so edges are smooth at any 
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.catalog import SYNTHETIC
-from bench.data.listing import File, combined
+from bench.data.listing import File, content_fingerprint
 from bench.errors import DataError, StoreError
 from bench.system.digests import FingerprintCache
+from bench.system.files import staged_folder
 from bench.system.untrusted import shown, why
 
 SYNTHETIC_VERSION = 1
@@ -44,14 +43,14 @@ _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture under way: RGB in [0, 1] as (S, S, 3), and where an object is, as (S, S)."""
+    """RGB in [0, 1], (S, S, 3), and the object's coverage, (S, S)."""
 
     rgb: Array
     inside: Array
 
 
 def _cover(distance: Array, softness: float = 0.7) -> Array:
-    """Turn a signed distance in pixels (negative inside) into coverage in [0, 1]."""
+    """Return coverage in [0, 1] of a signed distance in pixels, negative inside."""
     return np.clip(0.5 - distance / (2 * softness), 0.0, 1.0)
 
 
@@ -87,7 +86,7 @@ def _smooth_noise(random: Random, cells: int) -> Array:
 
 
 def _lit(random: Random, rgb: Array) -> Array:
-    """Uneven light, exposure and sensor noise, as a camera would add them."""
+    """Add uneven light, exposure and sensor noise."""
     angle = random.uniform(0, 6.3)
     slope = ((_X - SIZE / 2) * np.cos(angle) + (_Y - SIZE / 2) * np.sin(angle)) / SIZE
     light = random.uniform(0.85, 1.12) * (1 + random.uniform(0, 0.18) * slope)
@@ -223,14 +222,16 @@ CATEGORIES: dict[str, tuple[Callable[[Random], Picture], dict[str, Defect]]] = {
 
 
 def render(category: str, defect: str, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return picture `index` of a defect type (or `good`) as uint8 (S, S, 3), and its mask (S, S).
+    """Return one picture as uint8 (S, S, 3), and its mask (S, S).
+
+    `index` counts within a defect type (or `good`).
 
     The same arguments give the same bytes: each picture has a generator of its own.
     """
     normal, defects = CATEGORIES[category]
     kinds = ["good", *defects]
-    place = sorted(CATEGORIES).index(category) * 100 + kinds.index(defect)
-    random = np.random.RandomState([SYNTHETIC_VERSION, place, index])
+    kind = sorted(CATEGORIES).index(category) * 100 + kinds.index(defect)
+    random = np.random.RandomState([SYNTHETIC_VERSION, kind, index])
     picture = normal(random)
     rgb, cover = picture.rgb, np.zeros((SIZE, SIZE))
     if defect != "good":
@@ -240,7 +241,7 @@ def render(category: str, defect: str, index: int) -> tuple[NDArray[np.uint8], N
 
 
 def generated(cache: Path, category: str | None = None) -> Path:
-    """Return the folder of the synthetic dataset, in which a category (or all) is whole.
+    """Return the synthetic dataset's folder, with a category (or all) intact.
 
     What is missing there or differs from `DIGESTS` in any bit is made again; that costs the look-up
     of each file's size and times. The files are bitmaps: their bytes, and so the fingerprint,
@@ -253,14 +254,16 @@ def generated(cache: Path, category: str | None = None) -> Path:
             continue
         failure: OSError | None = None
         try:
-            _make(folder / name, name)
+            with staged_folder(folder / name, ".staging-", replace=True) as staging:
+                _write_category(staging, name)
         except OSError as error:  # perhaps because another process was faster
             failure = error
         if content_digest(folder / name, digests) == DIGESTS[name]:
             continue
         if failure:
-            place = shown(cache)
-            raise StoreError(f"cannot write to the cache {place}: {why(failure)}") from failure
+            raise StoreError(
+                f"cannot write to the cache {shown(cache)}: {why(failure)}"
+            ) from failure
         raise DataError(
             f"synthetic/{name} comes out different on this machine with numpy {np.__version__}:"
             " please report it, and leave synthetic out"
@@ -270,26 +273,13 @@ def generated(cache: Path, category: str | None = None) -> Path:
 
 
 def content_digest(folder: Path, digests: FingerprintCache) -> str:
-    """Return the sha256 over paths and contents of all files in a folder; empty if unreadable."""
+    """Return the sha256 over a folder's paths and contents; empty if unreadable."""
     try:
         paths = sorted(os.path.join(top, n) for top, _, names in os.walk(folder) for n in names)
         files = [File(os.path.relpath(p, folder), "", "") for p in paths]
-        return combined(files, [digests.sha256(Path(p)) for p in paths])
+        return content_fingerprint(files, [digests.sha256(Path(p)) for p in paths])
     except (OSError, ValueError):  # ValueError: a name that is not UTF-8
         return ""
-
-
-def _make(folder: Path, category: str) -> None:
-    """Generate a category beside its place, and put it there instead of what there is."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent.parent, prefix=".staging-"))
-    try:
-        _write_category(staging / "new", category)
-        if os.path.lexists(folder):
-            os.rename(folder, staging / "old")
-        os.rename(staging / "new", folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_category(folder: Path, category: str) -> None:
@@ -300,10 +290,10 @@ def _write_category(folder: Path, category: str) -> None:
     per_type = facts.test_anomalous // len(defects)
     jobs += [(f"test/{d}", d, i) for d in defects for i in range(per_type)]
     counters: dict[str, int] = {}
-    for place, defect, index in jobs:
-        number = counters[place] = counters.get(place, -1) + 1
+    for subfolder, defect, index in jobs:
+        number = counters[subfolder] = counters.get(subfolder, -1) + 1
         pixels, mask = render(category, defect, index)
-        _save(folder / place / f"{number:03d}.bmp", pixels)
+        _save(folder / subfolder / f"{number:03d}.bmp", pixels)
         if defect != "good":
             _save(folder / "ground_truth" / defect / f"{number:03d}_mask.bmp", mask)
 

@@ -1,24 +1,25 @@
-"""What of this machine stands in the way of runs, and what to do about it. Never imports torch.
+"""Check this machine for problems with runs, without torch.
 
-What torch can do is asked of `bench.doctor.probe`, a process of its own.
+Torch is checked by `bench.doctor.probe`, a process of its own.
 """
 
 from collections.abc import Iterator
 
-from bench.doctor.diagnosis import Finding as Finding
-from bench.doctor.disk import bytes_needed, check_disk, check_write_access, written
+from bench.doctor.diagnosis import Diagnosis as Diagnosis
+from bench.doctor.disk import check_disk, check_write_access
 from bench.doctor.inputs import check_datasets, check_suite, check_weights, look_up_suite
 from bench.doctor.machine import check_arithmetic, check_libraries, check_machine, check_torch
 from bench.doctor.probe import ask
 from bench.planning.matrix import PlannedRun
 from bench.planning.plan import Folders
+from bench.planning.resources import bytes_to_write, output_folders, to_decode
 from bench.planning.state import State
 from bench.planning.suite import Suite
 from bench.registry import METHODS
 
 
-def examine(folders: Folders, suite: Suite | None) -> Iterator[Finding]:
-    """Check everything; with a suite, also whether what it wants is there and fits."""
+def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
+    """Check everything; with a suite, also its inputs and disk space."""
     yield from check_libraries()
     yield from check_machine()
     methods = {*METHODS, *(m for block in suite.blocks for m in block.methods)} if suite else set()
@@ -27,15 +28,18 @@ def examine(folders: Folders, suite: Suite | None) -> Iterator[Finding]:
     yield from check_arithmetic(answer.get("checks", ()))
     looked_up = look_up_suite(suite, folders, answer) if suite else None
     state = looked_up if isinstance(looked_up, State) else None
-    for name, folder in written(folders).items():
+    for name, folder in output_folders(folders).items():
         yield check_write_access(name, folder)
-    yield from check_disk(folders, bytes_needed(state, folders.cache) if state else {})
+    needed = {}
+    if state:
+        needed = bytes_to_write(to_decode(state.todo, folders.cache), len(state.todo))
+    yield from check_disk(folders, needed)
     cells = _cells(state) if state else None
     yield from check_datasets(folders, cells)
     yield from check_weights(folders, cells)
     if suite and state:
         yield check_suite(suite, state)
-    elif isinstance(looked_up, Finding):
+    elif isinstance(looked_up, Diagnosis):
         yield looked_up
 
 

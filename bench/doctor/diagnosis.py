@@ -1,21 +1,21 @@
-"""What the doctor says of one thing."""
+"""Result of one of the doctor's checks."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was checked."""
+class Diagnosis:
+    """Result of one check."""
 
     group: str
     state: Literal["ok", "note", "bad"]
     what: str
     found: str
     todo: str = ""
-    """What to do, for all that is not ok."""
+    """What to do if the state is not ok."""
 
 
-def judge(group: str, what: str, found: str, todo: str, bad: bool = False) -> Finding:
-    """Return a finding that is ok where nothing is to be done."""
-    return Finding(group, "ok" if not todo else "bad" if bad else "note", what, found, todo)
+def diagnose(group: str, what: str, found: str, todo: str, bad: bool = False) -> Diagnosis:
+    """Return a diagnosis that is ok where nothing is to be done."""
+    return Diagnosis(group, "ok" if not todo else "bad" if bad else "note", what, found, todo)

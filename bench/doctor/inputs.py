@@ -1,4 +1,4 @@
-"""What runs need: data, weights, and the suite that wants them."""
+"""Inputs of runs: data, weights and the suite."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.data.catalog import Dataset, find_datasets
 from bench.data.layouts import list_category
-from bench.doctor.diagnosis import Finding, judge
+from bench.doctor.diagnosis import Diagnosis, diagnose
 from bench.errors import (
     BenchError,
     DataError,
@@ -26,8 +26,8 @@ from bench.system.digests import FingerprintCache
 from bench.weights import BACKBONES, STAGES, find_weights
 
 
-def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Finding]:
-    """Look for every known dataset, or for what the cells of a suite need."""
+def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Diagnosis]:
+    """Check every known dataset, or those that a suite needs."""
     needed = None if cells is None else {(c.dataset, c.category) for c in cells}
     for dataset in find_datasets(folders.data):
         categories = [
@@ -39,10 +39,10 @@ def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iter
 
 def _check_dataset(
     dataset: Dataset, categories: list[str], folders: Folders, required: bool
-) -> Finding:
-    """Judge a dataset by the number of its files; none is opened."""
+) -> Diagnosis:
+    """Check a dataset by the number of its files; none is opened."""
     if dataset.layout == "synthetic":
-        return Finding("data", "ok", dataset.name, "comes with bench")
+        return Diagnosis("data", "ok", dataset.name, "comes with bench")
     absent: list[tuple[str, str]] = []
     odd, images = [], 0
     for category in categories:
@@ -59,20 +59,20 @@ def _check_dataset(
         if official not in (0, count):
             odd.append(f"{category} has {count} of {official} images")
     if absent:
-        found, todo = absent[0]
+        text, todo = absent[0]
         if len(absent) > 1:
-            found += f", nor {len(absent) - 1} more of {len(categories)} categories"
-        return judge("data", dataset.name, found, todo, bad=required)
-    found = f"{images} images in {len(categories)} categories"
+            text += f", nor {len(absent) - 1} more of {len(categories)} categories"
+        return diagnose("data", dataset.name, text, todo, bad=required)
+    text = f"{images} images in {len(categories)} categories"
     if len(categories) == 1:
-        found = f"{images} images"
+        text = f"{images} images"
     if odd:
-        found += f", an unofficial copy ({', '.join(odd)})"
-    return judge("data", dataset.name, found, "results will say so" if odd else "")
+        text += f", an unofficial copy ({', '.join(odd)})"
+    return diagnose("data", dataset.name, text, "results will say so" if odd else "")
 
 
-def check_weights(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Finding]:
-    """Look for weights of every backbone, or for what the cells of a suite need."""
+def check_weights(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Diagnosis]:
+    """Check the weights of every backbone, or those that a suite needs."""
     digests = FingerprintCache(folders.cache)
     if cells is None:
         for backbone in BACKBONES:
@@ -87,7 +87,7 @@ def check_weights(folders: Folders, cells: Iterable[PlannedRun] | None) -> Itera
         }
         for backbone, stage, weights in sorted(needed):
             yield _check_weights(backbone, stage, weights, folders, digests, required=True)
-    with suppress(StoreError):  # of a cache that cannot be written another finding tells
+    with suppress(StoreError):  # check_write_access reports a cache that cannot be written
         digests.save()
 
 
@@ -98,24 +98,25 @@ def _check_weights(
     folders: Folders,
     digests: FingerprintCache,
     required: bool = False,
-) -> Finding:
+) -> Diagnosis:
     try:
-        there = find_weights(backbone, stage, weights, folders.weights, folders.cache, digests)
+        ready = find_weights(backbone, stage, weights, folders.weights, folders.cache, digests)
     except MissingWeights as error:
         # No path stands in the remedy, so that no path can be taken for its start.
-        found, _, todo = str(error).rpartition(": put ")
-        return judge("weights", backbone, found, f"put {todo}", bad=required)
+        text, _, todo = str(error).rpartition(": put ")
+        return diagnose("weights", backbone, text, f"put {todo}", bad=required)
     except WeightsError as error:
         todo = "mend that, or name other weights"
-        return judge("weights", backbone, str(error), todo, bad=required)
-    place = f" in {there.source.file}" if there.source.file else ""
-    return Finding("weights", "ok", backbone, f"to stage {stage}: {there.title}{place}")
+        return diagnose("weights", backbone, str(error), todo, bad=required)
+    file = ready.source.file
+    where = f" in {file}" if file else ""
+    return Diagnosis("weights", "ok", backbone, f"to stage {stage}: {ready.title}{where}")
 
 
-def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> State | Finding:
-    """Plan a suite and look it up, or say why that is not possible.
+def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> State | Diagnosis:
+    """Compare a suite with the store, or diagnose why not.
 
-    The probe has left every method's card in the cache, so that nothing imports torch here.
+    The probe has cached every method's card, so that nothing imports torch here.
     """
     broken = [error for error in answer.get("methods", {}).values() if error]
     try:
@@ -126,21 +127,21 @@ def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> 
         cells = expand(suite, Selection(), Registry(folders.cache), folders.data)
         return look_up(make_plan(cells, folders), results_at(folders.results))
     except BenchError as error:
-        found = f"cannot be planned, since {error}"
-        return Finding("suite", "bad", suite.name, found, "mend that, then ask again")
+        text = f"cannot be planned, since {error}"
+        return Diagnosis("suite", "bad", suite.name, text, "mend that, then ask again")
 
 
-def check_suite(suite: Suite, state: State) -> Finding:
-    """Say how many runs there will be."""
-    found = (
+def check_suite(suite: Suite, state: State) -> Diagnosis:
+    """Report how many runs are stored and to do."""
+    text = (
         f"{len(state.plan.runs) + len(state.plan.missing)} runs wanted, {len(state.done)} stored,"
         f" {len(state.todo)} to do"
     )
     todo = ""
     if state.damaged:
-        found += f", {len(state.damaged)} of them since what is stored is damaged"
+        text += f", {len(state.damaged)} of them since what is stored is damaged"
         todo = "bench run sets that aside"
     if state.plan.missing:
-        found += f", {len(state.plan.missing)} cannot be done here"
+        text += f", {len(state.plan.missing)} cannot be done here"
         todo = "mend what is bad above, or leave them out with --available-only"
-    return judge("suite", suite.name, found, todo, bad=bool(state.plan.missing))
+    return diagnose("suite", suite.name, text, todo, bad=bool(state.plan.missing))

@@ -1,4 +1,4 @@
-"""Software, memory, cores and what torch can do."""
+"""Software, memory, cores and torch."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from bench.doctor.diagnosis import Finding, judge
+from bench.doctor.diagnosis import Diagnosis, diagnose
 from bench.system.host import (
     available_memory,
     control_groups,
@@ -22,31 +22,31 @@ DISTRIBUTION = "atacnet-bench"
 LITTLE_MEMORY = 4 * 2**30
 
 
-def check_libraries() -> Iterator[Finding]:
-    """Compare what is installed with what the project asks for."""
+def check_libraries() -> Iterator[Diagnosis]:
+    """Compare installed libraries with those required."""
     try:
         asked = metadata.requires(DISTRIBUTION) or []
         least_python = metadata.metadata(DISTRIBUTION)["Requires-Python"]
     except metadata.PackageNotFoundError:
-        found = f"{DISTRIBUTION} is not installed, so no versions are compared"
-        yield Finding("software", "note", "libraries", found, "pip install -e . in its checkout")
+        text = f"{DISTRIBUTION} is not installed, so no versions are compared"
+        yield Diagnosis("software", "note", "libraries", text, "pip install -e . in its checkout")
         return
     python = ".".join(map(str, sys.version_info[:3]))
     old = _release(python) < _release(least_python)
     todo = f"make a virtual environment with python {least_python}" if old else ""
-    yield judge("software", "python", python, todo, bad=True)
+    yield diagnose("software", "python", python, todo, bad=True)
     good = []
     for requirement in asked:
         if "extra ==" in requirement:
             continue
         name, least = re.split(r"[^\w.-]", requirement, maxsplit=1)
-        there = _installed(name)
-        if there and _release(there) >= _release(least):
-            good.append(f"{name} {there}")
+        version = _installed(name)
+        if version and _release(version) >= _release(least):
+            good.append(f"{name} {version}")
         else:
-            found = f"{there} is too old" if there else "is not installed"
-            yield Finding("software", "bad", name, found, f"pip install '{requirement}'")
-    yield Finding("software", "ok", "libraries", ", ".join(good))
+            text = f"{version} is too old" if version else "is not installed"
+            yield Diagnosis("software", "bad", name, text, f"pip install '{requirement}'")
+    yield Diagnosis("software", "ok", "libraries", ", ".join(good))
 
 
 def _installed(library: str) -> str:
@@ -57,43 +57,43 @@ def _installed(library: str) -> str:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """Return the first numbers in a version or bound; a pre-release counts as its release."""
-    found = re.search(r"\d+(\.\d+)*", version)
-    return tuple(int(n) for n in found[0].split(".")) if found else ()
+    """Return a version's numbers; a pre-release counts as its release."""
+    match = re.search(r"\d+(\.\d+)*", version)
+    return tuple(int(n) for n in match[0].split(".")) if match else ()
 
 
-def check_machine() -> Iterator[Finding]:
-    """Look at memory, cores, and who else uses them."""
+def check_machine() -> Iterator[Diagnosis]:
+    """Check memory, cores and load."""
     host = describe_host()
-    found, todo = f"{int(host['memory_bytes']) / 2**30:.1f} GiB", ""
+    text, todo = f"{int(host['memory_bytes']) / 2**30:.1f} GiB", ""
     if (available := available_memory()) is not None:
-        found += f", {available / 2**30:.1f} GiB available"
+        text += f", {available / 2**30:.1f} GiB available"
         todo = "close other programs, and keep to --slots 1" if available < LITTLE_MEMORY else ""
-    yield judge("machine", "memory", found, todo)
+    yield diagnose("machine", "memory", text, todo)
 
     cores, quota = cpu_count(), cpu_quota()
-    found, todo = f"{cores} usable, {host['cpu']}", ""
+    text, todo = f"{cores} usable, {host['cpu']}", ""
     if (threads := os.environ.get("OMP_NUM_THREADS")) is not None:
-        found += f"; OMP_NUM_THREADS={threads}, but runs set their own threads"
+        text += f"; OMP_NUM_THREADS={threads}, but runs set their own threads"
     if quota is not None and quota < cores:
-        found += f"; the container may use {quota:g}"
+        text += f"; the container may use {quota:g}"
         most = max(1, int(quota)) - 1
         todo = f"start bench under `taskset -c 0-{most}`: more threads wait for each other"
-    yield judge("machine", "cores", found, todo)
+    yield diagnose("machine", "cores", text, todo)
 
     load = load_average()
     todo = "wait: runs take longer, and timings mean little" if load > cores / 2 else ""
-    yield judge("machine", "load", f"{load:.1f} over the last minute, {cores} cores", todo)
+    yield diagnose("machine", "load", f"{load:.1f} over the last minute, {cores} cores", todo)
 
 
 def cpu_quota() -> float | None:
-    """Return how many cores' time the tightest limit of our control groups gives."""
+    """Return the tightest CPU limit of our control groups, in cores."""
     quotas = []
     for folder in control_groups("cpu"):
         for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
             try:
-                said = " ".join((folder / file).read_text() for file in files)
-                quota, period = map(int, said.split())  # `max` or -1 where there is none
+                text = " ".join((folder / file).read_text() for file in files)
+                quota, period = map(int, text.split())  # `max` or -1 where there is none
             except (OSError, ValueError):
                 continue
             if quota > 0:
@@ -101,39 +101,37 @@ def cpu_quota() -> float | None:
     return min(quotas, default=None)
 
 
-def check_torch(answer: Mapping[str, Any]) -> Iterator[Finding]:
-    """Read the probe's answer: does torch work at all, and on which devices."""
+def check_torch(answer: Mapping[str, Any]) -> Iterator[Diagnosis]:
+    """Report from the probe's answer whether torch works, and where."""
     if "error" in answer:
         todo = (
             "no run works before `python -m bench.doctor.probe` does; install versions of torch and"
             " torchvision that belong together"
         )
-        yield Finding("torch", "bad", "torch", answer["error"], todo)
+        yield Diagnosis("torch", "bad", "torch", answer["error"], todo)
         return
-    found = f"{answer['torch']}, imported with torchvision in {answer['import_s']:.1f} s"
-    yield Finding("torch", "ok", "torch", found)
+    text = f"{answer['torch']}, imported with torchvision in {answer['import_s']:.1f} s"
+    yield Diagnosis("torch", "ok", "torch", text)
     for i, gpu in enumerate(answer["gpus"]):
-        found = (
+        text = (
             f"{gpu['name']}, {gpu['free'] / 2**30:.0f} of {gpu['total'] / 2**30:.0f} GiB free,"
             f" capability {gpu['capability']}, driver {gpu['driver']}"
         )
         todo = "others use it: see nvidia-smi" if gpu["free"] < gpu["total"] / 2 else ""
-        yield judge("torch", f"cuda:{i}", found, todo)
+        yield diagnose("torch", f"cuda:{i}", text, todo)
     if not answer["gpus"]:
         unseen = any(Path("/dev").glob("nvidia[0-9]*"))
-        found = (
-            "a GPU is here, but torch does not see it" if unseen else "no GPU: runs take the CPU"
-        )
+        text = "a GPU is here, but torch does not see it" if unseen else "no GPU: runs take the CPU"
         todo = "install a torch that is built for the GPU's driver" if unseen else ""
-        yield judge("torch", "devices", found, todo)
+        yield diagnose("torch", "devices", text, todo)
     speedup = answer["bfloat16_speedup"]
-    found = f"a convolution on the CPU is {speedup:.1f} times as fast as in float32"
+    text = f"a convolution on the CPU is {speedup:.1f} times as fast as in float32"
     todo = "on the CPU float32 is the faster precision" if speedup < 1 else ""
-    yield judge("torch", "bfloat16", found, todo)
+    yield diagnose("torch", "bfloat16", text, todo)
 
 
-def check_arithmetic(checks: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Judge the probe's calculations, one finding for each calculation and device."""
+def check_arithmetic(checks: Iterable[Mapping[str, Any]]) -> Iterator[Diagnosis]:
+    """Report the probe's calculations, one diagnosis for each and device."""
     by_name: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for check in checks:
         by_name[check["device"], check["name"]].append(check)
@@ -146,11 +144,11 @@ def check_arithmetic(checks: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
         else:
             todo = "no method here calls it; in one of your own use cholesky and solve_triangular"
         measured = ", ".join(map(_measured, same))
-        yield judge(device, f"{device} {name}", measured, todo, bad=required)
+        yield diagnose(device, f"{device} {name}", measured, todo, bad=required)
 
 
 def _measured(check: Mapping[str, Any]) -> str:
-    """Write one measurement, with the threads where there is a choice."""
+    """Return one measurement as text, with its threads on a CPU."""
     threads = check["threads"]
     where = f"{threads} thread{'s' if threads > 1 else ''}" if check["device"] == "cpu" else ""
     if check["error"]:

@@ -1,4 +1,4 @@
-"""What torch does here, measured in a process of its own: `python -m bench.doctor.probe`.
+"""Measure torch in a process of its own: `python -m bench.doctor.probe`.
 
 A broken build may crash, hang or answer nonsense, so `bench doctor` never asks in its own process.
 The answer is one JSON object on stdout. Arguments are a cache folder and names of methods: those
@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.system.host import cpu_count
+from bench.system.host import cpu_count, nvidia_driver
 from bench.system.untrusted import why
 
 COMMAND = (sys.executable, "-m", "bench.doctor.probe")
-PATIENCE_S = 180.0
-"""How long it may take: seconds of work, but a cold disk reads torch for a minute."""
-OPTIONAL_PATIENCE_S = 30.0
-"""How long what no method relies on may take in one place: on some CPUs it never ends."""
+TIMEOUT_S = 180.0
+"""Time limit: the work takes seconds, but a cold disk reads torch for a minute."""
+OPTIONAL_TIMEOUT_S = 30.0
+"""Time limit of the optional checks on one device; on some CPUs they never end."""
 OPTIONAL = "--optional"
 
 Floats = NDArray[Any]
@@ -47,14 +47,14 @@ class Check:
 
 
 def ask(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run the probe and return its answer, or `error` with why there is none."""
+    """Run the probe; return its answer, or `error` with the reason."""
     environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **os.environ}  # as for a run
     try:
         done = subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, timeout=PATIENCE_S, env=environment
+            [*COMMAND, *arguments], capture_output=True, timeout=TIMEOUT_S, env=environment
         )
     except subprocess.TimeoutExpired:
-        return {"error": f"the probe gave no answer in {PATIENCE_S:g} s"}
+        return {"error": f"the probe gave no answer in {TIMEOUT_S:g} s"}
     except OSError as error:
         return {"error": f"{COMMAND[0]} cannot be started ({why(error)})"}
     try:
@@ -95,13 +95,13 @@ def _report(cache: str = "", *methods: str) -> dict[str, Any]:
 
     seconds = time.monotonic() - started
     gpus = list(_gpus())
-    places = _places(len(gpus))
+    devices = _devices(len(gpus))
     return {
         "torch": torch.__version__,
         "import_s": seconds,
         "gpus": gpus,
         "bfloat16_speedup": _bfloat16_speedup(),
-        "checks": [*_measure(places, required=True), *_optional(places)],
+        "checks": [*_measure(devices, required=True), *_optional(devices)],
         "methods": dict(_import_methods(Path(cache), methods)),
     }
 
@@ -111,7 +111,6 @@ def _gpus() -> Iterator[dict[str, Any]]:
 
     if not torch.cuda.is_available():
         return
-    module = Path("/sys/module/nvidia/version")
     for i in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(i)
         yield {
@@ -119,14 +118,14 @@ def _gpus() -> Iterator[dict[str, Any]]:
             "free": free,
             "total": total,
             "capability": ".".join(map(str, torch.cuda.get_device_capability(i))),
-            "driver": module.read_text().strip() if module.is_file() else "unknown",
+            "driver": nvidia_driver() or "unknown",
         }
 
 
 def _bfloat16_speedup() -> float:
-    """Return how many times as fast as in float32 a convolution is under autocast, on the CPU.
+    """Return the speedup of a convolution in bfloat16 over float32 on the CPU.
 
-    With one thread, in turns, the best of many: what else the machine does should not tell.
+    With one thread, in turns, the best of many, so that other load does not matter.
     """
     import torch
 
@@ -143,25 +142,25 @@ def _bfloat16_speedup() -> float:
     return min(times[False]) / min(times[True])
 
 
-def _places(gpus: int) -> list[tuple[str, int]]:
-    """Return devices with numbers of threads: the CPU with one and all, and each GPU."""
+def _devices(gpus: int) -> list[tuple[str, int]]:
+    """Return the devices and numbers of threads to check."""
     cpu = [("cpu", threads) for threads in sorted({1, cpu_count()})]
     return cpu + [(f"cuda:{i}", 1) for i in range(gpus)]
 
 
-def _measure(places: Iterable[tuple[str, int]], *, required: bool) -> Iterator[dict[str, Any]]:
-    """Yield every check of a kind with a run's switches in every place."""
+def _measure(devices: Iterable[tuple[str, int]], *, required: bool) -> Iterator[dict[str, Any]]:
+    """Yield the results of checks, with a run's switches, on every device."""
     from bench.execution.determinism import make_deterministic
 
-    for device, threads in places:
+    for device, threads in devices:
         make_deterministic(threads, seed=0)
         for check in (c for c in CHECKS if c.required == required):
             residual, error = float("nan"), ""
             try:
                 residual = check.measure(device)
             except Exception as raised:  # a check that cannot be done has failed
-                said = str(raised).strip() or type(raised).__name__
-                error = said.splitlines()[0].partition(". ")[0]
+                message = str(raised).strip() or type(raised).__name__
+                error = message.splitlines()[0].partition(". ")[0]
             yield _outcome(check, device, threads, residual, error)
 
 
@@ -180,23 +179,23 @@ def _outcome(
     }
 
 
-def _optional(places: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
-    """Yield the checks that no method relies on, each with an error where it gave no answer."""
-    patience = str(OPTIONAL_PATIENCE_S)
+def _optional(devices: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """Yield the optional checks, with an error where one gave no answer."""
+    timeout = str(OPTIONAL_TIMEOUT_S)
     children = [
         subprocess.Popen(
-            [*COMMAND, OPTIONAL, device, str(threads), patience],
+            [*COMMAND, OPTIONAL, device, str(threads), timeout],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )
-        for device, threads in places
+        for device, threads in devices
     ]  # fmt: skip
-    for (device, threads), child in zip(places, children, strict=True):
-        said, _ = child.communicate()
+    for (device, threads), child in zip(devices, children, strict=True):
+        output, _ = child.communicate()
         silence = f"ended with exit code {child.returncode}"
         if child.returncode == -signal.SIGALRM:
-            silence = f"no answer in {OPTIONAL_PATIENCE_S:g} s"
-        whole = [json.loads(line) for line in said.splitlines() if line.endswith(b"}")]
-        answered = {c["name"]: c for c in whole}
+            silence = f"no answer in {OPTIONAL_TIMEOUT_S:g} s"
+        lines = [line for line in output.splitlines() if line.endswith(b"}")]
+        answered = {c["name"]: c for c in map(json.loads, lines)}
         for check in (c for c in CHECKS if not c.required):
             if check.name in answered:
                 yield answered[check.name]
@@ -206,7 +205,7 @@ def _optional(places: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
 
 
 def _import_methods(cache: Path, methods: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield methods with why they cannot be imported, or nothing."""
+    """Yield methods with why they cannot be imported, or an empty text."""
     from bench.errors import BenchError
     from bench.registry import Registry
 
@@ -230,7 +229,7 @@ def _noise(*shape: int) -> Floats:
 
 
 def _off(got: Any, wanted: Floats) -> float:
-    """Return the largest error, relative to the largest value."""
+    """Return the largest error relative to the largest value."""
     return float(np.abs(got.double().cpu().numpy() - wanted).max() / np.abs(wanted).max())
 
 
@@ -253,7 +252,7 @@ def _conv2d(device: str, bfloat16: bool = False) -> float:
 
 
 def _covariances(device: str) -> Any:
-    """Return (4, 550, 550): what PaDiM inverts, at the size where batched LU fails on some CPUs."""
+    """Return (4, 550, 550), as PaDiM inverts; batched LU fails on some CPUs."""
     import torch
 
     x = torch.from_numpy(_noise(4, 550, 1100)).to(device)
@@ -261,7 +260,10 @@ def _covariances(device: str) -> Any:
 
 
 def _inverse(invert: Callable[[Any, Any], Any]) -> Callable[[str], float]:
-    """Return the check of a way to invert; it is given the matrices and the identity."""
+    """Return the check of a function that inverts.
+
+    It is given the matrices and the identity.
+    """
 
     def measure(device: str) -> float:
         import torch
@@ -308,7 +310,7 @@ def _eigh(device: str) -> float:
 
 
 def _order(device: str) -> float:
-    """Return how many places differ; values repeat, as scores do."""
+    """Return how many ranks differ; values repeat, as scores do."""
     import torch
 
     values = _noise(64, 2000).round(2)
@@ -320,7 +322,7 @@ def _order(device: str) -> float:
 
 
 def _repeat(device: str) -> float:
-    """Return how far two equal training steps of a small network are apart."""
+    """Return how far apart two equal training steps of a network are."""
     import torch
     from torch import nn
 

@@ -18,7 +18,7 @@ from bench.store.artifacts import FILES
 from bench.store.embeddings import embeddings_bytes
 from bench.store.explanations import explanations_bytes, read_explanations
 from bench.store.models import model_bytes
-from bench.system.device import wait
+from bench.system.device import synchronize
 
 
 def kept_files(
@@ -48,7 +48,7 @@ def kept_files(
         except NotImplementedError as error:
             unable[ability] = reason(error).partition("\n")[0]
             continue
-        wait(job.device)
+        synchronize(job.device)
         clock.mark(f"{ability}_s")
     return files, unable
 

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from bench.store.layout import MODEL
 from bench.store.models import read_model
 from bench.store.receipt import Receipt, read_kept
 from bench.store.results import Results
-from bench.system.files import write_synced
+from bench.system.files import staged_folder, write_synced
 from bench.system.untrusted import shown, why
 
 
@@ -138,17 +136,11 @@ def write_predictions(found: Predictions, out: Path, *, overlays: bool) -> None:
     if os.path.lexists(out):
         raise RequestError(f"{shown(out)} is there already: remove it, or name another with --out")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=".predictions-"))
-        try:
+        with staged_folder(out, ".predictions-") as staging:
             write_synced(staging / "predictions.parquet", _parquet(found))
             if overlays and found.explanation is not None:
                 (staging / "overlays").mkdir()
                 _draw(found, staging / "overlays")
-            staging.chmod(0o755)
-            os.rename(staging, out)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise StoreError(f"cannot write {shown(out)}: {why(error)}") from error
 

@@ -10,7 +10,7 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from bench.system.host import available_memory
+from bench.system.host import available_memory, process_memory
 
 _F_SETSIG = 10
 """Linux's fcntl command; Python names it from 3.13 on."""
@@ -48,9 +48,10 @@ def limit_memory(device: str) -> None:
     # CUDA reserves address space far beyond what it uses: there the kernel must do.
     if available is None or device != "cpu":
         return
-    with contextlib.suppress(OSError, StopIteration, ValueError):
-        status = Path("/proc/self/status").read_text().splitlines()
-        held = 1024 * int(next(s.split()[1] for s in status if s.startswith("VmData:")))
+    held = process_memory("VmData")
+    if held is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (held + available, hard))
 

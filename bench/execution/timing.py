@@ -26,8 +26,8 @@ from bench.data.images import CategoryImages, read_samples
 from bench.detector import Samples
 from bench.execution.job import Job
 from bench.store.parquet import packed
-from bench.system.device import PeakMemory, wait
-from bench.system.load import Watch
+from bench.system.device import PeakMemory, synchronize
+from bench.system.load import LoadMonitor
 
 REPETITIONS = "repetitions.parquet"
 """The file of a run that holds every single repetition; archives leave it behind."""
@@ -74,7 +74,7 @@ class Meter:
     """Looks at memory and at the rest of the machine from before a run loads anything."""
 
     def __init__(self, device: str) -> None:
-        self.memory, self.watch = PeakMemory(device), Watch(device)
+        self.memory, self.watch = PeakMemory(device), LoadMonitor(device)
         self.fitted_bytes: int | None = None
 
     def fitted(self) -> None:
@@ -105,7 +105,7 @@ def measure(
     return Timed(
         timings=_timings(seconds) | _step(job, facts),
         facts={"parameters": parameter_count(detector)},
-        provenance={k: v for k, v in memory.items() if v is not None} | meter.watch.told(),
+        provenance={k: v for k, v in memory.items() if v is not None} | meter.watch.provenance(),
         files={REPETITIONS: _parquet(seconds)},
     )
 
@@ -158,7 +158,9 @@ def _score_memory(detector: Any, subjects: Subjects, memory: PeakMemory) -> int 
     return memory.bytes()
 
 
-def _measured(detector: Any, job: Job, subjects: Subjects, watch: Watch) -> dict[str, list[float]]:
+def _measured(
+    detector: Any, job: Job, subjects: Subjects, watch: LoadMonitor
+) -> dict[str, list[float]]:
     """Return the seconds of every repetition, by what was repeated."""
     size, resize = job.spec.image_size, job.spec.resize
     singles, batches, files = subjects.singles, subjects.batches, subjects.files
@@ -195,10 +197,10 @@ class Stopwatch:
 
     def once(self, action: Callable[[], Any]) -> float:
         """Return the seconds of one call."""
-        wait(self._device)
+        synchronize(self._device)
         started = time.perf_counter()
         action()
-        wait(self._device)
+        synchronize(self._device)
         return time.perf_counter() - started
 
     def repeat(

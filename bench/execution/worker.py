@@ -36,7 +36,7 @@ from bench.store.artifacts import UNABLE, WORDS
 from bench.store.folder import Store
 from bench.store.layout import EXPLANATIONS
 from bench.store.scores import Scores, write_scores
-from bench.system.device import accelerator, free_memory, peak_memory, wait
+from bench.system.device import accelerator, free_memory, peak_memory, synchronize
 from bench.system.digests import file_digest
 from bench.system.files import write_synced
 from bench.system.host import load_average
@@ -164,12 +164,12 @@ def _fit_and_score(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         detector.fit(train, context)
-        wait(job.device)
+        synchronize(job.device)
         clock.mark("fit_s")
         if meter:
             meter.fitted()
         scored = check_scores(detector.score(tested), len(tested))
-        wait(job.device)
+        synchronize(job.device)
         clock.mark("score_s")
     return scored, caught
 

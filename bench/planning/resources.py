@@ -1,36 +1,30 @@
-"""What runs will need, known before the first one: room on disk and memory."""
+"""Disk space and memory that runs will need."""
 
-import functools
-import importlib
-import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
-
-import numpy as np
 
 from bench.data.catalog import find_dataset
 from bench.data.images import cache_folder
-from bench.detector import BackboneSource, Context, Seeds
 from bench.planning.plan import Folders, Missing, Run
-from bench.planning.runtime import LENGTHS, RATES, step
+from bench.planning.rehearsal import (
+    FIXED,
+    process_base,
+    rehearsal_context,
+    rehearsed,
+    step_bytes,
+)
+from bench.planning.runtime import step
 from bench.planning.variants import Variant
 from bench.registry import load_class
 from bench.store.receipt import Receipt
 from bench.store.results import Results
+from bench.system.files import nearest_existing
 
 BYTES_OF_A_RUN = 40_000
 """Receipt, scores and log of a stored run, where none can be measured."""
-MARGIN = 1.25
-"""What a step really takes above its tensors: buffers of the libraries, gaps of the allocator.
-
-Measured with ResNet-18 and ResNet-50 on a CPU: tests/planning/test_resources.py says how."""
-FIXED = 64 << 20
-"""Bytes that the libraries take for themselves however small the step."""
-
 
 # Disk
 
@@ -44,24 +38,23 @@ class Decoding:
 
 
 def to_decode(runs: Iterable[Run], cache: Path) -> list[Decoding]:
-    """Return what has to be decoded for runs: each category and size, and external images."""
-    found: dict[Path, Decoding] = {}
+    """Return the images that runs need decoded, by category and size."""
+    by_folder: dict[Path, Decoding] = {}
     for run in runs:
         spec, size = run.spec, run.spec.image_size
         needed = [(spec.fingerprint, size, len(run.listing.files))]
         if run.external is not None:
-            other = run.external
-            side = other.prepared_size(size)
-            needed.append((other.fingerprint, side, len(other.listing.files)))
+            side = run.external.prepared_size(size)
+            needed.append((run.external.fingerprint, side, len(run.external.listing.files)))
         for fingerprint, side, count in needed:
             folder = cache_folder(cache, fingerprint, side, spec.resize)
-            if folder not in found and not folder.is_dir():
-                found[folder] = Decoding(count, count * 3 * side * side)
-    return list(found.values())
+            if folder not in by_folder and not folder.is_dir():
+                by_folder[folder] = Decoding(count, count * 3 * side * side)
+    return list(by_folder.values())
 
 
 def bytes_of_a_run(results: Results, done: Iterable[str]) -> int | None:
-    """Return the mean size of the stored runs of these ids; None where no folder is there."""
+    """Return the mean size of stored runs; None where no folder is there."""
     sizes = []
     for run_id in done:
         folder = results.root / "runs" / run_id
@@ -70,31 +63,45 @@ def bytes_of_a_run(results: Results, done: Iterable[str]) -> int | None:
     return round(fmean(sizes)) if sizes else None
 
 
+def bytes_to_write(
+    decoding: Iterable[Decoding], runs: int, bytes_per_run: int = BYTES_OF_A_RUN
+) -> dict[str, int]:
+    """Return the bytes that runs will add, by option."""
+    return {"results": runs * bytes_per_run, "cache": sum(d.bytes for d in decoding)}
+
+
+def output_folders(folders: Folders) -> dict[str, Path]:
+    """Return the folders that runs write to, by option."""
+    return {"results": folders.results, "cache": folders.cache}
+
+
 @dataclass(frozen=True)
-class Room:
-    """One disk with what is going to be written to it."""
+class DiskSpace:
+    """Space on one disk that runs write to."""
 
     options: tuple[str, ...]
     """Names of the options whose folders lie on it."""
+    folder: Path
+    """A folder on it that exists."""
     needed: int
     free: int
 
 
-def rooms(folders: Folders, needed: Mapping[str, int]) -> list[Room]:
-    """Return the disks of folders with the bytes that each is going to take.
+def disk_space(folders: Folders, needed: Mapping[str, int]) -> list[DiskSpace]:
+    """Return the disks of the output folders, with bytes needed and free.
 
-    `needed` is by option: `cache`, `results`.
+    `needed` is by option, see `bytes_to_write`; an option that it lacks needs nothing.
     """
-    on: dict[int, list[str]] = {}
-    places = {}
-    for option in needed:
-        folder = getattr(folders, option)
-        places[option] = next(f for f in (folder, *folder.parents) if os.path.exists(f))
-        on.setdefault(places[option].stat().st_dev, []).append(option)
-    return [
-        Room(tuple(o), sum(needed[n] for n in o), shutil.disk_usage(places[o[0]]).free)
-        for o in on.values()
-    ]
+    by_disk: dict[int, list[tuple[str, Path]]] = {}
+    for option, folder in output_folders(folders).items():
+        existing = nearest_existing(folder)
+        by_disk.setdefault(existing.stat().st_dev, []).append((option, existing))
+    disks = []
+    for members in by_disk.values():
+        options, (folder, *_) = zip(*members, strict=True)
+        total = sum(needed.get(option, 0) for option in options)
+        disks.append(DiskSpace(options, folder, total, shutil.disk_usage(folder).free))
+    return disks
 
 
 # Memory
@@ -102,7 +109,7 @@ def rooms(folders: Folders, needed: Mapping[str, int]) -> list[Room]:
 
 @dataclass(frozen=True)
 class Memory:
-    """What one run of a variant takes, in bytes."""
+    """Memory of one run of a variant, in bytes."""
 
     estimated: int | None
     """None where the method cannot rehearse a step."""
@@ -121,56 +128,54 @@ def memory_of(
     receipts: Iterable[Receipt],
     device: str,
     data: Path,
+    modules: Sequence[str],
 ) -> Memory:
-    """Estimate the memory of a run of a variant, and look up what stored ones took.
+    """Return a variant's memory, estimated and as stored runs measured it.
 
-    On a GPU its own memory is meant.
+    On a GPU its own memory is meant. `modules` are what a run's process imports.
     """
+    estimates = []
+    if "rehearse" in variant.method.abilities:
+        process_base(modules)  # before the rehearsal brings libraries that no run needs
     peak = rehearsed(variant)
-    told = []
     if peak is not None:
         images = max(image_bytes(w, data) for w in wanted)
-        told.append(process_base() + step_bytes(peak) + images)
+        estimates.append(process_base(modules) + step_bytes(peak) + images)
     if "memory" in variant.method.abilities:
-        told.append(max(remembered(variant, w, data) for w in wanted))
-    estimated = max(told, default=None)
+        estimates.append(
+            process_base(modules) + max(_memory_bank(variant, w, data) for w in wanted)
+        )
     specs = {step(vars(w.spec)) for w in wanted if isinstance(w, Run)}
     gpu = device != "cpu"
-    where = [r["provenance"] for r in receipts if step(r["spec"]) in specs]
-    taken = [
-        p.get("peak_gpu_memory_bytes" if gpu else "peak_memory_bytes")
-        for p in where
-        if (p["device_name"] != "cpu") == gpu
-    ]
-    return Memory(estimated, max((b for b in taken if b), default=None))
+    key = "peak_gpu_memory_bytes" if gpu else "peak_memory_bytes"
+    facts = [r["provenance"] for r in receipts if step(r["spec"]) in specs]
+    measured = [f.get(key) for f in facts if (f["device_name"] != "cpu") == gpu]
+    return Memory(max(estimates, default=None), max((b for b in measured if b), default=None))
 
 
-def remembered(variant: Variant, wanted: Run | Missing, data: Path) -> int:
-    """Return the bytes of a run of a method that says itself what it keeps of normal images."""
+def _memory_bank(variant: Variant, wanted: Run | Missing, data: Path) -> int:
+    """Return the bytes of a memory bank, as the method says, and of images."""
     cls = load_class(variant.method.path)
     detector = cls(cls.Parameters(**variant.parameters()))
-    size = int(variant.settings["image_size"])
-    kept = int(detector.memory(_normals(wanted, data), size, _context(variant)))
-    return process_base() + FIXED + kept + image_bytes(wanted, data)
+    context = rehearsal_context(variant)
+    bank = int(
+        detector.memory(_normals(wanted, data), int(variant.settings["image_size"]), context)
+    )
+    return FIXED + bank + image_bytes(wanted, data)
 
 
 def _normals(wanted: Run | Missing, data: Path) -> int:
-    """Return how many normal training images a category has, by its files or the catalogue."""
+    """Return the number of a category's normal training images, listed or catalogued."""
     if isinstance(wanted, Run):
         return sum(f.fold == "train" for f in wanted.listing.files)
     facts = find_dataset(wanted.cell.dataset, data).categories[wanted.cell.category]
     return facts.train if facts else 0
 
 
-def step_bytes(peak: int) -> int:
-    """Return what a step takes of memory whose tensors take `peak` bytes."""
-    return FIXED + round(MARGIN * peak)
-
-
 def image_bytes(wanted: Run | Missing, data: Path) -> int:
-    """Return the bytes of a category's images as a run holds them: read, and copied for training.
+    """Return the bytes of a run's images: read, and copied for training.
 
-    External images count alike. Of a category that is not here the catalogue says how many.
+    External images are included. The catalogue gives the number for a category that is not here.
     """
     size = int(wanted.cell.settings["image_size"])
     count = 0
@@ -183,59 +188,3 @@ def image_bytes(wanted: Run | Missing, data: Path) -> int:
         facts = find_dataset(wanted.cell.dataset, data).categories[wanted.cell.category]
         count = facts.images if facts else 0
     return 2 * count * 3 * size * size
-
-
-@functools.cache
-def process_base() -> int:
-    """Return what a process takes that has imported all that a run needs, and done nothing yet."""
-    for module in ("torchvision", "bench.execution.worker"):
-        importlib.import_module(module)
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:  # macOS
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-_rehearsed: dict[Any, int | None] = {}
-
-
-def rehearsed(variant: Variant) -> int | None:
-    """Return the bytes of tensors in one training step; None where the method cannot tell.
-
-    Rehearsed once for all variants that make the same step.
-    """
-    cls = load_class(variant.method.path)
-    if not hasattr(cls, "rehearse"):
-        return None
-    process_base()  # before the rehearsal brings libraries that no run needs
-    from bench.planning.rehearsal import rehearsed_peak
-
-    settings = variant.settings
-    left_out = {"setting", "resize", "weights", *LENGTHS}
-    if not variant.method.outside:
-        left_out |= RATES
-    key = (variant.method.path, tuple((k, v) for k, v in settings.items() if k not in left_out))
-    if key not in _rehearsed:
-        detector = cls(cls.Parameters(**variant.parameters()))
-        size = int(settings["image_size"])
-        try:
-            _rehearsed[key] = rehearsed_peak(detector, size, _context(variant))
-        except Exception:  # whatever a method from outside does
-            _rehearsed[key] = None
-    return _rehearsed[key]
-
-
-def _context(variant: Variant) -> Context:
-    """Return what a run would be given, without weights and with one blank external image."""
-    settings = variant.settings
-    given: dict[str, Any] = {k: settings[k] for k in ("precision", "batch_size") if k in settings}
-    if "backbone" in settings:
-        # Where the strides sit, the weights file says; v1.5 is the place that takes more memory.
-        given["backbone"] = BackboneSource(str(settings["backbone"]), int(settings["stage"]), None)
-    if settings.get("external", "none") != "none":
-        size = int(settings["image_size"])
-        given["external"] = np.zeros((1, 3, size, size), np.uint8)
-    return Context(device="cpu", seeds=Seeds(0, "rehearsal", "rehearsal"), **given)

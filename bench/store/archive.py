@@ -17,9 +17,6 @@ The same results give the same bytes. Logs and models stay behind.
 
 import contextlib
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +34,7 @@ from bench.store.receipt import Receipt, parse, seal
 from bench.store.results import Results
 from bench.store.scores import Scores
 from bench.store.table import table_bytes
-from bench.system.files import sealed, sync_folder, unsealed, write_synced, writing
+from bench.system.files import sealed, staged_folder, unsealed, write_synced, writing
 from bench.system.untrusted import shown, why
 
 Kept = TypeVar("Kept")
@@ -227,38 +224,9 @@ def _check_place(out: Path, ids: Sequence[str]) -> None:
 
 def _replace(out: Path, contents: dict[str, bytes]) -> None:
     """Put the files in place as one folder: whole, or not at all."""
-    with writing(out.parent):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.new-"))
-        try:
-            for name, content in contents.items():
-                write_synced(staging / name, content)
-            sync_folder(staging)
-            staging.chmod(0o755)
-            if out.exists():
-                _exchange(out, staging)
-            else:
-                os.rename(staging, out)
-            sync_folder(out.parent)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _exchange(out: Path, staging: Path) -> None:
-    """Put a folder in the place of another one, which is still there if that fails."""
-    old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.old-"))
-    try:
-        os.rename(out, old)
-        try:
-            os.rename(staging, out)
-        except OSError:
-            os.rename(old, out)
-            raise
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.rmdir(old)  # which refuses while it holds anything
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with writing(out.parent), staged_folder(out, replace=True) as staging:
+        for name, content in contents.items():
+            write_synced(staging / name, content)
 
 
 def _write(table: Any) -> bytes:

@@ -1,51 +1,40 @@
-"""What a run has used of its machine, and waiting for the GPU."""
+"""Memory, clock and driver of a run's device, and waiting for it."""
 
 import contextlib
 import ctypes
 import gc
-import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from bench.system.host import available_memory
+from bench.system.host import available_memory, nvidia_driver, process_memory
 
 
 def accelerator(device: str) -> dict[str, Any]:
-    """Return the GPU's name, its software and the most memory the run held there."""
+    """Return the device's name, software and peak memory, for provenance."""
     if not device.startswith("cuda"):
         return {"device_name": "cpu"}
     import torch
 
     return {
         "device_name": torch.cuda.get_device_name(device),
-        "driver": _driver(),
+        "driver": nvidia_driver(),
         "cuda": str(torch.version.cuda),
         "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
         "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(device),
     }
 
 
-def _driver() -> str:
-    """Return the version of the GPU's driver, as Linux tells it."""
-    try:
-        said = Path("/proc/driver/nvidia/version").read_text()
-    except OSError:
-        return ""
-    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", said)
-    return found[0] if found else ""
-
-
 def peak_memory() -> int:
-    """Return the process's largest resident size; macOS counts bytes, Linux kibibytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
+    """Return the process's peak resident size in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kibibytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def free_memory(device: str) -> int | None:
-    """Return the bytes that a run may still take on its device; None where nobody says."""
+    """Return the bytes still free on a device; None where that is unknown."""
     if not device.startswith("cuda"):
         return available_memory()
     import torch
@@ -54,11 +43,11 @@ def free_memory(device: str) -> int | None:
 
 
 class PeakMemory:
-    """The most memory that a process comes to hold above what it held at first.
+    """The peak memory of a process above what it held at first.
 
-    Of the GPU, or of the process itself on Linux. Left out are pages that the system may drop and
-    read again: the code of libraries, which are read in as they are first used, and the cache of
-    decoded images. What was freed is given back to the system before counting begins.
+    Of the GPU, or of the process itself on Linux. Pages that the system may drop and
+    read again do not count: the code of libraries, which is read at its first use, and the cache of
+    decoded images. Freed memory is returned to the system before counting begins.
     """
 
     def __init__(self, device: str) -> None:
@@ -67,42 +56,39 @@ class PeakMemory:
         self._base = self._held("VmRSS")
 
     def bytes(self) -> int | None:
-        """Return the peak so far; None where the system does not tell."""
+        """Return the peak so far; None where the system does not say."""
         peak = self._held("VmHWM")
         return None if peak is None or self._base is None else max(0, peak - self._base)
 
     def restart(self) -> bool:
-        """Forget the peak so far; whether the system has done so."""
+        """Forget the peak so far; return whether the system could."""
         if self._device.startswith("cuda"):
             import torch
 
             torch.cuda.init()  # type: ignore[no-untyped-call]
             torch.cuda.reset_peak_memory_stats(self._device)
             return True
-        _give_back()
+        _trim_heap()
         try:
             Path("/proc/self/clear_refs").write_text("5")
         except OSError:
             return False
         return True
 
-    def _held(self, what: str) -> int | None:
+    def _held(self, key: str) -> int | None:
         """Return the bytes held now (VmRSS), or at most (VmHWM)."""
         if self._device.startswith("cuda"):
             import torch
 
-            now = what == "VmRSS"
-            of = torch.cuda.memory_allocated if now else torch.cuda.max_memory_allocated
-            return int(of(self._device))
-        try:
-            found = re.search(rf"{what}:\s+(\d+)", Path("/proc/self/status").read_text())
-            return int(found[1]) * 1024 - _droppable() if found else None
-        except OSError:
-            return None
+            now = key == "VmRSS"
+            allocated = torch.cuda.memory_allocated if now else torch.cuda.max_memory_allocated
+            return int(allocated(self._device))
+        held = process_memory(key)
+        return None if held is None else held - _droppable()
 
 
 def _droppable() -> int:
-    """Return the resident bytes of mapped libraries and of mapped arrays of images."""
+    """Return the resident bytes of mapped libraries and image arrays."""
     total, counts = 0, False
     with Path("/proc/self/smaps").open() as lines:  # megabytes, which would stand in the peak
         for line in lines:
@@ -113,48 +99,48 @@ def _droppable() -> int:
     return total
 
 
-def _give_back() -> None:
-    """Give memory that was freed back to the system; glibc would keep much of it for later."""
+def _trim_heap() -> None:
+    """Return freed memory to the system; glibc would keep much of it."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def gpu_megahertz(device: str) -> float | None:
-    """Return the clock of a GPU's processors now; None where nvidia-smi does not tell."""
-    said = _nvidia_smi(device, "gpu=clocks.sm")
+    """Return a GPU's clock in MHz; None where nvidia-smi does not say."""
+    lines = _nvidia_smi(device, "gpu=clocks.sm")
     try:
-        return float(said[0]) if said else None
+        return float(lines[0]) if lines else None
     except ValueError:
         return None
 
 
 def other_gpu_processes(device: str) -> int | None:
-    """Count the processes beside this one that compute on a GPU; None where it does not tell.
+    """Count the other processes on a GPU; None where nvidia-smi does not say.
 
-    In a container the numbers of processes are other ones: one of those told is taken to be us.
-    Where none is told, not even we are seen.
+    Process ids differ in a container, so one of those listed is taken to be this process. An empty
+    list says nothing, since this process is missing, too.
     """
-    said = _nvidia_smi(device, "compute-apps=pid")
-    return len(said) - 1 if said else None
+    processes = _nvidia_smi(device, "compute-apps=pid")
+    return len(processes) - 1 if processes else None
 
 
 def _nvidia_smi(device: str, query: str) -> list[str] | None:
-    """Return what the driver's own tool says of a GPU, a text a line; None where it fails."""
+    """Return the lines of a GPU's nvidia-smi query, or None."""
     import torch
 
     try:
         uuid = torch.cuda.get_device_properties(device).uuid
-        form = "--format=csv,noheader,nounits"
-        command = ["nvidia-smi", f"--id=GPU-{uuid}", f"--query-{query}", form]
+        style = "--format=csv,noheader,nounits"
+        command = ["nvidia-smi", f"--id=GPU-{uuid}", f"--query-{query}", style]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (AttributeError, OSError, subprocess.SubprocessError):
         return None
     return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
 
-def wait(device: str) -> None:
-    """Wait for the device, so that a station's time is its own."""
+def synchronize(device: str) -> None:
+    """Wait until the device has finished its work."""
     if device.startswith("cuda"):
         import torch
 

@@ -1,4 +1,4 @@
-"""sha256 of files, each read once."""
+"""sha256 of files, cached so that each is read once."""
 
 import hashlib
 import os
@@ -10,79 +10,79 @@ from bench.system.files import sealed, unsealed, write_atomically
 from bench.system.untrusted import open_regular, read_regular
 
 Stamp = tuple[int, int, int]
-"""Size, and the times of the last change of the content and of the inode, in nanoseconds.
+"""Size, modification and inode change time of a file, in nanoseconds.
 
-The second time cannot be set by hand: it also tells a change whose maker put the first one back.
+The inode time cannot be set by hand, so it also shows a change whose maker reset the other one.
 """
 SETTLED = 2_000_000_000
-"""Nanoseconds after which a change moves a time for certain, also where clocks tick coarsely."""
+"""Nanoseconds after which any change moves a time, also with a coarse clock."""
 _KIND = "sha256 of files"
 
 
-def _stamp(found: os.stat_result) -> Stamp:
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class FingerprintCache:
-    """sha256 of files, kept by path, size and times, so that each is read once."""
+    """Digests of files by path, size and times."""
 
     def __init__(self, cache: Path) -> None:
         self._file = cache / "sha256.json"
         self._known = _entries(self._file)
         self._dirty = False
         self.corrected: list[Path] = []
-        """Files whose bytes, when read, were not what was kept for the same size and times."""
+        """Files whose bytes had changed without a change of size or times."""
 
     def sha256(self, path: Path) -> str:
-        """Return the digest of a file, read only if its size or times have changed.
+        """Return a file's digest; read it only if size or times changed.
 
         Raises OSError where it cannot be read.
         """
-        known = self._kept(path, _stamp(path.stat()))
+        known = self._lookup(path, _stamp(path.stat()))
         if known:
             return known
         with open_regular(path) as file:
             stamp = _stamp(os.fstat(file.fileno()))
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        self._keep(path, stamp, digest)
+        self._store(path, stamp, digest)
         return digest
 
     def read(self, path: Path, limit: int) -> tuple[bytes, str]:
-        """Return the bytes of a file and their digest; what was kept of it is put right.
+        """Return a file's bytes and digest; correct the cache.
 
         Raises OSError where it cannot be read, and for more than `limit` bytes.
         """
         stamp = _stamp(path.stat())
         content = read_regular(path, limit)
         digest = hashlib.sha256(content).hexdigest()
-        known = self._kept(path, stamp)
+        known = self._lookup(path, stamp)
         if known and known != digest:
             self.corrected.append(path)
         if known != digest:
-            self._keep(path, stamp, digest)
+            self._store(path, stamp, digest)
         return content, digest
 
-    def _kept(self, path: Path, stamp: Stamp) -> str | None:
+    def _lookup(self, path: Path, stamp: Stamp) -> str | None:
         match self._known.get(str(path.absolute())):
             case [int(size), int(changed), int(moved), str(digest)]:
                 return digest if (size, changed, moved) == stamp else None
         return None
 
-    def _keep(self, path: Path, stamp: Stamp, digest: str) -> None:
+    def _store(self, path: Path, stamp: Stamp, digest: str) -> None:
         if max(stamp[1:]) > time.time_ns() - SETTLED:
             return  # it could change once more without a trace in its times
         self._known[str(path.absolute())] = [*stamp, digest]
         self._dirty = True
 
     def save(self) -> None:
-        """Write what was learnt to the cache; of two commands at once, the last one's stays."""
+        """Write new digests to the cache; the last of two commands wins."""
         if self._dirty:
             write_atomically(self._file, sealed(_KIND, self._known))
             self._dirty = False
 
 
 def _entries(file: Path) -> dict[str, Any]:
-    """Read what is kept; a file that is damaged, or not ours, is started anew."""
+    """Read the cache file; a damaged one is started anew."""
     try:
         with open_regular(file) as opened:
             return unsealed(_KIND, opened.read())
@@ -91,6 +91,6 @@ def _entries(file: Path) -> dict[str, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """Return the sha256 of a file as it is now; raises OSError, also for what is no file."""
+    """Return a file's sha256, read now; raises OSError."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

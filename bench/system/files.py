@@ -1,12 +1,13 @@
-"""Files that appear whole or not at all, and JSON that knows its own digest."""
+"""Atomic files and folders, locks, and JSON sealed by its own digest."""
 
 import contextlib
 import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,18 @@ from bench.system.untrusted import shown, why
 
 
 def sealed(kind: str, content: Mapping[str, Any]) -> bytes:
-    """Return JSON that names its kind and holds the sha256 of itself: no flipped bit passes.
+    """Return JSON with its kind and its own sha256, against flipped bits.
 
     Raises ValueError for content that is not finite JSON.
     """
-    whole = {"kind": kind, "content": dict(content)}
-    return json.dumps({**whole, "sha256": json_digest(whole)}).encode()
+    envelope = {"kind": kind, "content": dict(content)}
+    return json.dumps({**envelope, "sha256": json_digest(envelope)}).encode()
 
 
 def unsealed(kind: str, data: bytes) -> dict[str, Any]:
-    """Return what was `sealed` under this kind; raises ValueError where a single bit differs."""
+    """Return the content `sealed` under a kind; raises ValueError if damaged."""
     try:
-        whole = json.loads(data)
-        content: dict[str, Any] = whole["content"]
+        content: dict[str, Any] = json.loads(data)["content"]
         if sealed(kind, content) != data:
             raise ValueError(f"it is not a whole {kind}")
         return content
@@ -36,14 +36,14 @@ def unsealed(kind: str, data: bytes) -> dict[str, Any]:
 
 
 def json_digest(content: Mapping[str, Any]) -> str:
-    """Return the sha256 of the content's sorted JSON; raises ValueError for NaN and infinity."""
+    """Return the sha256 of sorted JSON; raises ValueError for NaN and infinity."""
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one clear line; raises StoreError in place of OSError."""
+    """Raise StoreError, one clear line, in place of OSError."""
     try:
         yield
     except OSError as error:
@@ -51,19 +51,63 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock at `path` against other commands; the kernel frees those of the dead.
+def locked(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold a lock against other commands; call `on_wait` before waiting.
 
-    A file system without locks goes without. Raises OSError where the file cannot be made.
+    `path` is a folder, locked as it is, or a file, made where it is missing. The kernel frees the
+    lock of a dead process. A file system without locks goes without. Raises OSError where the file
+    cannot be made.
     """
-    with path.open("a") as lock:
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            pass
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def staged_folder(target: Path, prefix: str = "", *, replace: bool = False) -> Iterator[Path]:
+    """Give an empty folder that becomes `target` once the block has succeeded.
+
+    It has the target's name and lies in a hidden scratch folder beside it, which is removed
+    afterwards and may be used, too. A reader sees the entire folder or none. `replace` allows a
+    target that exists; it comes back if the new one cannot be put in its place. Files in the folder
+    are flushed by whoever writes them. Raises OSError.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = prefix or f".{target.name}.new-"
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
+    staged, previous = scratch / target.name, scratch / f"{target.name}.previous"
+    try:
+        staged.mkdir()
+        yield staged
+        sync_folder(staged)
+        if replace and os.path.lexists(target):
+            os.rename(target, previous)
+        os.rename(staged, target)
+        sync_folder(target.parent)
+    finally:
+        with contextlib.suppress(OSError):  # else the scratch folder stays, with the previous one
+            if os.path.lexists(previous) and not os.path.lexists(target):
+                os.rename(previous, target)
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that exists."""
+    return next(f for f in (folder, *folder.parents) if os.path.exists(f))
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` last across a power cut."""
+    """Flush renames inside a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -72,7 +116,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file and flush it to the disk; for files in a folder that is not yet visible."""
+    """Write a new file and flush it to the disk."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -80,7 +124,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`: a reader sees the old file or the new one, never a part.
+    """Replace a file in one step; readers see no part.
 
     Raises StoreError where the folder cannot be written.
     """

@@ -1,8 +1,12 @@
-"""What actually ran: host, libraries, code, threads. Provenance, never identity; no torch."""
+"""Host, libraries, code and limits of this process, without torch.
+
+These are provenance, never part of a run's identity.
+"""
 
 import functools
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from importlib import metadata
@@ -22,7 +26,7 @@ def cpu_count() -> int:
 
 @functools.cache
 def describe_host() -> dict[str, str | int]:
-    """Return what stays the same for the whole command."""
+    """Return the facts that stay the same during a command."""
     return {
         "hostname": platform.node(),
         "os": platform.platform(),
@@ -37,17 +41,17 @@ def describe_host() -> dict[str, str | int]:
 
 
 def load_average() -> float:
-    """Return the processes that wanted to run over the last minute."""
+    """Return the load average of the last minute."""
     return os.getloadavg()[0]
 
 
 def machine_cores() -> int:
-    """Return the cores of the whole machine, those that this process may not use among them."""
+    """Return all cores of the machine, usable by this process or not."""
     return os.cpu_count() or 1
 
 
 def busy_seconds(stat: Path = Path("/proc/stat")) -> float | None:
-    """Return the core seconds that all programs have taken since the machine started, and steal.
+    """Return the core seconds that all programs took since boot, with steal.
 
     None where the system does not say. Guests are counted among the programs already.
     """
@@ -60,14 +64,14 @@ def busy_seconds(stat: Path = Path("/proc/stat")) -> float | None:
 
 
 def own_seconds() -> float:
-    """Return the core seconds that this process and its ended children have taken."""
+    """Return the core seconds of this process and its ended children."""
     return sum(os.times()[:4])
 
 
 def megahertz(
     stat: Path = Path("/proc/self/stat"), cpuinfo: Path = Path("/proc/cpuinfo")
 ) -> float | None:
-    """Return the clock of the core that this process ran on last; None where it is not told."""
+    """Return the clock in MHz of the core used last; None where unknown."""
     try:
         core = stat.read_text().rpartition(")")[2].split()[36]
         blocks = cpuinfo.read_text().split("\n\n")
@@ -82,31 +86,53 @@ def _pair(line: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
+def process_memory(key: str) -> int | None:
+    """Return bytes of this process: resident (VmRSS), peak (VmHWM) or data (VmData).
+
+    None where the system does not say (macOS).
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+    except (OSError, StopIteration, ValueError):
+        return None
+
+
+def nvidia_driver() -> str:
+    """Return the version of the GPU's driver; empty where Linux does not say."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        return ""
+    match = re.search(r"\b\d+\.\d+(\.\d+)?\b", text)
+    return match[0] if match else ""
+
+
 def available_memory() -> int | None:
-    """Return the bytes that programs may still take, by the kernel and by the container's limit.
+    """Return the bytes still available, by the kernel and the container.
 
     None where the system does not say (macOS).
     """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        said = next(line for line in lines if line.startswith("MemAvailable:"))
-        left = [int(said.split()[1]) * 1024]
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        available = [int(line.split()[1]) * 1024]
     except (OSError, StopIteration):
         return None
     for folder in control_groups("memory"):
-        for limit, used, cached in (
+        for limit_file, used_file, cached in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
             try:
-                whole = int((folder / limit).read_text())  # `max` where there is none
-                taken = int((folder / used).read_text())
+                limit = int((folder / limit_file).read_text())  # `max` where there is none
+                used = int((folder / used_file).read_text())
                 lines = (folder / "memory.stat").read_text().splitlines()
                 stat = dict(line.split() for line in lines)
-                left.append(whole - taken + int(stat[cached]))  # page cache gives way
+                available.append(limit - used + int(stat[cached]))  # page cache gives way
             except (OSError, ValueError, KeyError):
                 continue
-    return max(0, min(left))
+    return max(0, min(available))
 
 
 def control_groups(
@@ -114,9 +140,9 @@ def control_groups(
     root: Path = Path("/sys/fs/cgroup"),
     membership: Path = Path("/proc/self/cgroup"),
 ) -> Iterator[Path]:
-    """Yield the folders that may limit this process, of cgroup version 2 and 1, innermost first.
+    """Yield the cgroup folders (version 2 and 1) of this process, innermost first.
 
-    In a container the kernel names folders that lie outside of what is seen: some do not exist.
+    In a container the kernel names folders that are not visible: some do not exist.
     """
     try:
         groups = [line.split(":", 2) for line in membership.read_text().splitlines()]
@@ -150,7 +176,7 @@ def _cpu_model() -> str:
 
 
 def _commit() -> dict[str, str]:
-    """Return the commit of the checkout that the code runs from, and whether it was changed."""
+    """Return the checkout's commit, and whether the code was changed."""
     root = Path(bench.__file__).parents[1]
     if not (root / ".git").exists():
         return {"commit": "", "dirty": ""}

@@ -1,4 +1,4 @@
-"""Text and files from outside: read within bounds, shown on one line."""
+"""Untrusted text and files: read within limits, printed on one line."""
 
 import errno
 import io
@@ -11,7 +11,7 @@ from typing import Any
 
 MAX_TOML = 256 << 10
 _MAX_DOTS = 100
-"""On a line: what `tomllib` takes for a dotted key grows with the square of its parts."""
+"""Dots on a line: the time of `tomllib` grows with the square of a key's parts."""
 _MAX_DEPTH = 8
 _MAX_TEXT = 2000
 
@@ -20,22 +20,22 @@ _BREAKS_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def fits_a_line(text: str) -> bool:
-    """Whether a name from outside can be printed and stored as it is."""
+    """Whether a name can be printed and stored as it is."""
     return not _BREAKS_A_LINE.search(text)
 
 
 def shown(text: object) -> str:
-    """Return a path or a message from outside as a part of one line, what breaks it escaped."""
-    return _BREAKS_A_LINE.sub(lambda found: repr(found[0])[1:-1], str(text))
+    """Return a path or message as part of one line, control characters escaped."""
+    return _BREAKS_A_LINE.sub(lambda match: repr(match[0])[1:-1], str(text))
 
 
 def why(error: OSError) -> str:
-    """Return the reason of an error of the system, as a part of one line."""
+    """Return a system error's reason, as part of one line."""
     return shown(error.strerror or error)
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file to read; raises OSError for a folder, and for a pipe instead of waiting on it."""
+    """Open a regular file for reading; raises OSError, also for a pipe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a null byte in the name
@@ -47,7 +47,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """Return the content of a file; raises OSError for one of more than `limit` bytes."""
+    """Return a file's content; raises OSError for more than `limit` bytes."""
     with open_regular(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -56,9 +56,9 @@ def read_regular(path: Path, limit: int) -> bytes:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file of a sane size; raises OSError, and ValueError with what is wrong in it.
+    """Read a TOML file of plain values; raises OSError and ValueError.
 
-    Its values are then plain: bool, int of 64 bits, float, text, and lists and tables of those.
+    Plain values are bool, int of 64 bits, float, text, and lists and tables of those.
     """
     content = read_regular(path, MAX_TOML)
     try:
@@ -68,7 +68,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Parse TOML from outside, see `read_toml`; TOMLDecodeError (a ValueError) if it is none."""
+    """Parse TOML as `read_toml` does; raises ValueError."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > _MAX_DOTS:
             raise ValueError(f"has more than {_MAX_DOTS} dots in line {number}")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.doctor import Finding, machine
+from bench.doctor import Diagnosis, machine
 from tests.fixtures.findings import answer, by_name
 
 # Software
 
 
-def libraries(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> dict[str, Finding]:
+def libraries(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> dict[str, Diagnosis]:
     installed = metadata.version
 
     def version(name: str) -> str:

@@ -28,7 +28,7 @@ def test_a_probe_that_crashes_hangs_or_babbles_is_a_bad_line(
     monkeypatch: pytest.MonkeyPatch, code: str, said: str
 ) -> None:
     monkeypatch.setattr(probe, "COMMAND", (sys.executable, "-S", "-c", code))
-    monkeypatch.setattr(probe, "PATIENCE_S", 0.5 if "sleep" in code else 30.0)
+    monkeypatch.setattr(probe, "TIMEOUT_S", 0.5 if "sleep" in code else 30.0)
     (found,) = machine.check_torch(probe.ask([]))
     assert found.state == "bad"
     assert said in found.found
@@ -88,7 +88,7 @@ def test_what_no_method_relies_on_may_hang(monkeypatch: pytest.MonkeyPatch, tmp_
     (tmp_path / "torch.py").write_text("import time; time.sleep(3600)")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(probe, "OPTIONAL_PATIENCE_S", 1.0)
+    monkeypatch.setattr(probe, "OPTIONAL_TIMEOUT_S", 1.0)
     checks = list(probe._optional([("cpu", 1)]))
     assert [c["error"] for c in checks] == ["no answer in 1 s", "not reached"]
     assert {f.state for f in machine.check_arithmetic(checks)} == {"note"}

@@ -135,7 +135,7 @@ def test_repetitions_go_round_and_the_device_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log: list[Any] = []
-    monkeypatch.setattr(timing, "wait", lambda device: log.append(device))
+    monkeypatch.setattr(timing, "synchronize", lambda device: log.append(device))
     clock = Stopwatch("cuda:7")
     clock.repeat("batch", log.append, Budget(3, 3, 1e9))
     warm = [i for i in log if i != "cuda:7"][:-3]

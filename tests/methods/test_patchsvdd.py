@@ -14,7 +14,7 @@ from baselines.patchsvdd.patches import DIRECTIONS, near_pairs, position_pairs
 from bench.detector import Context, MethodError, Samples, Seeds, TrainingSet
 from bench.execution.determinism import make_deterministic
 from bench.metrics import auroc
-from bench.planning.rehearsal import _Ledger, rehearsed_peak
+from bench.planning.rehearsal import ledger, rehearsed_peak
 from tests.methods.test_patches import brute_spread, rng
 
 SIZE = 84
@@ -309,7 +309,7 @@ def test_memory_is_foretold(normals: int, size: int, batch: int) -> None:
     step = rehearsed_peak(detector, size, given)
     images = (normals - batch) * 3 * size * size * 4  # a rehearsal has as many as its batch
     assert step + images < told
-    with _Ledger() as ledger:
+    with ledger() as counts:
         detector = fitted(normals=normals, size=size, batch_size=batch)
         detector.score(pictures(4, True, 3, size))
-    assert 0.2 * told < ledger.peak < told
+    assert 0.2 * told < counts.peak < told

@@ -18,19 +18,25 @@ from typing import Any
 
 import pytest
 
+from bench.cli.dry_run import RUN_MODULES
 from bench.data.catalog import MVTEC_AD
 from bench.data.images import prepare
+from bench.errors import RequestError
 from bench.planning.matrix import Selection, expand
 from bench.planning.plan import Folders, make_plan
-from bench.planning.resources import (
+from bench.planning.rehearsal import (
     FIXED,
     MARGIN,
-    image_bytes,
-    memory_of,
+    estimate_problem,
     process_base,
     rehearsed,
-    rooms,
     step_bytes,
+    torch_internals,
+)
+from bench.planning.resources import (
+    disk_space,
+    image_bytes,
+    memory_of,
     to_decode,
 )
 from bench.planning.suite import read_suite
@@ -172,7 +178,7 @@ def test_a_dry_run_prints_the_memory_of_the_authors_own_settings(
     rows = re.findall(r"^(devnet|dra|saoe) .*?([\d.]+) GiB", out, re.MULTILINE)
     assert [name for name, _ in rows] == ["devnet", "dra", "saoe"]
     most = max(facts.images for facts in MVTEC_AD.categories.values() if facts)
-    rest = process_base() + 2 * most * 3 * 448 * 448
+    rest = process_base(RUN_MODULES) + 2 * most * 3 * 448 * 448
     for name, printed in rows:
         step = MEASURED[name, "float32"] * MIB
         assert rest + step < float(printed) * 2**30 < rest + 1.3 * step
@@ -204,12 +210,12 @@ def test_a_method_that_cannot_rehearse_is_unknown_until_it_has_run(
     folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
     wanted = make_plan(cells(warm_cache, tmp_path, "smoke", methods=("shortcut",)), folders).runs
     variant = variant_of(wanted[0].cell)
-    assert memory_of(variant, wanted, [], "cpu", tmp_path).likely is None
+    assert memory_of(variant, wanted, [], "cpu", tmp_path, RUN_MODULES).likely is None
     provenance = {"device_name": "cpu", "peak_memory_bytes": 300 * MIB}
     stored = {"spec": wanted[0].spec.as_dict(), "provenance": provenance}
-    found = memory_of(variant, wanted, [stored], "cpu", tmp_path)
+    found = memory_of(variant, wanted, [stored], "cpu", tmp_path, RUN_MODULES)
     assert (found.estimated, found.measured) == (None, 300 * MIB)
-    assert memory_of(variant, wanted, [stored], "cuda:0", tmp_path).measured is None
+    assert memory_of(variant, wanted, [stored], "cuda:0", tmp_path, RUN_MODULES).measured is None
 
 
 def test_images_are_counted_twice_and_external_ones_as_well(
@@ -235,10 +241,59 @@ def test_what_is_in_the_cache_is_not_decoded_again(cache: Path, tmp_path: Path) 
 
 def test_folders_of_one_disk_are_added_up(tmp_path: Path) -> None:
     folders = Folders(tmp_path, tmp_path, tmp_path / "results", tmp_path / "cache" / "deep")
-    (room,) = rooms(folders, {"cache": 5, "results": 7})
+    (room,) = disk_space(folders, {"cache": 5, "results": 7})
     assert (set(room.options), room.needed) == ({"cache", "results"}, 12)
     assert room.free > 0
 
 
 def test_a_process_that_has_done_nothing_yet_takes_some_hundred_megabytes() -> None:
-    assert 100 * MIB < process_base() < 4000 * MIB
+    assert 100 * MIB < process_base(RUN_MODULES) < 4000 * MIB
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("torch._subclasses.fake_tensor", "FakeTensorMode"),
+        ("torch.utils._python_dispatch", "TorchDispatchMode"),
+        ("torch.utils._pytree", "tree_leaves"),
+    ],
+)
+def test_a_torch_without_its_private_names_is_one_clear_line(
+    warm_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str
+) -> None:
+    """And the estimate is unknown, not an error."""
+    import torch
+
+    assert estimate_problem() == ""
+    monkeypatch.delattr(f"{module}.{name}")
+    monkeypatch.setattr("bench.planning.rehearsal._peaks", {})
+    with pytest.raises(RequestError) as caught:
+        torch_internals()
+    assert (
+        str(caught.value)
+        == estimate_problem()
+        == (
+            f"memory cannot be estimated: torch {torch.__version__} has no {module}.{name};"
+            " measure it by a first run, or install an older torch"
+        )
+    )
+    monkeypatch.setattr("bench.planning.rehearsal._PRIVATE", (("torch.no_such_module", "x"),))
+    assert "has no torch.no_such_module.x" in estimate_problem()
+    (cell, *_) = cells(warm_cache, tmp_path, "smoke", methods=("devnet",))
+    assert rehearsed(variant_of(cell)) is None
+
+
+def test_a_dry_run_with_such_a_torch_says_unknown(
+    warm_cache: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("bench.planning.rehearsal._PRIVATE", (("torch.no_such_module", "x"),))
+    monkeypatch.setattr("bench.planning.rehearsal._peaks", {})
+    code, out, _ = call(
+        capsys, "run", "--suite", "smoke", "--methods", "devnet", "--dry-run", "--device", "cpu",
+        "--data", tmp_path, "--results", tmp_path / "results", "--cache", warm_cache,
+    )  # fmt: skip
+    assert code == 0
+    assert "memory: unknown; a first run will tell" in out
+    assert "warning: memory cannot be estimated: torch" in out
+    assert "has no torch.no_such_module.x; measure it by a first run" in out

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from bench.errors import BenchError, MethodError, StoreError
 from bench.system.files import (
     json_digest,
+    locked,
     sealed,
+    staged_folder,
     sync_folder,
     unsealed,
     write_atomically,
@@ -93,6 +96,112 @@ def test_syncing_a_folder_leaves_no_descriptor_open(tmp_path):
     for _ in range(3):
         sync_folder(tmp_path)
     assert len(os.listdir("/dev/fd")) == before
+
+
+# Folders
+
+
+def stage(target, content=b"new", **options):
+    with staged_folder(target, **options) as staged:
+        write_synced(staged / "file", content)
+
+
+def test_a_staged_folder_appears_at_the_end_and_its_parents_are_made(tmp_path):
+    target = tmp_path / "deep" / "er" / "target"
+    with staged_folder(target, ".staging-") as staged:
+        write_synced(staged / "file", b"new")
+        (staged.parent / "scratch").write_bytes(b"")
+        assert not target.exists()
+        assert staged.parent.name.startswith(".staging-")
+    assert (target / "file").read_bytes() == b"new"
+    assert target.stat().st_mode & 0o555 == 0o555
+    assert names(target.parent) == ["target"]
+
+
+def test_an_existing_folder_is_replaced_only_where_that_is_asked_for(tmp_path):
+    target = tmp_path / "target"
+    stage(target, b"old")
+    with pytest.raises(OSError, match="not empty"):
+        stage(target)
+    assert (target / "file").read_bytes() == b"old"
+    stage(target, replace=True)
+    assert (target / "file").read_bytes() == b"new"
+    assert names(tmp_path) == ["target"]
+
+
+def test_a_link_in_the_place_of_a_folder_is_replaced(tmp_path):
+    (tmp_path / "target").symlink_to("nowhere")
+    stage(tmp_path / "target", replace=True)
+    assert (tmp_path / "target" / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_a_block_that_fails_leaves_what_was_there(tmp_path, error):
+    stage(tmp_path / "target", b"old")
+    with pytest.raises(type(error)), staged_folder(tmp_path / "target", replace=True):
+        raise error
+    assert (tmp_path / "target" / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize("error", [OSError("x"), KeyboardInterrupt()])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_the_previous_folder_comes_back_when_a_rename_fails(tmp_path, monkeypatch, failing, error):
+    stage(tmp_path / "target", b"old")
+    real, calls = os.rename, []
+
+    def rename(*arguments):
+        calls.append(arguments)
+        if len(calls) == failing:
+            raise error
+        real(*arguments)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(type(error)):
+        stage(tmp_path / "target", replace=True)
+    assert (tmp_path / "target" / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["target"]
+
+
+def test_a_previous_folder_that_cannot_come_back_is_not_deleted(tmp_path, monkeypatch):
+    stage(tmp_path / "target", b"old")
+    real, calls = os.rename, []
+
+    def rename(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            full()
+        real(*arguments)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(OSError, match="No space left"):
+        stage(tmp_path / "target", replace=True)
+    (file,) = tmp_path.glob(".target.new-*/target.previous/file")
+    assert file.read_bytes() == b"old"
+
+
+# Locks
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_lock_is_waited_for_and_freed(tmp_path, monkeypatch, kind):
+    path = tmp_path if kind == "folder" else tmp_path / "lock"
+    waited = []
+    with locked(path, lambda: waited.append("first")):
+        second = os.open(path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(path, lambda: (waited.append("second"), os.close(second))):
+        assert waited == ["second"]
+
+
+def test_a_file_system_without_locks_goes_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", full)
+    with locked(tmp_path / "lock"):
+        pass
+    with pytest.raises(FileNotFoundError), locked(tmp_path / "no" / "lock"):
+        pass
 
 
 # JSON that knows its own digest

@@ -10,7 +10,7 @@ import torch
 
 from bench.system import device as accelerator
 from bench.system import load as watch
-from bench.system.load import Watch
+from bench.system.load import LoadMonitor
 
 
 @pytest.fixture
@@ -27,26 +27,26 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_what_others_use_of_the_cores_disturbs(machine: dict[str, Any]) -> None:
-    seen = Watch("cpu")
+    seen = LoadMonitor("cpu")
     machine.update(at=10.0, busy=12.0, own=10.0)  # others 0.2 of 4 cores
     seen.lap()
-    assert seen.told() == {"other_cpu_share": 0.05, "disturbed": ""}
+    assert seen.provenance() == {"other_cpu_share": 0.05, "disturbed": ""}
     machine.update(at=15.0, busy=20.0, own=15.0)  # others 0.6 of 4 cores
     seen.lap()
     machine.update(at=25.0, busy=30.0, own=26.0)  # less than nothing: clocks tick coarsely
     seen.lap()
-    assert seen.told() == {
+    assert seen.provenance() == {
         "other_cpu_share": 0.15, "disturbed": "other processes used 0.6 of 4 cores",
     }  # fmt: skip
 
 
 def test_a_stretch_too_short_to_tell_tells_nothing(machine: dict[str, Any]) -> None:
-    seen = Watch("cpu")
+    seen = LoadMonitor("cpu")
     machine.update(at=0.1, busy=1.0)
     seen.lap()
     machine["busy"] = None
     seen.lap()
-    assert seen.told() == {"disturbed": ""}
+    assert seen.provenance() == {"disturbed": ""}
 
 
 @pytest.mark.parametrize(("load", "disturbed"), [(5.0, False), (5.1, True)])
@@ -55,15 +55,15 @@ def test_a_crowd_before_it_began_disturbs(
 ) -> None:
     machine["load"] = load
     said = "load average 5.1 on 4 cores before it began" if disturbed else ""
-    assert Watch("cpu").told()["disturbed"] == said
+    assert LoadMonitor("cpu").provenance()["disturbed"] == said
 
 
 def test_the_clock_is_kept_at_its_lowest_and_highest(machine: dict[str, Any]) -> None:
-    seen = Watch("cpu")
+    seen = LoadMonitor("cpu")
     for mhz in (2500.0, 1800.0, None):
         machine["mhz"] = mhz
         seen.look_at_clock()
-    told = seen.told()
+    told = seen.provenance()
     assert (told["mhz_low"], told["mhz_high"]) == (1800.0, 2500.0)
 
 
@@ -96,7 +96,7 @@ def test_a_gpu_is_asked_for_its_clock_and_who_else_is_there(
     assert f"--id=GPU-{GPU}" in asked[0]
     assert "--query-gpu=clocks.sm" in asked[0]
     answers(monkeypatch, "4711\n4712\n4713\n")
-    told = Watch("cuda:0").told()
+    told = LoadMonitor("cuda:0").provenance()
     assert told == {"other_gpu_processes": 2, "disturbed": "2 other processes used the GPU"}
     answers(monkeypatch, "4711\n")
     assert accelerator.other_gpu_processes("cuda:0") == 0
@@ -114,9 +114,9 @@ def test_without_an_answer_of_nvidia_smi_it_is_not_told(
     machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch, trouble: Any
 ) -> None:
     answers(monkeypatch, trouble)
-    seen = Watch("cuda:0")
+    seen = LoadMonitor("cuda:0")
     seen.look_at_clock()
-    told = seen.told()
+    told = seen.provenance()
     assert "mhz_low" not in told
     if not isinstance(trouble, str):
         assert told == {"disturbed": ""}

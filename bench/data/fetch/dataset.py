@@ -1,31 +1,32 @@
-"""Obtain a dataset: its licence accepted, its archive downloaded or taken, checked, unpacked.
+"""Fetch a dataset: accept the licence, get the archive, check and unpack it.
 
 Nothing appears under the dataset's name before all of it has been checked; one rename brings it
-there. A download that ends half way, however it ends, is continued by the next attempt.
+there. The next attempt continues a download that was interrupted.
 """
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.data.catalog import Archive, Dataset
+from bench.data.catalog import Dataset, SourceArchive
 from bench.data.fetch.download import (
     Say,
-    alone,
     check_archive,
     check_mirror,
-    demand_space,
     download,
+    require_space,
+    waiting_for,
 )
 from bench.data.fetch.licences import introduce, settle_licence
-from bench.data.fetch.transfer import Patience, Progress
+from bench.data.fetch.transfer import Progress, RetryPolicy
 from bench.data.fetch.unpack import Limits, unpack
 from bench.data.official import copy_differences
 from bench.errors import DataError, MissingData, RequestError
 from bench.system.digests import FingerprintCache
-from bench.system.files import sync_folder, writing
+from bench.system.files import locked, staged_folder, writing
+
+_STAGING = ".bench-fetch-"
 
 
 def fetch(
@@ -37,8 +38,8 @@ def fetch(
     archive: Path | None = None,
     mirrors: Sequence[str] = (),
     say: Say = print,
-    progress: Progress = lambda here, whole: None,
-    patience: Patience | None = None,
+    progress: Progress = lambda received, total: None,
+    policy: RetryPolicy | None = None,
 ) -> bool:
     """Bring a dataset into `data`, from `archive` where one is given.
 
@@ -53,10 +54,10 @@ def fetch(
         return _check_by_hand(dataset, data, cache, say)
     _check_absent(dataset, data)
     settle_licence(dataset, data, accept, say)
-    demand_space(data, known.unpacked, "--data")
+    require_space(data, known.unpacked, "--data")
     if archive is None:
         archive = _downloaded(
-            dataset, known, data, cache, mirrors, say, progress, patience or Patience()
+            dataset, known, data, cache, mirrors, say, progress, policy or RetryPolicy()
         )
     elif known.sha256:
         say(f"checking {archive}")
@@ -66,8 +67,8 @@ def fetch(
     return True
 
 
-def _checked(dataset: Dataset, archive: Path | None, mirrors: Sequence[str]) -> Archive:
-    """Return what is known of the archive, unless the request makes no sense."""
+def _checked(dataset: Dataset, archive: Path | None, mirrors: Sequence[str]) -> SourceArchive:
+    """Return the card's archive; raises RequestError for a request without sense."""
     known = dataset.archive
     if known is None:
         raise RequestError(f"{dataset.name} needs no archive: there is nothing to fetch")
@@ -76,10 +77,9 @@ def _checked(dataset: Dataset, archive: Path | None, mirrors: Sequence[str]) -> 
     for mirror in mirrors:
         check_mirror(mirror)
     if archive is not None and not os.path.isfile(archive):
-        there = os.path.exists(archive)
-        raise RequestError(
-            f"{archive} is not a regular file" if there else f"there is no archive {archive}"
-        )
+        if os.path.exists(archive):
+            raise RequestError(f"{archive} is not a regular file")
+        raise RequestError(f"there is no archive {archive}")
     return known
 
 
@@ -93,62 +93,49 @@ def _check_absent(dataset: Dataset, data: Path) -> None:
 
 def _downloaded(
     dataset: Dataset,
-    known: Archive,
+    known: SourceArchive,
     data: Path,
     cache: Path,
     mirrors: Sequence[str],
     say: Say,
     progress: Progress,
-    patience: Patience,
+    policy: RetryPolicy,
 ) -> Path:
-    """Download, if there will be room to unpack, too."""
+    """Download the archive, if there is also room to unpack it."""
     downloads = cache / "downloads"
     with writing(downloads):
         downloads.mkdir(parents=True, exist_ok=True)
         shared = downloads.stat().st_dev == data.stat().st_dev
     spare = known.unpacked if shared else 0
-    archive = download(dataset, known, downloads, mirrors, say, progress, patience, spare)
+    archive = download(dataset, known, downloads, mirrors, say, progress, policy, spare)
     if archive.parent == downloads:  # not the user's own, from a mirror by file://
         say(f"{archive} may be deleted once {dataset.name} is in place")
     return archive
 
 
-# --- licences -------------------------------------------------------------------------------------
-
-
-# --- what the archive holds -----------------------------------------------------------------------
-
-
 def _install(
-    dataset: Dataset, known: Archive, archive: Path, data: Path, cache: Path, say: Say
+    dataset: Dataset, known: SourceArchive, archive: Path, data: Path, cache: Path, say: Say
 ) -> None:
     """Unpack in a hidden folder, check, and publish by one rename."""
-    with alone(data, say):
+    target = data / dataset.name
+    with writing(data), locked(data, waiting_for(data, say)):
         _check_absent(dataset, data)
-        with writing(data):
-            for leftover in data.glob(".bench-fetch-*"):  # under the lock, so its owner is dead
-                shutil.rmtree(leftover, ignore_errors=True)
-            demand_space(data, known.unpacked, "--data")
-            say(f"unpacking {archive}")
-            staging = Path(tempfile.mkdtemp(prefix=".bench-fetch-", dir=data))
-        try:
-            unpack(archive, staging / "archive", Limits(total=2 * known.unpacked))
-            with writing(data):
-                _lay_out(staging / "archive", known, staging / dataset.name)
-            _check_content(dataset, known, archive, staging, data, cache)
-            with writing(data / dataset.name):
-                os.sync()  # a name must not outlive the bytes in a power cut
-                os.rename(staging / dataset.name, data / dataset.name)
-                sync_folder(data)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        for leftover in data.glob(f"{_STAGING}*"):  # under the lock, so its owner is dead
+            shutil.rmtree(leftover, ignore_errors=True)
+        require_space(data, known.unpacked, "--data")
+        say(f"unpacking {archive}")
+        with staged_folder(target, _STAGING) as staged:
+            unpacked = staged.parent / "unpacked archive"
+            unpack(archive, unpacked, Limits(total=2 * known.unpacked))
+            _lay_out(unpacked, known, staged)
+            _check_content(dataset, known, archive, staged.parent, data, cache)
+            os.sync()  # a name must not outlive the bytes in a power cut
 
 
-def _lay_out(unpacked: Path, known: Archive, home: Path) -> None:
-    """Move what is wanted into `home`: from the top, or from the one folder that holds more."""
-    places = [unpacked, *sorted(p for p in unpacked.iterdir() if p.is_dir())]
-    best = max(places, key=lambda place: sum((place / e).exists() for e in known.entries))
-    home.mkdir()
+def _lay_out(unpacked: Path, known: SourceArchive, home: Path) -> None:
+    """Move the wanted entries into `home`, from wherever most lie."""
+    folders = [unpacked, *sorted(p for p in unpacked.iterdir() if p.is_dir())]
+    best = max(folders, key=lambda folder: sum((folder / e).exists() for e in known.entries))
     for entry in known.entries:
         if (best / entry).exists():
             # Head-CT's pictures lie in head_ct/head_ct of some archives.
@@ -157,32 +144,34 @@ def _lay_out(unpacked: Path, known: Archive, home: Path) -> None:
 
 
 def _check_content(
-    dataset: Dataset, known: Archive, archive: Path, staging: Path, data: Path, cache: Path
+    dataset: Dataset, known: SourceArchive, archive: Path, staging: Path, data: Path, cache: Path
 ) -> None:
     try:
-        why = copy_differences(dataset, staging, cache, FingerprintCache(cache))
+        difference = copy_differences(dataset, staging, cache, FingerprintCache(cache))
     except DataError as error:
         reason = str(error).replace(f"{staging}{os.sep}", "")
         if isinstance(error, MissingData):  # its remedy is to fetch
             reason = f"it needs {', '.join(known.entries)}"
         raise DataError(f"{archive} is not {dataset.title}: {reason}") from error
-    if why:
+    if difference:
         raise DataError(
-            f"{archive} is not the official copy of {dataset.title} ({why}); to use it as an"
+            f"{archive} is not the official copy of {dataset.title} ({difference}); to use it as an"
             f" unofficial one, {dataset.placed(data)}"
         )
 
 
 def _check_by_hand(dataset: Dataset, data: Path, cache: Path, say: Say) -> bool:
-    """Say whether the copy in `data` is the official one, and return it."""
+    """Return whether the copy in `data` is the official one, and say so."""
     if not os.path.lexists(data / dataset.name):
         raise MissingData(
             f"{dataset.title} takes an account: download it from {dataset.source} and give the zip"
             f" with `bench data fetch {dataset.name} --archive FILE`"
         )
     digests = FingerprintCache(cache)
-    why = copy_differences(dataset, data, cache, digests)
+    difference = copy_differences(dataset, data, cache, digests)
     digests.save()
-    what = f"an unofficial copy: {why}" if why else f"the official copy of {dataset.title}"
-    say(f"{data / dataset.name} is {what}")
-    return not why
+    kind = f"the official copy of {dataset.title}"
+    if difference:
+        kind = f"an unofficial copy: {difference}"
+    say(f"{data / dataset.name} is {kind}")
+    return not difference

@@ -1,60 +1,62 @@
-"""One archive from the first server that has it: bounded, restartable, its checksum verified."""
+"""Download an archive from the first server that has it, checksum verified."""
 
-import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from rich.filesize import decimal
 
-from bench.data.catalog import Archive, Dataset
-from bench.data.fetch.transfer import Part, Patience, Progress, Refused, transfer
+from bench.data.catalog import Dataset, SourceArchive
+from bench.data.fetch.transfer import PartialFile, Progress, Refused, RetryPolicy, transfer
 from bench.errors import DataError, MissingData, RequestError, StoreError
 from bench.system.digests import file_digest
-from bench.system.files import writing
+from bench.system.files import locked, writing
 
 Say = Callable[[str], None]
 
 
 def check_mirror(url: str) -> None:
-    """Raise RequestError for an address that cannot be asked."""
+    """Raise RequestError for a mirror address of another scheme."""
     try:
         parts = urlsplit(url)
-        good = (parts.scheme in ("http", "https") and bool(parts.hostname)) or (
+        valid = (parts.scheme in ("http", "https") and bool(parts.hostname)) or (
             parts.scheme == "file" and parts.netloc in ("", "localhost")
         )
     except ValueError:
-        good = False
-    if not good:
+        valid = False
+    if not valid:
         raise RequestError(f"--mirror takes an address by http, https or file, not {url!r}")
 
 
 def download(
     dataset: Dataset,
-    archive: Archive,
+    archive: SourceArchive,
     folder: Path,
     mirrors: Sequence[str],
     say: Say,
     progress: Progress,
-    patience: Patience,
+    policy: RetryPolicy,
     spare: int = 0,
 ) -> Path:
-    """Return the dataset's archive, its checksum verified, from the first server that has it.
+    """Download a dataset's archive, or find it; return its path.
 
-    What an earlier attempt left in `folder` is used. `spare` bytes must be left free there. Raises
-    MissingData with each server's answer.
+    What an earlier attempt left in `folder` is continued. `spare` bytes must stay free there.
+    Raises MissingData with each server's answer.
     """
-    whole = folder / f"{archive.sha256[:16]}-{archive.name}"
+    target = folder / f"{archive.sha256[:16]}-{archive.name}"
+    lock = target.with_name(f"{target.name}.lock")
     answers = []
-    with alone(whole.with_name(f"{whole.name}.lock"), say):
-        if _is_whole(whole, archive, say):
-            return whole
-        path = whole.with_name(f"{whole.name}.part")
-        with closing(Part(path, archive.bytes, progress)) as part:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with writing(lock), locked(lock, waiting_for(lock, say)):
+        if _is_intact(target, archive, say):
+            return target
+        path = target.with_name(f"{target.name}.part")
+        with closing(PartialFile(path, archive.bytes, progress)) as part:
             for url in (*mirrors, *archive.urls):
                 parts = urlsplit(url)
                 say(f"asking {parts.hostname or url}")
@@ -63,11 +65,11 @@ def download(
                         file = Path(url2pathname(parts.path))
                         check_archive(file, archive)
                         return file
-                    demand_space(folder, archive.bytes - part.size + spare, "--cache")
-                    _complete(url, part, archive.sha256, say, patience)
-                    with writing(whole):
-                        os.replace(path, whole)
-                    return whole
+                    require_space(folder, archive.bytes - part.size + spare, "--cache")
+                    _complete(url, part, archive.sha256, say, policy)
+                    with writing(target):
+                        os.replace(path, target)
+                    return target
                 except (Refused, DataError) as error:
                     # Not the whole address: it may hold a password.
                     answers.append(f"{parts.hostname or 'file'} {error}")
@@ -80,8 +82,8 @@ def download(
     )
 
 
-def _is_whole(file: Path, archive: Archive, say: Say) -> bool:
-    """Whether an earlier download is here; one that is damaged is deleted."""
+def _is_intact(file: Path, archive: SourceArchive, say: Say) -> bool:
+    """Whether an earlier download is intact; delete a damaged one."""
     with writing(file):
         if not file.is_file():
             return False
@@ -93,41 +95,41 @@ def _is_whole(file: Path, archive: Archive, say: Say) -> bool:
     return False
 
 
-def _complete(url: str, part: Part, sha256: str, say: Say, patience: Patience) -> None:
-    """Fetch what is missing, or everything where what was here turns out to be wrong."""
+def _complete(url: str, part: PartialFile, sha256: str, say: Say, policy: RetryPolicy) -> None:
+    """Download what is missing, or everything if the earlier part was wrong."""
     while True:
         part.mark = part.size
-        if part.size < part.whole:
-            transfer(url, part, patience)
+        if part.size < part.total:
+            transfer(url, part, policy)
         say("checking the checksum")
         with writing(part.path):
-            right = file_digest(part.path) == sha256
-        if right:
-            return
-        began, part.mark = part.mark, 0
+            if file_digest(part.path) == sha256:
+                return
+        resumed_at, part.mark = part.mark, 0
         part.cut(0)
-        if began == 0:
+        if resumed_at == 0:
             raise Refused("gave a file with another checksum, which is deleted")
         say("the checksum is wrong: deleted, and once more from the start")
 
 
-def check_archive(file: Path, archive: Archive) -> None:
+def check_archive(file: Path, archive: SourceArchive) -> None:
     """Raise DataError unless a file is the archive, by its size and sha256."""
     try:
         size = file.stat().st_size
-        right = size == archive.bytes and file_digest(file) == archive.sha256
+        matches = size == archive.bytes and file_digest(file) == archive.sha256
     except (OSError, ValueError) as error:  # ValueError: an address may name the byte zero
-        why = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{str(file)!r} cannot be read: {why}") from error
-    if not right:
-        why = f"it has {size} bytes" if size != archive.bytes else "its sha256 differs"
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{str(file)!r} cannot be read: {reason}") from error
+    if not matches:
+        reason = f"it has {size} bytes" if size != archive.bytes else "its sha256 differs"
         raise DataError(
-            f"{file} is not the archive {archive.name} of {archive.bytes} bytes: {why}; get it anew"
+            f"{file} is not the archive {archive.name} of {archive.bytes} bytes: {reason};"
+            " get it anew"
         )
 
 
-def demand_space(folder: Path, needed: int, option: str) -> None:
-    """Raise StoreError unless a folder has so many bytes free; `option` names another one."""
+def require_space(folder: Path, needed: int, option: str) -> None:
+    """Raise StoreError unless `folder` has `needed` bytes free; `option` names another."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StoreError(
@@ -136,24 +138,6 @@ def demand_space(folder: Path, needed: int, option: str) -> None:
         )
 
 
-@contextmanager
-def alone(lock: Path, say: Say) -> Iterator[None]:
-    """Wait until no other process holds the lock; the kernel frees those of the dead.
-
-    A folder is locked as it is, and nothing put into it; any other lock is a file that is made.
-    """
-    with writing(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        made = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        flags = os.O_RDONLY if lock.is_dir() else made
-        descriptor = os.open(lock, flags | os.O_CLOEXEC, 0o644)
-    try:
-        with writing(lock):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"another fetch holds {lock}: waiting for it")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def waiting_for(lock: Path, say: Say) -> Callable[[], None]:
+    """Return what to do while another process holds a lock."""
+    return lambda: say(f"another fetch holds {lock}: waiting for it")

@@ -1,4 +1,4 @@
-"""?."""
+"""Licences of datasets: shown, accepted, and recorded beside the data."""
 
 import itertools
 import json
@@ -10,20 +10,20 @@ from typing import Any
 
 import bench
 from bench.data.catalog import Dataset
-from bench.data.fetch.download import Say, alone
+from bench.data.fetch.download import Say, waiting_for
 from bench.errors import RequestError
-from bench.system.files import write_atomically, writing
+from bench.system.files import locked, write_atomically, writing
 from bench.system.untrusted import read_regular
 
 
 def introduce(dataset: Dataset, say: Say) -> None:
-    """Say what a dataset is, where it comes from and under which licence."""
+    """Show a dataset's title, source and licence."""
     say(f"{dataset.title}, from {dataset.source}")
     say(f"Licence: {dataset.licence} {dataset.licence_url}".rstrip())
 
 
 def settle_licence(dataset: Dataset, data: Path, accept: Callable[[], bool], say: Say) -> None:
-    """Show the licence, ask, and record the answer, unless that has been done in `data`."""
+    """Ask once for a dataset's licence; raises RequestError if declined."""
     if is_accepted(dataset, data):
         return
     introduce(dataset, say)
@@ -33,9 +33,9 @@ def settle_licence(dataset: Dataset, data: Path, accept: Callable[[], bool], say
 
 
 def is_accepted(dataset: Dataset, data: Path) -> bool:
-    """Whether this licence of the dataset has been accepted in `data` before."""
-    there = (_acceptances(data) or {}).get(dataset.name, {})
-    return (there.get("licence"), there.get("url")) == (dataset.licence, dataset.licence_url)
+    """Whether the dataset's licence has been accepted in `data` before."""
+    entry = (_acceptances(data) or {}).get(dataset.name, {})
+    return (entry.get("licence"), entry.get("url")) == (dataset.licence, dataset.licence_url)
 
 
 def _acceptances(data: Path) -> dict[str, dict[str, Any]] | None:
@@ -46,16 +46,16 @@ def _acceptances(data: Path) -> dict[str, dict[str, Any]] | None:
         return {}
     except (OSError, ValueError, RecursionError):
         return None
-    good = isinstance(record, dict) and all(isinstance(entry, dict) for entry in record.values())
-    return record if good else None
+    valid = isinstance(record, dict) and all(isinstance(entry, dict) for entry in record.values())
+    return record if valid else None
 
 
 def record_acceptance(dataset: Dataset, data: Path, say: Say) -> None:
-    """Keep beside the data that a licence was accepted, and when."""
+    """Record in `licences.json` that a licence was accepted, and when."""
     with writing(data):
         data.mkdir(parents=True, exist_ok=True)
     file = data / "licences.json"
-    with alone(data, say):
+    with writing(data), locked(data, waiting_for(data, say)):
         record = _acceptances(data)
         if record is None:
             names = (f"{file}.damaged{n or ''}" for n in itertools.count())

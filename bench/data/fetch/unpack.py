@@ -1,40 +1,28 @@
-"""Unpack an archive that nobody vouches for: only plain files and folders, only where they belong.
+"""Unpack an archive: only plain files and folders, only below the target, within limits.
 
-`tarfile` and `zipfile` read the headers; every name is judged and every byte written here. The
-readers see the archive through streams that give them no more than an honest header needs, so
-that a hostile one can neither fill the memory nor the disk.
+`tarfile` and `zipfile` read the archive; every name is checked and every byte written here, since
+the standard extraction also makes links.
 """
 
-import bz2
-import gzip
-import io
-import lzma
 import os
 import re
 import stat
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from bench.errors import BenchError, DataError
 from bench.system.files import writing
 
 NAME_BYTES, PATH_BYTES, DEPTH = 255, 1024, 32
 """The longest component, the longest path, and how many folders deep a member may lie."""
-HEADER_BYTES = 16 << 10
-"""What tarfile may read for one member: a pax header takes one or two blocks of 512."""
-GLOBAL_HEADERS = 100
-"""How many keys tarfile may copy from the archive to each member."""
-DIRECTORY_BYTES = 4 << 20
-"""What zipfile may read at once; the central directory of 20,000 members fits."""
-XZ_MEMORY = 512 << 20
-"""`xz -9` needs 65 MiB."""
 _CHUNK = 256 << 10
-_ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)
+_TAR_MODES = ((b"\x1f\x8b", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\0", "xz"))
+"""First bytes of a compressed tar, and what tarfile calls it."""
 
 
 @dataclass(frozen=True)
@@ -42,60 +30,52 @@ class Limits:
     """How much an archive may unpack to."""
 
     total: int = 4 << 30
-    """Bytes of all members together, tar headers included."""
+    """Bytes of all members together."""
     file: int = 256 << 20
     """Bytes of one member."""
     members: int = 20_000
-    """Files and folders, those that are only named as a parent included."""
-    ratio: int = 100
-    """Bytes unpacked for a byte of the archive; the first MiB is free."""
+    """Files and folders, including folders that only appear as a parent."""
 
 
-class _Bad(Exception):
+class _BadArchive(Exception):
     """What is wrong with an archive, without its name."""
 
 
 @dataclass(frozen=True)
 class _Member:
     name: str
-    is_folder: bool
     size: int
-    read: Callable[[int], bytes]
-    """Give up to so many of the next bytes; valid until the next member is asked for."""
+    content: IO[bytes] | None
+    """Readable until the next member is asked for; None for a folder."""
 
 
 def unpack(archive: Path, target: Path, limits: Limits | None = None) -> list[str]:
-    """Unpack a zip, or a tar that is plain or packed by gzip, bzip2 or xz, into a new folder.
+    """Unpack an archive into a new folder; return the files' paths.
 
-    Returns the paths of the files written, relative to `target`; what macOS adds is left out.
-    Raises DataError for an archive that is hostile, damaged or none, StoreError where `target`
-    cannot be written. Either may leave a part in `target`, for the caller to remove.
+    A tar may be plain or packed by gzip, bzip2 or xz. Metadata that macOS adds is left out. Raises
+    DataError for an archive that is unsafe, damaged or no archive, StoreError where `target` cannot
+    be written. Either may leave a part in `target`, for the caller to remove.
     """
-    limits = limits or Limits()
     try:
         with archive.open("rb") as file:
-            budget = min(limits.total, limits.ratio * os.fstat(file.fileno()).st_size + (1 << 20))
             magic = file.read(6)
             file.seek(0)
-            if magic.startswith((b"PK\3\4", b"PK\5\6")):
-                members = _zip_members(archive, limits)
-            else:
-                members = _tar_members(_TarStream(_decompressed(file, magic), budget))
-            tree = _Tree(target, limits, budget)
-            for member in members:
+            is_zip = magic.startswith((b"PK\3\4", b"PK\5\6"))
+            tree = _Tree(target, limits or Limits())
+            for member in _zip_members(file) if is_zip else _tar_members(file, magic):
                 tree.add(member)
-            if not tree.files:
-                raise _Bad("it holds no files")
-            return tree.files
+        if not tree.files:
+            raise _BadArchive("it holds no files")
+        return tree.files
     except BenchError:
         raise
-    except _Bad as bad:
-        raise DataError(f"{archive} cannot be unpacked: {bad}") from bad
-    except Exception as error:  # the readers raise almost anything on bytes made to hurt them
-        raise DataError(f"{archive} cannot be unpacked: {_described(error)}") from error
+    except _BadArchive as error:
+        raise DataError(f"{archive} cannot be unpacked: {error}") from error
+    except Exception as error:  # the readers raise almost anything on damaged bytes
+        raise DataError(f"{archive} cannot be unpacked: {_damage(error)}") from error
 
 
-def _described(error: Exception) -> str:
+def _damage(error: Exception) -> str:
     text = " ".join(str(error).split())[:200]
     return (
         "it is damaged, or neither a zip nor a tar that is plain or packed by gzip, bzip2 or xz"
@@ -104,19 +84,20 @@ def _described(error: Exception) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A name as ASCII in quotes, so that it can neither break the line nor fill the screen."""
+    """Return a name as ASCII in quotes, shortened to fit a line."""
     text = ascii(name)
     return text if len(text) <= 120 else text[:116] + "...'"
 
 
 class _Tree:
-    """The folder under way: judges every name, and writes."""
+    """The folder being written: checks every name and size."""
 
-    def __init__(self, target: Path, limits: Limits, budget: int) -> None:
+    def __init__(self, target: Path, limits: Limits) -> None:
         self.files: list[str] = []
-        self._target, self._limits, self._left = target, limits, budget
+        self._target, self._limits, self._bytes_left = target, limits, limits.total
         self._members = 0
         self._taken: dict[str, tuple[str, bool]] = {}
+        """Path and whether it is a folder, by the path as a careless file system compares it."""
         with writing(target):
             target.mkdir()
 
@@ -125,59 +106,57 @@ class _Tree:
         self._members += 1
         parts = _parts(member.name)
         if self._members > self._limits.members:
-            raise _Bad(f"it holds more than {self._limits.members} members")
+            raise _BadArchive(f"it holds more than {self._limits.members} members")
         if not parts:  # the archive's own root
             return
         if parts[0] == "__MACOSX" or parts[-1].startswith("._") or parts[-1] == ".DS_Store":
             return
-        self._left -= max(member.size, 0)
-        if not 0 <= member.size <= self._limits.file or self._left < 0:
-            raise _Bad(f"its member {_quoted(member.name)} makes it too large: no honest dataset")
+        self._bytes_left -= member.size
+        if member.size > self._limits.file or self._bytes_left < 0:
+            name = _quoted(member.name)
+            raise _BadArchive(f"its member {name} makes it too large: no honest dataset")
         for depth in range(1, len(parts)):
-            self._folder("/".join(parts[:depth]))
+            self._make_folder("/".join(parts[:depth]))
         path = "/".join(parts)
-        if member.is_folder:
-            self._folder(path)
+        if member.content is None:
+            self._make_folder(path)
         else:
-            self._take(path, False)
-            self._write(path, member)
+            self._claim(path, False)
+            self._write(path, member.content, member.size)
             self.files.append(path)
 
-    def _folder(self, path: str) -> None:
-        if self._take(path, True):
+    def _make_folder(self, path: str) -> None:
+        if self._claim(path, True):
             with writing(self._target / path):
                 (self._target / path).mkdir(mode=0o755)
 
-    def _take(self, path: str, is_folder: bool) -> bool:
-        """Whether the path is new; two paths that some file system holds for one are refused."""
+    def _claim(self, path: str, is_folder: bool) -> bool:
+        """Return whether a path is new; refuse a path that collides."""
         key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
-        there = self._taken.get(key)
-        if there is None:
+        earlier = self._taken.get(key)
+        if earlier is None:
             self._taken[key] = (path, is_folder)
             if len(self._taken) > self._limits.members:
-                raise _Bad(f"it holds more than {self._limits.members} files and folders")
+                raise _BadArchive(f"it holds more than {self._limits.members} files and folders")
             return True
-        if is_folder and there == (path, True):
+        if is_folder and earlier == (path, True):
             return False
-        raise _Bad(f"its member {_quoted(path)} collides with {_quoted(there[0])}")
+        raise _BadArchive(f"its member {_quoted(path)} collides with {_quoted(earlier[0])}")
 
-    def _write(self, path: str, member: _Member) -> None:
-        left = member.size
-        with writing(self._target / path), open(self._target / path, "xb", opener=_opened) as file:
-            while left:
+    def _write(self, path: str, content: IO[bytes], size: int) -> None:
+        with writing(self._target / path), open(self._target / path, "xb", opener=_opener) as file:
+            while size:
                 try:
-                    data = member.read(min(left, _CHUNK))
-                except _Bad:
-                    raise
-                except Exception as error:  # gzip and bz2 raise OSError, too, as the disk does
-                    raise _Bad(_described(error)) from error
+                    data = content.read(min(size, _CHUNK))
+                except Exception as error:  # gzip and bz2 raise OSError too, as the disk does
+                    raise _BadArchive(_damage(error)) from error
                 if not data:
-                    raise _Bad(f"its member {_quoted(path)} is cut off")
+                    raise _BadArchive(f"its member {_quoted(path)} is cut off")
                 file.write(data)
-                left -= len(data)
+                size -= len(data)
 
 
-def _opened(path: str, flags: int) -> int:
+def _opener(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
@@ -186,11 +165,11 @@ def _parts(name: str) -> tuple[str, ...]:
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
-        raise _Bad(f"the name of its member {_quoted(name)} is not UTF-8") from None
+        raise _BadArchive(f"the name of its member {_quoted(name)} is not UTF-8") from None
     parts = name.removesuffix("/").split("/")
     while parts and parts[0] == ".":
         del parts[0]
-    for wrong, why in (
+    for wrong, reason in (
         (name.startswith("/") or re.match("[A-Za-z]:", name), "has an absolute name"),
         ("\\" in name, "has a backslash in its name"),
         (".." in parts, "leads out of the folder"),
@@ -200,170 +179,65 @@ def _parts(name: str) -> tuple[str, ...]:
         (any(len(part.encode()) > NAME_BYTES for part in parts), "has too long a name"),
     ):
         if wrong:
-            raise _Bad(f"its member {_quoted(name)} {why}")
+            raise _BadArchive(f"its member {_quoted(name)} {reason}")
     return tuple(parts)
 
 
-# --- tar ------------------------------------------------------------------------------------------
+class _TarInfo(tarfile.TarInfo):
+    """Refuses a bad header, which tarfile takes for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_TarInfo":
+        """Read one header; EOFError for one that is neither sound nor the closing zeros."""
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf == bytes(tarfile.BLOCKSIZE):
+                raise
+            raise EOFError("it is cut off or damaged") from error
 
 
-def _decompressed(file: BinaryIO, magic: bytes) -> io.RawIOBase | io.BufferedIOBase | BinaryIO:
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=file, mode="rb")
-    if magic.startswith(b"BZh"):
-        return bz2.BZ2File(file)
-    return _Xz(file) if magic == b"\xfd7zXZ\0" else file
-
-
-class _Xz(io.RawIOBase):
-    """Reads xz within a bound on memory, which lzma.LZMAFile has no way to set."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._new()
-
-    def _new(self) -> None:
-        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return some bytes, at most `size`; none at the end."""
-        while True:
-            packed = b""
-            if self._decoder.eof:  # another stream may follow, with zeros between them
-                packed = self._decoder.unused_data.lstrip(b"\0")
-                while not packed:
-                    block = self._file.read(_CHUNK)
-                    if not block:
-                        return b""
-                    packed = block.lstrip(b"\0")
-                self._new()
-            elif self._decoder.needs_input:
-                packed = self._file.read(_CHUNK)
-                if not packed:
-                    raise EOFError("it is cut off")
-            data = self._decoder.decompress(packed, size)
-            if data:
-                return data
-
-
-class _TarStream(io.RawIOBase):
-    """What tarfile sees: bytes that only go forward, few for each header, and not endless."""
-
-    def __init__(self, file: io.RawIOBase | io.BufferedIOBase | BinaryIO, limit: int) -> None:
-        self._file, self._limit, self._position = file, limit, 0
-        self.header_left = HEADER_BYTES
-        self.last = b""
-        """What tarfile read last."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Give tarfile a piece of a header."""
-        self.header_left -= size
-        if size < 0 or self.header_left < 0:
-            raise _Bad("it has a header that no honest archive has")
-        self.last = self.content(size)
-        return self.last
-
-    def content(self, size: int) -> bytes:
-        """Return the next `size` bytes, fewer only at the end."""
-        data = bytearray()
-        while len(data) < size:
-            piece = self._file.read(size - len(data))
-            if not piece:
-                break
-            data += piece
-        self._position += len(data)
-        if self._position > self._limit:
-            raise _Bad("it unpacks to more than any honest dataset")
-        return bytes(data)
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Skip forward."""
-        if whence or offset < self._position:
-            raise _Bad("it has a header that points backwards")
-        while self._position < offset:
-            if not self.content(min(offset - self._position, _CHUNK)):
-                raise _Bad("it is cut off")
-        return offset
-
-
-def _tar_members(stream: _TarStream) -> Iterator[_Member]:
+def _tar_members(file: IO[bytes], magic: bytes) -> Iterator[_Member]:
+    compression = next((name for start, name in _TAR_MODES if magic.startswith(start)), "")
     with tarfile.open(
-        fileobj=stream, mode="r:", encoding="utf-8", errors="surrogateescape"
+        fileobj=file,
+        mode=f"r:{compression}",  # type: ignore[call-overload]
+        tarinfo=_TarInfo,
+        encoding="utf-8",
+        errors="surrogateescape",
     ) as archive:
-        while (member := archive.next()) is not None:
-            stream.header_left = HEADER_BYTES
-            archive.members.clear()  # type: ignore[attr-defined]  # else it keeps them all
-            if len(archive.pax_headers) > GLOBAL_HEADERS:
-                raise _Bad("it has more global headers than any honest archive")
+        for member in archive:
             is_file = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
-            if member.sparse is not None or not (is_file or member.isdir()):
-                raise _Bad(f"its member {_quoted(member.name)} is neither a file nor a folder")
+            if member.issparse() or not (is_file or member.isdir()):
+                name = _quoted(member.name)
+                raise _BadArchive(f"its member {name} is neither a file nor a folder")
             if member.size < 0:
-                raise _Bad(f"its member {_quoted(member.name)} has a negative size")
-            size = member.size if is_file else 0
-            yield _Member(member.name, not is_file, size, stream.content)
-    if stream.last != _ZERO_BLOCK:  # tarfile takes a bad or missing header for the end
-        raise _Bad("it is cut off or damaged")
-    while stream.content(_CHUNK):  # to the end, where the checksums are
-        pass
+                raise _BadArchive(f"its member {_quoted(member.name)} has a negative size")
+            content = archive.extractfile(member) if is_file else None
+            yield _Member(member.name, member.size if is_file else 0, content)
+        while archive.fileobj.read(_CHUNK):  # to the end, where the checksums are
+            pass
 
 
-# --- zip ------------------------------------------------------------------------------------------
-
-
-class _ZipFile(io.FileIO):
-    """What zipfile sees: a file that gives only so much at once."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Return `size` bytes, or all that is left, unless it is too much."""
-        size = -1 if size is None else size
-        data = super().read(size if 0 <= size <= DIRECTORY_BYTES else DIRECTORY_BYTES + 1)
-        if len(data) > DIRECTORY_BYTES:
-            raise _Bad("it has a directory that no honest archive has")
-        return data
-
-
-def _zip_members(path: Path, limits: Limits) -> Iterator[_Member]:
-    with _ZipFile(path) as file, zipfile.ZipFile(file) as archive:
-        infos = archive.infolist()
-        if len(infos) > limits.members:
-            raise _Bad(f"it holds more than {limits.members} members")
-        _check_no_overlap(infos, archive.start_dir)
-        for info in infos:
+def _zip_members(file: IO[bytes]) -> Iterator[_Member]:
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
             _check_header(info)
             if info.is_dir():
-                yield _Member(info.orig_filename, True, 0, lambda _: b"")
+                yield _Member(info.orig_filename, 0, None)
             else:
                 with archive.open(info) as content:
-                    yield _Member(info.orig_filename, False, info.file_size, content.read)
+                    yield _Member(info.orig_filename, info.file_size, content)
 
 
 def _check_header(info: zipfile.ZipInfo) -> None:
-    name, flags = info.orig_filename, info.flag_bits
-    kind = stat.S_IFMT(info.external_attr >> 16)
+    name, kind = info.orig_filename, stat.S_IFMT(info.external_attr >> 16)
     right_kind = stat.S_IFDIR if info.is_dir() else stat.S_IFREG
-    # zipfile bounds the memory for these two only.
-    common = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    for wrong, why in (
-        (info.filename != name and "\0" not in name, "has two names"),
-        (not name.isascii() and not flags & 0x800, "has a name that is not UTF-8"),
-        (flags & 0x41, "is encrypted"),
+    for wrong, reason in (
+        (not name.isascii() and not info.flag_bits & 0x800, "has a name that is not UTF-8"),
+        (info.flag_bits & 0x41, "is encrypted"),
         (info.is_dir() and info.file_size, "is a folder with content"),
         (kind not in (0, right_kind), "is neither a file nor a folder"),
-        (not common, "is packed by an uncommon method"),
     ):
         if wrong:
-            raise _Bad(f"its member {_quoted(name)} {why}")
-
-
-def _check_no_overlap(infos: list[zipfile.ZipInfo], end: int) -> None:
-    """Refuse members that share bytes: a small file could unpack to petabytes."""
-    for info in sorted(infos, key=lambda i: i.header_offset, reverse=True):
-        header = zipfile.sizeFileHeader + len(info.orig_filename)  # type: ignore[attr-defined]
-        if info.header_offset < 0 or info.header_offset + header + info.compress_size > end:
-            raise _Bad(f"its member {_quoted(info.orig_filename)} overlaps another")
-        end = info.header_offset
+            raise _BadArchive(f"its member {_quoted(name)} {reason}")
