@@ -4,7 +4,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from bench.errors import RequestError
 OWN_PACKAGES = ("bench", "baselines", "atacnet")
 
 
-def by_other_code(path: str, stored: Mapping[str, Any]) -> bool:
+def by_other_code(path: str, stored: Any) -> bool:
     """Whether a receipt or a failure comes from other code of a method than today's."""
-    then = stored["provenance"].get("source_sha256")
+    then = stored.provenance.source_sha256
     return bool(then != source_hash(path.partition(":")[0]))
 
 

@@ -234,10 +234,10 @@ def _needs(
 def _receipts(state: State, results: Results) -> list[Receipt]:
     """Return the receipts of the plan's runs, and of all others where those say too little."""
     found = list(state.done.values())
-    steps = {step(r["spec"]) for r in found}
-    if not all(step(vars(run.spec)) in steps for run in state.todo):
+    steps = {step(r.spec) for r in found}
+    if not all(step(run.spec) in steps for run in state.todo):
         with contextlib.suppress(StoreError):  # a newer bench wrote some of them
-            found += [r for r in receipts(results) if r["run_id"] not in state.done]
+            found += [r for r in receipts(results) if r.run_id not in state.done]
     return found
 
 

@@ -134,13 +134,13 @@ def memory_of(
     if "memory" in variant.method.abilities:
         told.append(max(remembered(variant, w, data) for w in wanted))
     estimated = max(told, default=None)
-    specs = {step(vars(w.spec)) for w in wanted if isinstance(w, Run)}
+    specs = {step(w.spec) for w in wanted if isinstance(w, Run)}
     gpu = device != "cpu"
-    where = [r["provenance"] for r in receipts if step(r["spec"]) in specs]
+    where = [r.provenance for r in receipts if step(r.spec) in specs]
     taken = [
-        p.get("peak_gpu_memory_bytes" if gpu else "peak_memory_bytes")
+        p.peak_gpu_memory_bytes if gpu else p.peak_memory_bytes
         for p in where
-        if (p["device_name"] != "cpu") == gpu
+        if (p.device_name != "cpu") == gpu
     ]
     return Memory(estimated, max((b for b in taken if b), default=None))
 

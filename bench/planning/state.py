@@ -1,18 +1,14 @@
 """Wanted minus stored: what is done, what is left, how long that takes."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 from bench.planning.plan import Plan, Run
 from bench.source import by_other_code
 from bench.store.artifacts import lacking
+from bench.store.failures import Failure
 from bench.store.receipt import Receipt
 from bench.store.results import Results, verified
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,7 @@ class State:
     done: dict[str, Receipt]
     damaged: tuple[str, ...]
     """Ids of stored runs whose digests do not agree."""
-    failed: dict[str, dict[str, Any]]
+    failed: dict[str, Failure]
     """Last recorded failure of runs that are not done."""
     retry_failed: bool = False
     redo_stale: bool = False
@@ -66,12 +62,12 @@ class State:
         ]
 
 
-def would_fail_again(run: Run, failure: Mapping[str, Any]) -> bool:
+def would_fail_again(run: Run, failure: Failure) -> bool:
     """Whether a run failed by itself, and under today's code.
 
     What was killed from outside, found no memory or met bad data is no such failure.
     """
-    return failure["kind"] in ("method", "time limit") and not by_other_code(
+    return failure.kind in ("method", "time limit") and not by_other_code(
         run.cell.method.path, failure
     )
 
