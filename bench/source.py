@@ -12,7 +12,7 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -60,12 +60,6 @@ def standing(path: str, source_sha256: str | None, device: str) -> Standing:
         if today in _equivalent(source_sha256, known.union(proved_on)):
             return Standing(stale=False, proved_on=" and ".join(proved_on))
     return Standing(stale=True)
-
-
-def by_other_code(path: str, stored: Mapping[str, Any]) -> bool:
-    """Whether a receipt or a failure comes from other code of a method than today's."""
-    provenance = stored["provenance"]
-    return standing(path, provenance.get("source_sha256"), str(provenance.get("device"))).stale
 
 
 def _equivalent(source_sha256: str, devices: frozenset[str]) -> set[str]:

@@ -14,7 +14,6 @@ from bench.errors import CorruptRun
 from bench.metrics import auroc_interval
 from bench.published.tables import PrintedTable
 from bench.registry import METHODS
-from bench.source import by_other_code
 from bench.spec import Place, RunSpec, place_of
 from bench.store.receipt import Receipt
 from bench.store.results import Results
@@ -41,7 +40,7 @@ class Way:
     @cached_property
     def by_seed(self) -> Mapping[int, float]:
         """AUROC by seed."""
-        return {r["spec"]["seed"]: float(r["metrics"][self.metric]) for r in self.receipts}
+        return {r.spec.seed: r.metrics.share(self.metric) for r in self.receipts}
 
     @cached_property
     def estimate(self) -> Estimate:
@@ -50,7 +49,7 @@ class Way:
 
     def by(self, metric: str) -> "Way | None":
         """Return it by another metric, with the runs that have that; None for none."""
-        there = tuple(r for r in self.receipts if r["metrics"].get(metric) is not None)
+        there = tuple(r for r in self.receipts if r.metrics.number(metric) is not None)
         return replace(self, receipts=there, metric=metric) if there else None
 
     @property
@@ -59,7 +58,7 @@ class Way:
 
         Runs that do not say so of their method are taken to be random.
         """
-        says = all(r["provenance"].get("seedless") is True for r in self.receipts)
+        says = all(r.provenance.seedless for r in self.receipts)
         return says and self.metric == "auroc_full"
 
     @property
@@ -69,11 +68,11 @@ class Way:
 
     def run(self, seed: int) -> Receipt:
         """Return the run of a seed."""
-        return next(r for r in self.receipts if r["spec"]["seed"] == seed)
+        return next(r for r in self.receipts if r.spec.seed == seed)
 
     def keeping(self, file: str) -> "Way | None":
         """Return the runs of it that keep such a file beside their scores; None for none."""
-        there = tuple(r for r in self.receipts if file in r["files"])
+        there = tuple(r for r in self.receipts if file in r.files)
         return replace(self, receipts=there) if there else None
 
     @cached_property
@@ -89,7 +88,7 @@ class Way:
     @property
     def copies(self) -> set[str]:
         """Why the data of its runs is not official, where it is not."""
-        return {str(r["provenance"]["unofficial_copy"]) for r in self.receipts} - {""}
+        return {r.provenance.unofficial_copy for r in self.receipts} - {""}
 
     @property
     def machines(self) -> list[str]:
@@ -116,7 +115,7 @@ class RunLine:
     @property
     def labelled(self) -> list[str]:
         """The anomalies that it trained on."""
-        return [d["file"] for d in self.receipt["draw"][: self.receipt["spec"]["shots"]]]
+        return [d.file for d in self.receipt.draw[: self.receipt.spec.shots]]
 
     @property
     def machine(self) -> str:
@@ -136,7 +135,7 @@ class Stored:
         """Accuracy runs by place, shots and method, and then by all of their spec but the seed."""
         found: dict[Any, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
         for receipt in self.receipts:
-            spec = RunSpec.from_dict(receipt["spec"])
+            spec = receipt.spec
             if spec.kind == "accuracy":
                 found[place_of(spec), spec.shots, spec.method][spec.row].append(receipt)
         return found
@@ -149,12 +148,12 @@ class Stored:
     @cached_property
     def timing(self) -> Sequence[Receipt]:
         """Timing runs."""
-        return [r for r in self.receipts if r["spec"]["kind"] == "timing"]
+        return [r for r in self.receipts if r.spec.kind == "timing"]
 
     @cached_property
     def timing_label(self) -> Labels:
         """Names of the ways that a method was timed."""
-        return Labels(RunSpec.from_dict(r["spec"]).row for r in self.timing)
+        return Labels(r.spec.row for r in self.timing)
 
     def ways(
         self, place: Place, shots: int, method: str, metric: str, table: PrintedTable
@@ -167,8 +166,8 @@ class Stored:
         protocol = {**table.protocol, **table.methods.get(method, {})}
         found = []
         for row, receipts in self.groups.get((place, shots, method), {}).items():
-            runs = tuple(sorted(receipts, key=lambda r: int(r["spec"]["seed"])))
-            if not all(metric in r["metrics"] for r in runs):
+            runs = tuple(sorted(receipts, key=lambda r: r.spec.seed))
+            if not all(metric in r.metrics for r in runs):
                 continue
             departs = list(departures(runs[0], protocol))
             if row.method_source is not None:
@@ -182,10 +181,10 @@ class Stored:
 
     def scores(self, receipt: Receipt) -> Scores:
         """Return the scores of a run; raises CorruptRun where they are not its receipt's."""
-        scores = self.results.scores(receipt["run_id"])
-        if scores.digest() != receipt["metrics"]["scores_sha256"]:
+        scores = self.results.scores(receipt.run_id)
+        if scores.digest() != receipt.metrics.scores_sha256:
             raise CorruptRun(
-                f"run {receipt['run_id']} is damaged: its scores are not those of its receipt;"
+                f"run {receipt.run_id} is damaged: its scores are not those of its receipt;"
                 " `bench verify` looks at all runs"
             )
         return scores
@@ -198,12 +197,11 @@ class Stored:
         scores = self.scores(receipt)
         counted = scores.counted() | (metric == "auroc_full")
         interval = auroc_interval(scores.score[counted], scores.label[counted])
-        metrics = receipt["metrics"]
-        precision = metrics["ap_full" if metric == "auroc_full" else "ap"]
-        return RunLine(receipt, float(metrics[metric]), interval, float(precision))
+        precision = receipt.metrics.share("ap_full" if metric == "auroc_full" else "ap")
+        return RunLine(receipt, receipt.metrics.share(metric), interval, precision)
 
 
 def is_stale(receipt: Receipt) -> bool:
     """Whether older code of a method of the project has made a run."""
-    entry = METHODS.get(receipt["spec"]["method"])
-    return entry is not None and by_other_code(entry.path, receipt)
+    entry = METHODS.get(receipt.spec.method)
+    return entry is not None and receipt.provenance.standing(entry.path).stale

@@ -276,7 +276,7 @@ def _time_cell(
     """Choose of the ways that a method was timed the one that departs least in what takes time."""
     stated = {**table.protocol, **table.methods.get(column.method, {})}
     shape = {k: v for k, v in stated.items() if k in SHAPE}
-    departs = {row: apart(row.as_dict(), shape) for row, timed in rows.items()
+    departs = {row: apart(row, shape) for row, timed in rows.items()
                if row.method == column.method and timed.span(LATENCY)}  # fmt: skip
 
     def rank(row: RunSpec) -> tuple[bool, int, int, str]:

@@ -1,11 +1,12 @@
 """Names of stored or wanted runs, and of where they were made, for people."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from bench.published.tables import NAMES
 from bench.spec import Place, RunSpec
+from bench.store.receipt import Receipt
 from bench.text import brief
 
 FIELDS = ("image_size", "resize", "precision", "batch_size", "backbone", "stage", "weights",
@@ -44,12 +45,11 @@ class Labels:
         return f"{spec.method} {' '.join(varied)}".strip()
 
 
-def machine(receipt: Mapping[str, Any]) -> str:
+def machine(receipt: Receipt) -> str:
     """Name the processor or GPU of a run, and the threads it had."""
-    provenance = receipt["provenance"]
-    device, threads = str(provenance["device_name"]), int(provenance["threads"])
+    device, threads = receipt.provenance.device_name, receipt.provenance.threads
     if device == "cpu":
-        device = str(provenance.get("cpu") or "CPU")
+        device = receipt.provenance.cpu or "CPU"
     return f"{device}, {threads} thread" + "s" * (threads > 1)
 
 

@@ -3,12 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.analysis.configurations import Stored, is_stale
 from bench.analysis.labels import machine
-from bench.errors import RequestError
-from bench.spec import RunSpec
 from bench.store.receipt import Receipt
 
 LIBRARIES = ("bench", "python", "torch", "torchvision", "numpy", "pillow", "cuda", "driver", "os")
@@ -46,7 +43,7 @@ def provenance(stored: Stored) -> list[Facts]:
         _counted("Code", ("commit", "method", "version", "made by", "runs"), runs, _code),
         _libraries(runs),
         _counted("Warnings", ("method", "warning", "runs"),
-                 (r for r in runs if r["warnings"]), _warnings),
+                 (r for r in runs if r.warnings), _warnings),
         _failures(stored),
     ]  # fmt: skip
     return [facts for facts in found if facts.rows]
@@ -64,46 +61,50 @@ def _counted(
 
 
 def _machine(run: Receipt) -> tuple[str, ...]:
-    return machine(run), str(run["spec"]["precision"] or "\N{EN DASH}")
+    return machine(run), str(run.spec.precision or "\N{EN DASH}")
 
 
 def _data(run: Receipt) -> tuple[str, ...]:
-    split = run["split"]
+    split = run.split
     return (
-        RunSpec.from_dict(run["spec"]).place,
-        run["spec"]["fingerprint"][:12],
-        run["provenance"]["unofficial_copy"] or "official",
-        f"{split.get('train_normal', '?')}",
-        f"{split.get('test_normal', '?')}, {split.get('test_anomalous', '?')}",
-        f"{split.get('train_left_out', 0)}, {split.get('test_duplicates_left_out', 0)}",
+        run.spec.place,
+        run.spec.fingerprint[:12],
+        run.provenance.unofficial_copy or "official",
+        _count(split.train_normal),
+        f"{_count(split.test_normal)}, {_count(split.test_anomalous)}",
+        f"{split.train_left_out or 0}, {split.test_duplicates_left_out or 0}",
     )
 
 
+def _count(number: int | None) -> str:
+    return "?" if number is None else str(number)
+
+
 def _weights(run: Receipt) -> tuple[str, ...] | None:
-    spec = run["spec"]
-    if spec["backbone"] is None:
+    spec = run.spec
+    if spec.backbone is None:
         return None
-    title = str(run["provenance"].get("weights_title") or "none: random initialisation")
-    return title, (spec["weights"] or "")[:12], f"{spec['backbone']} to stage {spec['stage']}"
+    title = run.provenance.weights_title or "none: random initialisation"
+    return title, (spec.weights or "")[:12], f"{spec.backbone} to stage {spec.stage}"
 
 
 def _code(run: Receipt) -> tuple[str, ...]:
-    about, spec = run["provenance"], run["spec"]
-    commit = str(about.get("commit") or "no checkout")[:12]
-    changed = ", changed" if about.get("dirty") == "yes" else ""
+    about, spec = run.provenance, run.spec
+    commit = (about.commit or "no checkout")[:12]
+    changed = ", changed" if about.dirty == "yes" else ""
     by = "older code \N{DAGGER}" if is_stale(run) else "today's code"
-    if spec["method_source"]:
-        by = f"outside, source {spec['method_source'][:12]}"
-    return commit + changed, spec["method"], str(spec["method_version"]), by
+    if spec.method_source:
+        by = f"outside, source {spec.method_source[:12]}"
+    return commit + changed, spec.method, str(spec.method_version), by
 
 
 def _warnings(run: Receipt) -> tuple[str, ...]:
-    return run["spec"]["method"], "; ".join(run["warnings"])
+    return run.spec.method, "; ".join(run.warnings)
 
 
 def _libraries(runs: Sequence[Receipt]) -> Facts:
     def told(name: str) -> str:
-        return ", ".join(sorted({str(r["provenance"].get(name, "")) for r in runs} - {""}))
+        return ", ".join(sorted({str(r.provenance.get(name, "")) for r in runs} - {""}))
 
     rows = [(name, said) for name in LIBRARIES if (said := told(name))]
     return Facts("Libraries", ("library", "versions"), tuple(rows))
@@ -116,15 +117,8 @@ def _failures(stored: Stored) -> Facts:
         failures = [] if stored.results.has(run_id) else stored.results.failures(run_id)
         if failures:
             last = failures[-1]
-            rows.append((run_id, _title(last["spec"]), last["kind"], _first_line(last["reason"])))
+            rows.append((run_id, str(last.spec or "?"), last.kind, _first_line(last.reason)))
     return Facts("Failed runs", ("run", "what", "kind", "reason"), tuple(rows))
-
-
-def _title(spec: dict[str, Any]) -> str:
-    try:
-        return str(RunSpec.from_dict(spec))
-    except RequestError:  # a record of an older form keeps nobody from reading the rest
-        return "?"
 
 
 def _first_line(reason: str) -> str:

@@ -94,9 +94,8 @@ class Reader:
 
     def scores(self, receipt: Receipt) -> Scores:
         """Return the scores of a run; raises CorruptRun where they are damaged."""
-        run_id = str(receipt["run_id"])
-        found = self._last.pop(run_id, None) or self._stored.scores(receipt)
-        self._last[run_id] = found  # the newest last
+        found = self._last.pop(receipt.run_id, None) or self._stored.scores(receipt)
+        self._last[receipt.run_id] = found  # the newest last
         if len(self._last) > MOST_READ:
             del self._last[next(iter(self._last))]
         return found

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from bench.analysis.configurations import is_stale
 from bench.analysis.labels import Labels, machine
 from bench.analysis.statistics import Estimate, shared_difference
 from bench.errors import RequestError
 from bench.registry import METHODS
-from bench.source import by_other_code
-from bench.spec import RunSpec
 from bench.store.receipt import Receipt
 
 Row = tuple[str, int]
@@ -47,7 +46,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
     A key of `where` that a run does not know (`shortcut` has no precision) leaves it in. Raises
     RequestError where nothing is left, or a key is known to none.
     """
-    every = [(RunSpec.from_dict(r["spec"]), r) for r in receipts]
+    every = [(r.spec, r) for r in receipts]
     found = [(spec, receipt) for spec, receipt in every if spec.kind == "accuracy"]
     if every and not found:
         raise RequestError("only timing runs are stored: `bench times` shows them")
@@ -73,12 +72,12 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
     for spec, receipt in chosen:
         row = (spec.place + ("" if spec.setting == "general" else f" ({spec.setting})"), spec.shots)
         column = label(spec)
-        cells[row, column][spec.seed] = receipt["metrics"]["auroc"]
+        cells[row, column][spec.seed] = receipt.metrics.auroc
         columns[column] = (_place(spec.method), column)
-        if spec.method in METHODS and by_other_code(METHODS[spec.method].path, receipt):
+        if is_stale(receipt):
             stale.add((row, column))
-        if receipt["provenance"]["unofficial_copy"]:
-            unofficial[row[0]] = receipt["provenance"]["unofficial_copy"]
+        if receipt.provenance.unofficial_copy:
+            unofficial[row[0]] = receipt.provenance.unofficial_copy
     by_method: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for spec, _ in chosen:
         by_method[spec.method].append(told[spec.run_id])
@@ -97,8 +96,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
 
 def _weights(receipt: Receipt) -> str | None:
     """Return which weights a run began with; None where its method takes none."""
-    digest: str | None = receipt["spec"]["weights"]
-    title = receipt["provenance"].get("weights_title")
+    digest, title = receipt.spec.weights, receipt.provenance.weights_title
     return digest and digest[:8] + (f" ({title})" if title else "")
 
 

@@ -3,7 +3,7 @@
 Numbers are medians over rounds; a row is one way to run a method.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +22,8 @@ from bench.analysis.timings import (
     ratio_of_ours,
 )
 from bench.published.tables import published
+from bench.store.groups import Values
+from bench.store.receipt import Receipt
 from bench.text import figures
 
 TITLE = "Inference and training time"
@@ -84,16 +86,15 @@ class TimeTable:
     def remarks(self) -> Iterator[str]:
         """Say what the rounds were measured under, and which were disturbed."""
         rounds = [r for t in self.timed for r in t.rounds]
-        for copy in sorted({r["provenance"]["unofficial_copy"] for r in rounds} - {""}):
+        for copy in sorted({r.provenance.unofficial_copy for r in rounds} - {""}):
             yield f"Unofficial copy of {name_of(self.clock.place)}: {copy}."
-        clocks = [float(v) for r in rounds for name in ("mhz_low", "mhz_high")
-                  if (v := r["provenance"].get(name)) is not None]  # fmt: skip
+        ends_seen = (e for r in rounds for e in (r.provenance.mhz_low, r.provenance.mhz_high))
+        clocks = [end for end in ends_seen if end is not None]
         if clocks:
             what = "GPU" if self.clock.machine.host else "processor"
             ends = dict.fromkeys(f"{end:.0f}" for end in (min(clocks), max(clocks)))
             yield f"The {what} ran at {' to '.join(ends)} MHz."
-        shares = [float(v) for r in rounds
-                  if (v := r["provenance"].get("other_cpu_share")) is not None]  # fmt: skip
+        shares = [v for r in rounds if (v := r.provenance.other_cpu_share) is not None]
         if shares:
             yield f"Other programs used at most {100 * max(shares):.1f} % of the processor."
         for timed in self.timed:
@@ -122,18 +123,18 @@ def time_tables(stored: Stored) -> list[TimeTable]:
 
 def _texts(timed: Timed) -> Iterator[str]:
     yield timed.label + STALE * timed.stale + DISTURBED * bool(timed.disturbed)
-    yield _scaled(timed.middle("facts", "parameters"), 1e6)
-    yield _whole(timed.middle("facts", "bank_vectors"))
-    yield _scaled(timed.middle("facts", "bank_bytes"), MIB)
+    yield _scaled(timed.middle(lambda r: r.facts.number("parameters")), 1e6)
+    yield _whole(timed.middle(lambda r: r.facts.number("bank_vectors")))
+    yield _scaled(timed.middle(lambda r: r.facts.number("bank_bytes")), MIB)
     yield milliseconds(timed.span(LATENCY))
-    yield _scaled(timed.middle("timings", "latency_p95_s"), 1e-3)
+    yield _scaled(timed.middle(lambda r: r.timings.latency_p95_s), 1e-3)
     yield milliseconds(timed.span(FROM_FILE))
-    yield _scaled(timed.middle("timings", "throughput_per_s"))
-    yield _scaled(timed.middle("timings", "throughput_file_per_s"))
-    yield _scaled(timed.middle("timings", "explain_latency_s"), 1e-3)
-    yield _scaled(timed.middle("timings", "step_s"), 1e-3)
-    for name in MEMORY:
-        yield _scaled(timed.middle("provenance", name), MIB)
+    yield _scaled(timed.middle(lambda r: r.timings.throughput_per_s))
+    yield _scaled(timed.middle(lambda r: r.timings.throughput_file_per_s))
+    yield _scaled(timed.middle(lambda r: r.timings.explain_latency_s), 1e-3)
+    yield _scaled(timed.middle(lambda r: r.timings.step_s), 1e-3)
+    yield _scaled(timed.middle(lambda r: r.provenance.fit_memory_bytes), MIB)
+    yield _scaled(timed.middle(lambda r: r.provenance.score_memory_bytes), MIB)
     yield _scaled(timed.of_yardstick)
     of = f" of {len(timed.rounds) + timed.left_out}" if timed.left_out else ""
     yield f"{len(timed.rounds)}{of}"
@@ -148,19 +149,22 @@ def _whole(value: float | None) -> str:
 
 
 def _values(table: TimeTable, timed: Timed) -> Iterator[str]:
+    def middle(group: Callable[[Receipt], Values], name: str) -> float | None:
+        return timed.middle(lambda r: group(r).number(name))
+
     machine, (dataset, category) = table.clock.machine, table.clock.place
     yield from (machine.device, machine.host, str(machine.threads), machine.precision)
     yield from (dataset, category, timed.row.method, timed.label, str(timed.row.shots))
     yield from (str(timed.row.image_size), str(len(timed.rounds)), str(timed.left_out))
     yield "; ".join(timed.disturbed)
-    yield from (_count(timed.middle("facts", name)) for name in FACTS)
+    yield from (_count(middle(lambda r: r.facts, name)) for name in FACTS)
     ends: dict[str, float | None] = {}
     for name in (LATENCY, FROM_FILE):
         span = timed.span(name)
         ends[f"{name}_low_s"], ends[f"{name}_high_s"] = (span and span.interval) or (None, None)
     for name in SECONDS:
-        yield _exact(ends[name] if name in ends else timed.middle("timings", name))
-    yield from (_count(timed.middle("provenance", name)) for name in MEMORY)
+        yield _exact(ends.get(name, middle(lambda r: r.timings, name)))
+    yield from (_count(middle(lambda r: r.provenance, name)) for name in MEMORY)
     yield _exact(timed.of_yardstick)
     ours = table.ours
     ratio = ratio_of_ours(ours, timed) if ours and timed is not ours else None
@@ -168,7 +172,7 @@ def _values(table: TimeTable, timed: Timed) -> Iterator[str]:
     yield from map(_exact, (ratio and ratio.interval) or (None, None))
     yield _printed(timed)
     yield "yes" if timed.stale else "no"
-    yield " ".join(r["run_id"] for r in timed.rounds)
+    yield " ".join(r.run_id for r in timed.rounds)
 
 
 def _count(value: float | None) -> str:

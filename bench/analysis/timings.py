@@ -5,7 +5,7 @@ is of a model that was hardly trained, and nothing here reads it.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
@@ -81,7 +81,7 @@ class Timed:
     @property
     def disturbed(self) -> list[str]:
         """By what its rounds were disturbed; nothing where undisturbed ones are there."""
-        return sorted({str(r["provenance"].get("disturbed") or "") for r in self.rounds} - {""})
+        return sorted({r.provenance.disturbed or "" for r in self.rounds} - {""})
 
     @cached_property
     def stale(self) -> bool:
@@ -90,22 +90,23 @@ class Timed:
 
     def by_round(self, name: str) -> dict[int, float]:
         """Return a timing by round, where it was measured."""
-        found = {r["spec"]["seed"]: r["timings"].get(name) for r in self.rounds}
+        found = {r.spec.seed: r.timings.number(name) for r in self.rounds}
         return {number: float(value) for number, value in found.items() if value is not None}
 
-    def middle(self, group: str, name: str) -> float | None:
-        """Return the median over rounds of what a receipt's group has under a name."""
-        found = [value for r in self.rounds if (value := r[group].get(name)) is not None]
-        return float(median(found)) if found else None
+    def middle(self, number: Callable[[Receipt], float | None]) -> float | None:
+        """Return the median over rounds of a number of their receipts; None where none has it."""
+        numbers = [value for r in self.rounds if (value := number(r)) is not None]
+        return float(median(numbers)) if numbers else None
 
     def span(self, name: str) -> Span | None:
         """Return `latency` or `latency_file`, seconds an image, with its interval."""
         values = self.by_round(f"{name}_s")
         if not values:
             return None
-        (first, *_) = (r["timings"] for r in self.rounds if f"{name}_s" in r["timings"])
-        ends = first.get(f"{name}_low_s"), first.get(f"{name}_high_s")
-        return over_rounds(list(values.values()), None if None in ends else ends)
+        (first, *_) = (r.timings for r in self.rounds if f"{name}_s" in r.timings)
+        low, high = (first.number(f"{name}_{end}_s") for end in ("low", "high"))
+        ends = None if low is None or high is None else (low, high)
+        return over_rounds(list(values.values()), ends)
 
     @property
     def of_yardstick(self) -> float | None:
@@ -129,9 +130,8 @@ def clocks(stored: Stored) -> dict[Clock, Rows]:
     """Return all that was timed; the clock of the most methods first, then the paper's places."""
     found: dict[Clock, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
     for receipt in stored.timing:
-        spec = RunSpec.from_dict(receipt["spec"])
-        clock = Clock(machine_of(receipt), place_of(spec))
-        found[clock][spec.row].append(receipt)
+        clock = Clock(machine_of(receipt), place_of(receipt.spec))
+        found[clock][receipt.spec.row].append(receipt)
     places = ranked(clock.place for clock in found)
 
     def first(clock: Clock) -> tuple[Any, ...]:
@@ -147,16 +147,15 @@ def clocks(stored: Stored) -> dict[Clock, Rows]:
 
 def machine_of(receipt: Receipt) -> Machine:
     """Return what a run was timed on; a method that is told no precision computes in float32."""
-    about = receipt["provenance"]
-    processor = str(about.get("cpu") or "CPU")
-    gpu = str(about["device_name"])
+    about = receipt.provenance
+    processor, gpu = about.cpu or "CPU", about.device_name
     device, host = (processor, "") if gpu == "cpu" else (gpu, processor)
-    return Machine(device, host, int(about["threads"]), receipt["spec"]["precision"] or "float32")
+    return Machine(device, host, about.threads, receipt.spec.precision or "float32")
 
 
 def _timed(stored: Stored, row: RunSpec, receipts: Sequence[Receipt]) -> Timed:
-    rounds = sorted(receipts, key=lambda r: int(r["spec"]["seed"]))
-    calm = [r for r in rounds if not r["provenance"].get("disturbed")]
+    rounds = sorted(receipts, key=lambda r: r.spec.seed)
+    calm = [r for r in rounds if not r.provenance.disturbed]
     label = stored.timing_label(row).removeprefix(row.method)
     kept = tuple(calm or rounds)
     return Timed(row, method_name(row.method) + brief(label, 200), kept, len(rounds) - len(kept))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.analysis.statistics import DIGITS, mean_interval
+from bench.spec import RunSpec
+from bench.store.receipt import Receipt
 
 LEAST_SEEDS = 3
 """Below this many seeds nothing is said of a printed number."""
@@ -59,11 +61,11 @@ def _word(low: float, high: float, margin: float) -> str:
     return "differs" if low > margin or high < -margin else "inconclusive"
 
 
-def apart(spec: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str]:
+def apart(spec: RunSpec, stated: Mapping[str, Any]) -> list[str]:
     """Say which settings and parameters of a spec are not as stated; what it lacks is neither."""
-    told = {**spec["parameters"], **spec}
-    if told.get("external"):
-        told["external"] = told["external"].partition(":")[0]  # its source, not its content
+    told = _settings(spec)
+    if spec.external:
+        told["external"] = spec.external.partition(":")[0]  # its source, not its content
     return [
         f"{key} {told[key]}, not {value}"
         for key, value in stated.items()
@@ -71,25 +73,29 @@ def apart(spec: Mapping[str, Any], stated: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def departures(receipt: Mapping[str, Any], protocol: Mapping[str, Any]) -> tuple[str, ...]:
+def _settings(spec: RunSpec) -> dict[str, Any]:
+    """Return settings and parameters by name."""
+    return {**spec.parameters, **spec.as_dict()}
+
+
+def departures(receipt: Receipt, protocol: Mapping[str, Any]) -> tuple[str, ...]:
     """Say where a run departs from the protocol that a printed table states.
 
     `protocol` has settings and parameters by name. What the source leaves open is no departure.
     The number of steps counts, not how it is given: as many as the stated epochs over the normal
     images make are as stated.
     """
-    spec, provenance = receipt["spec"], receipt["provenance"]
-    told = {**spec["parameters"], **spec}
-    found = apart(spec, {k: v for k, v in protocol.items() if k != "steps_per_epoch"})
+    told = _settings(receipt.spec)
+    found = apart(receipt.spec, {k: v for k, v in protocol.items() if k != "steps_per_epoch"})
     counted = all(isinstance(told.get(k), int) for k in ("steps_per_epoch", "epochs", "batch_size"))
     if "steps_per_epoch" in protocol and counted:
-        once = -(-receipt["split"]["train_normal"] // max(1, told["batch_size"] // 2))
+        once = -(-(receipt.split.train_normal or 0) // max(1, told["batch_size"] // 2))
         usual = (protocol["steps_per_epoch"] or once) * protocol["epochs"]
-        steps = receipt["facts"].get("optimiser_steps")
+        steps = receipt.facts.get("optimiser_steps")
         if steps != usual and told["epochs"] == protocol["epochs"]:
             found.append(f"{steps} steps, not {usual}")
-    if told.get("backbone") and told.get("weights") is None:
+    if receipt.spec.backbone and receipt.spec.weights is None:
         found.append("no ImageNet weights")
-    if provenance["unofficial_copy"]:
-        found.append(f"unofficial copy: {provenance['unofficial_copy']}")
+    if receipt.provenance.unofficial_copy:
+        found.append(f"unofficial copy: {receipt.provenance.unofficial_copy}")
     return tuple(found)

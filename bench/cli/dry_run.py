@@ -242,10 +242,10 @@ def _needs(
 def _receipts(state: State, results: Results) -> list[Receipt]:
     """Return receipts of the plan's runs, or of all where those say too little."""
     known = list(state.done.values())
-    steps = {step(r["spec"]) for r in known}
-    if not all(step(vars(run.spec)) in steps for run in state.todo):
+    steps = {step(r.spec) for r in known}
+    if not all(step(run.spec) in steps for run in state.todo):
         with contextlib.suppress(StoreError):  # a newer bench wrote some of them
-            known += [r for r in receipts(results) if r["run_id"] not in state.done]
+            known += [r for r in receipts(results) if r.run_id not in state.done]
     return known
 
 

@@ -42,11 +42,11 @@ def predict(
 
     stored = open_results(results.absolute())
     receipt, model = saved_model(stored, find(stored, run_id))
-    target = out or Path(f"predictions-{receipt['run_id']}")
+    target = out or Path(f"predictions-{receipt.run_id}")
     files = find_images(images)
     if has_changed(receipt):
         print("note: the method's code has changed since the run", file=sys.stderr)
-    slot = slots_for(device, 1, gpus(device), threads or receipt["provenance"]["threads"])[0]
+    slot = slots_for(device, 1, gpus(device), threads or receipt.provenance.threads)[0]
     predictions = predicted(receipt, model, files, slot.device, slot.threads)
     write_predictions(predictions, target.absolute(), overlays=overlays)
     _print(predictions)

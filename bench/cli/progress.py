@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean, median, stdev
 
 from rich.console import Console, Group
@@ -57,17 +57,15 @@ class PlainDisplay:
         """Print a run's result, its time and the time left."""
         self._over(run)
         self.receipts.append(receipt)
-        stations = ("setup_s", "fit_s", "score_s", "measure_s")
-        seconds = sum(receipt["timings"].get(k) or 0 for k in stations)
         self.expected = self._time_left()
         self._line(
-            f"{self._name(run)}: {_result(run, receipt)} in {duration(seconds)}"
+            f"{self._name(run)}: {_result(run, receipt)} in {duration(receipt.timings.stations_s)}"
             + (f", {duration(self.expected)} left" if self.left else "")
             + f"  {run.run_id[:8]}"
         )
-        if receipt["provenance"].get("disturbed"):
-            self.note(f"  disturbed: {receipt['provenance']['disturbed']}")
-        for warning in receipt["warnings"]:
+        if receipt.provenance.disturbed:
+            self.note(f"  disturbed: {receipt.provenance.disturbed}")
+        for warning in receipt.warnings:
             self.note(f"  warning: {warning}")
 
     def failed(self, run: Run, reason: str) -> None:
@@ -90,8 +88,8 @@ class PlainDisplay:
 def _result(run: Run, receipt: Receipt) -> str:
     """Return a run's result in words: AUROC or latency."""
     if run.spec.kind == "accuracy":
-        return f"auroc {receipt['metrics']['auroc']:.3f}"
-    return f"{figures(1000 * receipt['timings']['latency_s'])} ms an image"
+        return f"auroc {receipt.metrics.auroc:.3f}"
+    return f"{figures(1000 * (receipt.timings.latency_s or 0))} ms an image"
 
 
 class LiveDisplay(PlainDisplay):
@@ -214,11 +212,11 @@ def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
         there = [done[r.run_id] for r in members if r.run_id in done]
         if not there:
             continue
-        auroc = [r["metrics"]["auroc"] for r in there]
-        images = there[0]["split"]["scored"]
-        copy = {r["provenance"]["unofficial_copy"] for r in there} - {""}
+        auroc = [r.metrics.auroc for r in there]
+        images = there[0].split.scored
+        copy = {r.provenance.unofficial_copy for r in there} - {""}
         unofficial |= {f"{row.place}: {reason}" for reason in copy}
-        machines = {(r["provenance"]["device_name"], r["provenance"]["threads"]) for r in there}
+        machines = {(r.provenance.device_name, r.provenance.threads) for r in there}
         mixed |= len(machines) > 1
         table.add_row(
             escape(row.place) + ("*" if copy else ""),
@@ -226,10 +224,10 @@ def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
             str(row.shots),
             f"{fmean(auroc):.3f}" + ("†" if len(machines) > 1 else ""),
             f"{stdev(auroc):.3f}" if len(auroc) > 1 else "-",
-            f"{fmean(r['metrics']['ap'] for r in there):.3f}",
+            f"{fmean(r.metrics.ap for r in there):.3f}",
             f"{len(there)}/{len(members)}",
-            duration(fmean(r["timings"]["fit_s"] for r in there)),
-            f"{1000 * fmean(r['timings']['score_s'] for r in there) / max(1, images):.1f} ms",
+            duration(fmean(r.timings.fit_s for r in there)),
+            f"{1000 * fmean(r.timings.score_s for r in there) / max(1, images):.1f} ms",
         )
     notes = [f"* unofficial copy of {reason}" for reason in sorted(unofficial)]
     if mixed:
@@ -239,15 +237,15 @@ def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     return table
 
 
-TIMES = (
-    ("ms/image", "timings", "latency_s", 1e-3),
-    ("p95", "timings", "latency_p95_s", 1e-3),
-    ("with file", "timings", "latency_file_s", 1e-3),
-    ("images/s", "timings", "throughput_per_s", 1.0),
-    ("ms/step", "timings", "step_s", 1e-3),
-    ("MiB", "provenance", "score_memory_bytes", 2**20),
+TIMES: tuple[tuple[str, Callable[[Receipt], float | None], float], ...] = (
+    ("ms/image", lambda r: r.timings.latency_s, 1e-3),
+    ("p95", lambda r: r.timings.latency_p95_s, 1e-3),
+    ("with file", lambda r: r.timings.latency_file_s, 1e-3),
+    ("images/s", lambda r: r.timings.throughput_per_s, 1.0),
+    ("ms/step", lambda r: r.timings.step_s, 1e-3),
+    ("MiB", lambda r: r.provenance.score_memory_bytes, 2**20),
 )
-"""Columns: title, group and name in a receipt, unit."""
+"""Columns: title, number of a receipt, unit."""
 
 
 def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
@@ -260,7 +258,7 @@ def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     groups: dict[tuple[RunSpec, str, str], list[Receipt]] = defaultdict(list)
     for row, members in rows.items():
         for receipt in (done[r.run_id] for r in members if r.run_id in done):
-            processor = str(receipt["provenance"].get("cpu", ""))
+            processor = receipt.provenance.cpu or ""
             groups[row, machine(receipt), processor].append(receipt)
     places = dict.fromkeys(row.place for row, _, _ in groups)
     machines = dict.fromkeys(where for _, where, _ in groups)
@@ -270,20 +268,22 @@ def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     notes = [f"{', '.join(places)} on {', '.join(machines)}"]
     for (row, where, _), there in groups.items():
-        calm = [r for r in there if not r["provenance"].get("disturbed")]
+        calm = [r for r in there if not r.provenance.disturbed]
         if not calm and len(notes) == 1:
             notes.append("‡ all rounds were disturbed by other work")
         name = [f"{row.place}:"] * (len(places) > 1) + [label(row) + "‡" * (not calm)]
         name += [f"({where})"] * (len(machines) > 1)
-        cells = [_middle(calm or there, group, key, unit) for _, group, key, unit in TIMES]
+        cells = [_middle(calm or there, number, unit) for _, number, unit in TIMES]
         table.add_row(escape(" ".join(name)), *cells, f"{len(calm or there)}/{len(rows[row])}")
     table.caption = Text("\n".join(notes))
     table.caption_justify = "left"
     return table
 
 
-def _middle(receipts: Sequence[Receipt], group: str, name: str, unit: float) -> str:
-    values = [r[group][name] for r in receipts if r[group].get(name) is not None]
+def _middle(
+    receipts: Sequence[Receipt], number: Callable[[Receipt], float | None], unit: float
+) -> str:
+    values = [value for r in receipts if (value := number(r)) is not None]
     return figures(median(values) / unit) if values else "-"
 
 

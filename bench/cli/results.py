@@ -1,6 +1,7 @@
 """Commands on stored runs: `show`, `table`, `times`, `verify`, `compare`, `merge`, `archive`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ from bench.cli.options import RESULTS, ResultsOption, say
 from bench.errors import CorruptRun, RequestError
 
 if TYPE_CHECKING:
+    from bench.store.failures import Failure
     from bench.store.receipt import Receipt
     from bench.store.results import Results
 
@@ -34,7 +36,7 @@ def show(
         _show_run(stored, find(stored, run_id))
 
 
-def _failures(stored: "Results", beginning: str) -> list[dict[str, Any]]:
+def _failures(stored: "Results", beginning: str) -> "list[Failure]":
     folder = stored.root / "failures"
     if not beginning or not folder.is_dir():
         return []
@@ -42,7 +44,7 @@ def _failures(stored: "Results", beginning: str) -> list[dict[str, Any]]:
     return stored.failures(matches[0]) if len(matches) == 1 else []
 
 
-def _show_group(name: str, values: dict[str, Any]) -> None:
+def _show_group(name: str, values: Mapping[str, Any]) -> None:
     say(f"\n{name}")
     for key, value in values.items():
         if isinstance(value, dict):
@@ -52,41 +54,51 @@ def _show_group(name: str, values: dict[str, Any]) -> None:
 
 def _show_run(stored: "Results", run_id: str) -> None:
     receipt = stored.read(run_id)
-    say(f"run {receipt['run_id']}")
-    for group in ("spec", "metrics", "split", "facts", "timings", "provenance"):
-        cut_short = group == "metrics" and receipt["spec"]["kind"] == "timing"
-        _show_group(group + ", no result: training was cut short" * cut_short, receipt[group])
+    say(f"run {receipt.run_id}")
+    if receipt.started_at and receipt.finished_at:
+        say(f"started {_moment(receipt.started_at)}, finished {_moment(receipt.finished_at)}")
+    _show_group("spec", receipt.spec.as_dict())
+    cut_short = receipt.spec.kind == "timing"
+    _show_group("metrics" + ", no result: training was cut short" * cut_short, receipt.metrics)
+    _show_group("split", receipt.split)
+    _show_group("facts", receipt.facts)
+    _show_group("timings", receipt.timings)
+    _show_group("provenance", receipt.provenance)
     _show_group("keeps", dict(_artifacts(stored, receipt)) or {"nothing": "beside its scores"})
     say("\ndraw")
-    for i, drawn in enumerate(receipt["draw"], 1):
-        used = "labelled" if i <= receipt["spec"]["shots"] else ""
-        say(f"  {i:2} {drawn['file']:40} {drawn['defect']:20} {used}")
-    for warning in receipt["warnings"]:
+    for i, drawn in enumerate(receipt.draw, 1):
+        used = "labelled" if i <= receipt.spec.shots else ""
+        say(f"  {i:2} {drawn.file:40} {drawn.defect:20} {used}")
+    for warning in receipt.warnings:
         say(f"\nwarning: {warning}")
+
+
+def _moment(moment: datetime) -> str:
+    return moment.isoformat(" ", "seconds").replace("+00:00", " UTC")
 
 
 def _artifacts(stored: "Results", receipt: "Receipt") -> Iterator[tuple[str, str]]:
     """Yield a run's artifacts beside its scores, with a summary."""
     from bench.store.layout import MODEL
 
-    if MODEL in receipt["files"]:
-        yield "model", f"runs/{receipt['run_id']}/{MODEL}"
-    if embeddings := stored.embeddings(receipt["run_id"]):
+    if MODEL in receipt.files:
+        yield "model", f"runs/{receipt.run_id}/{MODEL}"
+    if embeddings := stored.embeddings(receipt.run_id):
         components, share = embeddings.values.shape[1], embeddings.kept
         yield "embeddings", f"{_count(components, 'component')}, {share:.1%} of the variance"
-    if explanations := stored.explanations(receipt["run_id"]):
+    if explanations := stored.explanations(receipt.run_id):
         yield "maps", ", ".join(explanations.maps)
         yield "boxes", "none" if explanations.boxes is None else "of the zoomed view"
         yield "parts of the score", ", ".join(explanations.parts) or "none"
 
 
-def _show_failure(failure: dict[str, Any], times: int) -> None:
-    when = f", last {failure['time']}" if times > 1 else f" {failure['time']}"
-    say(f"run {failure['run_id']} has no result: it failed {_times(times)}{when}")
-    for group in ("spec", "provenance"):
-        _show_group(group, failure[group])
-    say(f"\n{failure['traceback'] or failure['reason']}")
-    say(f"log: {failure['folder']}/log.txt")
+def _show_failure(failure: "Failure", times: int) -> None:
+    when = f", last {failure.time}" if times > 1 else f" {failure.time}"
+    say(f"run {failure.run_id} has no result: it failed {_times(times)}{when}")
+    _show_group("spec", failure.spec.as_dict() if failure.spec else {})
+    _show_group("provenance", failure.provenance)
+    say(f"\n{failure.traceback or failure.reason}")
+    say(f"log: {failure.folder}/log.txt")
 
 
 def _times(count: int) -> str:
@@ -192,7 +204,7 @@ def compare(first: Path, second: Path) -> None:
         if match.kind != "identical":
             gap = one.scores(run_id).gap(other.scores(run_id))
             largest = "other images" if gap is None else f"scores by up to {gap:.2g}"
-            say(f"{run_id} {_title(receipt)}: {match}; {largest}")
+            say(f"{run_id} {receipt.spec}: {match}; {largest}")
     say(
         ", ".join(f"{count} {kind}" for kind, count in counts.items())
         + f"; {len(one.ids()) - len(shared)} only in {first}"
@@ -200,12 +212,6 @@ def compare(first: Path, second: Path) -> None:
     )
     if counts["different"]:
         raise typer.Exit(1)
-
-
-def _title(receipt: "Receipt") -> str:
-    from bench.spec import RunSpec
-
-    return str(RunSpec.from_dict(receipt["spec"]))
 
 
 def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:

@@ -242,8 +242,8 @@ def status(suite: SuiteOption, selection: "Selection", folders: "Folders") -> No
     given_up = {r.run_id for r in state.given_up}
     for run_id, failure in state.failed.items():
         again = later if run_id in given_up else ""
-        reason = (failure["reason"].splitlines() or ["?"])[0]
-        say(f"failed {run_id}: {reason} ({failure['folder']}{again})")
+        reason = (failure.reason.splitlines() or ["?"])[0]
+        say(f"failed {run_id}: {reason} ({failure.folder}{again})")
     for run in state.stale:
         say(f"stale {run.run_id}: {run.spec}: its method's code has changed since")
     for run_id in state.damaged:

@@ -38,7 +38,7 @@ def kept_files(
         return explanations_bytes(explained(file, detector.explain(tested())))
 
     files: dict[str, bytes] = {}
-    unable: dict[str, str] = {}
+    unsupported: dict[str, str] = {}
     for ability, name in FILES.items():
         if ability not in job.keep:
             continue
@@ -46,11 +46,11 @@ def kept_files(
         try:
             files[name] = content(ability)
         except NotImplementedError as error:
-            unable[ability] = reason(error).partition("\n")[0]
+            unsupported[ability] = reason(error).partition("\n")[0]
             continue
         synchronize(job.device)
         clock.mark(f"{ability}_s")
-    return files, unable
+    return files, unsupported
 
 
 def pixel_metrics(

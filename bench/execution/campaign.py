@@ -7,11 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from bench.errors import CorruptRun, DataError, RequestError, StoreError
 from bench.execution.engines.local import Ended, LocalEngine
 from bench.execution.job import LOG_LIMIT, Job
+from bench.execution.messages import Failed, Message, Note, Progress, Stayed, Trouble
 from bench.execution.preparation import Preparation
 from bench.planning.plan import Folders, Run
 from bench.planning.slots import Slot
@@ -20,8 +21,8 @@ from bench.source import source_hash
 from bench.store.agreement import agreement
 from bench.store.artifacts import answered, kept_by, kept_in, told
 from bench.store.folder import Store
+from bench.store.groups import Provenance
 from bench.store.receipt import Receipt
-from bench.system.files import json_digest
 from bench.system.host import describe_host
 
 HEARTBEAT = 10.0
@@ -102,7 +103,7 @@ class _UnderWay:
 
     run: Run
     staged: Path
-    provenance: dict[str, Any]
+    provenance: Provenance
 
 
 class _Campaign:
@@ -122,7 +123,7 @@ class _Campaign:
         self.spoiled: dict[str, frozenset[str]] = {}
         """What runs kept that did not verify: it is made again with them."""
         self.giving_way = {r.run_id for r in state.stale} if state.redo_stale else set()
-        self.failed_before = {run_id: failure["folder"] for run_id, failure in state.failed.items()}
+        self.failed_before = {run_id: failure.folder for run_id, failure in state.failed.items()}
         self.beaten = 0.0
 
     def go(self) -> None:
@@ -177,12 +178,12 @@ class _Campaign:
     def _failed_elsewhere(self, run: Run) -> bool:
         """Take over a failure of another command that this one has waited for."""
         failures = self.store.failures(run.run_id) if run.run_id in self.yielded else []
-        if not failures or failures[-1]["folder"] == self.failed_before.get(run.run_id):
+        if not failures or failures[-1].folder == self.failed_before.get(run.run_id):
             return False
         if not would_fail_again(run, failures[-1]):
             return False
-        self.outcome.failed[run.run_id] = failures[-1]["reason"]
-        self.listener.failed(run, failures[-1]["reason"])
+        self.outcome.failed[run.run_id] = failures[-1].reason
+        self.listener.failed(run, failures[-1].reason)
         return True
 
     def _stored(self, run_id: str) -> Receipt | None:
@@ -208,16 +209,16 @@ class _Campaign:
             here = _UnderWay(run, self.store.stage(run.run_id), self._about(run, slot))
             self._fail(here, "data", str(error))
             return
-        about = {**self._about(run, slot), "unofficial_copy": unofficial}
+        about = Provenance({**self._about(run, slot), "unofficial_copy": unofficial})
         here = _UnderWay(run, self.store.stage(run.run_id), about)
         self.active[run.run_id] = here
         job = self._job(here, images, external, slot)
         engine.start(run.run_id, "bench.execution.worker:run", job)
         self.listener.started(run)
 
-    def _about(self, run: Run, slot: Slot) -> dict[str, Any]:
+    def _about(self, run: Run, slot: Slot) -> Provenance:
         """Return the provenance that is known before a run begins."""
-        return {
+        return Provenance({
             **describe_host(),
             "source_sha256": source_hash(run.cell.method.module),
             "device": slot.device,
@@ -225,7 +226,7 @@ class _Campaign:
             "score_batch_size": self.order.score_batch_size,
             "weights_title": run.weights.title if run.weights else "",
             "strides": run.weights.source.strides if run.weights else "",
-        }
+        })  # fmt: skip
 
     def _job(self, here: _UnderWay, images: Path, external: Path | None, slot: Slot) -> Job:
         run, weights = here.run, here.run.weights
@@ -244,30 +245,31 @@ class _Campaign:
             device=slot.device,
             threads=slot.threads,
             score_batch_size=self.order.score_batch_size,
-            replaces=json_digest(stale) if stale else "",
+            replaces=stale.digest() if stale else "",
             provenance=here.provenance,
             keep=self._keep(run),
         )
 
     def _keep(self, run: Run) -> frozenset[str]:
         """Return what a run keeps: what is wanted, and what was kept in its place so far."""
-        before = kept_by(self._stored(run.run_id) or {})
+        stored = self._stored(run.run_id)
+        before = kept_by(stored) if stored else frozenset()
         before |= self.spoiled.get(run.run_id, frozenset())
         return (self.order.keep | before) & run.cell.method.abilities
 
-    def _pass_on(self, key: str, message: dict[str, Any]) -> None:
-        run = self.active[key].run
-        if "failed" in message:
-            self.outcome.failed[key] = message["failed"]
-        elif "trouble" in message:
-            raise StoreError(message["trouble"])
-        elif "note" in message:
-            self.listener.note(message["note"])
-        elif "stayed" in message:  # the process has found a sound run there, and dropped its own
-            self.dropped.add(key)
-            self.listener.note(message["stayed"])
-        else:
-            self.listener.epoch(run, message["epoch"], message["epochs"], message["loss"])
+    def _pass_on(self, key: str, message: Message) -> None:
+        match message:
+            case Progress(epoch, epochs, loss):
+                self.listener.epoch(self.active[key].run, epoch, epochs, loss)
+            case Failed(reason):
+                self.outcome.failed[key] = reason
+            case Trouble(reason):
+                raise StoreError(reason)
+            case Note(text):
+                self.listener.note(text)
+            case Stayed(text):
+                self.dropped.add(key)
+                self.listener.note(text)
 
     def _attend(self, engine: LocalEngine, patience: float) -> None:
         """See to the runs under way: what they say, how they end, and that they keep in bounds."""
@@ -296,8 +298,10 @@ class _Campaign:
             return
         receipt = self._stored(run.run_id)
         before = self.outcome.done.get(run.run_id)
-        new = receipt != before and not lacks(run, receipt or {}, self.order.keep)
-        if receipt is not None and (new or run.run_id in self.dropped):
+        if receipt is not None and (
+            run.run_id in self.dropped
+            or (receipt != before and not lacks(run, receipt, self.order.keep))
+        ):
             shutil.rmtree(here.staged, ignore_errors=True)
             self.outcome.done[run.run_id] = receipt
             self.listener.finished(run, receipt)
@@ -333,8 +337,9 @@ class _Campaign:
 
     def _fail(self, here: _UnderWay, kind: str, reason: str) -> None:
         """Record a failure that the run could not record itself."""
-        failure = {"kind": kind, "reason": reason, "traceback": "", "provenance": here.provenance}
-        self.store.record_failure(here.staged, here.run.spec, failure)
+        self.store.record_failure(
+            here.staged, here.run.spec, kind=kind, reason=reason, provenance=here.provenance
+        )
         self.outcome.failed[here.run.run_id] = reason
         self.listener.failed(here.run, reason)
 

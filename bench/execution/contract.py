@@ -14,6 +14,7 @@ from bench.data.external import load_external
 from bench.detector import BackboneSource, Context, Explanation, Seeds
 from bench.errors import MethodError
 from bench.execution.job import Job
+from bench.execution.messages import Message, Progress
 from bench.execution.phases import Clock
 from bench.spec import RunSpec
 from bench.store.embeddings import COMPONENTS, Embeddings
@@ -26,7 +27,7 @@ def make_context(
     seeds: Seeds,
     facts: dict[str, Any],
     clock: Clock,
-    tell: Callable[[dict[str, Any]], None],
+    tell: Callable[[Message], None],
 ) -> Context:
     """Build what `fit` is given."""
     spec = job.spec
@@ -36,7 +37,7 @@ def make_context(
             print(f"epoch {epoch}/{epochs} loss {loss:.6g}", flush=True)
         else:
             clock.step()
-        tell({"epoch": int(epoch), "epochs": int(epochs), "loss": f"{loss:.4g}"})
+        tell(Progress(int(epoch), int(epochs), f"{loss:.4g}"))
 
     def record(name: str, value: Any) -> None:
         if isinstance(value, np.generic):

@@ -56,14 +56,15 @@ def record_failure(job: Job, error: BaseException) -> str | None:
         trace = "".join(traceback.format_exception(error))
     except Exception:
         trace = "".join(traceback.format_tb(error.__traceback__))
-    failure = {
-        "kind": _kind(job, error),
-        "reason": reason(error),
-        "traceback": trace,
-        "provenance": job.provenance,
-    }
     try:
-        Store(job.results).record_failure(job.staged, job.spec, failure)
+        Store(job.results).record_failure(
+            job.staged,
+            job.spec,
+            kind=_kind(job, error),
+            reason=reason(error),
+            provenance=job.provenance,
+            traceback=trace,
+        )
     except StoreError as trouble:
         return str(trouble)
     return None

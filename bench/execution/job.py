@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.data.listing import File
 from bench.spec import RunSpec
+from bench.store.groups import Provenance
 
 LOG_LIMIT = 64 << 20
 """Bytes that a run may print; one that prints more has gone wrong and is ended."""
@@ -33,6 +33,7 @@ class Job:
     score_batch_size: int
     replaces: str
     """Digest of the receipt that gives way: it is stale, and was asked to; or nothing."""
-    provenance: dict[str, Any]
+    provenance: Provenance
+    """What is known of it before the run begins."""
     keep: frozenset[str] = frozenset()
     """The abilities whose files the run keeps beside its scores, see `bench.store.artifacts`."""

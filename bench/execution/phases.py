@@ -1,6 +1,7 @@
 """How long the stations of a run take."""
 
 import time
+from datetime import UTC, datetime, timedelta
 
 
 class Clock:
@@ -8,6 +9,7 @@ class Clock:
 
     def __init__(self, started: float) -> None:
         self._started = self._last = started
+        self.started_at = datetime.now(UTC) - timedelta(seconds=time.monotonic() - started)
         self.marks: dict[str, float] = {}
         self.first_step: float | None = None
 

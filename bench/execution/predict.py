@@ -20,8 +20,6 @@ from bench.detector import Context, Seeds
 from bench.errors import RequestError, StoreError
 from bench.execution.contract import explained
 from bench.registry import load_class, path_of
-from bench.source import by_other_code
-from bench.spec import RunSpec
 from bench.store.explanations import Explanations, box_columns, part_and_map_columns
 from bench.store.layout import MODEL
 from bench.store.models import read_model
@@ -79,7 +77,7 @@ def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArr
     """
     receipt = results.read(run_id)
     model = None
-    if MODEL in receipt["files"]:
+    if MODEL in receipt.files:
         model = read_kept(results.root / "runs" / run_id, run_id, MODEL, read_model)
     if model is None:
         raise RequestError(
@@ -91,7 +89,7 @@ def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArr
 
 def has_changed(receipt: Receipt) -> bool:
     """Whether the code of a run's method is another today."""
-    return by_other_code(path_of(RunSpec.from_dict(receipt["spec"])), receipt)
+    return receipt.provenance.standing(path_of(receipt.spec)).stale
 
 
 def predict(
@@ -110,14 +108,14 @@ def predict(
     from bench.execution.contract import check_scores, spec_settings
     from bench.execution.determinism import make_deterministic
 
-    spec, about = RunSpec.from_dict(receipt["spec"]), receipt["provenance"]
+    spec, about = receipt.spec, receipt.provenance
     with decoding_pool() as pool:
         samples = read_samples(files, spec.image_size, spec.resize, pool.map)
     seeds = Seeds(spec.seed, spec.dataset, spec.category)
     make_deterministic(threads, seeds["init"], device)
     method = load_class(path_of(spec))
-    context = Context(device=device, seeds=seeds, score_batch_size=about["score_batch_size"])
-    settings = spec_settings(spec, None, str(about.get("strides", "")))
+    context = Context(device=device, seeds=seeds, score_batch_size=about.score_batch_size)
+    settings = spec_settings(spec, None, about.strides or "")
     detector = method(method.Parameters(**spec.parameters))
     detector.load_state(model, dataclasses.replace(context, **settings))
     scores = check_scores(detector.score(samples), len(samples))

@@ -5,12 +5,12 @@ It speaks to the command only by lines of progress; its result is what it publis
 """
 
 import contextlib
-import json
 import os
 import signal
 import traceback
 import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -28,13 +28,16 @@ from bench.execution.contract import check_scores, make_context
 from bench.execution.determinism import make_deterministic
 from bench.execution.failure import disk_trouble, reason, record_failure
 from bench.execution.job import LOG_LIMIT, Job
+from bench.execution.messages import Failed, Message, Note, Stayed, Trouble, encode
 from bench.execution.phases import Clock
 from bench.execution.process import hang_on, leave, limit_memory, log_to
 from bench.execution.timing import Meter, Timed, measure
 from bench.registry import load_class
-from bench.store.artifacts import UNABLE, WORDS
+from bench.store.artifacts import WORDS
 from bench.store.folder import Store
+from bench.store.groups import Drawn, Metrics, Provenance, SplitCounts, Timings, Values
 from bench.store.layout import EXPLANATIONS
+from bench.store.receipt import Receipt
 from bench.store.scores import Scores, write_scores
 from bench.system.device import accelerator, free_memory, peak_memory, synchronize
 from bench.system.digests import file_digest
@@ -63,20 +66,20 @@ def run(job: Job, lifeline: Connection, progress: Connection, started: float) ->
         with contextlib.suppress(OSError):  # the log may be what the disk has no room for
             traceback.print_exc()
         trouble = disk_trouble(job, error) or record_failure(job, error)
-        tell({"trouble": trouble} if trouble else {"failed": reason(error)})
+        tell(Trouble(trouble) if trouble else Failed(reason(error)))
         leave(2 if trouble else 1)
     leave(0)
 
 
-def _teller(progress: Connection) -> Callable[[dict[str, Any]], None]:
-    def tell(message: dict[str, Any]) -> None:
+def _teller(progress: Connection) -> Callable[[Message], None]:
+    def tell(message: Message) -> None:
         with contextlib.suppress(OSError):  # the command is gone; the lifeline ends this process
-            progress.send_bytes(json.dumps(message).encode())
+            progress.send_bytes(encode(message))
 
     return tell
 
 
-def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float) -> None:
+def _carry_out(job: Job, tell: Callable[[Message], None], started: float) -> None:
     clock = Clock(started)
     this_process = os.getpid()
     seeds = Seeds(job.spec.seed, job.spec.dataset, job.spec.category)
@@ -107,7 +110,7 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
     if meter is None:
         print(f"auroc {measured['auroc']:.4f}", flush=True)
     tested = partial(images.samples, split.tested)
-    kept, unable = kept_files(detector, job, scores.file, tested, clock)
+    kept, unsupported = kept_files(detector, job, scores.file, tested, clock)
     if EXPLANATIONS in kept:
         whole = method.supervision == "unsupervised"
         measured |= pixel_metrics(kept[EXPLANATIONS], job, split, scores.counted() | whole)
@@ -117,22 +120,26 @@ def _carry_out(job: Job, tell: Callable[[dict[str, Any]], None], started: float)
         write_synced(job.staged / name, content)
     if os.fstat(1).st_size > LOG_LIMIT:
         raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
-    receipt: dict[str, Any] = {
-        "metrics": measured,
-        "draw": draw_manifest(split, job.files, [f.pixels for f in images.facts]),
-        "split": _split_facts(split, scores.label),
-        "facts": {**facts, **timed.facts},
-        "timings": {**clock.marks, "first_step_s": clock.first_step, **timed.timings},
-        "warnings": sorted(notes),
-        "provenance": {**job.provenance, **taken, **timed.provenance},
-    }
-    if unable:
-        receipt[UNABLE] = sorted(unable)
-    for ability, why in unable.items():
-        tell({"note": f"run {job.spec.run_id} keeps no {WORDS[ability]}: {why}"})
-    found = Store(job.results).publish(job.staged, job.spec, receipt, replaces=job.replaces)
-    if found:
-        tell({"stayed": f"run {job.spec.run_id} was there already, and stays: {found}"})
+    draw = draw_manifest(split, job.files, [f.pixels for f in images.facts])
+    receipt = Receipt(
+        run_id=job.spec.run_id,
+        spec=job.spec,
+        metrics=Metrics(measured),
+        draw=tuple(Drawn(**entry) for entry in draw),
+        split=_split_counts(split, scores.label),
+        facts=Values({**facts, **timed.facts}),
+        timings=Timings({**clock.marks, "first_step_s": clock.first_step, **timed.timings}),
+        warnings=tuple(sorted(notes)),
+        provenance=Provenance({**job.provenance, **taken, **timed.provenance}),
+        unsupported=tuple(sorted(unsupported)),
+        started_at=clock.started_at,
+        finished_at=datetime.now(UTC),
+    )
+    for ability, why in unsupported.items():
+        tell(Note(f"run {receipt.run_id} keeps no {WORDS[ability]}: {why}"))
+    stayed = Store(job.results).publish(job.staged, receipt, replaces=job.replaces)
+    if stayed:
+        tell(Stayed(f"run {receipt.run_id} was there already, and stays: {stayed}"))
 
 
 def _data(job: Job) -> tuple[CategoryImages, Split]:
@@ -226,13 +233,13 @@ def _scores(files: tuple[File, ...], split: Split, scored: NDArray[np.float32]) 
     )
 
 
-def _split_facts(split: Split, labels: NDArray[np.bool_]) -> dict[str, int]:
+def _split_counts(split: Split, labels: NDArray[np.bool_]) -> SplitCounts:
     counted = split.counted()
-    return {
+    return SplitCounts({
         "train_normal": len(split.train_normal),
         "train_left_out": len(split.left_out),
         "test_normal": int((counted & ~labels).sum()),
         "test_anomalous": int((counted & labels).sum()),
         "test_duplicates_left_out": split.role.count("duplicate"),
         "scored": len(split.tested),
-    }
+    })  # fmt: skip

@@ -145,11 +145,14 @@ def memory_of(
         estimates.append(
             process_base(modules) + max(_memory_bank(variant, w, data) for w in wanted)
         )
-    specs = {step(vars(w.spec)) for w in wanted if isinstance(w, Run)}
+    specs = {step(w.spec) for w in wanted if isinstance(w, Run)}
     gpu = device != "cpu"
-    key = "peak_gpu_memory_bytes" if gpu else "peak_memory_bytes"
-    facts = [r["provenance"] for r in receipts if step(r["spec"]) in specs]
-    measured = [f.get(key) for f in facts if (f["device_name"] != "cpu") == gpu]
+    facts = [r.provenance for r in receipts if step(r.spec) in specs]
+    measured = [
+        f.peak_gpu_memory_bytes if gpu else f.peak_memory_bytes
+        for f in facts
+        if (f.device_name != "cpu") == gpu
+    ]
     return Memory(max(estimates, default=None), max((b for b in measured if b), default=None))
 
 

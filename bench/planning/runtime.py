@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.planning.plan import Run
+from bench.spec import RunSpec
 from bench.store.receipt import Receipt
 from bench.system.host import describe_host
 
@@ -44,26 +45,25 @@ class Paces:
         self._alike: dict[tuple[Any, ...], list[Receipt]] = collections.defaultdict(list)
         for receipt in receipts:
             if slot is None or runs_like(receipt, slot):
-                self._alike[_kind(receipt["spec"])].append(receipt)
-                self._alike[step(receipt["spec"])].append(receipt)
+                self._alike[_kind(receipt.spec)].append(receipt)
+                self._alike[step(receipt.spec)].append(receipt)
 
     def guess(self, run: Run) -> Guess | None:
         """Estimate the time of a run; None where there is nothing to go by."""
-        spec = vars(run.spec)
-        same = self._alike.get(step(spec))
-        known = same or self._alike.get(_kind(spec))
+        same = self._alike.get(step(run.spec))
+        known = same or self._alike.get(_kind(run.spec))
         if known is None:
             return None
         here = describe_host()["cpu"]
-        elsewhere = any(r.get("provenance", {}).get("cpu", here) != here for r in known)
+        elsewhere = any(r.provenance.cpu not in (None, here) for r in known)
         return Guess(fmean(_scaled(r, run) for r in known), same is None, elsewhere)
 
 
 def runs_like(receipt: Receipt, slot: "Slot") -> bool:
     """Whether a stored run had the kind of device of a slot, and on the CPU as many threads."""
-    device, threads = (receipt["provenance"].get(k, "") for k in ("device", "threads"))
-    kind = slot.device.partition(":")[0]
-    return str(device).partition(":")[0] == kind and (kind != "cpu" or threads == slot.threads)
+    about, kind = receipt.provenance, slot.device.partition(":")[0]
+    alike = (about.device or "").partition(":")[0] == kind
+    return alike and (kind != "cpu" or about.threads == slot.threads)
 
 
 def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> float | None:
@@ -83,32 +83,30 @@ def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> f
 
 def _scaled(receipt: Receipt, run: Run) -> float:
     """Return the seconds of a stored run, brought to the length and the images of another."""
-    timings = receipt["timings"]
-    setup, fit, score, measure = (
-        timings.get(k) or 0 for k in ("setup_s", "fit_s", "score_s", "measure_s")
-    )
-    length = _length(run.spec.parameters) / _length(receipt["spec"]["parameters"])
-    split = receipt.get("split", {})
+    timings, split = receipt.timings, receipt.split
+    length = _length(run.spec.parameters) / _length(receipt.spec.parameters)
     normals = sum(f.fold == "train" for f in run.listing.files)
     if not _has_fixed_steps(run.spec.parameters):
-        length *= normals / (split.get("train_normal") or normals or 1)
+        length *= normals / (split.train_normal or normals or 1)
     tested = len(run.listing.files) - normals
-    scored = tested / (split.get("scored") or tested or 1)
-    return float(setup + fit * length + score * scored + measure)
+    scored = tested / (split.scored or tested or 1)
+    measure = timings.measure_s or 0
+    return timings.setup_s + timings.fit_s * length + timings.score_s * scored + measure
 
 
-def _kind(spec: Mapping[str, Any]) -> tuple[Any, ...]:
+def _kind(spec: RunSpec) -> tuple[Any, ...]:
     """Return what two runs must share for the time of one to say something of the other's."""
-    same = ("kind", "method", "image_size", "precision", "batch_size", "backbone", "stage")
-    return (*(spec[k] for k in same), _has_fixed_steps(spec["parameters"]))
+    fixed_steps = _has_fixed_steps(spec.parameters)
+    network = (spec.image_size, spec.precision, spec.batch_size, spec.backbone, spec.stage)
+    return (spec.kind, spec.method, *network, fixed_steps)
 
 
-def step(spec: Mapping[str, Any]) -> tuple[Any, ...]:
+def step(spec: RunSpec) -> tuple[Any, ...]:
     """Return what two runs must share to make the same training step, up to its numbers."""
-    left_out = frozenset(LENGTHS) if spec["method_source"] else RATES.union(LENGTHS)
-    parameters = {k: v for k, v in spec["parameters"].items() if k not in left_out}
-    source = str(spec["external"]).partition(":")[0]
-    return (*_kind(spec), source, spec["method_source"], tuple(sorted(parameters.items())))
+    left_out = frozenset(LENGTHS) if spec.method_source else RATES.union(LENGTHS)
+    parameters = {k: v for k, v in spec.parameters.items() if k not in left_out}
+    source = str(spec.external).partition(":")[0]
+    return (*_kind(spec), source, spec.method_source, tuple(sorted(parameters.items())))
 
 
 def _has_fixed_steps(parameters: Mapping[str, Any]) -> bool:

@@ -1,18 +1,14 @@
 """Wanted minus stored: what is done, what is left, how long that takes."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 from bench.planning.plan import Plan, Run
-from bench.source import by_other_code
+from bench.source import Standing
 from bench.store.artifacts import lacking
+from bench.store.failures import Failure
 from bench.store.receipt import Receipt
 from bench.store.results import Results, verified
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,7 @@ class State:
     done: dict[str, Receipt]
     damaged: tuple[str, ...]
     """Ids of stored runs whose digests do not agree."""
-    failed: dict[str, dict[str, Any]]
+    failed: dict[str, Failure]
     """Last recorded failure of runs that are not done."""
     retry_failed: bool = False
     redo_stale: bool = False
@@ -34,7 +30,13 @@ class State:
     def stale(self) -> list[Run]:
         """Runs that are done, but by other code than today's."""
         done = [r for r in self.plan.runs if r.run_id in self.done]
-        return [r for r in done if by_other_code(r.cell.method.path, self.done[r.run_id])]
+        return [r for r in done if standing_of(r, self.done[r.run_id]).stale]
+
+    @cached_property
+    def proved_elsewhere(self) -> list[Run]:
+        """Runs that are done by code proved equal to today's on another kind of device."""
+        done = [r for r in self.plan.runs if r.run_id in self.done]
+        return [r for r in done if standing_of(r, self.done[r.run_id]).proved_on]
 
     @cached_property
     def given_up(self) -> list[Run]:
@@ -66,14 +68,17 @@ class State:
         ]
 
 
-def would_fail_again(run: Run, failure: Mapping[str, Any]) -> bool:
+def would_fail_again(run: Run, failure: Failure) -> bool:
     """Whether a run failed by itself, and under today's code.
 
     What was killed from outside, found no memory or met bad data is no such failure.
     """
-    return failure["kind"] in ("method", "time limit") and not by_other_code(
-        run.cell.method.path, failure
-    )
+    return failure.kind in ("method", "time limit") and not standing_of(run, failure).stale
+
+
+def standing_of(run: Run, stored: Receipt | Failure) -> Standing:
+    """Compare the code that made a result or a failure with today's code of its method."""
+    return stored.provenance.standing(run.cell.method.path)
 
 
 def lacks(run: Run, receipt: Receipt, keep: frozenset[str]) -> frozenset[str]:

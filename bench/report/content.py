@@ -39,14 +39,14 @@ class Contents:
     def stale(self) -> int:
         """How many of the cells' and the timing runs older code has made."""
         shown = {
-            run["run_id"]: is_stale(run)
+            run.run_id: is_stale(run)
             for table in self.tables
             for cell in table.cells()
             if (way := cell.ours)
             for run in way.receipts
         }
         shown |= {
-            run["run_id"]: is_stale(run)
+            run.run_id: is_stale(run)
             for table in self.times
             for timed in table.timed
             for run in timed.rounds
@@ -70,10 +70,10 @@ class Contents:
 
     def settings(self, way: Way) -> dict[str, Any]:
         """Return what all runs of a way were asked alike, by name."""
-        spec = way.receipts[0]["spec"]
+        spec = way.receipts[0].spec
         left_out = ("kind", "method", "dataset", "category", "shots", "seed", "parameters")
-        asked = {k: v for k, v in spec.items() if k not in left_out and v is not None}
-        return {**asked, **spec["parameters"]}
+        asked = {k: v for k, v in spec.as_dict().items() if k not in left_out and v is not None}
+        return {**asked, **spec.parameters}
 
 
 def contents(results: Results, data: Path | None = None, cache: Path | None = None) -> Contents:

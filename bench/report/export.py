@@ -101,7 +101,7 @@ def _told(contents: Contents, cell: Cell) -> Iterator[str]:
     yield from (cell.word, cell.basis, cell.not_comparable, "; ".join(contents.copies(cell)))
     yield from ("yes" if cell.best else "no", "yes" if ours and ours.stale else "no")
     yield from (ours.label, "; ".join(ours.machines)) if ours else ("", "")
-    yield " ".join(r["run_id"] for r in ours.receipts) if ours else ""
+    yield " ".join(r.run_id for r in ours.receipts) if ours else ""
     same, pixels, printed = cell.same_test, cell.pixels, cell.pixel_level
     yield from (repr(same.estimate.mean), _repr(same.deviation)) if same else ("", "")
     yield repr(pixels.estimate.mean) if pixels else ""

@@ -37,25 +37,23 @@ class Agreement:
 
 def agreement(first: Receipt, second: Receipt) -> Agreement:
     """Compare two receipts of one run id."""
-    one, other = first["provenance"], second["provenance"]
+    one, other = first.provenance, second.provenance
     environment = tuple(
         f"{_NAMES.get(key, key)} {_short(one.get(key))} and {_short(other.get(key))}"
         for key in ENVIRONMENT
         if one.get(key) != other.get(key)
     )
-    gap = second["metrics"]["auroc"] - first["metrics"]["auroc"]
-    if first["metrics"]["scores_sha256"] == second["metrics"]["scores_sha256"]:
+    gap = second.metrics.auroc - first.metrics.auroc
+    if first.metrics.scores_sha256 == second.metrics.scores_sha256:
         kind = "identical"
     else:
         kind = "close" if environment and abs(gap) <= CLOSE else "different"
-    timing = first.get("spec", {}).get("kind") == "timing"
-    return Agreement(kind, gap, environment, timing)
+    return Agreement(kind, gap, environment, first.spec.kind == "timing")
 
 
 def same_source(first: Receipt, second: Receipt) -> bool:
     """Whether the same code of the method has made both."""
-    one, other = (r["provenance"].get("source_sha256") for r in (first, second))
-    return bool(one == other)
+    return first.provenance.source_sha256 == second.provenance.source_sha256
 
 
 _NAMES = {"source_sha256": "source", "device_name": "device", "score_batch_size": "score batch"}

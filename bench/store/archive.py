@@ -18,6 +18,7 @@ The same results give the same bytes. Logs and models stay behind.
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ import pyarrow.compute as pc
 from bench.errors import CorruptRun, RequestError, StoreError
 from bench.store.embeddings import Embeddings
 from bench.store.explanations import Explanations
+from bench.store.failures import Failure
 from bench.store.layout import CARD, EMBEDDINGS, EXPLANATIONS
 from bench.store.parquet import RunRows, below, own_columns, packed, packed_runs, unpacked
 from bench.store.receipt import Receipt, parse, seal
@@ -138,7 +140,7 @@ class Archive:
             raise CorruptRun(f"archive {self.root} has no run {run_id}")
         receipt = parse(self._receipts[run_id].encode(), run_id, exact=False)
         here = [name for name, rows in self._kept.items() if run_id in rows]
-        return {**receipt, "files": {name: self._digests[name] for name in here}}
+        return replace(receipt, files={name: self._digests[name] for name in here})
 
     def scores(self, run_id: str) -> Scores:
         """Return the scores of a run; raises CorruptRun where they are not there."""
@@ -156,7 +158,7 @@ class Archive:
         """Return the explanations of a run, None where it keeps none; raises CorruptRun."""
         return self._kept_by(run_id, EXPLANATIONS, Explanations.from_table)
 
-    def failures(self, run_id: str) -> list[dict[str, Any]]:
+    def failures(self, run_id: str) -> list[Failure]:
         """Return nothing: an archive holds results only."""
         return []
 
@@ -184,10 +186,10 @@ def pack(results: Results, out: Path) -> int:
     tables: dict[str, dict[str, Any]] = {"scores.parquet": {}, EMBEDDINGS: {}, EXPLANATIONS: {}}
     for run_id in ids:
         receipt, found = results.read(run_id), results.scores(run_id)
-        if found.digest() != receipt["metrics"]["scores_sha256"]:
+        if found.digest() != receipt.metrics.scores_sha256:
             raise CorruptRun(f"run {run_id} is damaged: its scores are not those of its receipt")
         read.append(receipt)
-        receipts.append(seal(receipt, {}).decode())  # the files stay behind
+        receipts.append(seal(replace(receipt, files={})).decode())  # the files stay behind
         tables["scores.parquet"][run_id] = found.table()
         for name, kept in ((EMBEDDINGS, results.embeddings(run_id)),
                            (EXPLANATIONS, results.explanations(run_id))):  # fmt: skip

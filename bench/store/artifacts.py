@@ -4,11 +4,12 @@ None of it enters a run's identity. Where a stored run lacks what is wanted and 
 ability, the run is repeated, and its scores must match.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MODEL
+from bench.store.receipt import Receipt
 
 FILES = {"state": MODEL, "embed": EMBEDDINGS, "explain": EXPLANATIONS}
 """The file that a run keeps by an ability of its method, see `bench.registry.ABILITIES`."""
@@ -16,13 +17,11 @@ WORDS = {"state": "model", "embed": "embeddings", "explain": "maps"}
 """What people call it."""
 MODELS, MAPS = frozenset({"state"}), frozenset({"embed", "explain"})
 """The abilities that --save-models and --save-maps make use of."""
-UNABLE = "unable"
-"""A receipt's list of the abilities whose functions raised NotImplementedError; absent if none."""
 
 
-def kept_by(receipt: Mapping[str, Any]) -> frozenset[str]:
+def kept_by(receipt: Receipt) -> frozenset[str]:
     """Return the abilities of which a stored run keeps the file."""
-    return frozenset(a for a, name in FILES.items() if name in receipt.get("files", ()))
+    return frozenset(a for a, name in FILES.items() if name in receipt.files)
 
 
 def kept_in(run: Path) -> frozenset[str]:
@@ -30,30 +29,31 @@ def kept_in(run: Path) -> frozenset[str]:
     return frozenset(a for a, name in FILES.items() if (run / name).is_file())
 
 
-def answered(receipt: Mapping[str, Any]) -> frozenset[str]:
+def answered(receipt: Receipt) -> frozenset[str]:
     """Return the abilities of which a run keeps the file, or knows that its method lacks them."""
-    return kept_by(receipt).union(receipt.get(UNABLE, ()))
+    return kept_by(receipt).union(receipt.unsupported)
 
 
 def lacking(
-    receipt: Mapping[str, Any], wanted: Collection[str], abilities: Collection[str]
+    receipt: Receipt, wanted: Collection[str], abilities: Collection[str]
 ) -> frozenset[str]:
     """Return of the wanted abilities those that a method has and its stored run has not used."""
     return (frozenset(wanted) & frozenset(abilities)) - answered(receipt)
 
 
-def gained(receipt: Mapping[str, Any], stored: Mapping[str, Any]) -> frozenset[str]:
+def gained(receipt: Receipt, stored: Receipt) -> frozenset[str]:
     """Return the abilities of which a run keeps or knows what a stored one does not."""
     return (kept_by(receipt) - kept_by(stored)) | (answered(receipt) - answered(stored))
 
 
-def united(
-    one: Mapping[str, Any], other: Mapping[str, Any], files: Collection[str]
-) -> dict[str, list[str]]:
-    """Return what two receipts of equal scores say of missing abilities, given both's files."""
-    said = {*one.get(UNABLE, ()), *other.get(UNABLE, ())}
-    left = sorted(ability for ability in said if FILES.get(ability) not in files)
-    return {UNABLE: left} if left else {}
+def united(one: Receipt, other: Receipt, files: Collection[str]) -> Receipt:
+    """Return the first of two receipts of equal scores with what either says is unsupported.
+
+    What lies in the `files` of both is supported after all.
+    """
+    either = {*one.unsupported, *other.unsupported}
+    unsupported = sorted(ability for ability in either if FILES.get(ability) not in files)
+    return replace(one, unsupported=tuple(unsupported))
 
 
 def told(abilities: Iterable[str], last: str = "and") -> str:

@@ -4,24 +4,50 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.errors import RequestError
 from bench.spec import RunSpec
+from bench.store.groups import Provenance
 from bench.system.files import sync_folder, write_synced
 
 LOG_KEPT = 1 << 20
 """Bytes of a failed run's log that are kept: the first and the last half of that."""
-_NO_FAILURE = {
-    "kind": "", "reason": "?", "traceback": "", "time": "?", "spec": {}, "provenance": {}
-}  # fmt: skip
-"""What a record of a failure holds, for those that lack some of it."""
 
 
-def strip(staged: Path, spec: RunSpec, failure: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """The record of a run that failed; what an older one lacks is empty or `?`."""
+
+    run_id: str
+    spec: RunSpec | None
+    """None where the record has a spec of another form."""
+    kind: str
+    """Whose doing it was: `method`, `time limit`, `killed`, `memory`, `data` or a dispute."""
+    reason: str
+    traceback: str
+    time: str
+    """When it failed, in UTC."""
+    provenance: Provenance
+    folder: Path
+    """Where the record and its log lie."""
+
+
+def strip(
+    staged: Path, spec: RunSpec, kind: str, reason: str, traceback: str, provenance: Provenance
+) -> None:
     """Leave of a staged folder its log, not too long, and add the facts of the failure."""
-    content = {"run_id": spec.run_id, "spec": spec.as_dict(), "time": _now(), **failure}
+    content = {
+        "run_id": spec.run_id,
+        "spec": spec.as_dict(),
+        "time": _now(),
+        "kind": kind,
+        "reason": reason,
+        "traceback": traceback,
+        "provenance": dict(provenance),
+    }
     staged.mkdir(parents=True, exist_ok=True)
     for path in staged.iterdir():
         if path.name == "log.txt":
@@ -43,19 +69,40 @@ def add_record(folder: Path, staged: Path) -> Path:
     return target
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
-    """Return what is recorded in the folder of a run, oldest first; `folder` says where."""
-    found = []
+def records(folder: Path) -> list[Failure]:
+    """Return what is recorded in the folder of a run, oldest first."""
+    numbered = []
     for path in folder.glob("*/failure.json"):
         try:
-            read = json.loads(path.read_bytes())
-            failure = {k: read[k] if type(read.get(k)) is type(v) else v
-                       for k, v in _NO_FAILURE.items()}  # fmt: skip
-            failure["run_id"], failure["folder"] = folder.name, str(path.parent)
-            found.append((int(path.parent.name), failure))
+            failure = _failure(json.loads(path.read_bytes()), path.parent)
+            numbered.append((int(path.parent.name), failure))
         except (OSError, ValueError, AttributeError, RecursionError):
             continue  # a record that cannot be read keeps nobody from trying again
-    return [failure for _, failure in sorted(found, key=lambda f: f[0])]
+    return [failure for _, failure in sorted(numbered, key=lambda n: n[0])]
+
+
+def _failure(content: Any, folder: Path) -> Failure:
+    """Return a record; what it lacks, or holds in another form, is taken for absent."""
+
+    def text(name: str, absent: str = "") -> str:
+        value = content.get(name)
+        return value if type(value) is str else absent
+
+    try:
+        spec = RunSpec.from_dict(content.get("spec"))
+    except (RequestError, AttributeError):
+        spec = None
+    provenance = content.get("provenance")
+    return Failure(
+        run_id=folder.parent.name,
+        spec=spec,
+        kind=text("kind"),
+        reason=text("reason", "?"),
+        traceback=text("traceback"),
+        time=text("time", "?"),
+        provenance=Provenance(provenance if type(provenance) is dict else {}),
+        folder=folder,
+    )
 
 
 def _shorten(log: Path) -> None:

@@ -19,22 +19,22 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.errors import CorruptRun, MethodError, StoreError
 from bench.spec import RunSpec
 from bench.store.agreement import Agreement, agreement, same_source
 from bench.store.artifacts import FILES, gained, kept_by, united
-from bench.store.failures import add_record, records, strip
+from bench.store.failures import Failure, add_record, records, strip
+from bench.store.groups import Provenance
 from bench.store.layout import CARD, DISPUTED, EMBEDDINGS, EXPLANATIONS, RUN_ID
-from bench.store.receipt import Receipt, begin, read_kept, read_run, seal_again, seal_run
+from bench.store.receipt import Receipt, read_kept, read_run, seal_again, seal_run
 from bench.store.results import receipts
 from bench.store.staging import given_up, in_use, is_ours, staging_name
 from bench.store.table import table_bytes
 from bench.system.digests import file_digest
-from bench.system.files import json_digest, locked, sync_folder, write_atomically, writing
+from bench.system.files import locked, sync_folder, write_atomically, writing
 from bench.system.untrusted import why
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ class Store:
     def publish(
         self,
         staged: Path,
-        spec: RunSpec,
-        content: Mapping[str, Any],
+        receipt: Receipt,
         *,
         replaces: str = "",
         brought: bool = False,
@@ -121,14 +120,14 @@ class Store:
         Raises MethodError where the two differ and nothing in their environments explains it,
         StoreError where the disk is full or cannot be written.
         """
-        receipt = seal_run(staged, begin(spec) | dict(content))
+        receipt = seal_run(staged, receipt)
         try:
             with self._locked():  # from reading the stored run until it has given way
                 found = self._settle(staged, receipt, replaces, brought)
             if found is None:
                 sync_folder(self.runs)
         except OSError as error:
-            raise StoreError(f"cannot publish run {spec.run_id}: {why(error)}") from error
+            raise StoreError(f"cannot publish run {receipt.run_id}: {why(error)}") from error
         if found:
             shutil.rmtree(staged, ignore_errors=True)
         return found
@@ -137,17 +136,17 @@ class Store:
         self, staged: Path, receipt: Receipt, replaces: str, brought: bool
     ) -> Agreement | None:
         """Place a sealed folder, or say how far it agrees with the stored run that stays."""
-        stored = self._make_room(staged, receipt["run_id"])
+        stored = self._make_room(staged, receipt.run_id)
         if stored is None:
             return None
-        if json_digest(stored) == replaces:
+        if stored.digest() == replaces:
             self._swap(staged, stored)
             return None
         found = agreement(stored, receipt)
         if found.kind == "different":
             remedy = "; run it with those of the stored one" if found.environment else ""
             raise MethodError(
-                f"run {receipt['run_id']} {DISPUTED} with different scores: the stored one stays;"
+                f"run {receipt.run_id} {DISPUTED} with different scores: the stored one stays;"
                 f" {found}{remedy}"
             )
         alike = same_source(stored, receipt)
@@ -158,7 +157,7 @@ class Store:
         if one:
             self._unite(staged, stored, receipt, brought)
         elif alike:
-            seal_again(staged, receipt, united(stored, receipt, receipt["files"]))
+            seal_again(staged, united(receipt, stored, receipt.files))
         older = self._swap(staged, stored)
         if one:  # all that it alone kept is in the new one
             shutil.rmtree(older, ignore_errors=True)
@@ -181,21 +180,21 @@ class Store:
 
     def _unite(self, staged: Path, stored: Receipt, receipt: Receipt, brought: bool) -> None:
         """Make one run of a sealed folder and the stored run of the same scores."""
-        run, (whole, other) = self.runs / stored["run_id"], (receipt, stored)
-        taken = {n for n in FILES.values() if n in stored["files"] and n not in receipt["files"]}
+        run, (whole, other) = self.runs / stored.run_id, (receipt, stored)
+        taken = {n for n in FILES.values() if n in stored.files and n not in receipt.files}
         if brought:
-            whole, other, taken = stored, receipt, {*stored["files"]}
-            for name in {*receipt["files"]} - {*FILES.values()} - taken:
+            whole, other, taken = stored, receipt, {*stored.files}
+            for name in {*receipt.files} - {*FILES.values()} - taken:
                 (staged / name).unlink()
         for name in taken:
             shutil.copyfile(run / name, staged / name)
-            if file_digest(staged / name) != stored["files"][name]:
+            if file_digest(staged / name) != stored.files[name]:
                 raise CorruptRun(f"run {run.name} is damaged: {name} changed meanwhile")
-        seal_again(staged, whole, united(whole, other, {*stored["files"], *receipt["files"]}))
+        seal_again(staged, united(whole, other, {*stored.files, *receipt.files}))
 
     def _swap(self, staged: Path, stored: Receipt) -> Path:
         """Put a sealed folder in the place of a stored run; return where that is then."""
-        target = self.runs / stored["run_id"]
+        target = self.runs / stored.run_id
         older = self._move(target, self.superseded)
         try:
             os.rename(staged, target)
@@ -205,10 +204,19 @@ class Store:
             raise
         return older or staged
 
-    def record_failure(self, staged: Path, spec: RunSpec, failure: Mapping[str, Any]) -> Path:
+    def record_failure(
+        self,
+        staged: Path,
+        spec: RunSpec,
+        *,
+        kind: str,
+        reason: str,
+        provenance: Provenance,
+        traceback: str = "",
+    ) -> Path:
         """Keep a failed run's facts and log under `failures/`, apart from all results."""
         with writing(self.failed):
-            strip(staged, spec, failure)
+            strip(staged, spec, kind, reason, traceback, provenance)
             with self._locked():
                 return add_record(self.failed / spec.run_id, staged)
 
@@ -305,6 +313,6 @@ class Store:
             return []
         return sorted(p.name for p in self.failed.iterdir() if RUN_ID.match(p.name))
 
-    def failures(self, run_id: str) -> list[dict[str, Any]]:
+    def failures(self, run_id: str) -> list[Failure]:
         """Return what is recorded of a run's failures, oldest first; `folder` says where."""
         return records(self.failed / run_id)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import CorruptRun, MethodError
-from bench.spec import RunSpec
 from bench.store.agreement import agreement, same_source
 from bench.store.artifacts import gained, told
 from bench.store.embeddings import write_embeddings
@@ -71,8 +70,7 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
             damaged = _fill(staged, source, receipt)
         if damaged:
             return Merged(run_id, "damaged", f"run {run_id}: {damaged} changed while it was read")
-        spec = RunSpec.from_dict(receipt["spec"])
-        there = store.publish(staged, spec, _content(receipt), brought=True)
+        there = store.publish(staged, receipt, brought=True)
         if there:  # another command was faster
             return Merged(run_id, there.kind, str(there))
     except MethodError as error:  # and had other scores
@@ -87,7 +85,7 @@ def _fill(staged: Path, source: Results, receipt: Receipt) -> str:
 
     Returns the name of a file that is not what the receipt says.
     """
-    run_id = receipt["run_id"]
+    run_id = receipt.run_id
     if not isinstance(source, Store):
         write_scores(staged / "scores.parquet", source.scores(run_id))
         embeddings, explanations = source.embeddings(run_id), source.explanations(run_id)
@@ -96,12 +94,8 @@ def _fill(staged: Path, source: Results, receipt: Receipt) -> str:
         if explanations is not None:
             write_explanations(staged / EXPLANATIONS, explanations)
         return ""
-    for name, digest in receipt["files"].items():
+    for name, digest in receipt.files.items():
         shutil.copyfile(source.runs / run_id / name, staged / name)
         if file_digest(staged / name) != digest:
-            return str(name)
+            return name
     return ""
-
-
-def _content(receipt: Receipt) -> Receipt:
-    return {k: v for k, v in receipt.items() if k not in ("schema", "run_id", "spec", "files")}

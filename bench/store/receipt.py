@@ -1,46 +1,129 @@
-"""The receipt of a finished run, `run.json`: its form, its digests, its row of the table.
+"""The receipt of a finished run, `run.json`: its form, its digests, how it is read and written.
 
-A receipt holds spec, draw, split, facts, metrics, timings, warnings and provenance, the sha256 of
-every other file of the run, and the sha256 of itself.
+A receipt holds spec, draw, split, facts, metrics, timings, when the run began and ended, warnings
+and provenance, the sha256 of every other file of the run, and the sha256 of itself.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.errors import CorruptRun, RequestError, StoreError
 from bench.spec import RunSpec
-from bench.store.artifacts import UNABLE
+from bench.store.groups import Drawn, Metrics, Provenance, SplitCounts, Timings, Values
 from bench.system.digests import file_digest
 from bench.system.files import json_digest, sync_folder, write_synced
 from bench.system.untrusted import fits_a_line, read_regular, shown, why
 
-RECEIPT_SCHEMA = 1
-"""Raised when the form changes; `parse` then brings older receipts to today's form."""
+RECEIPT_SCHEMA = 2
+"""Raised when the form changes; `parse` then brings older receipts to today's form.
 
-Receipt = dict[str, Any]
+1: without `started_at` and `finished_at`."""
+
 Kept = TypeVar("Kept")
 
 MAX_KEPT = 4 << 30
 """Bytes of the largest file beside the scores that is read."""
 
 
-def seal(content: Mapping[str, Any], files: Mapping[str, str]) -> bytes:
-    """Return the bytes of run.json: the content with the digests of the files and of itself.
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a finished run is, has found and was made by."""
 
-    `files` takes the place of what the content says of files. Raises ValueError for a number that
-    is not finite.
+    run_id: str
+    """As stored; `bench verify` holds it to the spec."""
+    spec: RunSpec
+    metrics: Metrics
+    draw: tuple[Drawn, ...]
+    """The anomalies of the draw, those that the run trained on first."""
+    split: SplitCounts
+    facts: Values
+    """What the method recorded; the names are its own."""
+    timings: Timings
+    warnings: tuple[str, ...]
+    provenance: Provenance
+    started_at: datetime | None
+    """When the command asked for the run's process, in UTC; None of schema 1."""
+    finished_at: datetime | None
+    """When the run was about to be published, in UTC; None of schema 1."""
+    unsupported: tuple[str, ...] = ()
+    """The abilities whose functions raised NotImplementedError, sorted."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The sha256 of every other file of the run, by name."""
+    schema: int = RECEIPT_SCHEMA
+    """That it was written in, and is written in again."""
+
+    def __post_init__(self) -> None:
+        moments = (self.started_at, self.finished_at)
+        if self.schema == 1:
+            if moments != (None, None):
+                raise ValueError("a receipt of schema 1 does not say when its run began and ended")
+        elif not all(m is not None and m.utcoffset() == timedelta(0) for m in moments):
+            raise ValueError("a receipt says in UTC when its run began and ended")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the receipt as plain JSON types, in the form of its schema."""
+        moments = {"started_at": self.started_at, "finished_at": self.finished_at}
+        return {
+            "schema": self.schema,
+            "run_id": self.run_id,
+            "spec": self.spec.as_dict(),
+            "metrics": dict(self.metrics),
+            "draw": [
+                {"file": d.file, "defect": d.defect, "pixels_sha256": d.pixels_sha256}
+                for d in self.draw
+            ],
+            "split": dict(self.split),
+            "facts": dict(self.facts),
+            "timings": dict(self.timings),
+            **{name: moment_text(moment) for name, moment in moments.items() if moment},
+            "warnings": list(self.warnings),
+            "provenance": dict(self.provenance),
+            **({_UNSUPPORTED: list(self.unsupported)} if self.unsupported else {}),
+            "files": dict(self.files),
+        }
+
+    def digest(self) -> str:
+        """Return the sha256 of the content; raises ValueError for a number that is not finite."""
+        return json_digest(self.as_dict())
+
+
+_UNSUPPORTED = "unable"
+_OPTIONAL = frozenset({_UNSUPPORTED})
+_KEYS = frozenset(Receipt.__dataclass_fields__) - {"unsupported"}
+_OTHER_FORM = "run.json has another form"
+
+
+def moment_text(moment: datetime) -> str:
+    """Write a moment in UTC as ISO 8601 text with microseconds."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def _moment(text: Any) -> datetime | None:
+    """Read what `moment_text` has written; raises ValueError for any other text."""
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text).astimezone(UTC)
+    if moment_text(moment) != text:
+        raise ValueError(_OTHER_FORM)
+    return moment
+
+
+def seal(receipt: Receipt) -> bytes:
+    """Return the bytes of run.json: the receipt with the digest of itself.
+
+    Raises ValueError for a number that is not finite.
     """
-    whole = {k: v for k, v in content.items() if k != "files"} | {"files": dict(files)}
-    return json.dumps({**whole, "receipt_sha256": json_digest(whole)}, indent=1).encode()
+    return _sealed(receipt.as_dict(), receipt.digest())
 
 
-def begin(spec: RunSpec) -> Receipt:
-    """Return what every receipt begins with."""
-    return {"schema": RECEIPT_SCHEMA, "run_id": spec.run_id, "spec": spec.as_dict()}
+def _sealed(content: Mapping[str, Any], digest: str) -> bytes:
+    return json.dumps({**content, "receipt_sha256": digest}, indent=1).encode()
 
 
 def parse(data: bytes, run_id: str, *, exact: bool = True) -> Receipt:
@@ -51,61 +134,77 @@ def parse(data: bytes, run_id: str, *, exact: bool = True) -> Receipt:
     CorruptRun where it does not agree with itself, StoreError where a newer bench wrote it.
     """
     try:
-        receipt: Receipt = json.loads(data)
-        stated = receipt.pop("receipt_sha256")
-        if stated != json_digest(receipt):
+        content: dict[str, Any] = json.loads(data)
+        stated = content.pop("receipt_sha256")
+        if stated != json_digest(content):
             raise ValueError("run.json does not agree with its own digest")
-        schema = receipt["schema"]
+        schema = content["schema"]
         if type(schema) is int and schema > RECEIPT_SCHEMA:
             raise StoreError(
                 f"run {run_id} has a receipt of schema {schema}, this bench reads {RECEIPT_SCHEMA}:"
                 " a newer bench wrote it; update"
             )
-        if type(schema) is not int or schema != RECEIPT_SCHEMA:
+        if type(schema) is not int or schema < 1:
             raise ValueError(f"run.json has schema {schema!r:.40}")
-        if receipt["run_id"] != run_id:
-            raise ValueError(f"run.json is of run {shown(receipt['run_id'])[:40]}")
-        _check_form(receipt)
-        if exact and seal(receipt, receipt["files"]) != data:  # a stray bit counts anywhere
+        if content["run_id"] != run_id:
+            raise ValueError(f"run.json is of run {shown(content['run_id'])[:40]}")
+        receipt = _receipt(_from_schema_1(content) if schema == 1 else content)
+        if exact and _sealed(content, stated) != data:  # a stray bit counts anywhere
             raise ValueError("run.json is not as it was written")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = shown(error) if isinstance(error, ValueError) else "run.json has another form"
+        reason = shown(error) if isinstance(error, ValueError) else _OTHER_FORM
         raise CorruptRun(f"run {run_id} is damaged: {reason}") from error
     return receipt
 
 
-_GROUPS = ("metrics", "split", "facts", "timings", "provenance")
-_NUMBERS = (
-    ("timings", "setup_s"), ("timings", "fit_s"), ("timings", "score_s"), ("split", "scored"),
-    ("provenance", "threads"),
-)  # fmt: skip
-_Plain = bool | int | float | str | None
+def _from_schema_1(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring the content of a receipt of schema 1 to today's form; it keeps its schema."""
+    return {"started_at": None, "finished_at": None, **content}
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
-def _check_form(receipt: Receipt) -> None:
-    """Raise ValueError unless all is there that readers of a receipt rely on."""
+def _receipt(content: Mapping[str, Any]) -> Receipt:
+    """Return the receipt of this content; raises ValueError unless all is there, and no more."""
+    if content.keys() - _OPTIONAL != _KEYS:
+        raise ValueError(_OTHER_FORM)
     try:
-        RunSpec.from_dict(receipt["spec"])
+        spec = RunSpec.from_dict(content["spec"])
     except RequestError as error:
         raise ValueError(error) from None
-    groups = [receipt[group] for group in _GROUPS]
-    plain = all(isinstance(v, _Plain) for group in groups for v in group.values())
-    metrics = receipt["metrics"]
-    measured = all(type(metrics[m]) is float and 0 <= metrics[m] <= 1 for m in ("auroc", "ap"))
-    measured &= all(_is_number(receipt[group][key]) for group, key in _NUMBERS)
-    texts = [*receipt["warnings"], *receipt["files"].values(), metrics["scores_sha256"]]
-    texts += [receipt["provenance"][key] for key in ("device_name", "unofficial_copy")]
-    texts += [drawn[key] for drawn in receipt["draw"] for key in ("file", "defect")]
-    unable = receipt.get(UNABLE, [])
-    texts += unable if type(unable) is list else [None]
-    if not (plain and measured and all(type(text) is str for text in texts)):
-        raise ValueError("run.json has another form")
-    if not all(Path(name).name == name and fits_a_line(name) for name in receipt["files"]):
+    warnings, unsupported = content["warnings"], content.get(_UNSUPPORTED, [])
+    files, draw = content["files"], content["draw"]
+    texts = [*_list(warnings), *_list(unsupported), *files.values()]
+    if not all(type(text) is str for text in texts):
+        raise ValueError(_OTHER_FORM)
+    if not all(Path(name).name == name and fits_a_line(name) for name in files):
         raise ValueError("run.json names files outside the run")
+    return Receipt(
+        run_id=content["run_id"],
+        spec=spec,
+        metrics=Metrics.checked(content["metrics"]),
+        draw=tuple(map(_drawn, _list(draw))),
+        split=SplitCounts.checked(content["split"]),
+        facts=Values.checked(content["facts"]),
+        timings=Timings.checked(content["timings"]),
+        warnings=tuple(warnings),
+        provenance=Provenance.checked(content["provenance"]),
+        started_at=_moment(content["started_at"]),
+        finished_at=_moment(content["finished_at"]),
+        unsupported=tuple(unsupported),
+        files=files,
+        schema=content["schema"],
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise ValueError(_OTHER_FORM)
+    return value
+
+
+def _drawn(entry: Any) -> Drawn:
+    if {*map(type, entry.values())} != {str}:
+        raise ValueError(_OTHER_FORM)
+    return Drawn(**entry)
 
 
 def read_run(folder: Path, run_id: str) -> Receipt:
@@ -115,9 +214,9 @@ def read_run(folder: Path, run_id: str) -> Receipt:
     """
     try:
         receipt = parse((folder / "run.json").read_bytes(), run_id)
-        if "scores.parquet" not in receipt["files"]:
+        if "scores.parquet" not in receipt.files:
             raise CorruptRun(f"run {run_id} is damaged: it has no scores.parquet")
-        for name, digest in receipt["files"].items():
+        for name, digest in receipt.files.items():
             if file_digest(folder / name) != digest:
                 raise CorruptRun(f"run {run_id} is damaged: {name} does not agree with its digest")
     except OSError as error:
@@ -132,7 +231,7 @@ def read_kept(folder: Path, run_id: str, name: str, read: Callable[[bytes], Kept
     `read` raises ValueError for what it cannot read. Raises CorruptRun.
     """
     try:
-        digest = parse((folder / "run.json").read_bytes(), run_id)["files"].get(name)
+        digest = parse((folder / "run.json").read_bytes(), run_id).files.get(name)
         if digest is None:
             return None
         content = read_regular(folder / name, MAX_KEPT)
@@ -153,14 +252,15 @@ def seal_run(staged: Path, receipt: Receipt) -> Receipt:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         files = {p.name: file_digest(p) for p in sorted(staged.iterdir())}
-        write_synced(staged / "run.json", seal(receipt, files))
+        receipt = replace(receipt, files=files)
+        write_synced(staged / "run.json", seal(receipt))
         sync_folder(staged)
     except OSError as error:
-        raise StoreError(f"cannot publish run {receipt['run_id']}: {why(error)}") from error
-    return {**receipt, "files": files}
+        raise StoreError(f"cannot publish run {receipt.run_id}: {why(error)}") from error
+    return receipt
 
 
-def seal_again(staged: Path, receipt: Receipt, unable: Mapping[str, Any]) -> None:
-    """Give a sealed folder this receipt over what lies in it now, and this in place of `unable`."""
+def seal_again(staged: Path, receipt: Receipt) -> None:
+    """Give a sealed folder this receipt, over what lies in it now."""
     (staged / "run.json").unlink()
-    seal_run(staged, {k: v for k, v in receipt.items() if k != UNABLE} | dict(unable))
+    seal_run(staged, receipt)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import CorruptRun, RequestError
+from bench.store.failures import Failure
 from bench.store.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Results(Protocol):
     def explanations(self, run_id: str) -> "Explanations | None":
         """Return what a run that `read` has passed keeps, None for nothing; raises CorruptRun."""
 
-    def failures(self, run_id: str) -> list[dict[str, Any]]:
+    def failures(self, run_id: str) -> list[Failure]:
         """Return what is recorded of a run's failures, oldest first."""
 
     def failed_ids(self) -> list[str]:

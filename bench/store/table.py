@@ -3,16 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from bench.store.receipt import Receipt
-
-_PREFIX = {
-    "parameters": "param",
-    "split": "split",
-    "facts": "fact",
-    "timings": "time",
-    "provenance": "prov",
-}
-
+from bench.store.receipt import Receipt, moment_text
 
 TABLE_SCHEMA = 1
 
@@ -21,22 +12,31 @@ def flat(receipt: Receipt) -> dict[str, Any]:
     """Return a receipt as one flat row of runs.parquet.
 
     Of a timing run, whose training was cut short, AUROC and AP are no result: they are left out.
+    So is when a run began and ended, which receipts of schema 1 do not say.
     """
-    spec, metrics = receipt["spec"], receipt["metrics"]
-    if spec["kind"] != "accuracy":
-        metrics = {"scores_sha256": metrics["scores_sha256"]}
+    spec, metrics = receipt.spec.as_dict(), dict(receipt.metrics)
+    if receipt.spec.kind != "accuracy":
+        metrics = {"scores_sha256": receipt.metrics.scores_sha256}
     head = ("kind", "method", "method_version", "dataset", "category", "setting", "shots", "seed")
-    row = {"run_id": receipt["run_id"], **{k: spec[k] for k in head}}
+    row = {"run_id": receipt.run_id, **{k: spec[k] for k in head}}
     row["version"] = row.pop("method_version")
     order = ["run_id", "kind", "method", "version", *head[3:]]
     row = {k: row[k] for k in order}
     row["auroc"], row["ap"] = metrics.get("auroc"), metrics.get("ap")
     row |= {k: v for k, v in spec.items() if k not in head and k != "parameters"}
     row |= {f"metric.{k}": v for k, v in metrics.items() if k not in ("auroc", "ap")}
-    for group, prefix in _PREFIX.items():
-        values = spec["parameters"] if group == "parameters" else receipt[group]
+    groups = {
+        "param": receipt.spec.parameters,
+        "split": receipt.split,
+        "fact": receipt.facts,
+        "time": receipt.timings,
+        "prov": receipt.provenance,
+    }
+    for prefix, values in groups.items():
         row |= {f"{prefix}.{k}": v for k, v in values.items()}
-    row["warnings"] = "; ".join(receipt["warnings"])
+    row["warnings"] = "; ".join(receipt.warnings)
+    moments = {"started_at": receipt.started_at, "finished_at": receipt.finished_at}
+    row |= {name: moment_text(moment) for name, moment in moments.items() if moment}
     return row
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from bench.errors import CorruptRun, RequestError
-from bench.spec import RunSpec
+from bench.errors import CorruptRun
 from bench.store.folder import Store
 from bench.store.layout import DISPUTED, EMBEDDINGS, EXPLANATIONS, RUN_ID
 from bench.store.parquet import unpacked
@@ -58,21 +57,21 @@ def contradictions(
         if file != tuple(scores.file):
             yield f"{name} is of {len(file)} other images than its {len(scores.file)} scores"
     try:
-        made = RunSpec.from_dict(receipt["spec"]).run_id
-        if made != receipt["run_id"]:
+        made = receipt.spec.run_id
+        if made != receipt.run_id:
             yield f"its spec gives the id {made}"
-        if scores.digest() != receipt["metrics"]["scores_sha256"]:
+        if scores.digest() != receipt.metrics.scores_sha256:
             yield "its scores are not those of its receipt"
-        stated = {k: v for k, v in receipt["metrics"].items() if k not in BEYOND_SCORES}
+        stated = {k: receipt.metrics.number(k) for k in receipt.metrics if k not in BEYOND_SCORES}
         found = scores.metrics(full="auroc_full" in stated)
         for name in sorted(found.keys() | stated.keys()):
             if not _equal(stated.get(name), found.get(name)):
                 yield f"{name} is {stated.get(name)}, its scores give {found.get(name)}"
-        drawn = {d["file"] for d in receipt["draw"]}
+        drawn = {d.file for d in receipt.draw}
         roles = {f for f, role in zip(scores.file, scores.role, strict=True) if role == "drawn"}
         if drawn != roles:
             yield "its draw is not what its scores call drawn"
-    except (KeyError, TypeError, ValueError, RequestError) as error:
+    except (TypeError, ValueError) as error:
         yield f"its receipt cannot be checked: {type(error).__name__}: {error}"
 
 
@@ -98,7 +97,7 @@ def _table_problems(results: Results) -> Iterator[str]:
     except (ValueError, KeyError) as error:
         yield f"{place} {shown(error)}"
         return
-    made = table_bytes(r for r in receipts(results) if r["run_id"] in listed)
+    made = table_bytes(r for r in receipts(results) if r.run_id in listed)
     if not there.equals(unpacked(made)):
         yield f"{place} is not what the receipts give"
 
@@ -107,8 +106,8 @@ def _disputed(results: Results) -> Iterator[str]:
     """Yield a line for each run that was finished twice, with different scores."""
     for run_id in results.ids():
         for failure in results.failures(run_id):
-            if failure["kind"] == DISPUTED:
-                yield f"{failure['reason']} ({failure['folder']})"
+            if failure.kind == DISPUTED:
+                yield f"{failure.reason} ({failure.folder})"
 
 
 def leftovers(results: Results) -> Iterator[str]:

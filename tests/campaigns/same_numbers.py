@@ -94,7 +94,7 @@ def compare(old: Store, new: Store) -> dict[str, Comparison]:
     methods: defaultdict[str, Comparison] = defaultdict(Comparison)
     for run_id in sorted({*old.ids(), *new.ids()}):
         receipts = [store.read(run_id) for store in (old, new) if store.has(run_id)]
-        comparison = methods[receipts[0]["spec"]["method"]]
+        comparison = methods[receipts[0].spec.method]
         if len(receipts) < 2:
             comparison.differences.append(f"{run_id} is not wanted by both trees")
             continue
@@ -102,7 +102,7 @@ def compare(old: Store, new: Store) -> dict[str, Comparison]:
             f"{run_id}: other {name}" for name in differing(old, new, run_id)
         )
         comparison.runs.append(f"{run_id} {new.scores(run_id).digest()}")
-        earlier, today = (r["provenance"]["source_sha256"] for r in receipts)
+        earlier, today = (r.provenance.source_sha256 or "" for r in receipts)
         comparison.hashes.add((earlier, today))
     return dict(methods)
 
@@ -163,7 +163,7 @@ def main() -> int:
         old = run_suite(old_tree, Path(scratch, "old"), options)
         new = run_suite(new_tree, Path(scratch, "new"), options)
         methods = compare(old, new)
-        host = new.read(new.ids()[0])["provenance"]
+        host = new.read(new.ids()[0]).provenance
         entry = proof(methods, commits, host)
     for name, comparison in sorted(methods.items()):
         verdict = "; ".join(comparison.differences) or f"{len(comparison.runs)} runs, the same bits"

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from bench.source import Standing
+from bench.store.groups import Provenance
 from bench.store.results import receipts
 from tests.fixtures.command import ROOT, Bench
 from tests.fixtures.runs import bench as call
@@ -86,7 +88,7 @@ def test_too_little_memory_or_disk_is_a_warning(dry: Any, monkeypatch: pytest.Mo
 def test_stale_failed_and_missing_runs_are_marked(
     ran: tuple[Bench, str], dry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.planning.state.by_other_code", lambda path, stored: True)
+    monkeypatch.setattr(Provenance, "standing", lambda self, path: Standing(stale=True))
     assert "1/1 s1" in dry()
     assert "s stale: made by older code" in dry()
     said = dry("--set", "atacnet.backbone=resnet50", "--set", "atacnet.weights=imagenet",

@@ -8,7 +8,6 @@ and the child ends itself and its own children.
 
 import contextlib
 import importlib
-import json
 import multiprocessing
 import os
 import signal
@@ -21,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bench.errors import RequestError
+from bench.execution.messages import Message, decode
 from bench.planning.slots import Slot
 
 
@@ -137,7 +137,7 @@ class LocalEngine:
                 time.sleep(0.1)
         raise RequestError(f"no process can be started on this machine: {trouble!r}")
 
-    def events(self, patience: float = 0.5) -> Iterator[tuple[str, dict[str, Any]] | Ended]:
+    def events(self, patience: float = 0.5) -> Iterator[tuple[str, Message] | Ended]:
         """Wait up to `patience` seconds; yield (key, message) of the runs, and those that ended."""
         watched: dict[Any, str] = {}
         for key, running in self._running.items():
@@ -163,10 +163,10 @@ class LocalEngine:
         """End a process that has gone wrong."""
         return self._end(key, why)
 
-    def _messages(self, key: str, progress: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _messages(self, key: str, progress: Connection) -> Iterator[tuple[str, Message]]:
         try:
             while progress.poll():
-                yield key, json.loads(progress.recv_bytes())
+                yield key, decode(progress.recv_bytes())
         except (EOFError, OSError, ValueError):
             progress.close()
 

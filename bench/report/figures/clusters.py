@@ -145,7 +145,7 @@ def _drawing(
 
 def _clouds(stored: Stored, runs: Sequence[Receipt], reader: Reader) -> list[Cloud]:
     """Return what runs keep of the images that all of them have, in one order."""
-    kept = [stored.results.embeddings(r["run_id"]) for r in runs]
+    kept = [stored.results.embeddings(r.run_id) for r in runs]
     places = [{f: i for i, f in enumerate(k.file)} if k else {} for k in kept]
     scores = reader.scores(runs[0])
     rows = [i for i, f in enumerate(scores.file) if all(f in p for p in places)]

@@ -1,6 +1,6 @@
 """Figures 1 and 5: where ATAC-Net looks, what its zoomed view sees, and what that changes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import cast
@@ -19,6 +19,7 @@ from bench.report.figures.figure import Drawing, key
 from bench.report.figures.sheet import Box, Tile, Words, coarse, cut, sheet, two_tone
 from bench.report.pictures import Pictures
 from bench.spec import RunSpec, place_of, shots_of
+from bench.store.groups import Metrics
 from bench.store.layout import EXPLANATIONS
 from bench.store.receipt import Receipt
 from bench.text import brief, listed, signed
@@ -162,14 +163,14 @@ def _explained(stored: Stored) -> list[Receipt]:
 
 def seen_by(stored: Stored, receipt: Receipt, reader: Reader) -> Seen | None:
     """Return what a run saw of the images that count; None where it does not keep all of it."""
-    kept, scores = stored.results.explanations(receipt["run_id"]), reader.scores(receipt)
+    kept, scores = stored.results.explanations(receipt.run_id), reader.scores(receipt)
     if kept is None or kept.boxes is None or tuple(kept.file) != tuple(scores.file):
         return None
     if not {*MAPS} <= kept.maps.keys() or not {"raw", "zoomed"} <= kept.parts.keys():
         return None
     rows = [int(i) for i in np.flatnonzero(choice.counts(scores))]
     return Seen(
-        spec=RunSpec.from_dict(receipt["spec"]),
+        spec=receipt.spec,
         file=tuple(scores.file[i] for i in rows),
         label=scores.label[rows],
         defect=tuple(scores.defect[i] for i in rows),
@@ -178,14 +179,14 @@ def seen_by(stored: Stored, receipt: Receipt, reader: Reader) -> Seen | None:
         boxes=kept.boxes[rows],
         raw=kept.parts["raw"][rows],
         zoomed=kept.parts["zoomed"][rows],
-        held=_held(receipt["metrics"]),
+        held=_held(receipt.metrics),
     )
 
 
-def _held(metrics: Mapping[str, float]) -> tuple[float, float] | None:
-    if "box_recall" not in metrics:
+def _held(metrics: Metrics) -> tuple[float, float] | None:
+    if metrics.box_recall is None or metrics.box_recall_by_chance is None:
         return None
-    return metrics["box_recall"], metrics["box_recall_by_chance"]
+    return metrics.box_recall, metrics.box_recall_by_chance
 
 
 def _drawn(
