@@ -39,8 +39,8 @@ def test_the_method_of_ones_own_runs_and_finds_defects(
     )
     assert code_ == 0, said
     (receipt,) = receipts(bench.store)
-    assert receipt["metrics"]["auroc"] > 0.7
-    assert receipt["spec"]["method_source"].startswith(f"{method}@")
+    assert receipt.metrics.auroc > 0.7
+    assert receipt.spec.method_source.startswith(f"{method}@")
 
 
 def test_every_command_that_the_readme_shows_is_understood(tmp_path: Path) -> None:
