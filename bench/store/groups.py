@@ -80,6 +80,8 @@ def _attribute(name: str, required: bool) -> property:
 class Metrics(Values):
     """How well the scores tell anomalous images from normal ones; all from 0 to 1."""
 
+    __slots__ = ()
+
     auroc: float
     ap: float
     auroc_full: float | None
@@ -110,6 +112,8 @@ class Metrics(Values):
 class SplitCounts(Values):
     """How many images of each part of the split."""
 
+    __slots__ = ()
+
     train_normal: int | None
     train_left_out: int | None
     """Training images that equal a test image."""
@@ -121,6 +125,8 @@ class SplitCounts(Values):
 
 class Timings(Values):
     """Seconds of the stations of a run; of a timing run also what was measured."""
+
+    __slots__ = ()
 
     setup_s: float
     fit_s: float
@@ -145,6 +151,8 @@ class Timings(Values):
 
 class Provenance(Values):
     """What a run was made by and on; none of it is identity."""
+
+    __slots__ = ()
 
     hostname: str | None
     os: str | None

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from bench.errors import CorruptRun
 from bench.store.folder import Store
+from bench.store.groups import Plain
 from bench.store.layout import DISPUTED, EMBEDDINGS, EXPLANATIONS, RUN_ID
 from bench.store.parquet import unpacked
 from bench.store.receipt import Receipt
@@ -62,7 +63,7 @@ def contradictions(
             yield f"its spec gives the id {made}"
         if scores.digest() != receipt.metrics.scores_sha256:
             yield "its scores are not those of its receipt"
-        stated = {k: receipt.metrics.number(k) for k in receipt.metrics if k not in BEYOND_SCORES}
+        stated = {k: v for k, v in receipt.metrics.items() if k not in BEYOND_SCORES}
         found = scores.metrics(full="auroc_full" in stated)
         for name in sorted(found.keys() | stated.keys()):
             if not _equal(stated.get(name), found.get(name)):
@@ -79,9 +80,9 @@ BEYOND_SCORES = ("scores_sha256", "pixel_auroc", "box_recall", "box_recall_by_ch
 """What stands among a receipt's metrics and does not follow from its scores."""
 
 
-def _equal(one: float | None, other: float | None) -> bool:
+def _equal(one: Plain, other: float | None) -> bool:
     """Whether two metrics are the same but for the order in which some other CPU adds."""
-    if one is None or other is None:
+    if one is None or isinstance(one, str) or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=1e-12)
 

@@ -6,6 +6,7 @@ import pytest
 
 from bench.analysis.timing_tables import HEAD
 from bench.analysis.timings import Span, compared
+from tests.fixtures.runs import changed
 from tests.fixtures.times import (
     ATACNET,
     CPU,
@@ -50,8 +51,8 @@ def test_what_the_rounds_were_measured_under_is_said():
         "The processor ran at 2450 to 2600 MHz.",
         "Other programs used at most 1.2 % of the processor.",
     ]
-    for receipt in two:
-        receipt["provenance"] |= {"mhz_high": 2450.4, "unofficial_copy": ""}
+    steady = {"mhz_high": 2450.4, "unofficial_copy": ""}
+    two = [changed(r, provenance={**r.provenance, **steady}) for r in two]
     assert next(table_of_times(*two).remarks) == "The processor ran at 2450 MHz."
 
 

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from bench.analysis.verdict import departures, verdict
 from bench.published.tables import published
+from tests.fixtures.runs import SPEC, receipt_of
 
 
 def test_the_verdict_is_two_one_sided_t_tests():
@@ -97,19 +100,20 @@ def test_it_is_wrong_no_more_often_than_it_says():
         assert 0.03 < words.count(word) / 2000 < 0.07
 
 
-def made(**changes):
-    spec = {
-        "setting": "general", "image_size": 224, "batch_size": 16, "backbone": "resnet50",
-        "stage": 4, "weights": "a" * 64, "parameters": {"epochs": 30, "steps_per_epoch": 0},
-    }  # fmt: skip
-    spec["parameters"] = {**spec["parameters"], **changes.pop("parameters", {})}
-    receipt = {
-        "spec": {**spec, **changes.pop("spec", {})},
+TRAINED = replace(
+    SPEC, image_size=224, batch_size=16, backbone="resnet50", stage=4, weights="a" * 64,
+    parameters={"epochs": 30, "steps_per_epoch": 0},
+)  # fmt: skip
+
+
+def made(*, spec=None, parameters=None, **changes):
+    asked = {"parameters": {**TRAINED.parameters, **(parameters or {})}, **(spec or {})}
+    groups = {
         "facts": {"optimiser_steps": 300},
         "split": {"train_normal": 74},
         "provenance": {"unofficial_copy": ""},
     }
-    return {**receipt, **changes}
+    return receipt_of(replace(TRAINED, **asked), **{**groups, **changes})
 
 
 @pytest.mark.parametrize(
@@ -131,6 +135,6 @@ def test_departures_from_the_stated_protocol_are_named(changes, said):
 
 
 def test_what_a_run_does_not_know_is_no_departure():
-    shortcut = made(spec={"backbone": None, "stage": None, "batch_size": None, "weights": None})
-    del shortcut["spec"]["parameters"]["epochs"], shortcut["spec"]["parameters"]["steps_per_epoch"]
+    unknown = {"backbone": None, "stage": None, "batch_size": None, "weights": None}
+    shortcut = made(spec={**unknown, "parameters": {}})
     assert departures(shortcut, published()["atacnet_table1"].protocol) == ()

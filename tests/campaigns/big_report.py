@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,9 +23,9 @@ from bench.spec import RunSpec
 from bench.store.archive import pack
 from bench.store.embeddings import COMPONENTS, Embeddings
 from bench.store.explanations import Explanations
-from bench.store.receipt import begin, parse, seal
+from bench.store.receipt import Receipt, parse, seal
 from bench.store.scores import Scores
-from tests.fixtures.runs import SPEC, content
+from tests.fixtures.runs import SPEC, receipt_of
 
 SEEDS = 10
 KEEPS_ONE_IN = 20
@@ -72,9 +71,9 @@ class MadeUp:
             score=rng.normal(1.5 * LABEL).astype(np.float32),
         )
 
-    def read(self, run_id: str) -> dict[str, Any]:
-        made = {**begin(self._specs[run_id]), **content(self.scores(run_id))}
-        return parse(seal(made, {}), run_id)
+    def read(self, run_id: str) -> Receipt:
+        made: Receipt = receipt_of(self._specs[run_id], self.scores(run_id))
+        return parse(seal(made), run_id)
 
     def embeddings(self, run_id: str) -> Embeddings | None:
         rng = self._keeping(run_id)

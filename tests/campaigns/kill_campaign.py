@@ -45,7 +45,10 @@ epochs = 30
 steps_per_epoch = 4
 """
 TARGETS = ("worker", "server", "command", "group")
-MEASURED = {"prov.load_average", "prov.peak_memory_bytes", "fact.train_images_per_s"}
+MEASURED = {
+    "prov.load_average", "prov.peak_memory_bytes", "fact.train_images_per_s", "started_at",
+    "finished_at",
+}  # fmt: skip
 
 
 @dataclass

@@ -60,7 +60,7 @@ def test_a_row_that_mixes_machines_or_copies_says_so(plan: Plan) -> None:
         runs[1].run_id: receipt(runs[1]),
     }
     out = io.StringIO()
-    Console(file=out, width=150).print(result_table(runs, done))  # type: ignore[arg-type]
+    Console(file=out, width=150).print(result_table(runs, done))
     assert "0.900†" in out.getvalue()
     assert "* unofficial copy of synthetic/weave: too small" in out.getvalue()
     assert "2/2" in out.getvalue()

@@ -16,6 +16,7 @@ from tests.fixtures.runs import (
     SPEC,
     THIRD,
     bench,
+    fail,
     publish,
     rewrite,
     staged,
@@ -47,13 +48,7 @@ def test_a_run_of_an_archive_is_shown(capsys):
 
 def test_a_run_that_failed_is_shown_with_its_last_reason_and_its_log(store, capsys):
     for reason in ("ValueError: [bold] of no avail", "ran into the time limit"):
-        failure = {
-            "kind": "method",
-            "reason": reason,
-            "traceback": "",
-            "provenance": {"threads": 2},
-        }
-        target = store.record_failure(staged(store), SPEC, failure)
+        target = fail(store, staged(store), reason, kind="method", provenance={"threads": 2})
     code, out, err = bench(capsys, "show", ID[:8], "--results", store.root)
     assert (code, err) == (0, "")
     assert f"run {ID} has no result: it failed 2 times" in out

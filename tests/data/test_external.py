@@ -154,5 +154,5 @@ def test_saoe_runs_with_and_without_external_images(tmp_path, warm_cache, dtd):
     code, said = bench("run", "--suite", suite, "--textures", str(tmp_path / "absent"))
     assert code == 2
     assert "there is no folder" in said
-    kinds = {bench.store.read(i)["spec"]["external"].partition(":")[0] for i in bench.store.ids()}
+    kinds = {bench.store.read(i).spec.external.partition(":")[0] for i in bench.store.ids()}
     assert kinds == {"textures", "none", "dtd"}

@@ -36,7 +36,7 @@ def test_a_run_that_keeps_its_maps_measures_them_where_defects_are_marked(
     code, said = command("run", "--suite", command.suite("atacnet"), "--save-maps")
     assert code == 0, said
     (receipt,) = receipts(command.store)
-    run_id, size = receipt["run_id"], receipt["spec"]["image_size"]
+    run_id, size = receipt.run_id, receipt.spec.image_size
     seen, scores = command.store.explanations(run_id), command.store.scores(run_id)
     assert seen is not None
     assert seen.boxes is not None
@@ -45,7 +45,7 @@ def test_a_run_that_keeps_its_maps_measures_them_where_defects_are_marked(
     masks = load_masks(generated(warm_cache, "washer"), files, size)
     assert masks is not None
     held, by_chance = box_recall(seen.boxes[counted], masks[counted])
-    measured = receipt["metrics"]
+    measured = receipt.metrics
     assert (measured["box_recall"], measured["box_recall_by_chance"]) == (held, by_chance)
     assert measured["pixel_auroc"] == pixel_auroc(seen.maps["score"][counted], masks[counted])
     assert list(problems(command.store)) == []

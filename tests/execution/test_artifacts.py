@@ -23,19 +23,19 @@ def test_what_a_stored_run_lacks_is_kept_by_running_again(tmp_path: Path, warm_c
     command = Bench(tmp_path, warm_cache)
     suite = command.suite(KEEPING, "shortcut")
     assert command("run", "--suite", suite, "--save-models")[0] == 0
-    before = {r["run_id"]: r["metrics"]["scores_sha256"] for r in receipts(command.store)}
+    before = {r.run_id: r.metrics.scores_sha256 for r in receipts(command.store)}
     code, said = command("run", "--suite", suite, "--save-maps", "--dry-run")
     assert (code, "1 run stored without embeddings or maps: again" in said) == (0, True), said
     assert "no embeddings of shortcut: it takes a method with embed()" in said
     code, said = command("run", "--suite", suite, "--save-maps")
     assert code == 0, said
     assert "run again for its embeddings and maps: identical" in said
-    after = {r["run_id"]: r["metrics"]["scores_sha256"] for r in receipts(command.store)}
+    after = {r.run_id: r.metrics.scores_sha256 for r in receipts(command.store)}
     assert after == before
-    receipt = next(r for r in receipts(command.store) if r["spec"]["method"] == "keeps")
-    run_id = receipt["run_id"]
+    receipt = next(r for r in receipts(command.store) if r.spec.method == "keeps")
+    run_id = receipt.run_id
     assert kept(command.store, run_id) == {MODEL, *MAPS}
-    assert receipt["timings"].keys() >= {"score_s", "embed_s", "explain_s"}
+    assert receipt.timings.keys() >= {"score_s", "embed_s", "explain_s"}
     embeddings = command.store.embeddings(run_id)
     assert embeddings.values.shape == (128, 50)
     assert embeddings.file == command.store.scores(run_id).file
@@ -62,7 +62,7 @@ def test_a_suite_may_ask_for_maps_itself(tmp_path: Path, warm_cache: Path) -> No
     assert "keeps no maps: NotImplementedError: not for\n" in said
     (run_id,) = command.store.ids()
     assert kept(command.store, run_id) == {EMBEDDINGS}
-    assert command.store.read(run_id)["unable"] == ["explain"]
+    assert command.store.read(run_id).unsupported == ("explain",)
     again = ("--suite", str(suite), "--shots", "10", "--set", "image_size=16")
     assert "0 to do" in command("run", *again)[1]
     (command.store.runs / run_id / EMBEDDINGS).unlink()
@@ -107,5 +107,5 @@ def test_a_method_that_breaks_its_contract_there_is_a_recorded_failure(
     assert code == 1, said
     assert "explain().maps['grey'] holds 1 values that are not finite" in said
     (receipt,) = receipts(Store(tmp_path / "results"))
-    assert receipt["spec"]["method"] == "forks-while-embedding"
+    assert receipt.spec.method == "forks-while-embedding"
     assert list(problems(command.store)) == []

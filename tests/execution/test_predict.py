@@ -47,12 +47,12 @@ def bent(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> Bench:
 
 
 def run_of(store: Store, method: str) -> dict[str, Any]:
-    return next(r for r in receipts(store) if r["spec"]["method"] == method)
+    return next(r for r in receipts(store) if r.spec.method == method)
 
 
 def where(receipt: dict[str, Any]) -> str:
     """The device that made the run: another one's last digits differ."""
-    return str(receipt["provenance"]["device"])
+    return str(receipt.provenance.device)
 
 
 @pytest.mark.parametrize("method", ALL)
@@ -60,7 +60,7 @@ def test_a_loaded_models_scores_are_the_stored_ones(
     saved: tuple[Bench, str], warm_cache: Path, method: str
 ) -> None:
     store = saved[0].store
-    run_id = run_of(store, method)["run_id"]
+    run_id = run_of(store, method).run_id
     receipt, model = saved_model(store, run_id)
     stored = store.scores(run_id)
     root = generated(warm_cache, "washer")
@@ -80,11 +80,11 @@ def test_a_loaded_models_scores_are_the_stored_ones_whatever_was_set(
     bent: Bench, warm_cache: Path, method: str, wanted: dict[str, Any]
 ) -> None:
     run = run_of(bent.store, method)
-    assert run["spec"]["precision"] == "bfloat16"
-    assert wanted.items() <= run["spec"]["parameters"].items()
-    receipt, model = saved_model(bent.store, run["run_id"])
+    assert run.spec.precision == "bfloat16"
+    assert wanted.items() <= run.spec.parameters.items()
+    receipt, model = saved_model(bent.store, run.run_id)
     assert ("references.pool" in model) == (method == "dra")
-    stored = bent.store.scores(run["run_id"])
+    stored = bent.store.scores(run.run_id)
     files = [generated(warm_cache, "washer") / f for f in stored.file]
     found = predict(receipt, model, files, where(receipt), 1)
     assert np.array_equal(found.scores, stored.score)
@@ -100,7 +100,7 @@ def test_verify_checks_models_and_archives_leave_them_behind(
     assert not list((tmp_path / "archive").glob("*.safetensors"))
     copy = tmp_path / "results"
     shutil.copytree(store.root, copy)
-    run_id = run_of(store, "devnet")["run_id"]
+    run_id = run_of(store, "devnet").run_id
     flip(copy / "runs" / run_id / MODEL)
     assert any(MODEL in text for text in problems(Store(copy)))
 
@@ -111,13 +111,13 @@ def test_a_run_without_a_model_runs_again_for_it_and_its_scores_stay(
     command = Bench(tmp_path, warm_cache)
     suite = command.suite("shortcut", "cutmix")
     assert command("run", "--suite", suite)[0] == 0
-    before = {r["run_id"]: r["metrics"]["scores_sha256"] for r in receipts(command.store)}
+    before = {r.run_id: r.metrics.scores_sha256 for r in receipts(command.store)}
     code, said = command("run", "--suite", suite, "--save-models")
     assert code == 0, said
     assert said.count("run again for its model: identical") == 2
     after = list(receipts(command.store))
-    assert {r["run_id"]: r["metrics"]["scores_sha256"] for r in after} == before
-    assert all(MODEL in r["files"] for r in after)
+    assert {r.run_id: r.metrics.scores_sha256 for r in after} == before
+    assert all(MODEL in r.files for r in after)
     assert not any((tmp_path / "results/superseded").glob("*/*"))
     code, said = command("run", "--suite", suite, "--save-models")
     assert "0 to do" in said
@@ -139,7 +139,7 @@ def photos(tmp_path: Path, warm_cache: Path) -> Path:
 
 def command_of(saved: tuple[Bench, str], method: str) -> tuple[str, str, str, str]:
     store = saved[0].store
-    run_id = run_of(store, method)["run_id"]
+    run_id = run_of(store, method).run_id
     return "predict", run_id[:8], "--results", str(store.root)
 
 

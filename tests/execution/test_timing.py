@@ -43,7 +43,7 @@ from bench.store.table import flat
 from bench.store.verify import problems
 from bench.system import load as watch
 from tests.fixtures.command import Bench
-from tests.fixtures.runs import HERE, SCORES, SPEC, content, store_at
+from tests.fixtures.runs import HERE, SCORES, SPEC, changed, receipt_of, store_at
 from tests.fixtures.runs import bench as call
 
 TIMING = """
@@ -485,12 +485,9 @@ TOOK = {
 QUIET = {**HERE, "disturbed": "", "score_memory_bytes": 3 << 20}
 
 
-def receipt_of(run: Run, seconds: float = 0.25, **provenance: Any) -> dict[str, Any]:
+def timed_receipt(run: Run, seconds: float = 0.25, **provenance: Any) -> Any:
     about = {**QUIET, **provenance}
-    return {
-        "spec": run.spec.as_dict(), "run_id": run.run_id, **content(provenance=about),
-        "timings": {**TOOK, "latency_s": seconds},
-    }  # fmt: skip
+    return receipt_of(run.spec, provenance=about, timings={**TOOK, "latency_s": seconds})
 
 
 @pytest.fixture
@@ -505,10 +502,10 @@ def test_timing_and_accuracy_runs_say_nothing_of_each_others_time(runs: Any) -> 
     timed, plain = runs["timing"], runs["accuracy"]
     normals = sum(f.fold == "train" for f in timed[0].listing.files)
     alike = {"train_normal": normals, "scored": len(timed[0].listing.files) - normals}
-    stored = {**receipt_of(timed[0]), "split": alike}
+    stored = changed(timed_receipt(timed[0]), split=alike)
     assert time_left(timed[1:], [stored], 1) == pytest.approx(2 * 42.5)
     assert time_left(plain, [stored], 1) is None
-    other = {**receipt_of(plain[0]), "split": alike, "timings": {**TOOK, "measure_s": 0.0}}
+    other = changed(timed_receipt(plain[0]), split=alike, timings={**TOOK, "measure_s": 0.0})
     assert time_left(timed, [other], 1) is None
     assert time_left(plain, [other, stored], 1) == pytest.approx(3 * 2.5)
 
@@ -524,8 +521,8 @@ def test_the_command_shows_times_and_no_auroc(runs: Any, tmp_path: Path) -> None
     timed, out = runs["timing"], io.StringIO()
     state = look_up(Plan(timed, ()), Store(tmp_path))
     busy = "other processes used 1.0 of 2 cores"
-    done = {r.run_id: receipt_of(r, s) for r, s in zip(timed, (0.010, 0.030, 0.5), strict=True)}
-    done[timed[2].run_id]["provenance"]["disturbed"] = busy
+    done = {r.run_id: timed_receipt(r, s) for r, s in zip(timed, (0.010, 0.030, 0.5), strict=True)}
+    done[timed[2].run_id] = timed_receipt(timed[2], 0.5, disturbed=busy)
     with PlainDisplay(Console(file=out, width=200), state, 1) as display:
         display.finished(timed[2], done[timed[2].run_id])
     assert "seed 2: 500 ms an image in 42 s" in out.getvalue()
@@ -536,7 +533,7 @@ def test_the_command_shows_times_and_no_auroc(runs: Any, tmp_path: Path) -> None
     assert row.split() == ["shortcut", "20", "250", "250", "0.25", "-", "3", "2/3"]
     assert "synthetic/washer on CPU, 2 threads" in text
     for r in timed:
-        done[r.run_id]["provenance"] = {**QUIET, "disturbed": busy}
+        done[r.run_id] = changed(done[r.run_id], provenance={**QUIET, "disturbed": busy})
     assert "shortcut‡" in shown(result_tables(timed, done))
     assert "‡ all rounds were disturbed" in shown(result_tables(timed, done))
 
@@ -551,7 +548,7 @@ def test_times_have_three_digits_that_count(value: float, text: str) -> None:
 def test_times_of_several_machines_or_threads_are_rows_of_their_own(runs: Any) -> None:
     timed = runs["timing"]
     where = ({"threads": 1, "cpu": "A"}, {"threads": 2, "cpu": "A"}, {"threads": 2, "cpu": "B"})
-    done = {r.run_id: receipt_of(r, **w) for r, w in zip(timed, where, strict=True)}
+    done = {r.run_id: timed_receipt(r, **w) for r, w in zip(timed, where, strict=True)}
     lines = shown(result_tables(timed, done)).splitlines()
     rows = [line for line in lines if line.startswith(" shortcut")]
     assert [" ".join(row.split()[1:4]) for row in rows] == [
@@ -562,7 +559,7 @@ def test_times_of_several_machines_or_threads_are_rows_of_their_own(runs: Any) -
 
 def test_both_kinds_are_shown_apart(runs: Any) -> None:
     both = (*runs["timing"], *runs["accuracy"])
-    text = shown(result_tables(both, {r.run_id: receipt_of(r) for r in both}))
+    text = shown(result_tables(both, {r.run_id: timed_receipt(r) for r in both}))
     assert text.count("shortcut") == 2
     assert text.index("AUROC") < text.index("ms/image")
 
@@ -575,8 +572,8 @@ def test_the_table_of_runs_has_no_auroc_of_a_timing_run(tmp_path: Path) -> None:
     assert (timed["auroc"], timed["ap"], plain["auroc"]) == (None, None, 0.75)
     assert timed["metric.scores_sha256"] == plain["metric.scores_sha256"] == SCORES.digest()
     assert timed["time.latency_s"] == 0.25
-    full = {**store.read(TIMED.run_id)}
-    full["metrics"] = {**full["metrics"], "auroc_full": 0.5}
+    full = store.read(TIMED.run_id)
+    full = changed(full, metrics={**full.metrics, "auroc_full": 0.5})
     assert "metric.auroc_full" not in flat(full)
     assert not list(problems(store))
 
@@ -597,12 +594,12 @@ def test_the_table_of_results_leaves_timing_runs_out(tmp_path: Path, capsys: Any
 
 
 def test_two_timing_runs_that_differ_are_told_apart_without_their_auroc() -> None:
-    one = {"spec": TIMED.as_dict(), **content()}
-    other = {"spec": TIMED.as_dict(), **content(provenance={**HERE, "threads": 1})}
-    other["metrics"] = {**other["metrics"], "scores_sha256": "6" * 64, "auroc": 0.745}
+    one = receipt_of(TIMED)
+    other = receipt_of(TIMED, provenance={**HERE, "threads": 1})
+    metrics = {**other.metrics, "scores_sha256": "6" * 64, "auroc": 0.745}
+    other = changed(other, metrics=metrics)
     assert str(agreement(one, other)) == "close: scores differ (threads 2 and 1)"
-    same = {**other, "spec": SPEC.as_dict()}
-    found = agreement({**one, "spec": SPEC.as_dict()}, same)
+    found = agreement(replace(one, spec=SPEC), replace(other, spec=SPEC))
     assert str(found) == "close: AUROC differs by -0.005000 (threads 2 and 1)"
 
 
@@ -627,16 +624,16 @@ def test_a_timing_suite_becomes_times(bench: Bench) -> None:
     assert "AUROC" not in said.upper()
     store = bench.store
     (receipt,) = receipts(store)
-    took, about = receipt["timings"], receipt["provenance"]
+    took, about = receipt.timings, receipt.provenance
     assert took.keys() >= ALWAYS | {"step_s", "explain_latency_s", "measure_s"}
-    assert took["step_s"] == pytest.approx(16 / receipt["facts"]["train_images_per_s"])
+    assert took["step_s"] == pytest.approx(16 / receipt.facts["train_images_per_s"])
     assert took["latency_low_s"] <= took["latency_s"] <= took["latency_high_s"]
     assert took["latency_s"] <= took["latency_p95_s"]
-    assert receipt["facts"]["parameters"] > 100_000
+    assert receipt.facts["parameters"] > 100_000
     assert 0 < about["score_memory_bytes"] < about["peak_memory_bytes"]
     assert 0 < about["fit_memory_bytes"] < about["peak_memory_bytes"]
     assert type(about["disturbed"]) is str
-    rows = pq.read_table(store.runs / receipt["run_id"] / "repetitions.parquet").to_pylist()
+    rows = pq.read_table(store.runs / receipt.run_id / "repetitions.parquet").to_pylist()
     single = [row["seconds"] for row in rows if row["what"] == "latency"]
     assert took["latency_s"] == float(np.median(single))
 
@@ -649,7 +646,7 @@ def test_a_timing_suite_becomes_times(bench: Bench) -> None:
     assert not list(problems(back))
     copied = Store(bench.folder / "copied")
     assert [m.kind for m in merge(store, copied)] == ["new"]
-    assert (copied.runs / receipt["run_id"] / "repetitions.parquet").is_file()
+    assert (copied.runs / receipt.run_id / "repetitions.parquet").is_file()
 
     code, said = bench("run", "--suite", str(path))
     assert "1 run wanted, 1 stored, 0 to do" in said
@@ -670,7 +667,7 @@ def test_a_run_that_is_not_timed_is_stored_as_ever(bench: Bench) -> None:
     code, said = bench("run", "--suite", bench.suite("shortcut"))
     assert code == 0, said
     (receipt,) = receipts(bench.store)
-    assert receipt["timings"].keys() == {"setup_s", "fit_s", "score_s", "first_step_s"}
-    assert "parameters" not in receipt["facts"]
-    assert "disturbed" not in receipt["provenance"]
-    assert receipt["files"].keys() == {"log.txt", "scores.parquet"}
+    assert receipt.timings.keys() == {"setup_s", "fit_s", "score_s", "first_step_s"}
+    assert "parameters" not in receipt.facts
+    assert "disturbed" not in receipt.provenance
+    assert receipt.files.keys() == {"log.txt", "scores.parquet"}

@@ -254,23 +254,23 @@ def test_a_suite_of_them_runs_on_normal_images_alone_and_is_scored_on_both_test_
     ran: tuple[Bench, str],
 ) -> None:
     store = ran[0].store
-    kept = {(r["spec"]["method"], r["spec"]["seed"]): r for r in receipts(store)}
+    kept = {(r.spec.method, r.spec.seed): r for r in receipts(store)}
     kept.pop(("greedy", 0), None)
     assert kept.keys() == {(method.name, seed) for method in METHODS for seed in (0, 1)}
     for receipt in kept.values():
-        assert receipt["spec"]["shots"] == 0
-        assert "seedless" not in receipt["provenance"]  # the backbone's weights are random
-        assert receipt["facts"]["bank_bytes"] > 0
-        scores = store.scores(receipt["run_id"])
-        assert len(receipt["draw"]) == 10  # who leaves the test set, though none is trained on
+        assert receipt.spec.shots == 0
+        assert "seedless" not in receipt.provenance  # the backbone's weights are random
+        assert receipt.facts["bank_bytes"] > 0
+        scores = store.scores(receipt.run_id)
+        assert len(receipt.draw) == 10  # who leaves the test set, though none is trained on
         counted = [role == "test" for role in scores.role]
         assert sum(counted) == len(scores.file) - 10
-        metrics = receipt["metrics"]
+        metrics = receipt.metrics
         assert metrics["auroc"] == auroc(scores.score[counted], scores.label[counted])
         assert metrics["auroc_full"] == auroc(scores.score, scores.label)
         assert metrics["auroc"] != metrics["auroc_full"]
     for method in METHODS:
-        one, other = (kept[method.name, seed]["metrics"]["scores_sha256"] for seed in (0, 1))
+        one, other = (kept[method.name, seed].metrics.scores_sha256 for seed in (0, 1))
         assert one != other
 
 
@@ -281,15 +281,15 @@ def test_a_run_without_room_is_a_recorded_failure_and_tried_again_by_the_same_co
     assert "greedy needs about 1073741824.0 GiB for 64 normal images of 64 px" in said
     (folder,) = command.store.failed.iterdir()
     (failure,) = command.store.failures(folder.name)
-    assert failure["kind"] == "memory"
-    assert failure["reason"].startswith("MemoryError: greedy needs about")
-    assert failure["run_id"] not in command.store.ids()
+    assert failure.kind == "memory"
+    assert failure.reason.startswith("MemoryError: greedy needs about")
+    assert failure.run_id not in command.store.ids()
 
     (command.folder / "crowded").unlink()
     code, said = command(*COMMAND)
     assert code == 0, said
     assert "6 stored, 1 to do" in said
-    assert failure["run_id"] in command.store.ids()
+    assert failure.run_id in command.store.ids()
 
 
 def test_a_dry_run_foretells_the_memory_of_each(
@@ -305,9 +305,9 @@ def test_a_dry_run_foretells_the_memory_of_each(
     rows = dict(re.findall(r"^(padim|patchcore|spade) .*?([\d.]+) GiB", said, re.MULTILINE))
     assert rows.keys() == {"padim", "patchcore", "spade"}
     for receipt in receipts(ran[0].store):
-        about = receipt["provenance"]
+        about = receipt.provenance
         peak = about.get("peak_gpu_memory_bytes", about["peak_memory_bytes"]) / 2**30
-        told = float(rows.get(receipt["spec"]["method"], rows["spade"]))  # to a tenth
+        told = float(rows.get(receipt.spec.method, rows["spade"]))  # to a tenth
         assert peak - 0.05 < told
         assert told < 3 * peak or about["device"] != "cpu"  # told as for a CPU, libraries and all
 
@@ -317,12 +317,12 @@ def test_a_saved_models_scores_are_the_stored_ones(
     ran: tuple[Bench, str], warm_cache: Path, method: Any
 ) -> None:
     store = ran[0].store
-    run_id = next(r["run_id"] for r in receipts(store) if r["spec"]["method"] == method.name)
+    run_id = next(r.run_id for r in receipts(store) if r.spec.method == method.name)
     receipt, model = saved_model(store, run_id)
     stored = store.scores(run_id)
     files = [generated(warm_cache, "washer") / f for f in stored.file[:24]]  # three batches
     threads = torch.get_num_threads()
-    found = predict(receipt, model, files, receipt["provenance"]["device"], 1)
+    found = predict(receipt, model, files, receipt.provenance.device, 1)
     torch.set_num_threads(threads)
     assert np.array_equal(found.scores, stored.score[:24])
     assert found.explanation is not None

@@ -42,6 +42,7 @@ from bench.planning.resources import (
 from bench.planning.suite import read_suite
 from bench.planning.variants import variant_of
 from bench.registry import Registry
+from tests.fixtures.plans import receipt
 from tests.fixtures.runs import bench as call
 
 MIB = 1 << 20
@@ -211,8 +212,7 @@ def test_a_method_that_cannot_rehearse_is_unknown_until_it_has_run(
     wanted = make_plan(cells(warm_cache, tmp_path, "smoke", methods=("shortcut",)), folders).runs
     variant = variant_of(wanted[0].cell)
     assert memory_of(variant, wanted, [], "cpu", tmp_path, RUN_MODULES).likely is None
-    provenance = {"device_name": "cpu", "peak_memory_bytes": 300 * MIB}
-    stored = {"spec": wanted[0].spec.as_dict(), "provenance": provenance}
+    stored = receipt(wanted[0], peak_memory_bytes=300 * MIB)
     found = memory_of(variant, wanted, [stored], "cpu", tmp_path, RUN_MODULES)
     assert (found.estimated, found.measured) == (None, 300 * MIB)
     assert memory_of(variant, wanted, [stored], "cuda:0", tmp_path, RUN_MODULES).measured is None

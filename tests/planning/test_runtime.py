@@ -8,6 +8,7 @@ import pytest
 from bench.planning.plan import Plan
 from bench.planning.runtime import time_left
 from tests.fixtures.plans import receipt
+from tests.fixtures.runs import receipt_of
 
 
 def test_time_is_known_only_where_a_run_of_the_kind_is_stored(plan: Plan) -> None:
@@ -21,8 +22,9 @@ def test_time_is_known_only_where_a_run_of_the_kind_is_stored(plan: Plan) -> Non
 @pytest.mark.parametrize("epochs", [0, -3, "auto", True, 1e9])
 def test_the_time_left_copes_with_what_other_methods_mean_by_epochs(three: Plan, epochs) -> None:
     run = replace(three.runs[0], spec=replace(three.runs[0].spec, parameters={"epochs": epochs}))
-    receipt = {"spec": run.spec.as_dict(), "timings": {"setup_s": 1.0, "fit_s": 2.0, "score_s": 1}}
-    assert time_left([run], [receipt], 1) == pytest.approx(4.0)
+    timings = {"setup_s": 1.0, "fit_s": 2.0, "score_s": 1}
+    stored = receipt_of(run.spec, timings=timings, split={"scored": 0})
+    assert time_left([run], [stored], 1) == pytest.approx(4.0)
 
 
 def test_the_time_left_follows_steps_and_images(three: Plan) -> None:
@@ -34,9 +36,9 @@ def test_the_time_left_follows_steps_and_images(three: Plan) -> None:
 
     def guess(ran: dict[str, Any], wanted: dict[str, Any]) -> float | None:
         there = replace(run, spec=replace(run.spec, parameters=ran))
-        receipt = {"spec": there.spec.as_dict(), "timings": timings, "split": split}
+        stored = receipt_of(there.spec, timings=timings, split=split)
         return time_left(
-            [replace(run, spec=replace(run.spec, parameters=wanted))], [receipt], slots=1
+            [replace(run, spec=replace(run.spec, parameters=wanted))], [stored], slots=1
         )
 
     fixed = {"epochs": 4, "steps_per_epoch": 10}

@@ -1,5 +1,6 @@
 """What is left to do of a plan, its displays and its estimates, without running anything."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from bench.planning.plan import Plan, Run
 from bench.planning.state import State, look_up
 from bench.source import source_hash
 from bench.store.folder import Store
+from bench.store.groups import Provenance
 from tests.fixtures.runs import (
     HERE,
     publish,
@@ -27,10 +29,17 @@ def today(run: Run) -> str:
 
 
 def fail(store: Store, run: Run, kind: str | None, source: str | None = None) -> None:
-    failure = {"reason": "because", "provenance": {"source_sha256": source or today(run)}}
-    if kind is not None:
-        failure["kind"] = kind
-    store.record_failure(store.stage(run.run_id), run.spec, failure)
+    folder = store.record_failure(
+        store.stage(run.run_id),
+        run.spec,
+        kind=kind or "",
+        reason="because",
+        provenance=Provenance({"source_sha256": source or today(run)}),
+    )
+    if kind is None:  # as records were before they had a kind
+        record = json.loads((folder / "failure.json").read_bytes())
+        del record["kind"]
+        (folder / "failure.json").write_text(json.dumps(record))
 
 
 def succeed(store: Store, run: Run, source: str | None = None) -> None:
@@ -68,7 +77,7 @@ def test_what_failed_by_itself_under_todays_code_is_given_up(
     first, second, third = three.runs
     fail(store, second, kind)
     state = look_up(three, store)
-    assert state.failed[second.run_id]["reason"] == "because"
+    assert state.failed[second.run_id].reason == "because"
     assert state.given_up == [second]
     assert state.todo == [first, third]
     state = look_up(three, store, retry_failed=True)
@@ -101,7 +110,7 @@ def test_the_last_failure_decides(three: Plan, store: Store) -> None:
     fail(store, second, "method")
     state = look_up(three, store)
     assert state.given_up == [second]
-    assert state.failed[first.run_id]["kind"] == "killed"
+    assert state.failed[first.run_id].kind == "killed"
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ def beyond_print(results):
 def test_a_cell_shows_the_way_that_departs_least_and_keeps_the_others(store):
     found = cell(store, "head_ct-head_ct-10-atacnet")
     assert len(found.ours.receipts) == 3
-    assert found.ours.receipts[0]["spec"]["parameters"]["view"] == "attention"
+    assert found.ours.receipts[0].spec.parameters["view"] == "attention"
     assert any("stage 3, not 4" in d for d in found.ours.departures)
-    assert {o.receipts[0]["spec"]["parameters"]["lr"] for o in found.others} == {1e-3, 2e-4}
+    assert {o.receipts[0].spec.parameters["lr"] for o in found.others} == {1e-3, 2e-4}
     assert found.word == "differs"
     assert found.verdict.difference == pytest.approx(0.75 - 0.985)
 

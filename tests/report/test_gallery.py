@@ -19,7 +19,7 @@ from bench.store.open import open_results
 from bench.store.results import receipts
 from bench.store.scores import Scores
 from tests.fixtures.figures import HOSTILE, checked
-from tests.fixtures.runs import SPEC, content, staged, store_at
+from tests.fixtures.runs import SPEC, TOOK, changed, receipt_of, staged, store_at
 
 TRAINED = replace(
     SPEC, method="atacnet", precision="float32", batch_size=16, backbone="resnet50", stage=3,
@@ -61,7 +61,7 @@ def publish(store, spec, of=None, **keeping):
     folder = staged(store, spec, of)
     if keeping:
         kept(folder, **keeping)
-    store.publish(folder, spec, content(of))
+    store.publish(folder, receipt_of(spec, of))
 
 
 @pytest.fixture
@@ -122,10 +122,10 @@ def test_without_runs_there_are_no_figures(tmp_path):
 def test_the_zoom_says_what_it_holds_of_defects_where_they_are_marked(store):
     assert "of a defect" not in one_of(store, "zoom-").note
     marked = store_at(store.root.parent / "marked")
-    folder, found = staged(marked, TRAINED, scores()), content(scores())
+    folder, found = staged(marked, TRAINED, scores()), receipt_of(TRAINED, scores())
     kept(folder, seed=0)
-    found["metrics"] |= {"box_recall": 0.527, "box_recall_by_chance": 0.441}
-    marked.publish(folder, TRAINED, found)
+    held = {"box_recall": 0.527, "box_recall_by_chance": 0.441}
+    marked.publish(folder, changed(found, metrics={**found.metrics, **held}))
     assert (
         "The zoomed view holds 53% of a defect’s pixels, in the mean over the anomalous images;"
         " a box of its size at a random place 44%."
@@ -198,9 +198,9 @@ def test_a_version_without_embeddings_is_named(tmp_path):
 def test_the_numbers_are_those_of_the_receipts(store):
     drawing = one_of(store, "roc-synthetic-weave-10-shots")
     found = [
-        r["metrics"]["auroc"]
+        r.metrics.auroc
         for r in receipts(store)
-        if r["spec"]["shots"] == 10 and r["spec"]["parameters"].get("view") == "attention"
+        if r.spec.shots == 10 and r.spec.parameters.get("view") == "attention"
     ]
     assert f"ATAC-Net {np.mean(found):.3f} (2 seeds)" in drawing.alt
 
@@ -208,9 +208,9 @@ def test_the_numbers_are_those_of_the_receipts(store):
 def test_the_ablation_by_hand(store):
     def of(view):
         return np.array([
-            next(r["metrics"]["auroc"] for r in receipts(store)
-                 if r["spec"]["seed"] == seed and r["spec"]["parameters"].get("view") == view
-                 and r["spec"]["shots"] == 10 and r["spec"]["method"] == "atacnet")
+            next(r.metrics.auroc for r in receipts(store)
+                 if r.spec.seed == seed and r.spec.parameters.get("view") == view
+                 and r.spec.shots == 10 and r.spec.method == "atacnet")
             for seed in range(2)
         ])  # fmt: skip
 
@@ -235,10 +235,10 @@ def test_the_ablation_shows_what_the_attention_block_and_a_random_box_do(store):
         "box of the attention against the random one",
     ]  # fmt: skip
     first = {
-        (p.get("view"), p.get("attention")): r["metrics"]["auroc"]
+        (p.get("view"), p.get("attention")): r.metrics.auroc
         for r in receipts(store)
-        if r["spec"]["seed"] == 0 and r["spec"]["shots"] == 10
-        for p in [r["spec"]["parameters"]]
+        if r.spec.seed == 0 and r.spec.shots == 10
+        for p in [r.spec.parameters]
     }
     gap = first["attention", None] - first["random", True]
     told = f"{gap:+.3f}".replace("-", "\N{MINUS SIGN}")
@@ -296,9 +296,8 @@ def test_a_full_page_stays_below_four_megabytes(tmp_path):
             publish(there, spec, seed=seed)
             publish(there, replace(spec, shots=1))
         timing = replace(TRAINED, method=method, kind="timing")
-        taken = {**content()["timings"], "latency_s": 0.1, "latency_low_s": 0.09,
-                 "latency_high_s": 0.2}  # fmt: skip
-        there.publish(staged(there, timing, scores()), timing, content(scores(), timings=taken))
+        taken = {**TOOK, "latency_s": 0.1, "latency_low_s": 0.09, "latency_high_s": 0.2}
+        there.publish(staged(there, timing, scores()), receipt_of(timing, scores(), timings=taken))
     publish(there, RAW, seed=5)
     publish(there, TWICE)
     kinds = {"scores": "histograms"}

@@ -14,7 +14,7 @@ from bench.source import source_hash
 from bench.store.archive import pack
 from bench.store.open import open_results
 from tests.fixtures.pages import TRAINED
-from tests.fixtures.runs import HERE, SCORES, bench, store_at, truncate
+from tests.fixtures.runs import HERE, SCORES, bench, fail, store_at, truncate
 from tests.fixtures.times import (
     ATACNET,
     PADIM,
@@ -85,8 +85,7 @@ def test_what_is_stale_damaged_or_failed_is_counted_run_by_run(tmp_path):
     damaged, failed = (replace(TRAINED, seed=i) for i in (4, 5))
     store_at(tmp_path, damaged)
     truncate(there.runs / damaged.run_id / "scores.parquet")
-    failure = {"kind": "method", "reason": f"{HOSTILE}\nmore", "traceback": "", "provenance": HERE}
-    there.record_failure(there.stage(failed.run_id), failed, failure)
+    fail(there, there.stage(failed.run_id), f"{HOSTILE}\nmore", failed, kind="method")
     found = contents(there)
     assert (found.stale, found.damaged, found.failed) == (1, 1, 1)
     page = " ".join(render(found).split())

@@ -5,13 +5,14 @@ import pytest
 from bench.store.agreement import CLOSE as MARGIN
 from bench.store.agreement import ENVIRONMENT, agreement
 from tests.fixtures.runs import (
-    content,
+    changed,
+    receipt_of,
 )
 
 
 def result(auroc=0.75, digest="5", **provenance):
     metrics = {"auroc": auroc, "ap": 0.5, "scores_sha256": digest * 64}
-    return content(metrics=metrics, provenance={"threads": 2, **provenance})
+    return receipt_of(metrics=metrics, provenance={"threads": 2, **provenance})
 
 
 def test_the_same_bits_are_identical_wherever_they_come_from():
@@ -44,7 +45,8 @@ def test_anything_that_differs_in_the_environment_makes_it_another(key):
     assert found.kind == "close"
     assert len(found.environment) == 1
     assert found.environment[0].endswith(" one and two")
-    del second["provenance"][key]
+    rest = {k: v for k, v in second.provenance.items() if k != key}
+    second = changed(second, provenance=rest)
     (difference,) = agreement(first, second).environment
     assert difference.endswith(" one and none")
 
@@ -54,7 +56,7 @@ def test_it_is_said_in_one_line():
     assert str(agreement(first, second)) == (
         "close: AUROC differs by +0.002500 (source aaaaaaaa and bbbbbbbb)"
     )
-    second["provenance"] = {"device_name": "H200", "source_sha256": ""}
+    second = changed(second, provenance={"device_name": "H200", "source_sha256": ""})
     assert str(agreement(first, second)) == (
         "close: AUROC differs by +0.002500"
         " (source aaaaaaaa and none, device none and H200, threads 2 and none)"

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -69,12 +70,12 @@ def test_an_archive_is_read_like_the_results_that_it_was_made_from(store, out):
     assert archive.ids() == store.ids() == sorted([ID, OTHER.run_id])
     for run_id in store.ids():
         assert archive.has(run_id)
-        assert archive.read(run_id) == {**store.read(run_id), "files": {}}
+        assert archive.read(run_id) == replace(store.read(run_id), files={})
         one, other = archive.scores(run_id), store.scores(run_id)
         assert one.table().equals(other.table())
     assert archive.table_bytes() == store.table_bytes()
     assert archive.failures(ID) == []
-    assert [r["run_id"] for r in receipts(archive)] == store.ids()
+    assert [r.run_id for r in receipts(archive)] == store.ids()
     good, bad = verified(archive, [ID, "0" * 16])
     assert (list(good), bad) == ([ID], [])
     assert find(archive, ID[:12]) == ID
@@ -145,13 +146,13 @@ def test_an_archive_of_schema_1_is_read(tmp_path):
     for run_id in archive.ids():
         assert list(contradictions(archive.read(run_id), archive.scores(run_id))) == []
     read = archive.read("6d5768f0aae87d45")
-    assert (read["spec"]["method"], read["spec"]["dataset"]) == ("cutmix", "head_ct")
-    assert read["metrics"] == {
+    assert (read.spec.method, read.spec.dataset) == ("cutmix", "head_ct")
+    assert read.metrics == {
         "auroc": 0.8124444444444444,
         "ap": 0.930841738791492,
         "scores_sha256": "2921c5118b7cb4b2bf25b91ee50adfe6a0d65164d83fadce5c51e537870dc850",
     }
-    assert read["provenance"]["commit"] == "107c993f3369d97013fad484f820b1e00974e5ac"
+    assert read.provenance.commit == "107c993f3369d97013fad484f820b1e00974e5ac"
     scores = archive.scores("fe8ce37688676445")
     assert len(scores.file) == 180
     assert scores.file[0] == "no/1 no.jpeg"
@@ -161,7 +162,7 @@ def test_an_archive_of_schema_1_is_read(tmp_path):
     assert [row["auroc"] for row in rows] == [0.754, 0.8124444444444444, 0.6752777777777778]
     store = Store(tmp_path / "results")
     assert [m.kind for m in merge(archive, store)] == ["new"] * 3
-    assert store.read("107e662b2a61541b")["metrics"]["auroc"] == 0.754
+    assert store.read("107e662b2a61541b").metrics.auroc == 0.754
 
 
 # Damage

@@ -37,13 +37,13 @@ from tests.fixtures.runs import (
     SPEC,
     THIRD,
     bench,
-    content,
     contents,
     explanations_of,
     flip,
     noise,
     publish,
     publish_with,
+    receipt_of,
     reseal,
     rewrite,
     store_at,
@@ -64,13 +64,13 @@ def same(results, run_id=ID, embedded=EMBEDDED, explained=EXPLAINED):
 
 
 def test_a_run_lacks_what_its_method_can_and_it_neither_keeps_nor_has_found_impossible():
-    receipt = {"files": {MODEL: "", "scores.parquet": ""}, "unable": ["embed"]}
+    receipt = receipt_of(files={MODEL: "", "scores.parquet": ""}, unsupported=["embed"])
     assert answered(receipt) == {"state", "embed"}
     every = {"state", "embed", "explain", "rehearse"}
     assert lacking(receipt, every - {"rehearse"}, every) == {"explain"}
     assert lacking(receipt, every, {"state", "embed"}) == set()
-    assert lacking({"files": {}}, {"embed"}, every) == {"embed"}
-    assert lacking({"files": {}}, set(), every) == set()
+    assert lacking(receipt_of(), {"embed"}, every) == {"embed"}
+    assert lacking(receipt_of(), set(), every) == set()
 
 
 def test_abilities_are_told_in_one_order():
@@ -167,19 +167,21 @@ def test_a_close_run_takes_the_place_only_with_all_that_the_stored_one_keeps(sto
 
 
 def test_a_close_run_that_keeps_more_takes_the_place_whatever_the_stored_one_cannot(store):
-    publish_with(store, EMBEDDINGS, unable=["explain", "state"])
+    publish_with(store, EMBEDDINGS, unsupported=["explain", "state"])
     elsewhere = {"scores": CLOSE, "provenance": ELSEWHERE}
     assert publish_with(store, EMBEDDINGS, MODEL, **elsewhere) is None
     assert kept(store) == {EMBEDDINGS, MODEL}
-    assert store.read(ID)["unable"] == ["explain"]
-    assert publish_with(store, EMBEDDINGS, MODEL, scores=SCORES, unable=["explain"]) is not None
+    assert store.read(ID).unsupported == ("explain",)
+    assert (
+        publish_with(store, EMBEDDINGS, MODEL, scores=SCORES, unsupported=["explain"]) is not None
+    )
     assert list(problems(store)) == []
 
 
 def test_what_a_run_has_found_impossible_it_may_keep_after_all(store):
-    publish_with(store, unable=["embed", "explain"])
+    publish_with(store, unsupported=["embed", "explain"])
     assert publish_with(store, EMBEDDINGS) is None
-    assert (kept(store), store.read(ID)["unable"]) == ({EMBEDDINGS}, ["explain"])
+    assert (kept(store), store.read(ID).unsupported) == ({EMBEDDINGS}, ("explain",))
 
 
 OTHER_CODE = {**HERE, "source_sha256": "b" * 64}
@@ -187,12 +189,12 @@ OTHER_CODE = {**HERE, "source_sha256": "b" * 64}
 
 @pytest.mark.parametrize("scores", [SCORES, CLOSE], ids=["identical", "close"])
 def test_what_older_code_has_made_is_no_part_of_a_run_of_todays(store, scores):
-    publish_with(store, EXPLANATIONS, unable=["state"], provenance=OTHER_CODE)
+    publish_with(store, EXPLANATIONS, unsupported=["state"], provenance=OTHER_CODE)
     before = contents(store.runs / ID)
     names = MAPS if scores is CLOSE else (EMBEDDINGS,)
     assert publish_with(store, *names, scores=scores) is None
     read = store.read(ID)
-    assert (read["provenance"], read.get("unable")) == (HERE, None)
+    assert (read.provenance, read.unsupported) == (HERE, ())
     assert kept(store) == {*names}
     (older,) = store.superseded.iterdir()
     assert contents(older) == before
@@ -216,7 +218,7 @@ def publish_apart(store, *names):
     (folder / "log.txt").write_text("epoch 1/1\n")
     if EXPLANATIONS in names:
         write_explanations(folder / EXPLANATIONS, EXPLAINED)
-    return Store(store.root).publish(folder, SPEC, content())
+    return Store(store.root).publish(folder, receipt_of())
 
 
 def test_a_run_that_another_command_swaps_is_never_taken_for_damaged(store, monkeypatch):
@@ -284,14 +286,14 @@ def test_a_run_that_differs_never_takes_the_place(store):
 
 def test_that_a_method_cannot_is_remembered_until_it_can(store):
     publish_with(store, MODEL)
-    assert publish_with(store, EMBEDDINGS, unable=["explain"]) is None
+    assert publish_with(store, EMBEDDINGS, unsupported=["explain"]) is None
     assert answered(store.read(ID)) == {"state", "embed", "explain"}
-    assert store.read(ID)["unable"] == ["explain"]
-    assert publish_with(store, EMBEDDINGS, unable=["explain", "state"]) is not None
+    assert store.read(ID).unsupported == ("explain",)
+    assert publish_with(store, EMBEDDINGS, unsupported=["explain", "state"]) is not None
     assert kept(store) == {MODEL, EMBEDDINGS}
     rewrite(store.runs / ID, lambda r: (r.update(unable=["x"]), r["files"].pop(EMBEDDINGS)))
     assert publish_with(store, EMBEDDINGS) is None
-    assert store.read(ID)["unable"] == ["x"]
+    assert store.read(ID).unsupported == ("x",)
 
 
 # In an archive
@@ -499,7 +501,7 @@ def test_a_run_that_keeps_more_comes_in_and_ours_loses_nothing(store, tmp_path):
 ABROAD = {
     "provenance": {**ELSEWHERE, "cpu": "theirs"},
     "timings": {"setup_s": 9.0, "fit_s": 9.0, "score_s": 9.0, "first_step_s": None},
-    "unable": ["explain"],
+    "unsupported": ["explain"],
 }
 """What a run of the same scores says of itself that is not ours."""
 
@@ -520,8 +522,8 @@ def test_what_merge_brings_in_leaves_our_log_and_what_our_receipt_says(store, tm
     after = contents(store.runs / ID)
     assert after.keys() == {*before, EMBEDDINGS}
     assert all(after[name] == before[name] for name in before if name != "run.json")
-    files = {**said["files"], EMBEDDINGS: theirs.read(ID)["files"][EMBEDDINGS]}
-    assert store.read(ID) == {**said, "files": files}
+    files = {**said.files, EMBEDDINGS: theirs.read(ID).files[EMBEDDINGS]}
+    assert store.read(ID) == replace(said, files=files)
     assert not list(store.root.glob("superseded/*"))
     assert list(store.staging.iterdir()) == []
 
@@ -534,7 +536,7 @@ def test_merge_also_brings_in_that_a_method_cannot(store, tmp_path):
     assert [m.kind for m in merge(theirs, store)] == ["new"]
     after = contents(store.runs / ID)
     assert {n for n in after if after[n] != before[n]} == {"run.json"}
-    assert store.read(ID)["unable"] == ["explain"]
+    assert store.read(ID).unsupported == ("explain",)
 
 
 def test_a_log_that_only_theirs_has_does_not_come_to_ours(store, tmp_path):

@@ -4,33 +4,31 @@ import os
 
 import pytest
 
-from bench.spec import RunSpec
 from bench.store.failures import LOG_KEPT
 from tests.fixtures.runs import (
     ID,
     OTHER,
     SPEC,
+    fail,
     staged,
 )
 
 
 def test_failures_are_numbered_and_kept_with_their_log(store):
     for n in range(1, 12):
-        target = store.record_failure(staged(store), SPEC, {"reason": f"number {n}"})
+        target = fail(store, staged(store), f"number {n}")
         assert target == store.failed / ID / str(n)
     failures = store.failures(ID)
-    assert [f["reason"] for f in failures] == [f"number {n}" for n in range(1, 12)]
-    assert [f["folder"] for f in failures] == [
-        str(store.failed / ID / str(n + 1)) for n in range(11)
-    ]
-    assert RunSpec.from_dict(failures[0]["spec"]) == SPEC
+    assert [f.reason for f in failures] == [f"number {n}" for n in range(1, 12)]
+    assert [f.folder for f in failures] == [store.failed / ID / str(n + 1) for n in range(11)]
+    assert failures[0].spec == SPEC
     assert {p.name for p in target.iterdir()} == {"failure.json", "log.txt"}
     assert store.ids() == []
 
 
 def test_a_run_that_left_nothing_has_a_failure_too(store):
-    store.record_failure(store.staging / "gone", SPEC, {"reason": "killed"})
-    assert [f["reason"] for f in store.failures(ID)] == ["killed"]
+    fail(store, store.staging / "gone")
+    assert [f.reason for f in store.failures(ID)] == ["killed"]
     assert store.failures(OTHER.run_id) == []
 
 
@@ -49,10 +47,10 @@ def test_a_run_that_left_nothing_has_a_failure_too(store):
     ids=lambda t: ascii(t)[:9],
 )
 def test_a_failure_that_does_not_read_is_skipped(store, text):
-    target = store.record_failure(staged(store), SPEC, {"reason": "killed"})
+    target = fail(store, staged(store))
     (target / "failure.json").write_bytes(text.encode("utf-8", "surrogatepass"))
-    store.record_failure(staged(store), SPEC, {"reason": "killed again"})
-    assert [f["reason"] for f in store.failures(ID)] == ["killed again"]
+    fail(store, staged(store), "killed again")
+    assert [f.reason for f in store.failures(ID)] == ["killed again"]
 
 
 def test_what_else_lies_among_the_failures_is_no_failure(store):
@@ -62,16 +60,16 @@ def test_what_else_lies_among_the_failures_is_no_failure(store):
         (folder / name / "failure.json").mkdir()
     (folder / "7").write_text("a file")
     (folder / ".DS_Store").write_text("a file")
-    target = store.record_failure(staged(store), SPEC, {"reason": "killed"})
+    target = fail(store, staged(store))
     assert target.name == "8"
-    assert [f["reason"] for f in store.failures(ID)] == ["killed"]
+    assert [f.reason for f in store.failures(ID)] == ["killed"]
 
 
 def test_a_log_of_usual_length_is_kept_whole(store):
     folder = staged(store)
     whole = os.urandom(LOG_KEPT)
     (folder / "log.txt").write_bytes(whole)
-    target = store.record_failure(folder, SPEC, {"reason": "killed"})
+    target = fail(store, folder)
     assert (target / "log.txt").read_bytes() == whole
 
 
@@ -83,7 +81,7 @@ def test_of_a_huge_log_the_beginning_and_the_end_are_kept(store, excess):
         log.write(b"b" * half)
         log.seek(excess, os.SEEK_CUR)  # a hole: nothing is written
         log.write(b"e" * half)
-    target = store.record_failure(folder, SPEC, {"reason": "printed too much"})
+    target = fail(store, folder, "printed too much")
     kept = (target / "log.txt").read_bytes()
     assert kept == b"b" * half + f"\n... {excess} bytes left out ...\n".encode() + b"e" * half
     assert len(kept) < LOG_KEPT + 100

@@ -3,11 +3,11 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from bench.errors import CorruptRun, MethodError, RequestError, StoreError
-from bench.spec import RunSpec
 from bench.store.folder import Store
 from bench.store.results import find, receipts, verified
 from tests.fixtures.runs import (
@@ -20,9 +20,9 @@ from tests.fixtures.runs import (
     OTHER,
     SCORES,
     SPEC,
-    content,
     digest_of,
     publish,
+    receipt_of,
     staged,
     tree,
     truncate,
@@ -37,9 +37,9 @@ def test_a_published_run_is_read_back(store):
     assert store.has(ID)
     assert store.ids() == [ID]
     read = store.read(ID)
-    assert RunSpec.from_dict(read["spec"]) == SPEC
-    assert read["files"].keys() == {"scores.parquet", "log.txt"}
-    assert {k: read[k] for k in content()} == content()
+    assert read.spec == SPEC
+    assert read.files.keys() == {"scores.parquet", "log.txt"}
+    assert read == replace(receipt_of(), files=read.files)
     assert store.scores(ID).gap(SCORES) == 0.0
     assert list(store.staging.iterdir()) == []
 
@@ -102,7 +102,7 @@ def test_far_scores_are_an_error_in_any_environment(store):
     publish(store)
     with pytest.raises(MethodError, match=r"different: AUROC differs by -0\.75.*threads 2 and 1"):
         publish(store, scores=FAR, provenance=ELSEWHERE)
-    assert store.read(ID)["metrics"]["auroc"] == 0.75
+    assert store.read(ID).metrics.auroc == 0.75
 
 
 def test_a_run_is_not_compared_with_a_damaged_one(store):
@@ -117,7 +117,7 @@ def test_a_stale_run_is_replaced_and_kept_apart(store):
     publish(store)
     before = (store.runs / ID / "run.json").read_bytes()
     assert publish(store, scores=FAR, again=True) is None
-    assert store.read(ID)["metrics"]["auroc"] == 0.0
+    assert store.read(ID).metrics.auroc == 0.0
     assert publish(store, scores=CLOSE, again=True) is None
     assert store.ids() == [ID]
     kept = sorted(store.superseded.glob(f"{ID}-*"))
@@ -135,7 +135,7 @@ def test_there_need_be_nothing_to_replace(store):
 def test_an_empty_folder_in_the_place_of_a_run_gives_way(store):
     (store.runs / ID).mkdir()
     assert publish(store) is None
-    assert store.read(ID)["run_id"] == ID
+    assert store.read(ID).run_id == ID
 
 
 @pytest.mark.parametrize("step", ["rename", "fsync"])
@@ -143,7 +143,7 @@ def test_a_full_disk_publishes_nothing(store, monkeypatch, step):
     folder = staged(store)
     monkeypatch.setattr(os, step, NO_SPACE)
     with pytest.raises(StoreError, match=r"cannot publish run .*: No space left"):
-        store.publish(folder, SPEC, content())
+        store.publish(folder, receipt_of())
     assert store.ids() == []
 
 
@@ -154,8 +154,8 @@ def test_a_full_disk_replaces_nothing(store, monkeypatch, step):
     folder = staged(store, SPEC, FAR)
     monkeypatch.setattr(os, step, NO_SPACE)
     with pytest.raises(StoreError, match=r"cannot publish run .*: No space left"):
-        store.publish(folder, SPEC, content(FAR), replaces=digest_of(store))
-    assert store.read(ID)["metrics"]["auroc"] == 0.75
+        store.publish(folder, receipt_of(SPEC, FAR), replaces=digest_of(store))
+    assert store.read(ID).metrics.auroc == 0.75
 
 
 def test_a_run_that_cannot_take_the_place_of_the_old_one_leaves_it_there(store, monkeypatch):
@@ -171,8 +171,8 @@ def test_a_run_that_cannot_take_the_place_of_the_old_one_leaves_it_there(store, 
 
     monkeypatch.setattr(os, "rename", second_fails)
     with pytest.raises(StoreError, match="No space left"):
-        store.publish(folder, SPEC, content(FAR), replaces=digest_of(store))
-    assert store.read(ID)["metrics"]["auroc"] == 0.75
+        store.publish(folder, receipt_of(SPEC, FAR), replaces=digest_of(store))
+    assert store.read(ID).metrics.auroc == 0.75
 
 
 def test_a_number_that_is_not_finite_is_not_published(store):
@@ -252,7 +252,7 @@ def test_a_run_that_was_sealed_when_its_command_died_is_published(store):
 def test_a_result_that_is_not_the_one_to_be_replaced_is_compared(store):
     publish(store)
     folder = staged(store)
-    found = store.publish(folder, SPEC, content(SCORES), replaces="0" * 64)
+    found = store.publish(folder, receipt_of(), replaces="0" * 64)
     assert found.kind == "identical"
     assert not store.superseded.exists()
 

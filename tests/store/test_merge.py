@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,10 @@ from tests.fixtures.runs import (
     SPEC,
     THIRD,
     bench,
-    content,
     contents,
     flip,
     publish,
+    receipt_of,
     reseal,
     rewrite,
     rewrite_scores,
@@ -78,9 +79,8 @@ def test_runs_come_from_an_archive_without_their_logs(source, store, tmp_path):
     assert list(problems(store)) == []
     for run_id in source.ids():
         there, here = source.read(run_id), store.read(run_id)
-        assert set(here.pop("files")) == {"scores.parquet"}
-        del there["files"]
-        assert here == there
+        assert set(here.files) == {"scores.parquet"}
+        assert replace(here, files=there.files) == there
         assert store.scores(run_id).table().equals(source.scores(run_id).table())
 
 
@@ -200,7 +200,7 @@ def test_a_damaged_run_that_is_here_moves_aside_for_a_sound_one(source, store, d
     damage(store.runs / ID)
     found = {m.run_id: m for m in merge(source, store)}
     assert found[ID] == Merged(ID, "new", "the one that was here was damaged")
-    assert store.read(ID)["metrics"]["auroc"] == 0.75
+    assert store.read(ID).metrics.auroc == 0.75
     assert len(list(store.quarantine.glob(f"{ID}-*"))) == 1
     assert list(problems(store)) == []
 
@@ -306,11 +306,11 @@ def test_an_archive_that_names_runs_elsewhere_writes_nothing(source, store, tmp_
     """All of its digests are right; the run says so of itself as well."""
     out = tmp_path / "archive"
     pack(source, out)
-    receipt = {**content(), "schema": 1, "run_id": run_id, "spec": SPEC.as_dict()}
+    receipt = replace(receipt_of(), run_id=run_id)
     ids, rows = [run_id], Archive(out).scores(ID).table()
     names = pa.array([run_id] * len(rows), pa.string())
     pq.write_table(
-        pa.table({"run_id": ids, "receipt": [seal(receipt, {}).decode()]}), out / "receipts.parquet"
+        pa.table({"run_id": ids, "receipt": [seal(receipt).decode()]}), out / "receipts.parquet"
     )
     pq.write_table(rows.add_column(0, "run_id", names), out / "scores.parquet")
     reseal(out)
@@ -422,7 +422,7 @@ def test_the_reference_results_can_be_merged(store):
             assert merged.kind in {"new", "identical", "close", "different"}
             if merged.kind == "different":  # trained through choices of a box, on a GPU and on none
                 assert "device cpu and" in merged.detail
-                assert store.read(merged.run_id)["spec"]["method"] == "atacnet"
+                assert store.read(merged.run_id).spec.method == "atacnet"
             one, other = source.scores(merged.run_id), store.scores(merged.run_id)
             same = np.array_equal(one.score, other.score)
             assert same == (merged.kind in {"new", "identical"})

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import CorruptRun, StoreError
-from bench.store.receipt import RECEIPT_SCHEMA, begin, parse, read_run, seal
+from bench.store.groups import Drawn
+from bench.store.receipt import RECEIPT_SCHEMA, parse, read_run, seal
 from bench.store.results import receipts, verified
 from bench.store.scores import read_scores
 from bench.store.verify import contradictions
@@ -20,35 +22,32 @@ from tests.fixtures.runs import (
     FIXTURES,
     ID,
     OTHER,
-    SPEC,
-    content,
+    REFERENCE,
     publish,
+    receipt_of,
     rewrite,
     store_at,
     truncate,
 )
 
+WHOLE = receipt_of(unsupported=["embed"], files={"log.txt": "0" * 64})
+
 # What is sealed is read back, and nothing else is
 
 
 def test_a_receipt_that_was_sealed_is_read_back():
-    whole = begin(SPEC) | content()
-    assert parse(seal(whole, {"log.txt": "0" * 64}), ID) == {
-        **whole,
-        "files": {"log.txt": "0" * 64},
-    }
+    assert parse(seal(WHOLE), ID) == WHOLE
 
 
 def test_sealing_again_gives_the_same_bytes():
-    first = seal(begin(SPEC) | content(), {"log.txt": "0" * 64})
-    read = parse(first, ID)
-    assert seal(read, read["files"]) == first
+    first = seal(WHOLE)
+    assert seal(parse(first, ID)) == first
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_number_that_is_not_finite_cannot_be_sealed(value):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        seal(begin(SPEC) | content(facts={"loss": value}), {})
+        seal(receipt_of(facts={"loss": value}))
 
 
 def delete_scores(folder):
@@ -111,7 +110,7 @@ def test_a_damaged_run_is_never_read_and_the_file_is_named(store, run, damage, n
     damage(run)
     with pytest.raises(CorruptRun, match=f"run {ID} is damaged: .*{name}"):
         store.read(ID)
-    assert [r["run_id"] for r in receipts(store)] == [OTHER.run_id]
+    assert [r.run_id for r in receipts(store)] == [OTHER.run_id]
     good, bad = verified(store, [ID, OTHER.run_id, "0" * 16])
     assert (list(good), bad) == ([OTHER.run_id], [ID])
 
@@ -181,7 +180,7 @@ def one_more(holder, key):
 
 @pytest.mark.parametrize("change", [other_value, no_value, one_more])
 def test_every_edit_of_every_value_is_found(change):
-    data = seal(begin(SPEC) | content(), {"log.txt": "0" * 64})
+    data = seal(WHOLE)
     whole = json.loads(data)
     ways = list(leaves(whole))
     assert len(ways) > 40
@@ -194,7 +193,7 @@ def test_every_edit_of_every_value_is_found(change):
 
 @given(st.data())
 def test_a_bit_that_flips_in_a_receipt_is_found_or_says_the_same(data):
-    whole = seal(begin(SPEC) | content(), {"log.txt": "0" * 64})
+    whole = seal(WHOLE)
     flipped = bytearray(whole)
     flipped[data.draw(st.integers(0, len(whole) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     try:
@@ -354,23 +353,23 @@ def test_a_run_of_schema_1_is_read():
     folder = FIXTURES / "receipts/schema-1/107e662b2a61541b"
     read, scores = read_run(folder, folder.name), read_scores(folder / "scores.parquet")
     assert list(contradictions(read, scores)) == []
-    assert read["run_id"] == "107e662b2a61541b"
-    assert read["spec"]["method"] == "shortcut"
-    assert read["spec"]["dataset"] == "head_ct"
-    assert read["spec"]["parameters"] == {"black": 10}
-    assert (read["spec"]["shots"], read["spec"]["seed"], read["spec"]["image_size"]) == (10, 0, 224)
-    assert read["spec"]["precision"] is None
-    assert read["metrics"]["auroc"] == 0.754
-    assert read["metrics"]["ap"] == 0.9189921457960756
-    assert [d["file"] for d in read["draw"][:2]] == ["head_ct/026.png", "head_ct/080.png"]
-    assert read["split"]["train_normal"] == 74
-    assert read["facts"] == {"statistic": "width", "training_auroc": 0.8027027027027027}
-    assert read["timings"]["fit_s"] == 0.3549
-    assert read["timings"]["first_step_s"] is None
-    assert read["warnings"] == []
-    assert read["provenance"]["commit"] == "107c993f3369d97013fad484f820b1e00974e5ac"
-    assert read["provenance"]["threads"] == 2
-    assert set(read["files"]) == {"log.txt", "scores.parquet"}
+    assert read.run_id == "107e662b2a61541b"
+    assert read.spec.method == "shortcut"
+    assert read.spec.dataset == "head_ct"
+    assert read.spec.parameters == {"black": 10}
+    assert (read.spec.shots, read.spec.seed, read.spec.image_size) == (10, 0, 224)
+    assert read.spec.precision is None
+    assert read.metrics.auroc == 0.754
+    assert read.metrics.ap == 0.9189921457960756
+    assert [d.file for d in read.draw[:2]] == ["head_ct/026.png", "head_ct/080.png"]
+    assert read.split.train_normal == 74
+    assert read.facts == {"statistic": "width", "training_auroc": 0.8027027027027027}
+    assert read.timings.fit_s == 0.3549
+    assert read.timings.first_step_s is None
+    assert read.warnings == ()
+    assert read.provenance.commit == "107c993f3369d97013fad484f820b1e00974e5ac"
+    assert read.provenance.threads == 2
+    assert set(read.files) == {"log.txt", "scores.parquet"}
     assert len(scores.file) == 125
     assert scores.file[0] == "head_ct/000.png"
     assert scores.score[0] == np.float32(6.751798152923584)
@@ -378,12 +377,108 @@ def test_a_run_of_schema_1_is_read():
     assert scores.label.sum() == 100
 
 
+def test_a_run_of_schema_2_is_read():
+    folder = FIXTURES / "receipts/schema-2/9e189917945e3c4d"
+    read, scores = read_run(folder, folder.name), read_scores(folder / "scores.parquet")
+    assert list(contradictions(read, scores)) == []
+    assert read.schema == 2
+    assert (read.spec.method, read.spec.category, read.spec.shots) == ("shortcut", "weave", 1)
+    assert read.started_at == datetime(2026, 11, 28, 16, 0, 41, 231903, UTC)
+    assert read.finished_at == datetime(2026, 11, 28, 16, 0, 41, 519062, UTC)
+    assert read.draw[0] == Drawn(
+        "weave/test/smear/006.bmp",
+        "smear",
+        "7a4889ea9894723553292aa7ddfdf624cc8cdcc335cc3d883a407fdfdb9c5e4f",
+    )
+    assert (read.metrics.auroc, read.metrics.box_recall) == (0.49055232558139533, None)
+    assert (read.split.scored, read.timings.fit_s) == (128, 0.0501)
+    assert (read.provenance.score_batch_size, read.provenance.seedless) == (32, None)
+    assert read.unsupported == ()
+    assert len(scores.file) == 128
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(FIXTURES.glob("receipts/*/*")), ids=lambda f: f.parent.name
+)
+def test_receipts_of_every_schema_are_written_again_as_they_were(folder):
+    data = (folder / "run.json").read_bytes()
+    assert seal(parse(data, folder.name)) == data
+
+
+@pytest.mark.parametrize("archive", sorted(REFERENCE.iterdir()), ids=lambda a: a.name)
+def test_receipts_of_committed_archives_are_written_again_as_they_were(archive):
+    columns = pq.read_table(archive / "receipts.parquet").to_pydict()
+    for run_id, text in zip(columns["run_id"], columns["receipt"], strict=True):
+        assert seal(parse(text.encode(), run_id)) == text.encode()
+
+
+@pytest.mark.parametrize("name", ["started_at", "finished_at"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        None, "", 3, "yesterday", "2026-01-02", "2026-01-02T03:04:05Z",
+        "2026-01-02T03:04:05.000678", "2026-01-02T03:04:05.000678+00:00",
+        "2026-01-02T04:04:05.000678+01:00", "absent",
+    ],
+)  # fmt: skip
+def test_a_receipt_says_when_its_run_began_and_ended_in_one_way(store, run, name, moment):
+    rewrite(run, lambda r: r.pop(name) if moment == "absent" else r.update({name: moment}))
+    with pytest.raises(CorruptRun, match=f"run {ID} is damaged"):
+        store.read(ID)
+
+
+def test_a_receipt_of_schema_1_does_not_say_when_its_run_began(store, run):
+    rewrite(run, lambda r: r.update(schema=1))
+    with pytest.raises(CorruptRun, match="schema 1"):
+        store.read(ID)
+
+
+def test_when_a_run_began_is_in_utc_and_not_left_out():
+    for moment in (
+        None,
+        datetime(2026, 1, 2),
+        datetime(2026, 1, 2, tzinfo=timezone(timedelta(hours=1))),
+    ):
+        with pytest.raises(ValueError, match="in UTC"):
+            receipt_of(started_at=moment)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.update(more=1),
+        lambda r: r["draw"][0].update(more="x"),
+        lambda r: r["draw"][0].pop("pixels_sha256"),
+        lambda r: r["provenance"].update(threads="2"),
+        lambda r: r["provenance"].update(threads=True),
+        lambda r: r["provenance"].update(cpu=3),
+        lambda r: r["provenance"].pop("device_name"),
+        lambda r: r["timings"].update(latency_s="fast"),
+        lambda r: r["split"].update(scored=5.0),
+        lambda r: r["metrics"].update(pixel_auroc="0.9"),
+    ],
+)
+def test_known_values_have_the_type_that_readers_rely_on(store, run, change):
+    rewrite(run, change)
+    with pytest.raises(CorruptRun, match=f"run {ID} is damaged"):
+        store.read(ID)
+
+
+def test_values_that_no_reader_knows_are_kept(store, run):
+    change = {"metrics": "f1", "split": "folds", "timings": "sleep_s", "provenance": "room"}
+    rewrite(run, lambda r: [r[group].update({name: 0.5}) for group, name in change.items()])
+    read = store.read(ID)
+    assert seal(read) == (run / "run.json").read_bytes()
+    assert read.timings.number("sleep_s") == read.metrics.number("f1") == 0.5
+    assert read.provenance["room"] == read.split["folds"] == 0.5
+
+
 def test_a_failure_recorded_before_failures_had_a_kind_is_read(tmp_path):
     store = store_at(tmp_path / "results")
     shutil.copytree(FIXTURES / "failures/without-kind", store.failed, dirs_exist_ok=True)
     (failure,) = store.failures("107e662b2a61541b")
-    assert failure["kind"] == ""
-    assert failure["reason"] == "RuntimeError: no such luck"
-    assert failure["time"] == "2025-11-23T02:41:07Z"
-    assert failure["provenance"]["python"] == "3.11.7"
-    assert failure["folder"] == str(store.failed / "107e662b2a61541b" / "1")
+    assert failure.kind == ""
+    assert failure.reason == "RuntimeError: no such luck"
+    assert failure.time == "2025-11-23T02:41:07Z"
+    assert failure.provenance.python == "3.11.7"
+    assert failure.folder == store.failed / "107e662b2a61541b" / "1"

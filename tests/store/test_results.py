@@ -16,7 +16,7 @@ def test_what_is_no_run_at_all_keeps_no_run_from_being_read(store):
     (store.runs / ".DS_Store").write_bytes(b"\0")
     (store.runs / "a copy").mkdir()
     shutil.copytree(store.runs / ID, store.runs / f"{ID} (copy)")
-    assert [r["run_id"] for r in receipts(store)] == [ID]
+    assert [r.run_id for r in receipts(store)] == [ID]
     assert pq.read_table(store.compact())["run_id"].to_pylist() == [ID]
     assert store.ids() == [ID]
 

@@ -9,13 +9,7 @@ import pytest
 from bench.errors import StoreError
 from bench.store.folder import Store
 from bench.store.staging import SILENT, staging_name
-from tests.fixtures.runs import (
-    ID,
-    OTHER,
-    SPEC,
-    fails_with,
-    staged,
-)
+from tests.fixtures.runs import ID, OTHER, SPEC, fail, fails_with, staged
 from tests.fixtures.stores import HOST
 
 
@@ -110,7 +104,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_store(store, monkeyp
     for write in (
         store.open_for_writing,
         lambda: store.stage(ID),
-        lambda: store.record_failure(store.staging / "x", SPEC, {"reason": ""}),
+        lambda: fail(store, store.staging / "x", ""),
         lambda: store.set_aside(ID),
     ):
         with pytest.raises(StoreError, match=rf"cannot write to .*: {os.strerror(number)}"):

@@ -22,8 +22,10 @@ from tests.fixtures.runs import (
     SPEC,
     THIRD,
     bench,
+    fail,
     flip,
     publish,
+    receipt_of,
     rewrite,
     rewrite_scores,
     staged,
@@ -172,12 +174,12 @@ def test_everything_that_is_wrong_with_a_run_is_said(store):
 def test_metrics_may_differ_in_the_last_bit():
     """Another CPU may add in another order."""
     store_metrics = SCORES.metrics(full=False)
-    receipt = {
-        "run_id": ID, "spec": SPEC.as_dict(), "draw": [{"file": "hole/2.png"}],
-        "metrics": {"auroc": float(np.nextafter(store_metrics["auroc"], 1)),
-                    "ap": float(np.nextafter(store_metrics["ap"], 0)),
-                    "scores_sha256": SCORES.digest()},
-    }  # fmt: skip
+    metrics = {
+        "auroc": float(np.nextafter(store_metrics["auroc"], 1)),
+        "ap": float(np.nextafter(store_metrics["ap"], 0)),
+        "scores_sha256": SCORES.digest(),
+    }
+    receipt = receipt_of(metrics=metrics)
     assert list(contradictions(receipt, SCORES)) == []
 
 
@@ -252,8 +254,7 @@ def test_a_table_that_a_killed_command_left_behind_is_told_and_no_problem(store)
 
 def test_a_run_that_did_not_repeat_is_a_problem(store):
     reason = f"MethodError: run {ID} was finished twice with different scores"
-    failure = {"kind": DISPUTED, "reason": reason, "provenance": {}}
-    folder = store.record_failure(store.stage(ID), SPEC, failure)
+    folder = fail(store, store.stage(ID), reason, kind=DISPUTED, provenance={})
     assert found(store) == [f"{reason} ({folder})"]
 
 
@@ -283,7 +284,7 @@ def test_what_lies_beside_the_runs_is_told_and_no_problem(store, tmp_path):
     store.set_aside(ID)
     publish(store)
     publish(store, again=True)
-    store.record_failure(store.stage("x"), THIRD, {"reason": "killed"})
+    fail(store, store.stage("x"), spec=THIRD)
     assert found(store) == []
     told = list(leftovers(store))
     assert [text.split("/")[0] for text in told] == [
@@ -312,7 +313,7 @@ def test_the_command_says_that_everything_agrees(store, tmp_path, capsys):
 def test_the_command_ends_with_1_and_a_line_for_each_problem(store, capsys):
     rewrite(store.runs / ID, lambda r: r["metrics"].update(auroc=0.99))
     store.table.unlink()
-    store.record_failure(store.stage("x"), THIRD, {"reason": "killed"})
+    fail(store, store.stage("x"), spec=THIRD)
     before = tree(store.root)
     code, out, err = bench(capsys, "verify", "--results", store.root)
     assert (code, err) == (1, "")

@@ -86,7 +86,7 @@ def test_a_disk_that_fills_up_during_a_run_is_no_failure_of_the_method(
     command = ("run", "--suite", suite, "--results", str(disk.folder / "results"))
     store = Store(disk.folder / "results")
     refused(*bench(*command))
-    assert [r["spec"]["method"] for r in receipts(store)] == ["shortcut"]
+    assert [r.spec.method for r in receipts(store)] == ["shortcut"]
     assert [p for p in problems(store) if "runs.parquet" not in p] == []
     assert not list(store.failed.iterdir())
     disk.empty()

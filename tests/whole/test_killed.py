@@ -58,7 +58,7 @@ def test_killed_in_the_middle_it_leaves_nothing_behind_and_continues(bench: Benc
     undisturbed = Store(bench.folder / "undisturbed")
     assert undisturbed.ids() == bench.store.ids()
     for run_id in undisturbed.ids():
-        assert undisturbed.read(run_id)["metrics"] == bench.store.read(run_id)["metrics"]
+        assert undisturbed.read(run_id).metrics == bench.store.read(run_id).metrics
 
 
 def test_a_command_that_dies_takes_along_a_method_that_holds_the_interpreter(bench: Bench) -> None:

@@ -29,28 +29,28 @@ def test_methods_that_misbehave_are_recorded_failures_and_the_others_go_on(bench
     assert process.returncode == 1, said
     assert f"{len(MISBEHAVING)} runs failed" in said
     assert "Traceback" not in said
-    done = {r["spec"]["method_source"].partition("@")[0]: r for r in receipts(bench.store)}
+    done = {r.spec.method_source.partition("@")[0]: r for r in receipts(bench.store)}
     assert {path.partition(":")[2] for path in done} == set(BEHAVING)
     constant = done["tests.fixtures.misbehaving:Constant"]
-    assert constant["metrics"]["auroc"] == 0.5
-    assert constant["warnings"] == ["all scores are equal"]
+    assert constant.metrics.auroc == 0.5
+    assert constant.warnings == ("all scores are equal",)
 
     reasons = {}
     for folder in bench.store.failed.iterdir():
         (failure,) = bench.store.failures(folder.name)
-        reasons[failure["spec"]["method_source"].partition("@")[0].partition(":")[2]] = failure
-        assert failure["provenance"]["python"]
-        assert failure["provenance"]["threads"] >= 1
+        reasons[failure.spec.method_source.partition("@")[0].partition(":")[2]] = failure
+        assert failure.provenance.python
+        assert failure.provenance.threads >= 1
         assert (folder / "1" / "log.txt").stat().st_size < 2 << 20
     assert reasons.keys() == MISBEHAVING.keys()
     for name, reason in MISBEHAVING.items():
-        assert reason in reasons[name]["reason"]
-    assert "in fit" in reasons["Raises"]["traceback"]
+        assert reason in reasons[name].reason
+    assert "in fit" in reasons["Raises"].traceback
     logs = [p.read_text() for p in bench.store.failed.glob("*/1/log.txt")]
     assert any("fitting 64" in log for log in logs)
     code, said = bench("status", "--suite", suite)
     assert f"failed   {len(MISBEHAVING)}" in said
-    shown = bench.start("show", reasons["Raises"]["run_id"][:8]).communicate(timeout=60)[0]
+    shown = bench.start("show", reasons["Raises"].run_id[:8]).communicate(timeout=60)[0]
     assert "in fit" in shown
     assert "log.txt" in shown
 
@@ -62,4 +62,4 @@ def test_methods_that_misbehave_are_recorded_failures_and_the_others_go_on(bench
     only = ("--methods", "tests.fixtures.misbehaving:Raises")
     code, said = bench("run", "--suite", suite, *only, "--retry-failed")
     assert code == 1
-    assert len(bench.store.failures(reasons["Raises"]["run_id"])) == 2
+    assert len(bench.store.failures(reasons["Raises"].run_id)) == 2

@@ -59,8 +59,8 @@ def test_the_method_of_ones_own_runs_and_finds_defects(
     )
     assert code_ == 0, said
     (receipt,) = receipts(bench.store)
-    assert receipt["metrics"]["auroc"] > 0.7
-    assert receipt["spec"]["method_source"].startswith(f"{method}@")
+    assert receipt.metrics.auroc > 0.7
+    assert receipt.spec.method_source.startswith(f"{method}@")
 
 
 def shown_commands(text: str) -> set[str]:

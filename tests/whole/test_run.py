@@ -1,7 +1,5 @@
 """The real command, end to end, in processes of its own."""
 
-import json
-
 import pyarrow.parquet as pq
 import pytest
 
@@ -26,14 +24,14 @@ def test_a_suite_becomes_results_and_the_same_command_has_nothing_left(bench: Be
         scores = pq.read_table(bench.store.runs / row["run_id"] / "scores.parquet").to_pydict()
         counted = [i for i, role in enumerate(scores["role"]) if role == "test"]
         assert scores["role"].count("drawn") == 10
-        assert len(receipt["draw"]) == 10
+        assert len(receipt.draw) == 10
         measured = auroc(
             [scores["score"][i] for i in counted], [scores["label"][i] for i in counted]
         )
-        assert measured == row["auroc"] == receipt["metrics"]["auroc"]
-        assert receipt["provenance"]["source_sha256"]
-        assert receipt["split"]["scored"] == len(scores["file"]) == 128
-    draws = {json.dumps(r["draw"]) for r in receipts(bench.store)}
+        assert measured == row["auroc"] == receipt.metrics.auroc
+        assert receipt.provenance.source_sha256
+        assert receipt.split.scored == len(scores["file"]) == 128
+    draws = {r.draw for r in receipts(bench.store)}
     assert len(draws) == 1  # every method and every number of shots meets the same draw
 
     code, said = bench("run", "--suite", suite)
@@ -53,7 +51,7 @@ def test_a_suite_becomes_results_and_the_same_command_has_nothing_left(bench: Be
     assert len(repeated.ids()) == 3
     for run_id in repeated.ids():
         first, second = bench.store.read(run_id), repeated.read(run_id)
-        assert first["metrics"] == second["metrics"]
+        assert first.metrics == second.metrics
 
 
 def test_a_helper_beside_a_method_from_outside_is_part_of_its_identity(bench: Bench) -> None:
@@ -68,7 +66,7 @@ def test_a_helper_beside_a_method_from_outside_is_part_of_its_identity(bench: Be
     assert "0 to do" in bench(*arguments)[1]
     (bench.folder / "helper.py").write_text("SIGN = -1\n")
     assert "1 to do" in bench(*arguments)[1]
-    first, second = (r["metrics"]["auroc"] for r in receipts(bench.store))
+    first, second = (r.metrics.auroc for r in receipts(bench.store))
     assert first == pytest.approx(1 - second)
 
 

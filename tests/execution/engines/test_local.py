@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from bench.execution.engines.local import Ended, LocalEngine
+from bench.execution.messages import Note, Progress, encode
 from bench.planning.slots import Slot
 
 
 def obey(argument: str, lifeline: Any, progress: Any, started: float) -> None:
     """What the children of these tests do."""
     if argument == "talk":
-        progress.send_bytes(b'{"epoch": 1}')
+        progress.send_bytes(encode(Progress(1, 2, "0.5")))
     elif argument == "sleep":
         time.sleep(60)
     elif argument == "segfault":
@@ -20,7 +21,7 @@ def obey(argument: str, lifeline: Any, progress: Any, started: float) -> None:
     elif argument == "exit":
         os._exit(3)
     elif argument == "threads":
-        progress.send_bytes(b'{"late": %d}' % (time.monotonic() - started > 5))
+        progress.send_bytes(encode(Note(f"late: {time.monotonic() - started > 5}")))
 
 
 def events(engine: LocalEngine, seconds: float = 30) -> list[Any]:
@@ -42,8 +43,8 @@ def test_children_talk_end_crash_and_run_into_the_limit() -> None:
         assert engine.free == slot
     ended = {e.key: e for e in seen if isinstance(e, Ended)}
     assert ended.keys() == {"talk", "sleep", "segfault", "exit", "threads"}
-    assert ("talk", {"epoch": 1}) in seen
-    assert ("threads", {"late": 0}) in seen
+    assert ("talk", Progress(1, 2, "0.5")) in seen
+    assert ("threads", Note("late: False")) in seen
     assert ended["talk"].exit_code == 0
     assert ended["sleep"].kind == "time limit"
     assert "time limit" in ended["sleep"].reason
