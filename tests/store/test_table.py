@@ -69,7 +69,7 @@ def test_tables_made_at_once_hold_all_runs(store):
     assert len(pq.read_table(store.table)) == 8
 
 
-# The files below were written by earlier versions of bench and are never made again: what users
+# Files of earlier versions of bench are never made again: what users
 # have on their disks has to be read by every later version. A new schema gets a folder of its own.
 
 

@@ -38,7 +38,7 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_killed_in_the_middle_it_leaves_nothing_behind_and_continues(bench: Bench) -> None:
-    suite = bench.suite("shortcut", "cutmix", shots="10", epochs=40)
+    suite = bench.suite("shortcut", "cutmix", shots="10", epochs=12)
     process = bench.start("run", "--suite", suite)
     wait_for(
         lambda: any("epoch 3/" in p.read_text() for p in bench.store.staging.glob("*/log.txt"))
