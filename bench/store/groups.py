@@ -11,7 +11,7 @@ from bench.source import Standing, standing
 
 Plain = bool | int | float | str | None
 _PLAIN = frozenset({bool, int, float, str, type(None)})
-_OTHER_FORM = "run.json has another form"
+OTHER_FORM = "run.json has another form"
 
 
 class Values(Mapping[str, Plain]):
@@ -38,11 +38,11 @@ class Values(Mapping[str, Plain]):
     def checked(cls, values: Any) -> Self:
         """Return the group; raises ValueError unless plain values, known ones as declared."""
         if type(values) is not dict or not cls._required <= values.keys():
-            raise ValueError(_OTHER_FORM)
+            raise ValueError(OTHER_FORM)
         allowed = cls._known.get
         for name, value in values.items():
             if type(value) not in allowed(name, _PLAIN):
-                raise ValueError(_OTHER_FORM)
+                raise ValueError(OTHER_FORM)
         return cls(values)
 
     def __getitem__(self, name: str) -> Plain:
@@ -98,7 +98,7 @@ class Metrics(Values):
         """Return the group; raises ValueError also where AUROC or AP is no share."""
         metrics = super().checked(values)
         if not all(type(m) is float and 0 <= m <= 1 for m in (metrics.auroc, metrics.ap)):
-            raise ValueError(_OTHER_FORM)
+            raise ValueError(OTHER_FORM)
         return metrics
 
     def share(self, name: str) -> float:

@@ -15,7 +15,15 @@ from typing import Any, TypeVar
 
 from bench.errors import CorruptRun, RequestError, StoreError
 from bench.spec import RunSpec
-from bench.store.groups import Drawn, Metrics, Provenance, SplitCounts, Timings, Values
+from bench.store.groups import (
+    OTHER_FORM,
+    Drawn,
+    Metrics,
+    Provenance,
+    SplitCounts,
+    Timings,
+    Values,
+)
 from bench.system.digests import file_digest
 from bench.system.files import json_digest, sync_folder, write_synced
 from bench.system.untrusted import fits_a_line, read_regular, shown, why
@@ -96,7 +104,6 @@ class Receipt:
 _UNSUPPORTED = "unable"
 _OPTIONAL = frozenset({_UNSUPPORTED})
 _KEYS = frozenset(Receipt.__dataclass_fields__) - {"unsupported"}
-_OTHER_FORM = "run.json has another form"
 
 
 def moment_text(moment: datetime) -> str:
@@ -110,7 +117,7 @@ def _moment(text: Any) -> datetime | None:
         return None
     moment = datetime.fromisoformat(text).astimezone(UTC)
     if moment_text(moment) != text:
-        raise ValueError(_OTHER_FORM)
+        raise ValueError(OTHER_FORM)
     return moment
 
 
@@ -119,7 +126,8 @@ def seal(receipt: Receipt) -> bytes:
 
     Raises ValueError for a number that is not finite.
     """
-    return _sealed(receipt.as_dict(), receipt.digest())
+    content = receipt.as_dict()
+    return _sealed(content, json_digest(content))
 
 
 def _sealed(content: Mapping[str, Any], digest: str) -> bytes:
@@ -152,7 +160,7 @@ def parse(data: bytes, run_id: str, *, exact: bool = True) -> Receipt:
         if exact and _sealed(content, stated) != data:  # a stray bit counts anywhere
             raise ValueError("run.json is not as it was written")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = shown(error) if isinstance(error, ValueError) else _OTHER_FORM
+        reason = shown(error) if isinstance(error, ValueError) else OTHER_FORM
         raise CorruptRun(f"run {run_id} is damaged: {reason}") from error
     return receipt
 
@@ -165,7 +173,7 @@ def _from_schema_1(content: Mapping[str, Any]) -> dict[str, Any]:
 def _receipt(content: Mapping[str, Any]) -> Receipt:
     """Return the receipt of this content; raises ValueError unless all is there, and no more."""
     if content.keys() - _OPTIONAL != _KEYS:
-        raise ValueError(_OTHER_FORM)
+        raise ValueError(OTHER_FORM)
     try:
         spec = RunSpec.from_dict(content["spec"])
     except RequestError as error:
@@ -174,7 +182,7 @@ def _receipt(content: Mapping[str, Any]) -> Receipt:
     files, draw = content["files"], content["draw"]
     texts = [*_list(warnings), *_list(unsupported), *files.values()]
     if not all(type(text) is str for text in texts):
-        raise ValueError(_OTHER_FORM)
+        raise ValueError(OTHER_FORM)
     if not all(Path(name).name == name and fits_a_line(name) for name in files):
         raise ValueError("run.json names files outside the run")
     return Receipt(
@@ -197,13 +205,13 @@ def _receipt(content: Mapping[str, Any]) -> Receipt:
 
 def _list(value: Any) -> list[Any]:
     if type(value) is not list:
-        raise ValueError(_OTHER_FORM)
+        raise ValueError(OTHER_FORM)
     return value
 
 
 def _drawn(entry: Any) -> Drawn:
     if {*map(type, entry.values())} != {str}:
-        raise ValueError(_OTHER_FORM)
+        raise ValueError(OTHER_FORM)
     return Drawn(**entry)
 
 
