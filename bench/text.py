@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 
-from bench.system.untrusted import shown
+from bench.system.untrusted import one_line
 
 LONGEST = 40
 """Characters of a name from outside that a figure has room for."""
@@ -26,7 +26,7 @@ def brief(text: str, longest: int = LONGEST) -> str:
 
     Names that begin alike are told apart by what is put in place of the rest.
     """
-    line = shown(text).encode(errors="backslashreplace").decode()
+    line = one_line(text).encode(errors="backslashreplace").decode()
     if len(line) <= longest:
         return line
     mark = hashlib.sha256(line.encode()).hexdigest()[:4]

@@ -8,7 +8,7 @@ from typing import Any
 from bench.detector import BackboneSource
 from bench.errors import MissingWeights, RequestError, WeightsError
 from bench.system.digests import FingerprintCache
-from bench.system.untrusted import read_toml, shown, why
+from bench.system.untrusted import one_line, os_reason, read_toml
 
 BACKBONES = ("resnet18", "resnet50", "wide_resnet50_2", "mobilenet_v2")
 BOTTLENECKS = ("resnet50", "wide_resnet50_2")
@@ -101,8 +101,8 @@ def find_weights(
             return _find_known(backbone, stage, folder, cache, digests, download)
         return _find_named(backbone, stage, weights, folder, digests)
     except OSError as error:
-        place = shown(error.filename or folder)
-        raise WeightsError(f"cannot read {place}: {why(error)}") from error
+        place = one_line(error.filename or folder)
+        raise WeightsError(f"cannot read {place}: {os_reason(error)}") from error
 
 
 def _find_named(
@@ -111,7 +111,7 @@ def _find_named(
     file = folder / name
     if Path(name).name != name or not file.is_file():
         raise MissingWeights(
-            f"no weights file {name!r} in {shown(folder)}: put it there, name the folder with"
+            f"no weights file {name!r} in {one_line(folder)}: put it there, name the folder with"
             " --weights, or another file with --set weights=FILE"
         )
     digest = digests.sha256(file)
@@ -126,11 +126,11 @@ def _weights(backbone: str, stage: int, file: Path, known: Known, digest: str) -
 
 def _check_fit(file: Path, known: Known, backbone: str, stage: int) -> None:
     if known.backbone != backbone:
-        raise WeightsError(f"{shown(file)} holds {known.backbone}, not {backbone}")
+        raise WeightsError(f"{one_line(file)} holds {known.backbone}, not {backbone}")
     if known.stages < stage:
         raise WeightsError(
-            f"{shown(file)} holds {backbone} to stage {known.stages}; stage {stage} was asked for:"
-            f" set stage={known.stages} or name other weights"
+            f"{one_line(file)} holds {backbone} to stage {known.stages}; stage {stage} was asked"
+            f" for: set stage={known.stages} or name other weights"
         )
 
 
@@ -139,23 +139,23 @@ def _declared(file: Path) -> Known:
     declaration = file.parent / "weights.toml"
     remedy = (
         'backbone = "...", stages = 1 to 4, strides = "v1" or "v1.5",'
-        f" and name it with --set weights={shown(file.name)}"
+        f" and name it with --set weights={one_line(file.name)}"
     )
     said: Any = None
     if os.path.lexists(declaration):
         try:
             said = read_toml(declaration).get(file.name)
         except ValueError as error:
-            raise WeightsError(f"{shown(declaration)} {error}") from None
+            raise WeightsError(f"{one_line(declaration)} {error}") from None
     if said is None:
         raise WeightsError(
-            f"{shown(file)} is not known by its digest: declare it in {shown(declaration)} as"
-            f' ["{shown(file.name)}"] with {remedy}'
+            f"{one_line(file)} is not known by its digest: declare it in {one_line(declaration)} as"
+            f' ["{one_line(file.name)}"] with {remedy}'
         )
     wrong = _wrong(said)
     if wrong:
         raise WeightsError(
-            f'{shown(declaration)}: ["{shown(file.name)}"] {wrong}; declare it with {remedy}'
+            f'{one_line(declaration)}: ["{one_line(file.name)}"] {wrong}; declare it with {remedy}'
         )
     return Known("", **said, title=f"declared in {declaration.name}")
 
@@ -206,7 +206,9 @@ def _find_known(
                 if known.stages >= stage:
                     return _weights(backbone, stage, file, known, digest)
                 deepest = known.stages
-                shallow = f"; {shown(file.name)} holds stages 1 to {deepest} only (stage={deepest})"
+                shallow = (
+                    f"; {one_line(file.name)} holds stages 1 to {deepest} only (stage={deepest})"
+                )
     first = wanted[0]
     failure = ""
     if download:
@@ -216,8 +218,8 @@ def _find_known(
         except MissingWeights as error:
             failure = f" ({error})"
     raise MissingWeights(
-        f"no ImageNet weights of {backbone} to stage {stage} in {shown(folder)}{shallow}{failure}:"
-        f" put {first.url} there"
+        f"no ImageNet weights of {backbone} to stage {stage} in {one_line(folder)}{shallow}"
+        f"{failure}: put {first.url} there"
         + ("" if download else " (`bench run` fetches it where there is a network)")
         + ", or set weights=none"
         + (", or a lower stage" if shallow else "")

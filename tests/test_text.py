@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.report.figures.figure import key
+from bench.report.figures.figure import slug
 from bench.text import brief, duration, figures, gibibytes, gigabytes, joined, listed, signed
 from tests.fixtures.figures import HOSTILE
 
@@ -24,8 +24,8 @@ def test_words_in_a_sentence():
 
 
 def test_words():
-    assert key("zoom", "mvtec_ad/metal_nut", 10) == "zoom-mvtec-ad-metal-nut-10"
-    assert re.fullmatch("[a-z0-9-]+", key("x", HOSTILE))
+    assert slug("zoom", "mvtec_ad/metal_nut", 10) == "zoom-mvtec-ad-metal-nut-10"
+    assert re.fullmatch("[a-z0-9-]+", slug("x", HOSTILE))
     assert brief("a\nb\x00\ud800") == r"a\nb\x00\ud800"
     assert len(brief("x" * 99)) == 40
     assert listed([]) == ""

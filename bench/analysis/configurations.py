@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import stdev
 from typing import Any
 
-from bench.analysis.labels import Labels, machine
+from bench.analysis.labels import ConfigurationNames, hardware
 from bench.analysis.statistics import Estimate, mean_interval
 from bench.analysis.verdict import departures
 from bench.errors import CorruptRun
@@ -24,7 +24,7 @@ REFERENCE = "shortcut"
 
 
 @dataclass(frozen=True)
-class Way:
+class Configuration:
     """One way to run a method: runs that differ by their seed alone."""
 
     row: RunSpec
@@ -47,7 +47,7 @@ class Way:
         """Mean over seeds, with a 95 % t-interval."""
         return mean_interval(list(self.by_seed.values()))
 
-    def by(self, metric: str) -> "Way | None":
+    def by(self, metric: str) -> "Configuration | None":
         """Return it by another metric, with the runs that have that; None for none."""
         there = tuple(r for r in self.receipts if r.metrics.number(metric) is not None)
         return replace(self, receipts=there, metric=metric) if there else None
@@ -70,7 +70,7 @@ class Way:
         """Return the run of a seed."""
         return next(r for r in self.receipts if r.spec.seed == seed)
 
-    def keeping(self, file: str) -> "Way | None":
+    def keeping(self, file: str) -> "Configuration | None":
         """Return the runs of it that keep such a file beside their scores; None for none."""
         there = tuple(r for r in self.receipts if file in r.files)
         return replace(self, receipts=there) if there else None
@@ -93,7 +93,7 @@ class Way:
     @property
     def machines(self) -> list[str]:
         """On what its runs were made; more than one is worth saying."""
-        return sorted({machine(r) for r in self.receipts})
+        return sorted({hardware(r) for r in self.receipts})
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,13 @@ class RunLine:
         return [d.file for d in self.receipt.draw[: self.receipt.spec.shots]]
 
     @property
-    def machine(self) -> str:
+    def hardware(self) -> str:
         """Processor or GPU, and threads."""
-        return machine(self.receipt)
+        return hardware(self.receipt)
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredRuns:
     """All runs of some results, and what is asked of them more than once."""
 
     results: Results
@@ -141,9 +141,9 @@ class Stored:
         return found
 
     @cached_property
-    def label(self) -> Labels:
+    def label(self) -> ConfigurationNames:
         """Names of the ways to run a method."""
-        return Labels(row for group in self.groups.values() for row in group)
+        return ConfigurationNames(row for group in self.groups.values() for row in group)
 
     @cached_property
     def timing(self) -> Sequence[Receipt]:
@@ -151,13 +151,13 @@ class Stored:
         return [r for r in self.receipts if r.spec.kind == "timing"]
 
     @cached_property
-    def timing_label(self) -> Labels:
+    def timing_label(self) -> ConfigurationNames:
         """Names of the ways that a method was timed."""
-        return Labels(r.spec.row for r in self.timing)
+        return ConfigurationNames(r.spec.row for r in self.timing)
 
     def ways(
         self, place: Place, shots: int, method: str, metric: str, table: PrintedTable
-    ) -> list[Way]:
+    ) -> list[Configuration]:
         """Return the ways that a method was run, the one to show first.
 
         That is the one of the newest data and method version; of these, the one that departs least
@@ -174,7 +174,7 @@ class Stored:
                 departs.insert(0, f"method from outside: {row.method_source.partition('@')[0]}")
             if method != REFERENCE and place[0] in table.datasets:
                 departs.append(table.datasets[place[0]])
-            way = Way(row, self.label(row), runs, metric, tuple(departs))
+            way = Configuration(row, self.label(row), runs, metric, tuple(departs))
             version = (-row.data_version, -row.method_version)
             found.append(((*version, len(departs), way.stale, -len(runs), row.run_id), way))
         return [way for _, way in sorted(found, key=lambda f: f[0])]
@@ -189,7 +189,7 @@ class Stored:
             )
         return scores
 
-    def lines(self, way: Way) -> list[RunLine]:
+    def lines(self, way: Configuration) -> list[RunLine]:
         """Return the runs of a way, each with its interval over images."""
         return [self._line(r, way.metric) for r in way.receipts]
 

@@ -4,21 +4,21 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from bench.analysis.configurations import REFERENCE, Stored, Way
+from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.statistics import shared_difference
 from bench.analysis.tables import Block, Cell, Column, MeanCell, MeanRow, ReportTable, Row
 from bench.analysis.timings import (
     LATENCY,
     OURS,
     SHAPE,
-    Clock,
     Rows,
     TimeCell,
     TimeRow,
+    TimingSetup,
     clocks,
     compared,
 )
-from bench.analysis.verdict import LEAST_SEEDS, apart, verdict
+from bench.analysis.verdict import LEAST_SEEDS, differences, verdict
 from bench.published.audit import read_findings
 from bench.published.tables import (
     MEANS,
@@ -36,7 +36,9 @@ from bench.text import joined
 TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
 
 
-def printed_table(name: str, stored: Stored, methods: Container[str] | None = None) -> ReportTable:
+def printed_table(
+    name: str, stored: StoredRuns, methods: Container[str] | None = None
+) -> ReportTable:
     """Fill a table in print with our runs, in its own order; `shortcut` is added to its columns.
 
     With `methods` only their columns are shown.
@@ -59,7 +61,7 @@ def printed_table(name: str, stored: Stored, methods: Container[str] | None = No
     return ReportTable(name, table.title, about, columns, tuple(blocks), table.margin, times)
 
 
-def source_tables(stored: Stored, tables: Sequence[ReportTable]) -> list[ReportTable]:
+def source_tables(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[ReportTable]:
     """Fill the tables that columns were copied from, where runs are nearer to their protocols.
 
     The paper copied numbers of other protocols than the one it states: a run that departs less from
@@ -80,7 +82,7 @@ def source_tables(stored: Stored, tables: Sequence[ReportTable]) -> list[ReportT
     ]
 
 
-def _nearer(cell: Cell, source: PrintedTable, stored: Stored) -> bool:
+def _nearer(cell: Cell, source: PrintedTable, stored: StoredRuns) -> bool:
     """Whether a way to run a cell departs less from its source's protocol than from the stated."""
     if cell.ours is None:
         return False
@@ -91,7 +93,7 @@ def _nearer(cell: Cell, source: PrintedTable, stored: Stored) -> bool:
     return len(nearest.departures) < len(stated[nearest.row])
 
 
-def other_table(stored: Stored, tables: Iterable[ReportTable]) -> ReportTable | None:
+def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTable | None:
     """Return what was run and stands in none of the tables, or None."""
     shown = {((k := c.key).dataset, k.category, k.shots, k.method)
              for table in tables for c in table.cells() if c.ours}  # fmt: skip
@@ -145,20 +147,20 @@ def _columns(table: PrintedTable, methods: Container[str] | None) -> Iterator[Co
 
 def _row(
     name: str, table: PrintedTable, place: Place, title: str, columns: Sequence[Column],
-    stored: Stored,
+    stored: StoredRuns,
 ) -> Row:  # fmt: skip
     cells = [_cell(name, table, place, column, stored) for column in columns]
     best = {
         id(leader)
         for shots in dict.fromkeys(c.shots for c in columns)
-        if (leader := _leader([c for c in cells if c.key.shots == shots]))
+        if (leader := _significant_best([c for c in cells if c.key.shots == shots]))
     }
     cells = [replace(c, best=id(c) in best) for c in cells]
     unofficial = {reason for c in cells if c.ours for reason in c.ours.copies}
     return Row(title, tuple(cells), "; ".join(sorted(unofficial)))
 
 
-def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: Stored) -> Cell:
+def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: StoredRuns) -> Cell:
     key = Key(*place, column.shots, column.method, "image_auroc")
     ways = stored.ways(place, column.shots, column.method, column.metric, table)
     return Cell(
@@ -187,7 +189,7 @@ def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
     return None
 
 
-def _leader(cells: Sequence[Cell]) -> Cell | None:
+def _significant_best(cells: Sequence[Cell]) -> Cell | None:
     """Return the cell whose paired difference from each other one is above zero at 95 %.
 
     None where a printed one has no run, and where `shortcut` is the only rival.
@@ -212,7 +214,7 @@ def _leader(cells: Sequence[Cell]) -> Cell | None:
     return None
 
 
-def _of_seeds(way: Way, seeds: Iterable[int]) -> Mapping[int, float]:
+def _of_seeds(way: Configuration, seeds: Iterable[int]) -> Mapping[int, float]:
     """Return AUROC by seed; the one value of a method without randomness is that of every seed."""
     value = next(iter(way.by_seed.values()))
     return dict.fromkeys(seeds, value) if way.seedless else way.by_seed
@@ -232,7 +234,7 @@ def _mean(
 
 
 def _mean_cell(
-    printed: Printed | None, ways: Sequence[Way], missing: int, margin: float
+    printed: Printed | None, ways: Sequence[Configuration], missing: int, margin: float
 ) -> MeanCell:
     if missing:
         return MeanCell(printed, None, missing)
@@ -248,7 +250,7 @@ def _mean_cell(
     return MeanCell(printed, ours, 0, said, mixed=len(variants) > 1, same_test=same_test)
 
 
-def _times(table: PrintedTable, columns: Sequence[Column], stored: Stored) -> TimeRow | None:
+def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -> TimeRow | None:
     """Return a printed row of times with ours of the one clock that has most of its methods."""
     found = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
     if not found:
@@ -256,7 +258,7 @@ def _times(table: PrintedTable, columns: Sequence[Column], stored: Stored) -> Ti
     methods = {method for method, _ in found}
     timed = clocks(stored)
 
-    def most(clock: Clock) -> tuple[int, bool]:
+    def most(clock: TimingSetup) -> tuple[int, bool]:
         there = {row.method for row in timed[clock]} & methods
         return len(there), OURS in there
 
@@ -276,7 +278,7 @@ def _time_cell(
     """Choose of the ways that a method was timed the one that departs least in what takes time."""
     stated = {**table.protocol, **table.methods.get(column.method, {})}
     shape = {k: v for k, v in stated.items() if k in SHAPE}
-    departs = {row: apart(row, shape) for row, timed in rows.items()
+    departs = {row: differences(row, shape) for row, timed in rows.items()
                if row.method == column.method and timed.span(LATENCY)}  # fmt: skip
 
     def rank(row: RunSpec) -> tuple[bool, int, int, str]:

@@ -14,7 +14,7 @@ FIELDS = ("image_size", "resize", "precision", "batch_size", "backbone", "stage"
 """What a run can differ in beside its data, its seed and its method's parameters."""
 
 
-class Labels:
+class ConfigurationNames:
     """Names of rows for people: the method, and what of its parameters differs within a matrix."""
 
     def __init__(self, specs: Iterable[RunSpec]) -> None:
@@ -45,7 +45,7 @@ class Labels:
         return f"{spec.method} {' '.join(varied)}".strip()
 
 
-def machine(receipt: Receipt) -> str:
+def hardware(receipt: Receipt) -> str:
     """Name the processor or GPU of a run, and the threads it had."""
     device, threads = receipt.provenance.device_name, receipt.provenance.threads
     if device == "cpu":

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.configurations import Stored, is_stale
-from bench.analysis.labels import machine
+from bench.analysis.configurations import StoredRuns, is_stale
+from bench.analysis.labels import hardware
 from bench.store.receipt import Receipt
 
 LIBRARIES = ("bench", "python", "torch", "torchvision", "numpy", "pillow", "cuda", "driver", "os")
@@ -32,7 +32,7 @@ class Facts:
         return max(0, len(self.rows) - MOST_LINES)
 
 
-def provenance(stored: Stored) -> list[Facts]:
+def provenance(stored: StoredRuns) -> list[Facts]:
     """Return what is worth saying of where the numbers come from; empty tables are left out."""
     runs = stored.receipts
     found = [
@@ -61,7 +61,7 @@ def _counted(
 
 
 def _machine(run: Receipt) -> tuple[str, ...]:
-    return machine(run), str(run.spec.precision or "\N{EN DASH}")
+    return hardware(run), str(run.spec.precision or "\N{EN DASH}")
 
 
 def _data(run: Receipt) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ def _libraries(runs: Sequence[Receipt]) -> Facts:
     return Facts("Libraries", ("library", "versions"), tuple(rows))
 
 
-def _failures(stored: Stored) -> Facts:
+def _failures(stored: StoredRuns) -> Facts:
     """List the runs that have failed and have no result."""
     rows = []
     for run_id in stored.results.failed_ids():

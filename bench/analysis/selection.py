@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis.configurations import Stored, Way
+from bench.analysis.configurations import Configuration, StoredRuns
 from bench.metrics import auroc
 from bench.published.tables import published
 from bench.registry import METHODS
@@ -27,19 +27,21 @@ Tested = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """Scores and labels of the images that count."""
 
 
-def ways(stored: Stored, place: Place, shots: int, method: str) -> list[Way]:
+def configurations(
+    stored: StoredRuns, place: Place, shots: int, method: str
+) -> list[Configuration]:
     """Return the ways that a method was run, the one to show first."""
     return stored.ways(place, shots, method, "auroc", published()["atacnet_table1"])
 
 
-def best_ways(stored: Stored, place: Place, shots: int) -> list[Way]:
+def best_configurations(stored: StoredRuns, place: Place, shots: int) -> list[Configuration]:
     """Return the way to show of each method that ran there, ATAC-Net first.
 
     Methods that train on no anomaly stand beside those that do: they are scored on the same images.
     """
     there = {(s, m) for p, s, m in stored.groups if p == place and s in (0, shots)}
     found = sorted(there, key=lambda sm: (order(sm[1]), -sm[0]))
-    return [ways(stored, place, s, m)[0] for s, m in found]
+    return [configurations(stored, place, s, m)[0] for s, m in found]
 
 
 def left_out(found: Sequence[object], shown: Sequence[object]) -> str:
@@ -48,7 +50,7 @@ def left_out(found: Sequence[object], shown: Sequence[object]) -> str:
     return f" {more} more method{'s' * (more > 1)} ran." if more else ""
 
 
-def apart(row: RunSpec, parameter: str) -> tuple[RunSpec, Value | None]:
+def without_parameter(row: RunSpec, parameter: str) -> tuple[RunSpec, Value | None]:
     """Return a spec without one of its parameters, and the value of that."""
     rest = dict(row.parameters)
     value = rest.pop(parameter, None)
@@ -61,7 +63,7 @@ def order(method: str) -> tuple[bool, int, str]:
     return method != OURS, known.index(method) if method in known else len(known), method
 
 
-def places(stored: Stored) -> Mapping[Place, list[int]]:
+def places(stored: StoredRuns) -> Mapping[Place, list[int]]:
     """Return the places that have runs, each with its numbers of shots, most shots first.
 
     Those of the paper's table come first, in its order. Zero shots are there only where they are
@@ -80,15 +82,15 @@ def ranked(places: Iterable[Place]) -> list[Place]:
     return sorted(set(places), key=lambda p: (rank.get(p, len(rank)), p))
 
 
-def cells(stored: Stored) -> list[tuple[Place, int]]:
+def cells(stored: StoredRuns) -> list[tuple[Place, int]]:
     """Return places and shots that have runs, in the order of `places`."""
     return [(place, s) for place, shots in places(stored).items() for s in shots]
 
 
-class Reader:
+class ScoreCache:
     """Scores of runs, the last ones kept: several figures ask for the same."""
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: StoredRuns) -> None:
         self._stored = stored
         self._last: dict[str, Scores] = {}
 
@@ -100,20 +102,20 @@ class Reader:
             del self._last[next(iter(self._last))]
         return found
 
-    def tested(self, way: Way) -> Iterator[Tested]:
+    def tested(self, way: Configuration) -> Iterator[Tested]:
         """Yield scores and labels of the images that count, of the first `MOST_SEEDS` runs."""
         for receipt in way.receipts[:MOST_SEEDS]:
-            yield counted(self.scores(receipt))
+            yield test_scores(self.scores(receipt))
 
 
-def counts(scores: Scores) -> NDArray[np.bool_]:
+def test_mask(scores: Scores) -> NDArray[np.bool_]:
     """Return of each image whether it counts."""
     return scores.counted()
 
 
-def counted(scores: Scores) -> Tested:
+def test_scores(scores: Scores) -> Tested:
     """Return scores and labels of the images that count."""
-    test = counts(scores)
+    test = test_mask(scores)
     return scores.score[test], scores.label[test]
 
 

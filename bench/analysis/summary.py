@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from bench.analysis.configurations import is_stale
-from bench.analysis.labels import Labels, machine
+from bench.analysis.labels import ConfigurationNames, hardware
 from bench.analysis.statistics import Estimate, shared_difference
 from bench.errors import RequestError
 from bench.registry import METHODS
@@ -64,7 +64,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
     ]
     if not chosen:
         raise RequestError("no stored run fits")
-    label = Labels(spec for spec, _ in chosen)
+    label = ConfigurationNames(spec for spec, _ in chosen)
     cells: dict[tuple[Row, str], dict[int, float]] = defaultdict(dict)
     stale = set()
     unofficial: dict[str, str] = {}
@@ -90,7 +90,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         apart=apart,
         stale=frozenset(stale),
         unofficial=unofficial,
-        environments=tuple(sorted({machine(r) for _, r in chosen})),
+        environments=tuple(sorted({hardware(r) for _, r in chosen})),
     )
 
 

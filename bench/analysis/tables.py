@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from bench.analysis.configurations import Way
+from bench.analysis.configurations import Configuration
 from bench.analysis.timings import TimeRow
 from bench.analysis.verdict import Verdict, verdict
 from bench.published.tables import NAMES, Key, Printed
@@ -38,9 +38,9 @@ class Cell:
     printed: Printed | None
     source: tuple[str, Printed] | None
     """Title of the table that the printed number was copied from, and the number there."""
-    ours: Way | None
+    ours: Configuration | None
     """The way to run the method that departs least from the stated protocol."""
-    others: tuple[Way, ...]
+    others: tuple[Configuration, ...]
     margin: float
     not_comparable: str = ""
     pixel_level: tuple[str, Printed] | None = None
@@ -59,12 +59,12 @@ class Cell:
         return verdict(values, printed, self.margin, seedless=self.ours.seedless)
 
     @property
-    def same_test(self) -> Way | None:
+    def same_test(self) -> Configuration | None:
         """Ours without the images that train ATAC-Net, whatever the column is of."""
         return self.ours.by("auroc") if self.ours else None
 
     @property
-    def pixels(self) -> Way | None:
+    def pixels(self) -> Configuration | None:
         """Ours by pixel AUROC, where runs have measured it."""
         return self.ours.by("pixel_auroc") if self.ours else None
 

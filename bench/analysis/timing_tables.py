@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from bench.analysis.configurations import REFERENCE, Stored
+from bench.analysis.configurations import REFERENCE, StoredRuns
 from bench.analysis.labels import name_of
 from bench.analysis.timings import (
     FROM_FILE,
     LATENCY,
     OURS,
-    Clock,
-    Timed,
+    TimedConfiguration,
+    TimingSetup,
     clocks,
     compared,
     milliseconds,
@@ -58,8 +58,8 @@ STALE, DISTURBED = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
 class TimeTable:
     """What was timed on one clock, the fastest first."""
 
-    clock: Clock
-    timed: tuple[Timed, ...]
+    clock: TimingSetup
+    timed: tuple[TimedConfiguration, ...]
 
     @property
     def title(self) -> str:
@@ -67,7 +67,7 @@ class TimeTable:
         return f"{TITLE}: {self.clock}"
 
     @cached_property
-    def ours(self) -> Timed | None:
+    def ours(self) -> TimedConfiguration | None:
         """ATAC-Net; of several ways to run it that with the most rounds, then the paper's own."""
         found = [t for t in self.timed if t.row.method == OURS]
         return max(
@@ -116,12 +116,12 @@ class TimeTable:
             yield list(_values(self, timed))
 
 
-def time_tables(stored: Stored) -> list[TimeTable]:
+def time_tables(stored: StoredRuns) -> list[TimeTable]:
     """Return a table for each clock, that of the most methods first."""
     return [TimeTable(clock, tuple(ordered(rows))) for clock, rows in clocks(stored).items()]
 
 
-def _texts(timed: Timed) -> Iterator[str]:
+def _texts(timed: TimedConfiguration) -> Iterator[str]:
     yield timed.label + STALE * timed.stale + DISTURBED * bool(timed.disturbed)
     yield _scaled(timed.middle(lambda r: r.facts.number("parameters")), 1e6)
     yield _whole(timed.middle(lambda r: r.facts.number("bank_vectors")))
@@ -148,7 +148,7 @@ def _whole(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
-def _values(table: TimeTable, timed: Timed) -> Iterator[str]:
+def _values(table: TimeTable, timed: TimedConfiguration) -> Iterator[str]:
     def middle(group: Callable[[Receipt], Values], name: str) -> float | None:
         return timed.middle(lambda r: group(r).number(name))
 
@@ -183,7 +183,7 @@ def _exact(value: float | None) -> str:
     return "" if value is None else repr(value)
 
 
-def _printed(timed: Timed) -> str:
+def _printed(timed: TimedConfiguration) -> str:
     cells = published()["atacnet_table2"].cells.items()
     found = [p for k, p in cells if (k.metric, k.method) == ("inference_ms", timed.row.method)]
     return str(found[0].value) if found else ""

@@ -11,7 +11,7 @@ from functools import cached_property
 from statistics import median
 from typing import Any
 
-from bench.analysis.configurations import REFERENCE, Stored, is_stale
+from bench.analysis.configurations import REFERENCE, StoredRuns, is_stale
 from bench.analysis.labels import method_name, name_of
 from bench.analysis.selection import order, ranked
 from bench.analysis.statistics import Estimate, mean_interval, paired_ratio
@@ -47,7 +47,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Clock:
+class TimingSetup:
     """One machine and one category."""
 
     machine: Machine
@@ -68,7 +68,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedConfiguration:
     """What one way to run a method took on one clock."""
 
     row: RunSpec
@@ -122,19 +122,19 @@ def over_rounds(values: Sequence[float], within: tuple[float, float] | None) -> 
     return Span(median(values), interval, len(values))
 
 
-Rows = Mapping[RunSpec, Timed]
+Rows = Mapping[RunSpec, TimedConfiguration]
 """What was timed on a clock, by spec without the seed."""
 
 
-def clocks(stored: Stored) -> dict[Clock, Rows]:
+def clocks(stored: StoredRuns) -> dict[TimingSetup, Rows]:
     """Return all that was timed; the clock of the most methods first, then the paper's places."""
-    found: dict[Clock, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[TimingSetup, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
     for receipt in stored.timing:
-        clock = Clock(machine_of(receipt), place_of(receipt.spec))
+        clock = TimingSetup(machine_of(receipt), place_of(receipt.spec))
         found[clock][receipt.spec.row].append(receipt)
     places = ranked(clock.place for clock in found)
 
-    def first(clock: Clock) -> tuple[Any, ...]:
+    def first(clock: TimingSetup) -> tuple[Any, ...]:
         methods = {row.method for row in found[clock]} - {REFERENCE}
         rounds = sum(map(len, found[clock].values()))
         return -len(methods), -rounds, places.index(clock.place), clock.machine
@@ -153,12 +153,14 @@ def machine_of(receipt: Receipt) -> Machine:
     return Machine(device, host, about.threads, receipt.spec.precision or "float32")
 
 
-def _timed(stored: Stored, row: RunSpec, receipts: Sequence[Receipt]) -> Timed:
+def _timed(stored: StoredRuns, row: RunSpec, receipts: Sequence[Receipt]) -> TimedConfiguration:
     rounds = sorted(receipts, key=lambda r: r.spec.seed)
     calm = [r for r in rounds if not r.provenance.disturbed]
     label = stored.timing_label(row).removeprefix(row.method)
     kept = tuple(calm or rounds)
-    return Timed(row, method_name(row.method) + brief(label, 200), kept, len(rounds) - len(kept))
+    return TimedConfiguration(
+        row, method_name(row.method) + brief(label, 200), kept, len(rounds) - len(kept)
+    )
 
 
 def same_but_length(row: RunSpec) -> RunSpec:
@@ -170,7 +172,7 @@ def same_but_length(row: RunSpec) -> RunSpec:
 # Ratios
 
 
-def ratio_of_ours(ours: Timed, other: Timed) -> Estimate | None:
+def ratio_of_ours(ours: TimedConfiguration, other: TimedConfiguration) -> Estimate | None:
     """Return how many times as long as another method ATAC-Net takes, paired by round."""
     mine, theirs = ours.by_round("latency_s"), other.by_round("latency_s")
     shared = sorted(mine.keys() & theirs.keys())
@@ -179,7 +181,7 @@ def ratio_of_ours(ours: Timed, other: Timed) -> Estimate | None:
     return paired_ratio([mine[s] for s in shared], [theirs[s] for s in shared])
 
 
-def compared(ours: Timed, others: Sequence[Timed]) -> str:
+def compared(ours: TimedConfiguration, others: Sequence[TimedConfiguration]) -> str:
     """Say how ATAC-Net's time stands to those of others on the same clock, in two sentences."""
     found = [(t.label, r) for t in others if (r := ratio_of_ours(ours, t)) is not None]
     if not found:
@@ -212,7 +214,7 @@ class TimeCell:
     """A printed inference time and ours, which nothing but its method ties to it."""
 
     printed: Printed | None
-    ours: Timed | None
+    ours: TimedConfiguration | None
     departures: tuple[str, ...]
     """From what the table states of the network and the images."""
 
@@ -222,7 +224,7 @@ class TimeRow:
     """The inference times of a printed table, in the order of its columns."""
 
     cells: tuple[TimeCell, ...]
-    clock: Clock | None
+    clock: TimingSetup | None
     """What ours were taken on; None where nothing was timed."""
     told: str
     """Whether the order in print holds, as far as it was timed."""
@@ -241,10 +243,10 @@ def milliseconds(span: Span | None) -> str:
     return spanned(1e3 * span.middle, ends)
 
 
-def ordered(rows: Rows) -> list[Timed]:
+def ordered(rows: Rows) -> list[TimedConfiguration]:
     """Return what was timed on a clock, the fastest first, what has no time last."""
 
-    def place(timed: Timed) -> tuple[Any, ...]:
+    def place(timed: TimedConfiguration) -> tuple[Any, ...]:
         span = timed.span(LATENCY)
         return span is None, span.middle if span else 0.0, order(timed.row.method), timed.row.run_id
 

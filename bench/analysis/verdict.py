@@ -61,7 +61,7 @@ def _word(low: float, high: float, margin: float) -> str:
     return "differs" if low > margin or high < -margin else "inconclusive"
 
 
-def apart(spec: RunSpec, stated: Mapping[str, Any]) -> list[str]:
+def differences(spec: RunSpec, stated: Mapping[str, Any]) -> list[str]:
     """Say which settings and parameters of a spec are not as stated; what it lacks is neither."""
     told = _settings(spec)
     if spec.external:
@@ -86,7 +86,7 @@ def departures(receipt: Receipt, protocol: Mapping[str, Any]) -> tuple[str, ...]
     images make are as stated.
     """
     told = _settings(receipt.spec)
-    found = apart(receipt.spec, {k: v for k, v in protocol.items() if k != "steps_per_epoch"})
+    found = differences(receipt.spec, {k: v for k, v in protocol.items() if k != "steps_per_epoch"})
     counted = all(isinstance(told.get(k), int) for k in ("steps_per_epoch", "epochs", "batch_size"))
     if "steps_per_epoch" in protocol and counted:
         once = -(-(receipt.split.train_normal or 0) // max(1, told["batch_size"] // 2))

@@ -9,7 +9,7 @@ import typer
 import bench
 from bench.cli import audit, crosscheck, data, doctor, predict, report, results, runs
 from bench.errors import BenchError
-from bench.system.untrusted import shown
+from bench.system.untrusted import one_line
 
 app = typer.Typer(
     add_completion=False,
@@ -56,5 +56,5 @@ def main(arguments: list[str] | None = None) -> None:
     except (BenchError, OSError) as error:
         if os.environ.get("BENCH_DEBUG"):
             raise
-        print(f"bench: {shown(error)}", file=sys.stderr)
+        print(f"bench: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

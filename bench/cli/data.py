@@ -10,6 +10,7 @@ import typer
 
 from bench.cli.options import console, printable, say, shared_options
 from bench.errors import RequestError
+from bench.system.untrusted import one_line
 
 if TYPE_CHECKING:
     from bench.data.catalog import Dataset
@@ -91,7 +92,6 @@ def data_verify(
     """Read and decode every file again and compare with the catalogue; exit 1 if it differs."""
     from bench.data.inspect import inspect, places, report
     from bench.system.digests import FingerprintCache
-    from bench.system.untrusted import shown
 
     digests = FingerprintCache(folders.cache)
     good = True
@@ -101,7 +101,7 @@ def data_verify(
         for line in report(inspection):
             say(line)
     for path in digests.corrected:
-        say(f"{shown(path)} was not what the cache knew of it: put right there")
+        say(f"{one_line(path)} was not what the cache knew of it: put right there")
     digests.save()
     if not good:
         raise typer.Exit(1)

@@ -25,12 +25,12 @@ from bench.planning.resources import (
     memory_of,
     to_decode,
 )
-from bench.planning.runtime import Guess, Paces, step
+from bench.planning.runtime import RuntimeEstimate, RuntimeModel, step
 from bench.planning.slots import Slot
 from bench.planning.state import State
 from bench.planning.variants import Variant, name_of, shared, variant_of
 from bench.spec import shots_of
-from bench.store.artifacts import kept_by, told
+from bench.store.artifacts import artifact_words, stored_artifacts
 from bench.store.receipt import Receipt
 from bench.store.results import Results, receipts
 from bench.system.host import available_memory
@@ -202,9 +202,9 @@ def _needs(
 ) -> Iterator[Table | str]:
     known = _receipts(state, results)
     left = {r.run_id for r in state.todo}
-    paces, anywhere = Paces(known, slots[0]), Paces(known)
+    paces, anywhere = RuntimeModel(known, slots[0]), RuntimeModel(known)
     memory: list[Memory] = []
-    guesses: dict[str, list[Guess | None]] = {}
+    guesses: dict[str, list[RuntimeEstimate | None]] = {}
     elsewhere = False
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("a run of", "to do", "time", "memory, estimated", "measured"):
@@ -277,10 +277,12 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
     """Yield what runs will write, and whether there is room."""
     decoding = to_decode(state.todo, folders.cache)
     images = sum(d.images for d in decoding)
-    each = bytes_of_a_run(results, [i for i, r in state.done.items() if state.keep <= kept_by(r)])
+    each = bytes_of_a_run(
+        results, [i for i, r in state.done.items() if state.keep <= stored_artifacts(r)]
+    )
     needed = bytes_to_write(decoding, len(state.todo), each or BYTES_OF_A_RUN)
     basis = "as stored runs are" if each else "about"
-    more = f", and its {told(state.keep)}" if state.keep and not each else ""
+    more = f", and its {artifact_words(state.keep)}" if state.keep and not each else ""
     count = f"{images} image" + "s" * (images > 1)
     cache = f"{gigabytes(needed['cache'])} for {count} to decode" if images else "nothing"
     yield (
@@ -299,7 +301,7 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
 
 
 def _time_lines(
-    guesses: Mapping[str, Sequence[Guess | None]], slots: int, elsewhere: bool
+    guesses: Mapping[str, Sequence[RuntimeEstimate | None]], slots: int, elsewhere: bool
 ) -> Iterator[str]:
     """Yield how long runs will take, and which are unknown."""
     known = [g for group in guesses.values() for g in group if g]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.errors import RequestError
-from bench.system.untrusted import shown
+from bench.system.untrusted import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,7 +182,7 @@ def console() -> "Console":
 def printable(text: str) -> str:
     """Return text with unsafe and unencodable characters escaped, lines kept."""
     encoding = sys.stdout.encoding or "utf-8"  # a StringIO has none
-    escaped = "\n".join(shown(line) for line in text.split("\n"))
+    escaped = "\n".join(one_line(line) for line in text.split("\n"))
     return escaped.encode(encoding, "backslashreplace").decode(encoding)
 
 

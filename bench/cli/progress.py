@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bench.analysis.labels import Labels, machine
+from bench.analysis.labels import ConfigurationNames, hardware
 from bench.planning.plan import Run
 from bench.planning.runtime import time_left
 from bench.planning.state import State
@@ -28,7 +28,7 @@ class PlainDisplay:
 
     def __init__(self, console: Console, state: State, slots: int) -> None:
         self.console, self.slots = console, slots
-        self.label = Labels(r.spec for r in state.plan.runs)
+        self.label = ConfigurationNames(r.spec for r in state.plan.runs)
         self.total = len(state.plan.runs)
         self.receipts = list(state.done.values())
         self.left = {r.run_id: r for r in state.todo}
@@ -201,7 +201,7 @@ def _rows(runs: Sequence[Run]) -> dict[RunSpec, list[Run]]:
 
 def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     """Return a table of means and standard deviations over seeds."""
-    label = Labels(r.spec for r in runs)
+    label = ConfigurationNames(r.spec for r in runs)
     table = Table(box=None, header_style="bold")
     for name in ("data", "method", "shots", "AUROC", "sd", "AP", "seeds", "fit", "per image"):
         left = name in ("data", "method")
@@ -254,12 +254,12 @@ def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     Disturbed rounds count only where all are. Other processors, GPUs or numbers of threads have
     rows of their own. `bench times` shows more.
     """
-    label, rows = Labels(r.spec for r in runs), _rows(runs)
+    label, rows = ConfigurationNames(r.spec for r in runs), _rows(runs)
     groups: dict[tuple[RunSpec, str, str], list[Receipt]] = defaultdict(list)
     for row, members in rows.items():
         for receipt in (done[r.run_id] for r in members if r.run_id in done):
             processor = receipt.provenance.cpu or ""
-            groups[row, machine(receipt), processor].append(receipt)
+            groups[row, hardware(receipt), processor].append(receipt)
     places = dict.fromkeys(row.place for row, _, _ in groups)
     machines = dict.fromkeys(where for _, where, _ in groups)
     table = Table(box=None, header_style="bold")

@@ -7,7 +7,7 @@ import typer
 
 from bench.cli.options import RESULTS, CacheOption, ResultsOption, cache_folder, say
 from bench.errors import RequestError
-from bench.system.untrusted import shown
+from bench.system.untrusted import one_line
 
 
 def report(
@@ -33,7 +33,7 @@ def report(
     Takes a results folder or an archive.
     """
     if data is not None and not data.is_dir():
-        raise RequestError(f"--data {shown(data)}: there is no such folder")
+        raise RequestError(f"--data {one_line(data)}: there is no such folder")
     from threadpoolctl import threadpool_limits
 
     from bench.report.content import contents

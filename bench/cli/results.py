@@ -140,14 +140,14 @@ def times(results: ResultsOption = RESULTS) -> None:
 
     Numbers are medians over rounds; disturbed rounds count only where all are, and are marked.
     """
-    from bench.analysis.configurations import Stored
+    from bench.analysis.configurations import StoredRuns
     from bench.analysis.timing_tables import HEAD, READING, time_tables
     from bench.report.markup import as_markdown
     from bench.store.open import open_results
     from bench.store.results import receipts
 
     stored = open_results(results.absolute())
-    tables = time_tables(Stored(stored, tuple(receipts(stored))))
+    tables = time_tables(StoredRuns(stored, tuple(receipts(stored))))
     if not tables:
         raise RequestError(f"no timing run is stored in {results}: `bench run --suite timing`")
     say(f"{READING}\n")

@@ -79,8 +79,8 @@ def run(
     Exit code: 0 all wanted runs are there, 1 some failed, 2 the request makes no sense here.
     """
     from bench.cli.progress import display_for, result_tables
-    from bench.execution.campaign import Order, carry_out
-    from bench.planning.state import look_up
+    from bench.execution.campaign import ExecutionOptions, run_campaign
+    from bench.planning.state import compare_with_store
     from bench.planning.suite import read_suite
     from bench.store.folder import Store
     from bench.store.open import results_at
@@ -89,7 +89,7 @@ def run(
     plan = make_plan(suite_file, selection, folders, download=not dry_run)
     stored = results_at(folders.results) if dry_run else Store(folders.results)
     keep = _abilities_to_keep(suite_file, models=save_models, maps=save_maps)
-    state = look_up(plan, stored, retry_failed=retry_failed, redo_stale=stale, keep=keep)
+    state = compare_with_store(plan, stored, retry_failed=retry_failed, redo_stale=stale, keep=keep)
     _check_missing(plan, suite, available_only or dry_run)
     needed = state.todo or (dry_run and plan.missing)
     used_slots = _slots(plan, device, slots, threads) if needed else []
@@ -99,11 +99,11 @@ def run(
         _print_dry_run(state, stored, folders, used_slots)
         return
     screen = console()
-    order = Order(used_slots, timeout, score_batch_size, state.keep)
+    order = ExecutionOptions(used_slots, timeout, score_batch_size, state.keep)
     store = Store(folders.results)
     try:
         with display_for(screen, state, len(used_slots)) as display:
-            outcome = carry_out(state, store, folders, order, display)
+            outcome = run_campaign(state, store, folders, order, display)
     except KeyboardInterrupt:
         print("bench: stopped; the same command continues", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -181,18 +181,20 @@ def _abilities_to_keep(suite: "Suite", *, models: bool, maps: bool) -> frozenset
 def _print_keep(state: "State") -> None:
     """Print wanted artifacts that runs lack or methods do not support."""
     from bench.registry import ABILITIES
-    from bench.store.artifacts import told
+    from bench.store.artifacts import artifact_words
 
-    if state.lacking:
-        artifacts = told(frozenset().union(*state.lacking.values()), "or")
-        say(f"{_runs(len(state.lacking))} stored without {artifacts}: again, to keep them")
+    if state.missing_artifacts:
+        artifacts = artifact_words(frozenset().union(*state.missing_artifacts.values()), "or")
+        say(
+            f"{_runs(len(state.missing_artifacts))} stored without {artifacts}: again, to keep them"
+        )
     methods = {r.cell.method.name: r.cell.method.abilities for r in state.plan.runs}
     for ability in sorted(state.keep):
         unsupported = [name for name, abilities in methods.items() if ability not in abilities]
         if unsupported:
             functions = " and ".join(f"{f}()" for f in ABILITIES[ability])
             names = ", ".join(unsupported)
-            say(f"no {told([ability])} of {names}: it takes a method with {functions}")
+            say(f"no {artifact_words([ability])} of {names}: it takes a method with {functions}")
 
 
 def _print_dry_run(
@@ -213,7 +215,7 @@ def status(suite: SuiteOption, selection: "Selection", folders: "Folders") -> No
     """Count what a suite has done, failed, stale or missing, and estimate the time left."""
     from bench.planning.plan import missing_lines
     from bench.planning.runtime import time_left
-    from bench.planning.state import look_up
+    from bench.planning.state import compare_with_store
     from bench.planning.suite import read_suite
     from bench.store.open import results_at
     from bench.text import duration
@@ -221,7 +223,7 @@ def status(suite: SuiteOption, selection: "Selection", folders: "Folders") -> No
     suite_file = read_suite(suite)
     plan = make_plan(suite_file, selection, folders)
     keep = _abilities_to_keep(suite_file, models=False, maps=False)
-    state = look_up(plan, results_at(folders.results), keep=keep)
+    state = compare_with_store(plan, results_at(folders.results), keep=keep)
     left = time_left(state.todo, list(state.done.values()), 1)
     for name, count in (
         ("wanted", len(plan.runs) + len(plan.missing)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.errors import MissingData, RequestError
 from bench.spec import NAME
-from bench.system.untrusted import shown, why
+from bench.system.untrusted import one_line, os_reason
 
 
 @dataclass(frozen=True)
@@ -196,15 +196,15 @@ def find_dataset(name: str, data: Path) -> Dataset:
     try:
         categories = _categories_in(folder)
     except OSError as error:
-        raise RequestError(f"cannot look for dataset {name!r:.80}: {why(error)}") from error
+        raise RequestError(f"cannot look for dataset {name!r:.80}: {os_reason(error)}") from error
     bad = [c for c in categories if not NAME.match(c)]
     if bad:
-        path = shown(folder / bad[0])
+        path = one_line(folder / bad[0])
         raise RequestError(f"category folder {path} may hold only a-z, 0-9, _ and -")
     if not categories:
         raise MissingData(
             f"unknown dataset {name!r}: not one of {', '.join(DATASETS)}, and no folder in MVTec's"
-            f" layout at {shown(folder)}"
+            f" layout at {one_line(folder)}"
         )
     return Dataset(
         name=name,

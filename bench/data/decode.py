@@ -16,7 +16,7 @@ from PIL.ImageFile import ImageFile
 from bench.errors import DataError
 from bench.system.digests import FingerprintCache
 from bench.system.host import cpu_count
-from bench.system.untrusted import read_regular, shown, why
+from bench.system.untrusted import one_line, os_reason, read_regular
 
 MAX_PIXELS = 64_000_000
 MAX_SCANS = 100
@@ -60,7 +60,7 @@ def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
     try:
         return digests.read(path, MAX_BYTES)
     except OSError as error:
-        raise DataError(f"cannot read {shown(path)}: {why(error)}") from error
+        raise DataError(f"cannot read {one_line(path)}: {os_reason(error)}") from error
 
 
 def decode(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
@@ -78,7 +78,7 @@ def decode(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
             mode = image.mode
             problem = _problem(image, content)
             if problem:
-                raise DataError(f"{shown(path)} has {problem}")
+                raise DataError(f"{one_line(path)} has {problem}")
             image.load()
             if "A" in mode or "transparency" in image.info:
                 rgba = image.convert("RGBA")
@@ -88,7 +88,7 @@ def decode(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
     except DataError:
         raise
     except Image.DecompressionBombError:
-        raise DataError(f"{shown(path)} has too many pixels: more than {MAX_PIXELS}") from None
+        raise DataError(f"{one_line(path)} has too many pixels: more than {MAX_PIXELS}") from None
     except Exception as error:
         # Whatever: besides errors of its own Pillow lets through what struct, zlib, an index or a
         # failed allocation raise on bytes that nobody foresaw.
@@ -97,11 +97,11 @@ def decode(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
         elif isinstance(error, UnidentifiedImageError):
             reason = "is not a PNG, JPEG, BMP or TIFF image"
         elif isinstance(error, OSError):
-            reason = why(error)
+            reason = os_reason(error)
         else:
-            reason = shown(error) or type(error).__name__
+            reason = one_line(error) or type(error).__name__
         raise DataError(
-            f"{shown(path)} does not decode ({reason[:200]}); replace or remove it"
+            f"{one_line(path)} does not decode ({reason[:200]}); replace or remove it"
         ) from error
 
 

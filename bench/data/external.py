@@ -19,7 +19,7 @@ from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, check_names, fingerprint, images_below
 from bench.errors import DataError, MissingData
 from bench.system.digests import FingerprintCache
-from bench.system.untrusted import fits_a_line, shown, why
+from bench.system.untrusted import is_one_line, one_line, os_reason
 
 Item = TypeVar("Item")
 
@@ -87,21 +87,23 @@ def find_external(
 def _folder(folder: Path, own: Path) -> Listing:
     """List the images in a folder of textures and below."""
     name = folder.name
-    if name in ("", *SOURCES) or ":" in name or not fits_a_line(name):
+    if name in ("", *SOURCES) or ":" in name or not is_one_line(name):
         raise DataError(
-            f"textures of {shown(folder)}: its name stands for them in the results, so it cannot be"
-            f" empty, {', '.join(SOURCES)} or hold a colon; rename it"
+            f"textures of {one_line(folder)}: its name stands for them in the results, so it cannot"
+            f" be empty, {', '.join(SOURCES)} or hold a colon; rename it"
         )
     if folder.is_relative_to(own) or own.is_relative_to(folder):
-        raise DataError(f"textures of {shown(folder)}: test images are among them, of {own.name}")
+        raise DataError(
+            f"textures of {one_line(folder)}: test images are among them, of {own.name}"
+        )
     if not folder.is_dir():
-        raise MissingData(f"textures: there is no folder {shown(folder)}")
+        raise MissingData(f"textures: there is no folder {one_line(folder)}")
     try:
         paths = sorted(p.relative_to(folder).as_posix() for p in images_below(folder))
     except OSError as error:
-        raise DataError(f"cannot read {shown(folder)}: {why(error)}") from error
+        raise DataError(f"cannot read {one_line(folder)}: {os_reason(error)}") from error
     if not paths:
-        raise MissingData(f"textures: no images in {shown(folder)}")
+        raise MissingData(f"textures: no images in {one_line(folder)}")
     check_names(folder, paths)
     return Listing(folder, tuple(File(p, "train", "good") for p in _spread(paths, PER_FOLDER)))
 
@@ -111,7 +113,7 @@ def _textures() -> Listing:
     root = Path(spec.origin).parent / "data" if spec and spec.origin else Path("skimage")
     for name in TEXTURES:
         if not (root / name).is_file():
-            raise MissingData(f"{shown(root / name)} is not there: pip install scikit-image")
+            raise MissingData(f"{one_line(root / name)} is not there: pip install scikit-image")
     return Listing(root, tuple(File(name, "train", "good") for name in TEXTURES))
 
 
@@ -129,7 +131,7 @@ def _other_categories(dataset: str, category: str, data: Path, cache: Path) -> L
         root = listing.root
     if not files:
         raise MissingData(
-            f"external images: no other category of mvtec_ad is in {shown(data)};"
+            f"external images: no other category of mvtec_ad is in {one_line(data)};"
             " fetch one, or --set external=textures"
         )
     return Listing(root, tuple(sorted(files, key=lambda f: f.path)))
@@ -149,7 +151,7 @@ def load_external(folder: Path, image_size: int) -> NDArray[np.uint8]:
     count, channels, side = pixels.shape[:3]
     tiles = side // image_size
     if tiles * image_size != side:
-        raise DataError(f"{shown(folder)} holds images of {side} px, for {image_size} px")
+        raise DataError(f"{one_line(folder)} holds images of {side} px, for {image_size} px")
     cut = pixels.reshape(count, channels, tiles, image_size, tiles, image_size)
     return np.ascontiguousarray(
         cut.transpose(0, 2, 4, 1, 3, 5).reshape(-1, channels, image_size, image_size)

@@ -23,7 +23,7 @@ from bench.detector import Samples
 from bench.errors import DataError, RequestError, StoreError
 from bench.system.digests import FingerprintCache
 from bench.system.files import locked, sealed, staged_folder, unsealed, write_synced
-from bench.system.untrusted import open_regular, read_regular, shown, why
+from bench.system.untrusted import one_line, open_regular, os_reason, read_regular
 
 RESIZE_RULES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 """To a square, aspect ratio not kept, with Pillow's antialiasing filter of that name."""
@@ -103,7 +103,9 @@ def prepare(
     except OSError as error:
         if (folder / "index.json").is_file():  # another process was faster
             return folder
-        raise StoreError(f"cannot write to the cache {shown(cache)}: {why(error)}") from error
+        raise StoreError(
+            f"cannot write to the cache {one_line(cache)}: {os_reason(error)}"
+        ) from error
     return folder
 
 
@@ -169,7 +171,7 @@ def _build(
         if content != identity["fingerprint"]:
             changed = digests.corrected[0] if digests.corrected else listing.root
             raise DataError(
-                f"{shown(changed)} does not hold what its fingerprint was taken from: it has"
+                f"{one_line(changed)} does not hold what its fingerprint was taken from: it has"
                 " changed or its disk is failing; check it, then run the same command again"
             )
         os.fsync(array.fileno())
@@ -243,8 +245,8 @@ def load(folder: Path) -> CategoryImages:
             shape = (len(facts), 3, identity["size"], identity["size"])
             pixels = np.memmap(file, np.uint8, "r", len(header), shape)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = shown(error)[:200]
+        reason = one_line(error)[:200]
         raise DataError(
-            f"cached images in {shown(folder)} are damaged ({reason}); delete that folder"
+            f"cached images in {one_line(folder)} are damaged ({reason}); delete that folder"
         ) from error
     return CategoryImages(pixels, facts)

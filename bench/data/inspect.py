@@ -13,7 +13,7 @@ from bench.data.listing import File, Listing, content_fingerprint
 from bench.data.official import count_files, other_content, other_counts
 from bench.errors import DataError, RequestError
 from bench.system.digests import FingerprintCache
-from bench.system.untrusted import shown
+from bench.system.untrusted import one_line
 
 WIDTH = 100
 
@@ -190,7 +190,7 @@ def _duplicate_lines(inspection: Inspection) -> Iterator[str]:
             files = "1 file" if surplus == 1 else f"{surplus} files"
             yield from _entry("same pixels", f"{kind}: {files} more than pictures")
             for group in groups:
-                yield from _entry("", " = ".join(shown(f.path) for f in group))
+                yield from _entry("", " = ".join(one_line(f.path) for f in group))
 
 
 def _entry(title: str, text: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.data.catalog import Dataset, has_mvtec_layout
 from bench.data.listing import File, Listing, check_names, images_in
 from bench.errors import DataError, MissingData
-from bench.system.untrusted import read_regular, shown, why
+from bench.system.untrusted import one_line, os_reason, read_regular
 
 MAX_LABELS = 1 << 20
 
@@ -30,8 +30,8 @@ def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> L
     try:
         root, files = _listed(dataset, category, data, cache)
     except OSError as error:
-        path = shown(error.filename or data / dataset.name)
-        raise DataError(f"cannot read {path}: {why(error)}") from error
+        path = one_line(error.filename or data / dataset.name)
+        raise DataError(f"cannot read {path}: {os_reason(error)}") from error
     check_names(root, (f.path for f in files))
     ordered = tuple(sorted(files, key=lambda f: f.path))
     for kind, present in (
@@ -40,7 +40,7 @@ def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> L
         ("anomalous test images", any(f.anomalous for f in ordered)),
     ):
         if not present:
-            raise DataError(f"{dataset.name}/{category} at {shown(root)} has no {kind}")
+            raise DataError(f"{dataset.name}/{category} at {one_line(root)} has no {kind}")
     return Listing(root, ordered)
 
 
@@ -70,7 +70,7 @@ def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[P
 
 def _missing(dataset: Dataset, category: str, data: Path) -> MissingData:
     name = dataset.name if category == dataset.name else f"{dataset.name}/{category}"
-    return MissingData(shown(f"{name} is not in {data}: {dataset.remedy(data)}"))
+    return MissingData(one_line(f"{name} is not in {data}: {dataset.remedy(data)}"))
 
 
 def _mvtec_files(folder: Path, root: Path) -> list[File]:
@@ -94,11 +94,11 @@ def _head_ct_files(root: Path) -> list[File]:
             number = int(path.stem)
         except ValueError:
             raise DataError(
-                f"{shown(path)} is not one of Head-CT's numbered files; move it away"
+                f"{one_line(path)} is not one of Head-CT's numbered files; move it away"
             ) from None
         if labels.get(number, number < 100) != (number < 100):
-            labels_file = shown(root / "labels.csv")
-            raise DataError(f"{labels_file} disagrees with Head-CT about {shown(path.name)}")
+            labels_file = one_line(root / "labels.csv")
+            raise DataError(f"{labels_file} disagrees with Head-CT about {one_line(path.name)}")
         if number < 100:
             fold, defect = "test", "hemorrhage"
         else:
@@ -116,7 +116,7 @@ def _head_ct_labels(path: Path) -> dict[int, bool]:
         rows = list(csv.reader(lines, skipinitialspace=True))[1:]
         return {int(row[0]): bool(int(row[1])) for row in rows if row}
     except (ValueError, IndexError, csv.Error):
-        raise DataError(f"{shown(path)} does not hold lines of `id, hemorrhage`") from None
+        raise DataError(f"{one_line(path)} does not hold lines of `id, hemorrhage`") from None
 
 
 def _brain_mri_files(root: Path) -> list[File]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.errors import DataError
 from bench.system.digests import FingerprintCache
-from bench.system.untrusted import fits_a_line, shown, why
+from bench.system.untrusted import is_one_line, one_line, os_reason
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 
@@ -41,9 +41,9 @@ class Listing:
 def check_names(root: Path, paths: Iterable[str]) -> None:
     """Raise DataError for a path that cannot be printed on one line."""
     for path in paths:
-        if not fits_a_line(path):
+        if not is_one_line(path):
             raise DataError(
-                f"{shown(root)} holds {path!r}: rename it,"
+                f"{one_line(root)} holds {path!r}: rename it,"
                 " names of images and folders are UTF-8 without control characters"
             )
 
@@ -81,7 +81,7 @@ def fingerprint(listing: Listing, cache: FingerprintCache) -> str:
         try:
             digests.append(cache.sha256(path))
         except OSError as error:
-            raise DataError(f"cannot read {shown(path)}: {why(error)}") from error
+            raise DataError(f"cannot read {one_line(path)}: {os_reason(error)}") from error
     return content_fingerprint(listing.files, digests)
 
 

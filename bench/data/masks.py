@@ -10,7 +10,7 @@ from PIL import Image
 from bench.data.decode import decode
 from bench.data.listing import IMAGE_SUFFIXES, File
 from bench.errors import DataError
-from bench.system.untrusted import shown
+from bench.system.untrusted import one_line
 
 FOLDER = "ground_truth"
 
@@ -47,5 +47,5 @@ def load_masks(root: Path, files: Sequence[File], size: int) -> NDArray[np.bool_
         if not mask.any():  # a defect that lies between the pixels, or none
             mask[:] = np.asarray(grey.resize((size, size), Image.Resampling.BOX)) > 0
         if not mask.any():
-            raise DataError(f"{shown(path)} marks no defect; replace or remove it")
+            raise DataError(f"{one_line(path)} marks no defect; replace or remove it")
     return masks

@@ -20,7 +20,7 @@ from bench.data.listing import File, content_fingerprint
 from bench.errors import DataError, StoreError
 from bench.system.digests import FingerprintCache
 from bench.system.files import staged_folder
-from bench.system.untrusted import shown, why
+from bench.system.untrusted import one_line, os_reason
 
 SYNTHETIC_VERSION = 1
 """Raised when the images change; their fingerprint changes with them."""
@@ -262,7 +262,7 @@ def generated(cache: Path, category: str | None = None) -> Path:
             continue
         if failure:
             raise StoreError(
-                f"cannot write to the cache {shown(cache)}: {why(failure)}"
+                f"cannot write to the cache {one_line(cache)}: {os_reason(failure)}"
             ) from failure
         raise DataError(
             f"synthetic/{name} comes out different on this machine with numpy {np.__version__}:"

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.system.host import cpu_count, nvidia_driver
-from bench.system.untrusted import why
+from bench.system.untrusted import os_reason
 
 COMMAND = (sys.executable, "-m", "bench.doctor.probe")
 TIMEOUT_S = 180.0
@@ -56,7 +56,7 @@ def ask(arguments: Sequence[str]) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"error": f"the probe gave no answer in {TIMEOUT_S:g} s"}
     except OSError as error:
-        return {"error": f"{COMMAND[0]} cannot be started ({why(error)})"}
+        return {"error": f"{COMMAND[0]} cannot be started ({os_reason(error)})"}
     try:
         answer = json.loads(done.stdout)
     except ValueError:

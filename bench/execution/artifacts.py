@@ -12,7 +12,7 @@ from bench.detector import Samples
 from bench.execution.contract import explained, project
 from bench.execution.failure import reason
 from bench.execution.job import Job
-from bench.execution.phases import Clock
+from bench.execution.phases import PhaseTimer
 from bench.metrics import box_recall, pixel_auroc
 from bench.store.artifacts import FILES
 from bench.store.embeddings import embeddings_bytes
@@ -21,8 +21,8 @@ from bench.store.models import model_bytes
 from bench.system.device import synchronize
 
 
-def kept_files(
-    detector: Any, job: Job, file: Sequence[str], tested: Callable[[], Samples], clock: Clock
+def collect_artifacts(
+    detector: Any, job: Job, file: Sequence[str], tested: Callable[[], Samples], clock: PhaseTimer
 ) -> tuple[dict[str, bytes], dict[str, str]]:
     """Return the files that a run keeps beside its scores, by name, each timed by itself.
 

@@ -16,10 +16,10 @@ from bench.execution.messages import Failed, Message, Note, Progress, Stayed, Tr
 from bench.execution.preparation import Preparation
 from bench.planning.plan import Folders, Run
 from bench.planning.slots import Slot
-from bench.planning.state import State, lacks, would_fail_again
+from bench.planning.state import State, missing_for, would_fail_again
 from bench.source import source_hash
 from bench.store.agreement import agreement
-from bench.store.artifacts import answered, kept_by, kept_in, told
+from bench.store.artifacts import artifact_words, artifacts_in, settled_artifacts, stored_artifacts
 from bench.store.folder import Store
 from bench.store.groups import Provenance
 from bench.store.receipt import Receipt
@@ -51,7 +51,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
-class Order:
+class ExecutionOptions:
     """How a command wants its runs carried out; none of it enters an identity."""
 
     slots: Sequence[Slot]
@@ -71,8 +71,8 @@ class Outcome:
     """Reason by run id."""
 
 
-def carry_out(
-    state: State, store: Store, folders: Folders, order: Order, listener: Listener
+def run_campaign(
+    state: State, store: Store, folders: Folders, order: ExecutionOptions, listener: Listener
 ) -> Outcome:
     """Run what is left; return what is there afterwards.
 
@@ -98,7 +98,7 @@ def carry_out(
 
 
 @dataclass(frozen=True)
-class _UnderWay:
+class _ActiveRun:
     """A run in a slot."""
 
     run: Run
@@ -110,12 +110,17 @@ class _Campaign:
     """The state of one command while its runs go on."""
 
     def __init__(
-        self, state: State, store: Store, folders: Folders, order: Order, listener: Listener
+        self,
+        state: State,
+        store: Store,
+        folders: Folders,
+        order: ExecutionOptions,
+        listener: Listener,
     ) -> None:
         self.store, self.folders, self.order, self.listener = store, folders, order, listener
         self.outcome = Outcome(dict(state.done))
         self.waiting = collections.deque(state.todo)
-        self.active: dict[str, _UnderWay] = {}
+        self.active: dict[str, _ActiveRun] = {}
         self.preparation = Preparation(folders, listener.note)
         self.lost: collections.Counter[str] = collections.Counter()
         self.yielded: set[str] = set()
@@ -169,7 +174,7 @@ class _Campaign:
         """Take over what another command has published since this one looked."""
         before = self.outcome.done.get(run.run_id)  # a result that is to be run again
         receipt = self._stored(run.run_id)
-        if receipt is None or receipt == before or lacks(run, receipt, self.order.keep):
+        if receipt is None or receipt == before or missing_for(run, receipt, self.order.keep):
             return False
         self.outcome.done[run.run_id] = receipt
         self.listener.finished(run, receipt)
@@ -198,7 +203,7 @@ class _Campaign:
     def set_aside(self, run_id: str, why: str) -> None:
         """Move a stored run that does not verify out of the way, so that it is run again."""
         if moved := self.store.set_aside(run_id):
-            self.spoiled[run_id] = kept_in(moved)
+            self.spoiled[run_id] = artifacts_in(moved)
             self.listener.note(f"{why}: moved to {self.store.quarantine}, runs again")
 
     def _start(self, engine: LocalEngine, run: Run, slot: Slot) -> None:
@@ -206,11 +211,11 @@ class _Campaign:
             images, unofficial = self.preparation.category(run, lambda: self._attend(engine, 0))
             external = self.preparation.external(run, lambda: self._attend(engine, 0))
         except DataError as error:
-            here = _UnderWay(run, self.store.stage(run.run_id), self._about(run, slot))
+            here = _ActiveRun(run, self.store.stage(run.run_id), self._about(run, slot))
             self._fail(here, "data", str(error))
             return
         about = Provenance({**self._about(run, slot), "unofficial_copy": unofficial})
-        here = _UnderWay(run, self.store.stage(run.run_id), about)
+        here = _ActiveRun(run, self.store.stage(run.run_id), about)
         self.active[run.run_id] = here
         job = self._job(here, images, external, slot)
         engine.start(run.run_id, "bench.execution.worker:run", job)
@@ -228,7 +233,7 @@ class _Campaign:
             "strides": run.weights.source.strides if run.weights else "",
         })  # fmt: skip
 
-    def _job(self, here: _UnderWay, images: Path, external: Path | None, slot: Slot) -> Job:
+    def _job(self, here: _ActiveRun, images: Path, external: Path | None, slot: Slot) -> Job:
         run, weights = here.run, here.run.weights
         stale = self.outcome.done.get(run.run_id) if run.run_id in self.giving_way else None
         return Job(
@@ -253,7 +258,7 @@ class _Campaign:
     def _keep(self, run: Run) -> frozenset[str]:
         """Return what a run keeps: what is wanted, and what was kept in its place so far."""
         stored = self._stored(run.run_id)
-        before = kept_by(stored) if stored else frozenset()
+        before = stored_artifacts(stored) if stored else frozenset()
         before |= self.spoiled.get(run.run_id, frozenset())
         return (self.order.keep | before) & run.cell.method.abilities
 
@@ -300,7 +305,7 @@ class _Campaign:
         before = self.outcome.done.get(run.run_id)
         if receipt is not None and (
             run.run_id in self.dropped
-            or (receipt != before and not lacks(run, receipt, self.order.keep))
+            or (receipt != before and not missing_for(run, receipt, self.order.keep))
         ):
             shutil.rmtree(here.staged, ignore_errors=True)
             self.outcome.done[run.run_id] = receipt
@@ -329,13 +334,13 @@ class _Campaign:
         """Say what has become of a result that was run again."""
         found = agreement(before, receipt)
         if run.run_id not in self.giving_way:
-            gained = told(kept_by(receipt) - answered(before))
+            gained = artifact_words(stored_artifacts(receipt) - settled_artifacts(before))
             self.listener.note(f"  run again{gained and f' for its {gained}'}: {found}")
             return
         advice = "" if found.kind == "identical" else "; where that is meant, raise its version"
         self.listener.note(f"  run again under today's code of the method: {found}{advice}")
 
-    def _fail(self, here: _UnderWay, kind: str, reason: str) -> None:
+    def _fail(self, here: _ActiveRun, kind: str, reason: str) -> None:
         """Record a failure that the run could not record itself."""
         self.store.record_failure(
             here.staged, here.run.spec, kind=kind, reason=reason, provenance=here.provenance

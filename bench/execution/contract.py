@@ -15,18 +15,18 @@ from bench.detector import BackboneSource, Context, Explanation, Seeds
 from bench.errors import MethodError
 from bench.execution.job import Job
 from bench.execution.messages import Message, Progress
-from bench.execution.phases import Clock
+from bench.execution.phases import PhaseTimer
 from bench.spec import RunSpec
 from bench.store.embeddings import COMPONENTS, Embeddings
 from bench.store.explanations import EXTENTS, Explanations
-from bench.system.untrusted import fits_a_line
+from bench.system.untrusted import is_one_line
 
 
 def make_context(
     job: Job,
     seeds: Seeds,
     facts: dict[str, Any],
-    clock: Clock,
+    clock: PhaseTimer,
     tell: Callable[[Message], None],
 ) -> Context:
     """Build what `fit` is given."""
@@ -153,7 +153,7 @@ def explained(file: Sequence[str], found: Any) -> Explanations:
             raise MethodError(f"explain().{kind} must be arrays by name, not "
                               f"{type(arrays).__name__}")  # fmt: skip
         for name in arrays:
-            if type(name) is not str or not name or not fits_a_line(name):
+            if type(name) is not str or not name or not is_one_line(name):
                 raise MethodError(f"explain().{kind} must be named by a text, not {name!r:.80}")
             if name.endswith(EXTENTS):
                 raise MethodError(f"the name of a map or part must not end in _height or _width,"

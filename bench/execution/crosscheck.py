@@ -33,7 +33,7 @@ from bench.planning.plan import Folders, Plan, Run, make_plan
 from bench.planning.suite import Block, Suite
 from bench.registry import Registry, load_class
 from bench.system.host import cpu_count
-from bench.system.untrusted import shown, why
+from bench.system.untrusted import one_line, os_reason
 
 VERSION = "2.7.0"
 """Of anomalib; what another one does is not known here."""
@@ -83,11 +83,11 @@ class Compared:
 
 def check_interpreter(python: Path) -> None:
     """Ask an interpreter for its anomalib; raises RequestError where it cannot serve."""
-    place = f"--python {shown(python)}"
+    place = f"--python {one_line(python)}"
     try:
         done = _run([str(python), "-I", "-c", _ASK], timeout=120)
     except OSError as error:
-        raise RequestError(f"{place}: {why(error)}") from None
+        raise RequestError(f"{place}: {os_reason(error)}") from None
     except subprocess.TimeoutExpired:
         raise RequestError(f"{place} does not answer: is it a Python interpreter?") from None
     last = (done.stderr.strip().splitlines() or ["no word of it"])[-1]
@@ -95,10 +95,10 @@ def check_interpreter(python: Path) -> None:
     if "PackageNotFoundError" in last:
         raise RequestError(f"{place} has no anomalib; an environment with it: {_INSTALL}")
     if "ModuleNotFoundError" in last:
-        needed = shown(last.rpartition(" ")[2])
+        needed = one_line(last.rpartition(" ")[2])
         raise RequestError(f"{place} has anomalib, but no {needed}: install it there")
     if done.returncode or not re.fullmatch(r"\d+(\.\w+)*", found):
-        raise RequestError(f"{place} is no Python interpreter that answers: {shown(last)[:200]}")
+        raise RequestError(f"{place} is no Python interpreter that answers: {one_line(last)[:200]}")
     if found != VERSION:
         raise RequestError(
             f"{place} has anomalib {found}; only {VERSION} is compared with: pip install"
@@ -157,7 +157,7 @@ def compare(
             images = load(preparation.category(runs[0], lambda: None)[0])
             yield _compare_category(runs, images, python, threads or cpu_count(), note)
         except (BenchError, MemoryError) as error:
-            yield f"{place}: {shown(error) or type(error).__name__}"
+            yield f"{place}: {one_line(error) or type(error).__name__}"
 
 
 def _compare_category(
@@ -260,7 +260,7 @@ def _their_side(
         done = _run([str(python), "-I", str(script), str(folder)])
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise MethodError(f"anomalib's side ended with {done.returncode}: {shown(last)[:300]}")
+        raise MethodError(f"anomalib's side ended with {done.returncode}: {one_line(last)[:300]}")
     found = []
     for job in jobs:
         try:

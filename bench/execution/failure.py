@@ -9,7 +9,7 @@ from bench.execution.job import Job
 from bench.store.folder import Store
 from bench.store.layout import DISPUTED
 from bench.system.files import write_synced
-from bench.system.untrusted import why
+from bench.system.untrusted import os_reason
 
 
 def reason(error: BaseException) -> str:
@@ -31,7 +31,7 @@ def disk_trouble(job: Job, error: BaseException) -> str | None:
         try:
             write_synced(job.staged / "room", bytes(4096))
         except OSError as refusal:
-            return f"cannot write to {job.results}: {why(refusal)}"
+            return f"cannot write to {job.results}: {os_reason(refusal)}"
     return None
 
 

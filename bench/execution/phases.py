@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 
-class Clock:
+class PhaseTimer:
     """Seconds between the stations of a run, counted from the command's request."""
 
     def __init__(self, started: float) -> None:

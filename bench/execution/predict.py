@@ -23,10 +23,10 @@ from bench.registry import load_class, path_of
 from bench.store.explanations import Explanations, box_columns, part_and_map_columns
 from bench.store.layout import MODEL
 from bench.store.models import read_model
-from bench.store.receipt import Receipt, read_kept
+from bench.store.receipt import Receipt, read_artifact
 from bench.store.results import Results
 from bench.system.files import staged_folder, write_synced
-from bench.system.untrusted import shown, why
+from bench.system.untrusted import one_line, os_reason
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ def find_images(places: Iterable[Path]) -> list[Path]:
             try:
                 found |= dict.fromkeys(sorted(images_below(place)))
             except OSError as error:
-                raise RequestError(f"cannot read {shown(place)}: {why(error)}") from None
+                raise RequestError(f"cannot read {one_line(place)}: {os_reason(error)}") from None
         elif place.is_file():
             found[place] = None
         else:
-            raise RequestError(f"there is no file or folder {shown(place)}")
+            raise RequestError(f"there is no file or folder {one_line(place)}")
     if not found:
-        raise RequestError(f"no images in {', '.join(shown(p) for p in places)}")
+        raise RequestError(f"no images in {', '.join(one_line(p) for p in places)}")
     return list(found)
 
 
@@ -78,7 +78,7 @@ def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArr
     receipt = results.read(run_id)
     model = None
     if MODEL in receipt.files:
-        model = read_kept(results.root / "runs" / run_id, run_id, MODEL, read_model)
+        model = read_artifact(results.root / "runs" / run_id, run_id, MODEL, read_model)
     if model is None:
         raise RequestError(
             f"run {run_id} has no saved model: give its `bench run` command again with"
@@ -132,7 +132,9 @@ def write_predictions(found: Predictions, out: Path, *, overlays: bool) -> None:
     Raises RequestError where it is there already, StoreError where it cannot be written.
     """
     if os.path.lexists(out):
-        raise RequestError(f"{shown(out)} is there already: remove it, or name another with --out")
+        raise RequestError(
+            f"{one_line(out)} is there already: remove it, or name another with --out"
+        )
     try:
         with staged_folder(out, ".predictions-") as staging:
             write_synced(staging / "predictions.parquet", _parquet(found))
@@ -140,7 +142,7 @@ def write_predictions(found: Predictions, out: Path, *, overlays: bool) -> None:
                 (staging / "overlays").mkdir()
                 _draw(found, staging / "overlays")
     except OSError as error:
-        raise StoreError(f"cannot write {shown(out)}: {why(error)}") from error
+        raise StoreError(f"cannot write {one_line(out)}: {os_reason(error)}") from error
 
 
 def _parquet(found: Predictions) -> bytes:
@@ -150,7 +152,7 @@ def _parquet(found: Predictions) -> bytes:
     from bench.store.parquet import packed
 
     columns: dict[str, Any] = {
-        "file": [shown(f) for f in found.files],
+        "file": [one_line(f) for f in found.files],
         "width": found.width,
         "height": found.height,
         "score": found.scores,

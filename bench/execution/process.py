@@ -16,7 +16,7 @@ _F_SETSIG = 10
 """Linux's fcntl command; Python names it from 3.13 on."""
 
 
-def hang_on(lifeline: Connection) -> None:
+def die_with_parent(lifeline: Connection) -> None:
     """See to it that this process and its children end as soon as the command is gone.
 
     On Linux the kernel does it: the end of the pipe is a signal to the whole group, so that not
@@ -56,7 +56,7 @@ def limit_memory(device: str) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (held + available, hard))
 
 
-def log_to(path: Path) -> None:
+def redirect_output(path: Path) -> None:
     """Send all that this process prints, from Python and from C, to the end of a file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
@@ -66,7 +66,7 @@ def log_to(path: Path) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
-def leave(code: int) -> None:
+def exit_process(code: int) -> None:
     """End without the interpreter's shutdown, which a method's own threads could hang."""
     with contextlib.suppress(OSError):  # a full disk
         sys.stdout.flush()

@@ -61,7 +61,7 @@ EXPLAIN = Budget(3, 100, 3.0)
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimingResult:
     """What a timing run adds to its receipt and its folder; nothing of any other run."""
 
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -89,20 +89,20 @@ def measure(
     tested: Sequence[int],
     facts: Mapping[str, Any],
     meter: Meter,
-) -> Timed:
+) -> TimingResult:
     """Measure a fitted detector on the images of these numbers; `facts` are those it recorded.
 
     What a method warns of it has warned of when it scored; here it would only take time.
     """
     with warnings.catch_warnings(), threadpool_limits(job.threads):
         warnings.simplefilter("ignore")
-        subjects = Subjects.of(job, images, tested)
+        subjects = TimingImages.of(job, images, tested)
         meter.watch.lap()
         score_bytes = _score_memory(detector, subjects, meter.memory)
         seconds = _measured(detector, job, subjects, meter.watch)
         meter.watch.lap()
     memory = {"fit_memory_bytes": meter.fitted_bytes, "score_memory_bytes": score_bytes}
-    return Timed(
+    return TimingResult(
         timings=_timings(seconds) | _step(job, facts),
         facts={"parameters": parameter_count(detector)},
         provenance={k: v for k, v in memory.items() if v is not None} | meter.watch.provenance(),
@@ -111,7 +111,7 @@ def measure(
 
 
 @dataclass(frozen=True)
-class Subjects:
+class TimingImages:
     """What is measured with: test images one by one and in batches, decoded, and their files."""
 
     singles: tuple[Samples, ...]
@@ -120,7 +120,7 @@ class Subjects:
     """Of all images of the batches, in their order."""
 
     @classmethod
-    def of(cls, job: Job, images: CategoryImages, tested: Sequence[int]) -> "Subjects":
+    def of(cls, job: Job, images: CategoryImages, tested: Sequence[int]) -> "TimingImages":
         """Choose images of all kinds: the same for every method, in an order of no meaning."""
         order = np.random.RandomState(0).permutation(len(tested))[:IMAGES]
         chosen = [int(tested[i]) for i in order]
@@ -145,7 +145,7 @@ def part(samples: Samples, start: int, stop: int) -> Samples:
                       for f in dataclasses.fields(Samples)})  # fmt: skip
 
 
-def _score_memory(detector: Any, subjects: Subjects, memory: PeakMemory) -> int | None:
+def _score_memory(detector: Any, subjects: TimingImages, memory: PeakMemory) -> int | None:
     """Return the most memory held while a batch is scored; None where no peak can be told.
 
     The gradients of the last training step, which a saved model has not, are let go.
@@ -159,7 +159,7 @@ def _score_memory(detector: Any, subjects: Subjects, memory: PeakMemory) -> int 
 
 
 def _measured(
-    detector: Any, job: Job, subjects: Subjects, watch: LoadMonitor
+    detector: Any, job: Job, subjects: TimingImages, watch: LoadMonitor
 ) -> dict[str, list[float]]:
     """Return the seconds of every repetition, by what was repeated."""
     size, resize = job.spec.image_size, job.spec.resize
@@ -175,7 +175,7 @@ def _measured(
 
     clock = Stopwatch(job.device)
     clock.repeat("latency", lambda i: detector.score(singles[i % len(singles)]), SINGLE,
-                 turn=yardstick(job.device), ready=watch.look_at_clock)  # fmt: skip
+                 turn=reference_pass(job.device), ready=watch.look_at_clock)  # fmt: skip
     for path in files:
         path.read_bytes()
     clock.repeat("latency_file", file, SINGLE)
@@ -246,7 +246,7 @@ class Stopwatch:
         self.repeat(what, action, EXPLAIN)
 
 
-def yardstick(device: str) -> Callable[[], None]:
+def reference_pass(device: str) -> Callable[[], None]:
     """Return one inference pass of ResNet-18 with random weights: float32, 16x3x224x224."""
     from torchvision.models import resnet18
 

@@ -23,15 +23,15 @@ from bench.data.listing import File
 from bench.data.splits import Split, draw_manifest, split_category
 from bench.detector import Context, Seeds, TrainingSet
 from bench.errors import MethodError, WeightsError
-from bench.execution.artifacts import kept_files, pixel_metrics
+from bench.execution.artifacts import collect_artifacts, pixel_metrics
 from bench.execution.contract import check_scores, make_context
 from bench.execution.determinism import make_deterministic
 from bench.execution.failure import disk_trouble, reason, record_failure
 from bench.execution.job import LOG_LIMIT, Job
 from bench.execution.messages import Failed, Message, Note, Stayed, Trouble, encode
-from bench.execution.phases import Clock
-from bench.execution.process import hang_on, leave, limit_memory, log_to
-from bench.execution.timing import Meter, Timed, measure
+from bench.execution.phases import PhaseTimer
+from bench.execution.process import die_with_parent, exit_process, limit_memory, redirect_output
+from bench.execution.timing import Meter, TimingResult, measure
 from bench.registry import load_class
 from bench.store.artifacts import WORDS
 from bench.store.folder import Store
@@ -53,8 +53,8 @@ def run(job: Job, lifeline: Connection, progress: Connection, started: float) ->
     """
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides what an interrupt means
-    hang_on(lifeline)
-    log_to(job.staged / "log.txt")
+    die_with_parent(lifeline)
+    redirect_output(job.staged / "log.txt")
     tell = _teller(progress)
     this_process = os.getpid()
     try:
@@ -67,8 +67,8 @@ def run(job: Job, lifeline: Connection, progress: Connection, started: float) ->
             traceback.print_exc()
         trouble = disk_trouble(job, error) or record_failure(job, error)
         tell(Trouble(trouble) if trouble else Failed(reason(error)))
-        leave(2 if trouble else 1)
-    leave(0)
+        exit_process(2 if trouble else 1)
+    exit_process(0)
 
 
 def _teller(progress: Connection) -> Callable[[Message], None]:
@@ -80,7 +80,7 @@ def _teller(progress: Connection) -> Callable[[Message], None]:
 
 
 def _carry_out(job: Job, tell: Callable[[Message], None], started: float) -> None:
-    clock = Clock(started)
+    clock = PhaseTimer(started)
     this_process = os.getpid()
     seeds = Seeds(job.spec.seed, job.spec.dataset, job.spec.category)
     make_deterministic(job.threads, seeds["init"], job.device)
@@ -110,7 +110,7 @@ def _carry_out(job: Job, tell: Callable[[Message], None], started: float) -> Non
     if meter is None:
         print(f"auroc {measured['auroc']:.4f}", flush=True)
     tested = partial(images.samples, split.tested)
-    kept, unsupported = kept_files(detector, job, scores.file, tested, clock)
+    kept, unsupported = collect_artifacts(detector, job, scores.file, tested, clock)
     if EXPLANATIONS in kept:
         whole = method.supervision == "unsupervised"
         measured |= pixel_metrics(kept[EXPLANATIONS], job, split, scores.counted() | whole)
@@ -158,8 +158,8 @@ def _data(job: Job) -> tuple[CategoryImages, Split]:
 
 
 def _fit_and_score(
-    detector: Any, job: Job, images: CategoryImages, split: Split, context: Context, clock: Clock,
-    meter: Meter | None,
+    detector: Any, job: Job, images: CategoryImages, split: Split, context: Context,
+    clock: PhaseTimer, meter: Meter | None,
 ) -> tuple[NDArray[np.float32], list[warnings.WarningMessage]]:  # fmt: skip
     """Train and score; return the scores of the tested files and the warnings on the way."""
     train = TrainingSet(
@@ -196,11 +196,11 @@ def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> No
 
 def _timed(
     detector: Any, job: Job, images: CategoryImages, split: Split, facts: dict[str, Any],
-    clock: Clock, meter: Meter | None,
-) -> Timed:  # fmt: skip
+    clock: PhaseTimer, meter: Meter | None,
+) -> TimingResult:  # fmt: skip
     """Measure what the detector costs, where that is asked for."""
     if meter is None:
-        return Timed()
+        return TimingResult()
     clock.pass_over()
     found = measure(detector, job, images, split.tested, facts, meter)
     clock.mark("measure_s")

@@ -13,7 +13,7 @@ from bench.errors import BenchError, RequestError
 from bench.planning.suite import Block, Suite, check_seeds, check_set, check_shots, merged
 from bench.registry import METHODS, Method, Registry, typed_like
 from bench.spec import KINDS, Value
-from bench.system.untrusted import fits_a_line, parse_toml
+from bench.system.untrusted import is_one_line, parse_toml
 
 RUN_SETTINGS: dict[str, Value] = {
     "image_size": 224,
@@ -129,7 +129,7 @@ def _override(text: str) -> dict[str, Any]:
 
 def assignment(option: str, form: str, text: str) -> tuple[str, Any]:
     """Read `key=value` of an option, the value in TOML or a bare word."""
-    if not fits_a_line(text):
+    if not is_one_line(text):
         raise RequestError(f"{option} takes one line of UTF-8, not {text!r:.200}")
     key, equals, value = text.partition("=")
     if not equals or not key.strip():

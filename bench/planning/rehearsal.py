@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.detector import BackboneSource, Context, Seeds
 from bench.errors import RequestError
-from bench.planning.runtime import LENGTHS, RATES
+from bench.planning.runtime import LENGTH_PARAMETERS, RATE_PARAMETERS
 from bench.planning.variants import Variant
 from bench.registry import load_class
 from bench.system.device import peak_memory
@@ -123,9 +123,9 @@ def rehearsed(variant: Variant) -> int | None:
     if not hasattr(cls, "rehearse"):
         return None
     settings = variant.settings
-    ignored = {"setting", "resize", "weights", *LENGTHS}
+    ignored = {"setting", "resize", "weights", *LENGTH_PARAMETERS}
     if not variant.method.outside:
-        ignored |= RATES
+        ignored |= RATE_PARAMETERS
     key = (variant.method.path, tuple((k, v) for k, v in settings.items() if k not in ignored))
     if key not in _peaks:
         detector = cls(cls.Parameters(**variant.parameters()))

@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from bench.planning.slots import Slot
 
 
-RATES = frozenset({"lr", "backbone_multiplier", "weight_decay", "clip", "lr_step", "lr_gamma"})
+RATE_PARAMETERS = frozenset(
+    {"lr", "backbone_multiplier", "weight_decay", "clip", "lr_step", "lr_gamma"}
+)
 """Parameters of the project's own methods that change neither the time nor the memory of a step."""
 
 
-LENGTHS = ("epochs", "steps_per_epoch")
+LENGTH_PARAMETERS = ("epochs", "steps_per_epoch")
 
 
 @dataclass(frozen=True)
-class Guess:
+class RuntimeEstimate:
     """How long a run will take, by stored ones."""
 
     seconds: float
@@ -33,7 +35,7 @@ class Guess:
     """Whether any of the stored ones was made on another processor."""
 
 
-class Paces:
+class RuntimeModel:
     """What stored runs of a kind say of how long others take.
 
     The time of training follows the number of steps, or where an epoch goes once over the normal
@@ -48,7 +50,7 @@ class Paces:
                 self._alike[_kind(receipt.spec)].append(receipt)
                 self._alike[step(receipt.spec)].append(receipt)
 
-    def guess(self, run: Run) -> Guess | None:
+    def guess(self, run: Run) -> RuntimeEstimate | None:
         """Estimate the time of a run; None where there is nothing to go by."""
         same = self._alike.get(step(run.spec))
         known = same or self._alike.get(_kind(run.spec))
@@ -56,7 +58,7 @@ class Paces:
             return None
         here = describe_host()["cpu"]
         elsewhere = any(r.provenance.cpu not in (None, here) for r in known)
-        return Guess(fmean(_scaled(r, run) for r in known), same is None, elsewhere)
+        return RuntimeEstimate(fmean(_scaled(r, run) for r in known), same is None, elsewhere)
 
 
 def runs_like(receipt: Receipt, slot: "Slot") -> bool:
@@ -71,7 +73,7 @@ def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> f
 
     None where there is nothing to go by for one of them.
     """
-    paces = Paces(receipts)
+    paces = RuntimeModel(receipts)
     total = 0.0
     for run in runs:
         guess = paces.guess(run)
@@ -103,7 +105,11 @@ def _kind(spec: RunSpec) -> tuple[Any, ...]:
 
 def step(spec: RunSpec) -> tuple[Any, ...]:
     """Return what two runs must share to make the same training step, up to its numbers."""
-    left_out = frozenset(LENGTHS) if spec.method_source else RATES.union(LENGTHS)
+    left_out = (
+        frozenset(LENGTH_PARAMETERS)
+        if spec.method_source
+        else RATE_PARAMETERS.union(LENGTH_PARAMETERS)
+    )
     parameters = {k: v for k, v in spec.parameters.items() if k not in left_out}
     source = str(spec.external).partition(":")[0]
     return (*_kind(spec), source, spec.method_source, tuple(sorted(parameters.items())))
@@ -120,7 +126,7 @@ def _length(parameters: Mapping[str, Any]) -> float:
     A method from outside may mean anything by these names.
     """
     length = 1.0
-    for name in LENGTHS:
+    for name in LENGTH_PARAMETERS:
         value = parameters.get(name)
         if isinstance(value, int | float) and value > 0:
             length *= value

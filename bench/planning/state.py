@@ -5,7 +5,7 @@ from functools import cached_property
 
 from bench.planning.plan import Plan, Run
 from bench.source import Standing
-from bench.store.artifacts import lacking
+from bench.store.artifacts import missing_artifacts
 from bench.store.failures import Failure
 from bench.store.receipt import Receipt
 from bench.store.results import Results, verified
@@ -45,10 +45,10 @@ class State:
         return [r for r in failed if would_fail_again(r, self.failed[r.run_id])]
 
     @cached_property
-    def lacking(self) -> dict[str, frozenset[str]]:
+    def missing_artifacts(self) -> dict[str, frozenset[str]]:
         """Which abilities of `keep` their method has and runs that are done do not show, by id."""
         done = [r for r in self.plan.runs if r.run_id in self.done]
-        found = {r.run_id: lacks(r, self.done[r.run_id], self.keep) for r in done}
+        found = {r.run_id: missing_for(r, self.done[r.run_id], self.keep) for r in done}
         return {run_id: abilities for run_id, abilities in found.items() if abilities}
 
     @cached_property
@@ -60,7 +60,7 @@ class State:
         """
         left_out = set() if self.retry_failed else {r.run_id for r in self.given_up}
         again = {r.run_id for r in self.stale} if self.redo_stale else set()
-        again |= self.lacking.keys()
+        again |= self.missing_artifacts.keys()
         return [
             r
             for r in self.plan.runs
@@ -81,12 +81,12 @@ def standing_of(run: Run, stored: Receipt | Failure) -> Standing:
     return stored.provenance.standing(run.cell.method.path)
 
 
-def lacks(run: Run, receipt: Receipt, keep: frozenset[str]) -> frozenset[str]:
+def missing_for(run: Run, receipt: Receipt, keep: frozenset[str]) -> frozenset[str]:
     """Return the abilities of `keep` that the method has and the stored run does not show."""
-    return lacking(receipt, keep, run.cell.method.abilities)
+    return missing_artifacts(receipt, keep, run.cell.method.abilities)
 
 
-def look_up(
+def compare_with_store(
     plan: Plan,
     results: Results,
     *,

@@ -20,7 +20,7 @@ from typing import Any
 from bench.data.splits import DRAWN, SETTINGS
 from bench.errors import RequestError
 from bench.spec import KINDS, Value
-from bench.system.untrusted import fits_a_line, read_toml, shown, why
+from bench.system.untrusted import is_one_line, one_line, os_reason, read_toml
 
 _LISTS = {"methods": str, "data": str, "optional": str, "shots": int, "seen_defects": str}
 _TOP = ("kind", "save_maps")
@@ -79,17 +79,17 @@ def read_suite(name: str) -> Suite:
         raise RequestError(
             f"unknown suite {name!r}; one of {', '.join(suite_names())}, or a .toml file"
         )
-    shown_name = shown(name)
+    shown_name = one_line(name)
     try:
         values = read_toml(path)
     except FileNotFoundError:
         raise RequestError(f"there is no suite file {shown_name}") from None
     except OSError as error:
-        raise RequestError(f"cannot read suite {shown_name}: {why(error)}") from None
+        raise RequestError(f"cannot read suite {shown_name}: {os_reason(error)}") from None
     except ValueError as error:
         raise RequestError(f"suite {shown_name} {error}") from None
     try:
-        return _suite(shown(title), values)
+        return _suite(one_line(title), values)
     except RequestError as error:
         raise RequestError(f"suite {shown_name}: {error}") from None
 
@@ -191,7 +191,7 @@ def check_set(prefix: str, table: Mapping[str, Any], depth: int = 0) -> None:
 
 
 def _check_text(key: str, value: Any) -> None:
-    if isinstance(value, str) and not fits_a_line(value):
+    if isinstance(value, str) and not is_one_line(value):
         raise RequestError(f"{key} holds a control character: {value!r:.80}")
 
 

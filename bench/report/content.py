@@ -5,14 +5,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.analysis.configurations import Stored, Way, is_stale
+from bench.analysis.configurations import Configuration, StoredRuns, is_stale
 from bench.analysis.filling import other_table, printed_table, source_tables
 from bench.analysis.provenance import Facts, provenance
 from bench.analysis.tables import Cell, ReportTable
 from bench.analysis.timing_tables import TimeTable, time_tables
 from bench.published.audit import findings
 from bench.published.findings import Finding
-from bench.report.gallery import Drawing, drawings
+from bench.report.gallery import Figure, drawings
 from bench.report.pictures import Pictures
 from bench.store.results import Results, receipts
 
@@ -27,9 +27,9 @@ class Contents:
     Tables of which nothing was run stand behind the others.
     """
 
-    stored: Stored
+    stored: StoredRuns
     tables: tuple[ReportTable, ...]
-    drawings: tuple[Drawing, ...]
+    drawings: tuple[Figure, ...]
     findings: tuple[Finding, ...]
     provenance: tuple[Facts, ...]
     times: tuple[TimeTable, ...]
@@ -68,7 +68,7 @@ class Contents:
         """Say why the data of a cell's runs is not official, where it is not."""
         return sorted(cell.ours.copies) if cell.ours else []
 
-    def settings(self, way: Way) -> dict[str, Any]:
+    def settings(self, way: Configuration) -> dict[str, Any]:
         """Return what all runs of a way were asked alike, by name."""
         spec = way.receipts[0].spec
         left_out = ("kind", "method", "dataset", "category", "shots", "seed", "parameters")
@@ -82,7 +82,7 @@ def contents(results: Results, data: Path | None = None, cache: Path | None = No
     Pictures of images are drawn from `data`, where it holds what the runs saw, and from the
     embedded synthetic dataset; else there are none. `cache` has the known digests of `data`.
     """
-    stored = Stored(results, tuple(receipts(results)))
+    stored = StoredRuns(results, tuple(receipts(results)))
     tables = [printed_table(name, stored) for name in PRINTED]
     tables += source_tables(stored, tables)
     other = other_table(stored, tables)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
-from bench.analysis.configurations import Stored
-from bench.analysis.selection import Reader
+from bench.analysis.configurations import StoredRuns
+from bench.analysis.selection import ScoreCache
 from bench.report.figures import ablation, clusters, ranks, saliency, scores, speed, trends
 from bench.report.figures.figure import SECTIONS as SECTIONS
-from bench.report.figures.figure import Drawing as Drawing
+from bench.report.figures.figure import Figure as Figure
 from bench.report.pictures import Pictures
 
 MOST = {
@@ -23,10 +23,10 @@ READING = {
     "ranks": ranks.READING, "ablation": ablation.READING, "time": speed.READING,
 }  # fmt: skip
 """How the figures of a section are read, and what they show."""
-Plan = Callable[[], Drawing | None]
+Plan = Callable[[], Figure | None]
 
 
-def drawings(stored: Stored, pictures: Pictures | None) -> Iterator[Drawing]:
+def drawings(stored: StoredRuns, pictures: Pictures | None) -> Iterator[Figure]:
     """Give the figures in the order of `SECTIONS`; the same runs and pictures give the same bytes.
 
     The same, that is, on one machine with one set of libraries.
@@ -42,9 +42,9 @@ def drawings(stored: Stored, pictures: Pictures | None) -> Iterator[Drawing]:
             yield _with_own_key(drawing, taken)
 
 
-def _plans(stored: Stored, pictures: Pictures | None) -> dict[str, Sequence[Plan]]:
+def _plans(stored: StoredRuns, pictures: Pictures | None) -> dict[str, Sequence[Plan]]:
     """Return by kind what could be drawn, in the order of the sections; nothing is drawn yet."""
-    reader = Reader(stored)
+    reader = ScoreCache(stored)
     return {
         "ablation": ablation.plans(stored),
         "zoom": saliency.zooms(stored, reader, pictures),
@@ -64,7 +64,7 @@ def _left_out(number: int) -> str:
     return f"{number} more {figures} of this kind could be drawn of these runs and are left out."
 
 
-def _with_own_key(drawing: Drawing, taken: set[str]) -> Drawing:
+def _with_own_key(drawing: Figure, taken: set[str]) -> Figure:
     """Number the keys of figures whose names differ only in what a key leaves out."""
     keys = (drawing.key if i == 1 else f"{drawing.key}-{i}" for i in count(1))
     own = next(k for k in keys if k not in taken)

@@ -18,7 +18,7 @@ from bench.analysis.timings import milliseconds
 from bench.analysis.verdict import LEAST_SEEDS
 from bench.published.findings import Finding
 from bench.report.content import Contents
-from bench.report.gallery import READING, SECTIONS, Drawing
+from bench.report.gallery import READING, SECTIONS, Figure
 from bench.text import signed
 
 TIMES = ("time",)
@@ -66,10 +66,10 @@ def _csp_hash(text: str) -> str:
 
 
 def _by_section(
-    drawings: Iterable[Drawing], more: Container[str]
-) -> dict[str, list[Drawing]]:  # fmt: skip
+    drawings: Iterable[Figure], more: Container[str]
+) -> dict[str, list[Figure]]:  # fmt: skip
     """Sort figures into their sections; those that nothing fills are left out, but for `more`."""
-    found: dict[str, list[Drawing]] = {section: [] for section in SECTIONS}
+    found: dict[str, list[Figure]] = {section: [] for section in SECTIONS}
     for drawing in drawings:
         found[drawing.section].append(drawing)
     return {section: there for section, there in found.items() if there or section in more}

@@ -30,14 +30,14 @@ from bench.errors import CorruptRun, RequestError, StoreError
 from bench.store.embeddings import Embeddings
 from bench.store.explanations import Explanations
 from bench.store.failures import Failure
-from bench.store.layout import CARD, EMBEDDINGS, EXPLANATIONS
-from bench.store.parquet import RunRows, below, own_columns, packed, packed_runs, unpacked
+from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MANIFEST
+from bench.store.parquet import RunRows, concat_runs, packed, packed_runs, run_columns, unpacked
 from bench.store.receipt import Receipt, parse, seal
 from bench.store.results import Results
 from bench.store.scores import Scores
 from bench.store.table import table_bytes
 from bench.system.files import sealed, staged_folder, unsealed, write_synced, writing
-from bench.system.untrusted import shown, why
+from bench.system.untrusted import one_line, os_reason
 
 Kept = TypeVar("Kept")
 
@@ -56,7 +56,7 @@ class Archive:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            card = unsealed("archive", (root / CARD).read_bytes().removesuffix(b"\n"))
+            card = unsealed("archive", (root / MANIFEST).read_bytes().removesuffix(b"\n"))
             if card["schema"] != ARCHIVE_SCHEMA:
                 raise StoreError(
                     f"{root} is an archive of schema {card['schema']}, this bench reads"
@@ -69,7 +69,7 @@ class Archive:
                 if hashlib.sha256(self._bytes[name]).hexdigest() != self._digests[name]:
                     raise ValueError(f"{name} does not agree with its digest")
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = why(error) if isinstance(error, OSError) else shown(error)
+            reason = os_reason(error) if isinstance(error, OSError) else one_line(error)
             raise CorruptRun(f"archive {root} is damaged: {reason}") from error
 
     @cached_property
@@ -111,7 +111,7 @@ class Archive:
         if name not in self._kept or run_id not in self._kept[name]:
             return None
         with self._reading(name):
-            return read(own_columns(self._kept[name].of(run_id)))
+            return read(run_columns(self._kept[name].of(run_id)))
 
     @contextlib.contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -119,7 +119,7 @@ class Archive:
         try:
             yield
         except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
-            reason = shown(error).splitlines()[0]
+            reason = one_line(error).splitlines()[0]
             raise CorruptRun(f"archive {self.root} is damaged: {name}: {reason}") from error
 
     def ids(self) -> list[str]:
@@ -197,13 +197,13 @@ def pack(results: Results, out: Path) -> int:
                 tables[name][run_id] = kept.table()
     contents = {
         "receipts.parquet": _write(pa.table({"run_id": ids, "receipt": receipts})),
-        "scores.parquet": _write(below(tables["scores.parquet"])),
+        "scores.parquet": _write(concat_runs(tables["scores.parquet"])),
         **{name: packed_runs(tables[name]) for name in OPTIONAL if tables[name]},
         "runs.parquet": table_bytes(read),
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     card = {"schema": ARCHIVE_SCHEMA, "runs": len(ids), "files": digests}
-    _replace(out, {**contents, CARD: sealed("archive", card) + b"\n"})
+    _replace(out, {**contents, MANIFEST: sealed("archive", card) + b"\n"})
     return len(ids)
 
 
@@ -211,11 +211,11 @@ def _check_place(out: Path, ids: Sequence[str]) -> None:
     """Refuse a folder that holds anything else, or runs that would be lost."""
     if not out.exists():
         return
-    known = {*FILES, *OPTIONAL, CARD}
+    known = {*FILES, *OPTIONAL, MANIFEST}
     foreign = {p.name for p in out.iterdir()} - known if out.is_dir() else {out.name}
     if foreign:
         raise RequestError(f"{out} holds {min(foreign)}, which is no part of an archive")
-    if (out / CARD).exists():
+    if (out / MANIFEST).exists():
         lost = set(Archive(out).ids()) - set(ids)
         if lost:
             raise RequestError(

@@ -19,34 +19,36 @@ MODELS, MAPS = frozenset({"state"}), frozenset({"embed", "explain"})
 """The abilities that --save-models and --save-maps make use of."""
 
 
-def kept_by(receipt: Receipt) -> frozenset[str]:
+def stored_artifacts(receipt: Receipt) -> frozenset[str]:
     """Return the abilities of which a stored run keeps the file."""
     return frozenset(a for a, name in FILES.items() if name in receipt.files)
 
 
-def kept_in(run: Path) -> frozenset[str]:
+def artifacts_in(run: Path) -> frozenset[str]:
     """Return the abilities whose file lies in a run's folder, whatever its receipt says."""
     return frozenset(a for a, name in FILES.items() if (run / name).is_file())
 
 
-def answered(receipt: Receipt) -> frozenset[str]:
+def settled_artifacts(receipt: Receipt) -> frozenset[str]:
     """Return the abilities of which a run keeps the file, or knows that its method lacks them."""
-    return kept_by(receipt).union(receipt.unsupported)
+    return stored_artifacts(receipt).union(receipt.unsupported)
 
 
-def lacking(
+def missing_artifacts(
     receipt: Receipt, wanted: Collection[str], abilities: Collection[str]
 ) -> frozenset[str]:
     """Return of the wanted abilities those that a method has and its stored run has not used."""
-    return (frozenset(wanted) & frozenset(abilities)) - answered(receipt)
+    return (frozenset(wanted) & frozenset(abilities)) - settled_artifacts(receipt)
 
 
-def gained(receipt: Receipt, stored: Receipt) -> frozenset[str]:
+def new_artifacts(receipt: Receipt, stored: Receipt) -> frozenset[str]:
     """Return the abilities of which a run keeps or knows what a stored one does not."""
-    return (kept_by(receipt) - kept_by(stored)) | (answered(receipt) - answered(stored))
+    return (stored_artifacts(receipt) - stored_artifacts(stored)) | (
+        settled_artifacts(receipt) - settled_artifacts(stored)
+    )
 
 
-def united(one: Receipt, other: Receipt, files: Collection[str]) -> Receipt:
+def merged_unsupported(one: Receipt, other: Receipt, files: Collection[str]) -> Receipt:
     """Return the first of two receipts of equal scores with what either says is unsupported.
 
     What lies in the `files` of both is supported after all.
@@ -56,7 +58,7 @@ def united(one: Receipt, other: Receipt, files: Collection[str]) -> Receipt:
     return replace(one, unsupported=tuple(unsupported))
 
 
-def told(abilities: Iterable[str], last: str = "and") -> str:
+def artifact_words(abilities: Iterable[str], last: str = "and") -> str:
     """Write what abilities give: `model, embeddings and maps`."""
     given = {*abilities}
     words = [word for ability, word in WORDS.items() if ability in given]

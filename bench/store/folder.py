@@ -25,17 +25,17 @@ from typing import TYPE_CHECKING
 from bench.errors import CorruptRun, MethodError, StoreError
 from bench.spec import RunSpec
 from bench.store.agreement import Agreement, agreement, same_source
-from bench.store.artifacts import FILES, gained, kept_by, united
+from bench.store.artifacts import FILES, merged_unsupported, new_artifacts, stored_artifacts
 from bench.store.failures import Failure, add_record, records, strip
 from bench.store.groups import Provenance
-from bench.store.layout import CARD, DISPUTED, EMBEDDINGS, EXPLANATIONS, RUN_ID
-from bench.store.receipt import Receipt, read_kept, read_run, seal_again, seal_run
+from bench.store.layout import DISPUTED, EMBEDDINGS, EXPLANATIONS, MANIFEST, RUN_ID
+from bench.store.receipt import Receipt, read_artifact, read_run, seal_again, seal_run
 from bench.store.results import receipts
-from bench.store.staging import given_up, in_use, is_ours, staging_name
+from bench.store.staging import in_use, is_abandoned, is_ours, staging_name
 from bench.store.table import table_bytes
 from bench.system.digests import file_digest
 from bench.system.files import locked, sync_folder, write_atomically, writing
-from bench.system.untrusted import why
+from bench.system.untrusted import os_reason
 
 if TYPE_CHECKING:
     from bench.store.embeddings import Embeddings
@@ -63,7 +63,7 @@ class Store:
         What was sealed there when its command died is a finished run, and is published. Raises
         StoreError where the folder cannot be written, or is an archive.
         """
-        if (self.root / CARD).exists():
+        if (self.root / MANIFEST).exists():
             raise StoreError(
                 f"{self.root} is an archive: name another folder with --results and bring its runs"
                 f" in with `bench merge {self.root}`"
@@ -72,7 +72,7 @@ class Store:
             for folder in (self.runs, self.staging, self.failed):
                 folder.mkdir(parents=True, exist_ok=True)
             for left in self.staging.iterdir():
-                if given_up(left):
+                if is_abandoned(left):
                     self._rescue(left)
                     shutil.rmtree(left, ignore_errors=True)
 
@@ -127,7 +127,7 @@ class Store:
             if found is None:
                 sync_folder(self.runs)
         except OSError as error:
-            raise StoreError(f"cannot publish run {receipt.run_id}: {why(error)}") from error
+            raise StoreError(f"cannot publish run {receipt.run_id}: {os_reason(error)}") from error
         if found:
             shutil.rmtree(staged, ignore_errors=True)
         return found
@@ -151,13 +151,17 @@ class Store:
             )
         alike = same_source(stored, receipt)
         one = alike and found.kind == "identical"
-        lost = kept_by(stored) - kept_by(receipt) if found.kind == "close" else frozenset()
-        if not gained(receipt, stored) or (not one and (brought or lost)):
+        lost = (
+            stored_artifacts(stored) - stored_artifacts(receipt)
+            if found.kind == "close"
+            else frozenset()
+        )
+        if not new_artifacts(receipt, stored) or (not one and (brought or lost)):
             return found
         if one:
             self._unite(staged, stored, receipt, brought)
         elif alike:
-            seal_again(staged, united(receipt, stored, receipt.files))
+            seal_again(staged, merged_unsupported(receipt, stored, receipt.files))
         older = self._swap(staged, stored)
         if one:  # all that it alone kept is in the new one
             shutil.rmtree(older, ignore_errors=True)
@@ -190,7 +194,7 @@ class Store:
             shutil.copyfile(run / name, staged / name)
             if file_digest(staged / name) != stored.files[name]:
                 raise CorruptRun(f"run {run.name} is damaged: {name} changed meanwhile")
-        seal_again(staged, united(whole, other, {*stored.files, *receipt.files}))
+        seal_again(staged, merged_unsupported(whole, other, {*stored.files, *receipt.files}))
 
     def _swap(self, staged: Path, stored: Receipt) -> Path:
         """Put a sealed folder in the place of a stored run; return where that is then."""
@@ -290,13 +294,13 @@ class Store:
         """Return what a run keeps, its digest checked; None for nothing. Raises CorruptRun."""
         from bench.store.embeddings import read_embeddings
 
-        return read_kept(self.runs / run_id, run_id, EMBEDDINGS, read_embeddings)
+        return read_artifact(self.runs / run_id, run_id, EMBEDDINGS, read_embeddings)
 
     def explanations(self, run_id: str) -> "Explanations | None":
         """Return what a run keeps, its digest checked; None for nothing. Raises CorruptRun."""
         from bench.store.explanations import read_explanations
 
-        return read_kept(self.runs / run_id, run_id, EXPLANATIONS, read_explanations)
+        return read_artifact(self.runs / run_id, run_id, EXPLANATIONS, read_explanations)
 
     def table_bytes(self) -> bytes | None:
         """Return runs.parquet as it is stored: None where there is none, nothing if unreadable."""

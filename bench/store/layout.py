@@ -14,7 +14,7 @@ EXPLANATIONS = "explanations.parquet"
 RUN_ID = re.compile(r"[0-9a-f]{16}\Z")
 
 
-CARD = "archive.json"
+MANIFEST = "archive.json"
 """The file that makes a folder an archive, see `bench.store.archive`."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.errors import CorruptRun, MethodError
 from bench.store.agreement import agreement, same_source
-from bench.store.artifacts import gained, told
+from bench.store.artifacts import artifact_words, new_artifacts
 from bench.store.embeddings import write_embeddings
 from bench.store.explanations import write_explanations
 from bench.store.folder import Store
@@ -57,10 +57,10 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
         try:
             ours = store.read(run_id)
             found = agreement(ours, receipt)
-            more = gained(receipt, ours)
+            more = new_artifacts(receipt, ours)
             if found.kind != "identical" or not more or not same_source(ours, receipt):
                 return Merged(run_id, found.kind, str(found))
-            detail = f"the one that was here had no {told(more, 'or')}"
+            detail = f"the one that was here had no {artifact_words(more, 'or')}"
         except CorruptRun:
             if store.set_aside(run_id):
                 detail = "the one that was here was damaged"

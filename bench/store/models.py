@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bench.errors import MethodError
 from bench.system.files import write_synced
-from bench.system.untrusted import fits_a_line
+from bench.system.untrusted import is_one_line
 
 DTYPES = frozenset(
     {"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16",
@@ -35,7 +35,7 @@ def _storable(state: Any) -> dict[str, NDArray[Any]]:
         raise MethodError(f"state() must return arrays by name, not {type(state).__name__}")
     arrays = {}
     for name, array in state.items():
-        if type(name) is not str or not fits_a_line(name):
+        if type(name) is not str or not is_one_line(name):
             raise MethodError(f"state() must name its arrays by a text, not {name!r:.80}")
         if type(array) is not np.ndarray or array.dtype.name not in DTYPES:
             found = array.dtype if type(array) is np.ndarray else type(array).__name__

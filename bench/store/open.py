@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bench.errors import StoreError
 from bench.store.folder import Store
-from bench.store.layout import CARD
+from bench.store.layout import MANIFEST
 from bench.store.results import Results
 
 
@@ -13,14 +13,14 @@ def open_results(path: Path) -> Results:
 
     An archive's own digests are checked at once.
     """
-    if not (path / CARD).is_file() and not (path / "runs").is_dir():
-        raise StoreError(f"{path} is neither a results folder (runs/) nor an archive ({CARD})")
+    if not (path / MANIFEST).is_file() and not (path / "runs").is_dir():
+        raise StoreError(f"{path} is neither a results folder (runs/) nor an archive ({MANIFEST})")
     return results_at(path)
 
 
 def results_at(path: Path) -> Results:
     """Return what reads the archive at `path`, else a results folder that may not be there yet."""
-    if not (path / CARD).is_file():
+    if not (path / MANIFEST).is_file():
         return Store(path)
     from bench.store.archive import Archive
 

@@ -63,7 +63,7 @@ class RunRows:
 
 def packed_runs(tables: Mapping[str, Any]) -> bytes:
     """Return the bytes of a file of these tables by run, each with one row at least."""
-    whole, start = below(tables), 0
+    whole, start = concat_runs(tables), 0
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, whole.schema, compression="zstd") as writer:
         for table in tables.values():
@@ -73,7 +73,7 @@ def packed_runs(tables: Mapping[str, Any]) -> bytes:
     return content
 
 
-def below(tables: Mapping[str, Any]) -> Any:
+def concat_runs(tables: Mapping[str, Any]) -> Any:
     """Put the tables of several runs below each other, by run_id.
 
     Where their columns differ, each row names those of its run.
@@ -89,7 +89,7 @@ def below(tables: Mapping[str, Any]) -> Any:
     return pa.concat_tables(parts, promote_options="default")
 
 
-def own_columns(rows: Any) -> Any:
+def run_columns(rows: Any) -> Any:
     """Return the rows of one run with the columns that it had before `below`."""
     if "columns" not in rows.column_names:
         return rows

@@ -26,14 +26,14 @@ from bench.store.groups import (
 )
 from bench.system.digests import file_digest
 from bench.system.files import json_digest, sync_folder, write_synced
-from bench.system.untrusted import fits_a_line, read_regular, shown, why
+from bench.system.untrusted import is_one_line, one_line, os_reason, read_regular
 
 RECEIPT_SCHEMA = 2
 """Raised when the form changes; `parse` then brings older receipts to today's form.
 
 1: without `started_at` and `finished_at`."""
 
-Kept = TypeVar("Kept")
+Artifact = TypeVar("Artifact")
 
 MAX_KEPT = 4 << 30
 """Bytes of the largest file beside the scores that is read."""
@@ -155,12 +155,12 @@ def parse(data: bytes, run_id: str, *, exact: bool = True) -> Receipt:
         if type(schema) is not int or schema < 1:
             raise ValueError(f"run.json has schema {schema!r:.40}")
         if content["run_id"] != run_id:
-            raise ValueError(f"run.json is of run {shown(content['run_id'])[:40]}")
+            raise ValueError(f"run.json is of run {one_line(content['run_id'])[:40]}")
         receipt = _receipt(_from_schema_1(content) if schema == 1 else content)
         if exact and _sealed(content, stated) != data:  # a stray bit counts anywhere
             raise ValueError("run.json is not as it was written")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = shown(error) if isinstance(error, ValueError) else OTHER_FORM
+        reason = one_line(error) if isinstance(error, ValueError) else OTHER_FORM
         raise CorruptRun(f"run {run_id} is damaged: {reason}") from error
     return receipt
 
@@ -183,7 +183,7 @@ def _receipt(content: Mapping[str, Any]) -> Receipt:
     texts = [*_list(warnings), *_list(unsupported), *files.values()]
     if not all(type(text) is str for text in texts):
         raise ValueError(OTHER_FORM)
-    if not all(Path(name).name == name and fits_a_line(name) for name in files):
+    if not all(Path(name).name == name and is_one_line(name) for name in files):
         raise ValueError("run.json names files outside the run")
     return Receipt(
         run_id=content["run_id"],
@@ -229,11 +229,13 @@ def read_run(folder: Path, run_id: str) -> Receipt:
                 raise CorruptRun(f"run {run_id} is damaged: {name} does not agree with its digest")
     except OSError as error:
         name = Path(error.filename or folder).name
-        raise CorruptRun(f"run {run_id} is damaged: {name}: {why(error)}") from error
+        raise CorruptRun(f"run {run_id} is damaged: {name}: {os_reason(error)}") from error
     return receipt
 
 
-def read_kept(folder: Path, run_id: str, name: str, read: Callable[[bytes], Kept]) -> Kept | None:
+def read_artifact(
+    folder: Path, run_id: str, name: str, read: Callable[[bytes], Artifact]
+) -> Artifact | None:
     """Read a file kept beside the scores, its digest checked; None where there is none.
 
     `read` raises ValueError for what it cannot read. Raises CorruptRun.
@@ -248,9 +250,9 @@ def read_kept(folder: Path, run_id: str, name: str, read: Callable[[bytes], Kept
         return read(content)
     except OSError as error:
         name = Path(error.filename or name).name
-        raise CorruptRun(f"run {run_id} is damaged: {name}: {why(error)}") from error
+        raise CorruptRun(f"run {run_id} is damaged: {name}: {os_reason(error)}") from error
     except ValueError as error:
-        raise CorruptRun(f"run {run_id} is damaged: {name} {shown(error)}") from error
+        raise CorruptRun(f"run {run_id} is damaged: {name} {one_line(error)}") from error
 
 
 def seal_run(staged: Path, receipt: Receipt) -> Receipt:
@@ -264,7 +266,7 @@ def seal_run(staged: Path, receipt: Receipt) -> Receipt:
         write_synced(staged / "run.json", seal(receipt))
         sync_folder(staged)
     except OSError as error:
-        raise StoreError(f"cannot publish run {receipt.run_id}: {why(error)}") from error
+        raise StoreError(f"cannot publish run {receipt.run_id}: {os_reason(error)}") from error
     return receipt
 
 

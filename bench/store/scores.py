@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bench import metrics
 from bench.store.parquet import packed, unpacked
 from bench.system.files import write_synced
-from bench.system.untrusted import why
+from bench.system.untrusted import os_reason
 
 SCHEMA = pa.schema({
     "file": pa.string(),
@@ -101,6 +101,6 @@ def read_scores(path: Path) -> Scores:
     try:
         return Scores.from_table(unpacked(path.read_bytes()))
     except OSError as error:
-        raise ValueError(f"{path} does not read: {why(error)}") from error
+        raise ValueError(f"{path} does not read: {os_reason(error)}") from error
     except ValueError as error:
         raise ValueError(f"{path} {error}") from error

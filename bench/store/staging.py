@@ -28,7 +28,7 @@ def is_ours(staged: Path) -> bool:
 
 def in_use(staged: Path) -> bool:
     """Whether somebody works in a staged folder."""
-    return _silence(staged) < SILENT and not given_up(staged)
+    return _silence(staged) < SILENT and not is_abandoned(staged)
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def _host() -> str:
         return platform.node()
 
 
-def given_up(staged: Path) -> bool:
+def is_abandoned(staged: Path) -> bool:
     """Whether nobody works on a staged folder any more."""
     host, pid = _owner(staged)
     if host == _host():

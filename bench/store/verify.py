@@ -15,7 +15,7 @@ from bench.store.receipt import Receipt
 from bench.store.results import Results, receipts
 from bench.store.scores import Scores
 from bench.store.table import table_bytes
-from bench.system.untrusted import shown
+from bench.system.untrusted import one_line
 
 
 def problems(results: Results) -> Iterator[str]:
@@ -96,7 +96,7 @@ def _table_problems(results: Results) -> Iterator[str]:
         there = unpacked(stored)
         listed = set(there["run_id"].to_pylist()) if there.num_rows else set()
     except (ValueError, KeyError) as error:
-        yield f"{place} {shown(error)}"
+        yield f"{place} {one_line(error)}"
         return
     made = table_bytes(r for r in receipts(results) if r.run_id in listed)
     if not there.equals(unpacked(made)):
@@ -121,7 +121,7 @@ def leftovers(results: Results) -> Iterator[str]:
     if results.runs.is_dir():
         for path in sorted(results.runs.iterdir()):
             if not RUN_ID.match(path.name):
-                yield f"runs/ holds {shown(path.name)}, which is no run"
+                yield f"runs/ holds {one_line(path.name)}, which is no run"
     for folder, what in (
         (results.staging, "under way or left by a killed command"),
         (results.quarantine, "moved away because they did not verify"),

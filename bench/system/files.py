@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import StoreError
-from bench.system.untrusted import shown, why
+from bench.system.untrusted import one_line, os_reason
 
 
 def sealed(kind: str, content: Mapping[str, Any]) -> bytes:
@@ -47,7 +47,7 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"cannot write to {shown(folder)}: {why(error)}") from error
+        raise StoreError(f"cannot write to {one_line(folder)}: {os_reason(error)}") from error
 
 
 @contextlib.contextmanager
@@ -142,7 +142,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {shown(path)}: {why(error)}") from error
+        raise StoreError(f"cannot write {one_line(path)}: {os_reason(error)}") from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)

@@ -19,19 +19,19 @@ _BREAKS_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Control characters, line separators, and the stand-ins for bytes that are not UTF-8."""
 
 
-def fits_a_line(text: str) -> bool:
+def is_one_line(text: str) -> bool:
     """Whether a name can be printed and stored as it is."""
     return not _BREAKS_A_LINE.search(text)
 
 
-def shown(text: object) -> str:
+def one_line(text: object) -> str:
     """Return a path or message as part of one line, control characters escaped."""
     return _BREAKS_A_LINE.sub(lambda match: repr(match[0])[1:-1], str(text))
 
 
-def why(error: OSError) -> str:
+def os_reason(error: OSError) -> str:
     """Return a system error's reason, as part of one line."""
-    return shown(error.strerror or error)
+    return one_line(error.strerror or error)
 
 
 def open_regular(path: Path) -> io.BufferedReader:
@@ -75,7 +75,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise tomllib.TOMLDecodeError(f"is not valid TOML: {shown(error)}") from None
+        raise tomllib.TOMLDecodeError(f"is not valid TOML: {one_line(error)}") from None
     except ValueError:
         raise ValueError("holds a number of too many digits, or a date that is none") from None
     except RecursionError:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bench.cli.progress import LiveDisplay, PlainDisplay, result_table
 from bench.planning.plan import Plan
-from bench.planning.state import look_up
+from bench.planning.state import compare_with_store
 from bench.store.folder import Store
 from tests.fixtures.plans import receipt, smoke_plan
 
@@ -20,7 +20,7 @@ def plan(tmp_path: Path, warm_cache: Path) -> Plan:
 
 def test_the_live_display_survives_a_large_campaign(plan: Plan, tmp_path: Path) -> None:
     assert len(plan.runs) == 480
-    state = look_up(plan, Store(tmp_path / "results"))
+    state = compare_with_store(plan, Store(tmp_path / "results"))
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=120)
     with LiveDisplay(console, state, 1) as display:
@@ -41,7 +41,7 @@ def test_the_live_display_survives_a_large_campaign(plan: Plan, tmp_path: Path) 
 def test_the_plain_display_says_what_is_left(plan: Plan, tmp_path: Path) -> None:
     some = Plan(plan.runs[:2], ())
     out = io.StringIO()
-    state = look_up(some, Store(tmp_path / "results"))
+    state = compare_with_store(some, Store(tmp_path / "results"))
     with PlainDisplay(Console(file=out, width=200), state, 1) as display:
         display.finished(some.runs[0], receipt(some.runs[0], 600))
         display.finished(some.runs[1], receipt(some.runs[1], 600))

@@ -30,7 +30,7 @@ from bench.planning.matrix import PlannedRun, Selection, expand
 from bench.planning.plan import Folders, Plan, Run, make_plan
 from bench.planning.runtime import time_left
 from bench.planning.slots import Slot
-from bench.planning.state import look_up
+from bench.planning.state import compare_with_store
 from bench.planning.suite import read_suite
 from bench.registry import Registry
 from bench.store.agreement import agreement
@@ -163,7 +163,7 @@ def test_the_yardstick_is_one_pass_of_resnet_18(monkeypatch: pytest.MonkeyPatch)
         assert images.dtype == torch.float32
         return forward(self, images)
 
-    run = timing.yardstick("cpu")
+    run = timing.reference_pass("cpu")
     monkeypatch.setattr(torch.nn.Conv2d, "forward", counted)
     run()
     assert passed[0] == (16, 3, 224, 224)
@@ -268,7 +268,7 @@ class Declines(Plain):
 
 
 @pytest.fixture
-def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., timing.Timed]:
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., timing.TimingResult]:
     """Measure a detector on 40 images of which 5 do not count as tested."""
     files = tuple(File(f"test/{i:02}.png", "test", "good") for i in range(40))
     (tmp_path / "test").mkdir()
@@ -285,7 +285,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
     spec = replace(SPEC, image_size=16, batch_size=16)
     job: Any = SimpleNamespace(spec=spec, device="cpu", threads=2, root=tmp_path, files=files)
 
-    def run(detector: Any, **facts: Any) -> timing.Timed:
+    def run(detector: Any, **facts: Any) -> timing.TimingResult:
         meter = Meter("cpu")
         meter.fitted()
         return measure(detector, job, images, list(range(5, 40)), facts, meter)
@@ -519,7 +519,7 @@ def shown(tables: Any) -> str:
 
 def test_the_command_shows_times_and_no_auroc(runs: Any, tmp_path: Path) -> None:
     timed, out = runs["timing"], io.StringIO()
-    state = look_up(Plan(timed, ()), Store(tmp_path))
+    state = compare_with_store(Plan(timed, ()), Store(tmp_path))
     busy = "other processes used 1.0 of 2 cores"
     done = {r.run_id: timed_receipt(r, s) for r, s in zip(timed, (0.010, 0.030, 0.5), strict=True)}
     done[timed[2].run_id] = timed_receipt(timed[2], 0.5, disturbed=busy)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench.planning.plan import Plan, Run
-from bench.planning.state import State, look_up
+from bench.planning.state import State, compare_with_store
 from bench.source import source_hash
 from bench.store.folder import Store
 from bench.store.groups import Provenance
@@ -48,9 +48,9 @@ def succeed(store: Store, run: Run, source: str | None = None) -> None:
 
 def test_what_is_stored_is_done_and_the_rest_is_to_do(three: Plan, store: Store) -> None:
     first, second, third = three.runs
-    assert look_up(three, store).todo == [first, second, third]
+    assert compare_with_store(three, store).todo == [first, second, third]
     succeed(store, second)
-    state = look_up(three, store)
+    state = compare_with_store(three, store)
     assert isinstance(state, State)
     assert list(state.done) == [second.run_id]
     assert state.todo == [first, third]
@@ -63,7 +63,7 @@ def test_damaged_runs_are_still_to_do(three: Plan, store: Store) -> None:
         succeed(store, run)
     truncate(store.runs / first.run_id / "scores.parquet")
     (store.runs / second.run_id / "run.json").write_text("{")
-    state = look_up(three, store)
+    state = compare_with_store(three, store)
     assert state.damaged == (first.run_id, second.run_id)
     assert state.todo == [first, second]
     assert list(state.done) == [third.run_id]
@@ -76,11 +76,11 @@ def test_what_failed_by_itself_under_todays_code_is_given_up(
     """It would only fail again; with --retry-failed it is tried all the same."""
     first, second, third = three.runs
     fail(store, second, kind)
-    state = look_up(three, store)
+    state = compare_with_store(three, store)
     assert state.failed[second.run_id].reason == "because"
     assert state.given_up == [second]
     assert state.todo == [first, third]
-    state = look_up(three, store, retry_failed=True)
+    state = compare_with_store(three, store, retry_failed=True)
     assert state.given_up == [second]
     assert state.todo == [first, second, third]
 
@@ -96,7 +96,7 @@ def test_what_failed_from_outside_or_under_other_code_is_tried_again(
     three: Plan, store: Store, kind: str | None, source: str | None
 ) -> None:
     fail(store, three.runs[0], kind, source)
-    state = look_up(three, store)
+    state = compare_with_store(three, store)
     assert list(state.failed) == [three.runs[0].run_id]
     assert state.given_up == []
     assert state.todo == list(three.runs)
@@ -108,7 +108,7 @@ def test_the_last_failure_decides(three: Plan, store: Store) -> None:
     fail(store, first, "killed")
     fail(store, second, "killed")
     fail(store, second, "method")
-    state = look_up(three, store)
+    state = compare_with_store(three, store)
     assert state.given_up == [second]
     assert state.failed[first.run_id].kind == "killed"
 
@@ -124,13 +124,13 @@ def test_a_failure_that_does_not_say_enough_keeps_nobody_from_trying_again(
     folder = store.failed / three.runs[0].run_id / "1"
     folder.mkdir(parents=True)
     (folder / "failure.json").write_text(text)
-    assert look_up(three, store).todo == list(three.runs)
+    assert compare_with_store(three, store).todo == list(three.runs)
 
 
 def test_what_was_done_after_a_failure_is_done(three: Plan, store: Store) -> None:
     fail(store, three.runs[0], "method")
     succeed(store, three.runs[0])
-    state = look_up(three, store)
+    state = compare_with_store(three, store)
     assert state.failed == {}
     assert state.given_up == []
     assert state.todo == list(three.runs[1:])
@@ -143,10 +143,10 @@ def test_what_other_code_has_done_is_stale_and_done_again_only_on_demand(
     succeed(store, first, "0" * 64)
     succeed(store, second)
     for retry in (False, True):
-        state = look_up(three, store, retry_failed=retry)
+        state = compare_with_store(three, store, retry_failed=retry)
         assert state.stale == [first]
         assert state.todo == [third]
-    state = look_up(three, store, redo_stale=True)
+    state = compare_with_store(three, store, redo_stale=True)
     assert state.stale == [first]
     assert state.todo == [first, third]
     assert set(state.done) == {first.run_id, second.run_id}
@@ -157,10 +157,10 @@ def test_stale_and_failed_runs_are_told_apart(three: Plan, store: Store) -> None
     succeed(store, first, "0" * 64)
     fail(store, first, "method")  # the attempt to do it again
     fail(store, second, "method")
-    assert look_up(three, store).todo == [third]
-    assert look_up(three, store, redo_stale=True).todo == [first, third]
-    assert look_up(three, store, retry_failed=True).todo == [second, third]
-    both = look_up(three, store, retry_failed=True, redo_stale=True)
+    assert compare_with_store(three, store).todo == [third]
+    assert compare_with_store(three, store, redo_stale=True).todo == [first, third]
+    assert compare_with_store(three, store, retry_failed=True).todo == [second, third]
+    both = compare_with_store(three, store, retry_failed=True, redo_stale=True)
     assert both.todo == [first, second, third]
 
 
@@ -170,14 +170,14 @@ def test_what_is_to_be_kept_and_is_not_is_done_again(plan: Plan, store: Store) -
     both = Plan((atacnet, shortcut), ())
     for run in both.runs:
         succeed(store, run)
-    assert look_up(both, store).todo == []
-    state = look_up(both, store, keep=frozenset({"embed", "explain"}))
+    assert compare_with_store(both, store).todo == []
+    state = compare_with_store(both, store, keep=frozenset({"embed", "explain"}))
     assert state.lacking == {atacnet.run_id: {"embed", "explain"}}  # the shortcut has neither
     assert state.todo == [atacnet]
-    state = look_up(both, store, keep=frozenset({"state"}))
+    state = compare_with_store(both, store, keep=frozenset({"state"}))
     assert state.lacking == {atacnet.run_id: {"state"}, shortcut.run_id: {"state"}}
     fail(store, atacnet, "method")  # the attempt to do it again
-    assert look_up(both, store, keep=frozenset({"state"})).todo == [atacnet, shortcut]
+    assert compare_with_store(both, store, keep=frozenset({"state"})).todo == [atacnet, shortcut]
 
 
 def test_a_receipt_that_does_not_name_its_code_is_stale(three: Plan, store: Store) -> None:
@@ -186,4 +186,4 @@ def test_a_receipt_that_does_not_name_its_code_is_stale(three: Plan, store: Stor
         three.runs[0].spec,
         provenance={k: v for k, v in HERE.items() if k != "source_sha256"},
     )
-    assert look_up(three, store).stale == [three.runs[0]]
+    assert compare_with_store(three, store).stale == [three.runs[0]]

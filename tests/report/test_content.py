@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.analysis.configurations import Stored
+from bench.analysis.configurations import StoredRuns
 from bench.published.tables import published
 from bench.report.content import contents
 from bench.store.results import receipts
@@ -75,7 +75,7 @@ def test_each_cell_of_table_2_takes_the_metric_that_was_printed(tmp_path):
     assert by_method["padim"].ours.estimate.mean == pytest.approx(5 / 6)
     assert by_method["atacnet"].ours.estimate.mean == 0.75
     assert by_method["padim"].source[0].startswith("anomalib")
-    (line,) = Stored(there, tuple(receipts(there))).lines(by_method["padim"].ours)
+    (line,) = StoredRuns(there, tuple(receipts(there))).lines(by_method["padim"].ours)
     assert line.interval[0] <= 5 / 6 <= line.interval[1]
 
 

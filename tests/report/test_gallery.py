@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.analysis.configurations import Stored
+from bench.analysis.configurations import StoredRuns
 from bench.report import gallery
 from bench.report.figures import ranks
 from bench.report.gallery import SECTIONS, drawings
@@ -78,7 +78,7 @@ def store(tmp_path):
 
 
 def all_of(results, pictures=None):
-    return list(drawings(Stored(results, tuple(receipts(results))), pictures))
+    return list(drawings(StoredRuns(results, tuple(receipts(results))), pictures))
 
 
 def one_of(results, begins, pictures=None):
@@ -268,8 +268,8 @@ def test_ranks_come_with_ten_places_and_name_who_is_kept_out(tmp_path):
                 publish(there, replace(spec, parameters={"lr": 2e-4}) if i == 3 else
                         replace(spec, seed=1), scores(i, shift=1.5))  # fmt: skip
         if i == 8:
-            assert not ranks.plans(Stored(there, tuple(receipts(there))))
-    (plan,) = ranks.plans(Stored(there, tuple(receipts(there))))
+            assert not ranks.plans(StoredRuns(there, tuple(receipts(there))))
+    (plan,) = ranks.plans(StoredRuns(there, tuple(receipts(there))))
     drawing = plan()
     assert "Kept out for missing places: SAOE (9 of 10)." in drawing.note
     assert drawing.title.startswith("Ranks across 10 datasets")

@@ -13,7 +13,7 @@ import pytest
 from bench.errors import CorruptRun, MethodError
 from bench.execution.contract import project
 from bench.store.archive import CARD, FILES, Archive, pack
-from bench.store.artifacts import answered, lacking, told
+from bench.store.artifacts import artifact_words, missing_artifacts, settled_artifacts
 from bench.store.embeddings import embeddings_bytes
 from bench.store.explanations import Explanations, explanations_bytes, write_explanations
 from bench.store.folder import Store
@@ -65,18 +65,18 @@ def same(results, run_id=ID, embedded=EMBEDDED, explained=EXPLAINED):
 
 def test_a_run_lacks_what_its_method_can_and_it_neither_keeps_nor_has_found_impossible():
     receipt = receipt_of(files={MODEL: "", "scores.parquet": ""}, unsupported=["embed"])
-    assert answered(receipt) == {"state", "embed"}
+    assert settled_artifacts(receipt) == {"state", "embed"}
     every = {"state", "embed", "explain", "rehearse"}
-    assert lacking(receipt, every - {"rehearse"}, every) == {"explain"}
-    assert lacking(receipt, every, {"state", "embed"}) == set()
-    assert lacking(receipt_of(), {"embed"}, every) == {"embed"}
-    assert lacking(receipt_of(), set(), every) == set()
+    assert missing_artifacts(receipt, every - {"rehearse"}, every) == {"explain"}
+    assert missing_artifacts(receipt, every, {"state", "embed"}) == set()
+    assert missing_artifacts(receipt_of(), {"embed"}, every) == {"embed"}
+    assert missing_artifacts(receipt_of(), set(), every) == set()
 
 
 def test_abilities_are_told_in_one_order():
-    assert told({"explain", "state", "embed"}) == "model, embeddings and maps"
-    assert told(["explain", "embed"], "or") == "embeddings or maps"
-    assert (told(["state"]), told([])) == ("model", "")
+    assert artifact_words({"explain", "state", "embed"}) == "model, embeddings and maps"
+    assert artifact_words(["explain", "embed"], "or") == "embeddings or maps"
+    assert (artifact_words(["state"]), artifact_words([])) == ("model", "")
 
 
 # In a results folder
@@ -287,7 +287,7 @@ def test_a_run_that_differs_never_takes_the_place(store):
 def test_that_a_method_cannot_is_remembered_until_it_can(store):
     publish_with(store, MODEL)
     assert publish_with(store, EMBEDDINGS, unsupported=["explain"]) is None
-    assert answered(store.read(ID)) == {"state", "embed", "explain"}
+    assert settled_artifacts(store.read(ID)) == {"state", "embed", "explain"}
     assert store.read(ID).unsupported == ("explain",)
     assert publish_with(store, EMBEDDINGS, unsupported=["explain", "state"]) is not None
     assert kept(store) == {MODEL, EMBEDDINGS}

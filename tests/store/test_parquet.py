@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from bench.store.parquet import RunRows, own_columns, packed, packed_runs, unpacked
+from bench.store.parquet import RunRows, packed, packed_runs, run_columns, unpacked
 
 
 def test_a_table_is_unpacked_as_it_was_packed():
@@ -22,4 +22,4 @@ def test_each_run_gets_its_own_rows_and_columns_back():
     assert "r1" in rows
     assert "r3" not in rows
     for run_id, table in tables.items():
-        assert own_columns(rows.of(run_id)).to_pydict() == table.to_pydict()
+        assert run_columns(rows.of(run_id)).to_pydict() == table.to_pydict()

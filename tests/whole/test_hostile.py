@@ -33,7 +33,7 @@ from bench.planning.suite import read_suite
 from bench.registry import Registry
 from bench.system.digests import SETTLED, FingerprintCache
 from bench.system.files import sealed
-from bench.system.untrusted import MAX_TOML, fits_a_line
+from bench.system.untrusted import MAX_TOML, is_one_line
 from bench.weights import find_weights
 
 SECONDS = 20
@@ -49,7 +49,7 @@ def one_line(kind: type[BenchError] = BenchError) -> Iterator[None]:
     except kind as error:
         message = str(error)
         assert message
-        assert fits_a_line(message)
+        assert is_one_line(message)
         assert len(message) < 4000
     assert time.monotonic() - started < SECONDS
 
@@ -321,7 +321,7 @@ def test_suites_that_are_refused_by_name(tmp_path: Path, registry: Registry, nam
     with one_line(RequestError), pytest.raises(RequestError, match=said) as caught:
         asked(path, registry)
     assert any(name in str(caught.value) for name in ("mine", "image_size", "black"))
-    assert fits_a_line(str(caught.value))
+    assert is_one_line(str(caught.value))
 
 
 @pytest.mark.parametrize("what", ["folder", "pipe", "loop", "nothing", "null", "line", "long"])
@@ -338,7 +338,7 @@ def test_a_suite_that_is_no_file(tmp_path: Path, registry: Registry, what: str) 
         path = tmp_path / names.get(what, "nothing.toml")
     with one_line(RequestError), pytest.raises(RequestError, match="suite") as caught:
         asked(path, registry)
-    assert fits_a_line(str(caught.value))
+    assert is_one_line(str(caught.value))
 
 
 TABLE = st.dictionaries(KEY | TEXT, VALUE, max_size=4).map(
@@ -470,7 +470,7 @@ def test_declarations_that_are_refused_by_name(tmp_path: Path, name: str) -> Non
     text, said = UNDECLARED[name]
     with one_line(WeightsError), pytest.raises(WeightsError, match=said) as caught:
         declared(tmp_path, text)
-    assert fits_a_line(str(caught.value))
+    assert is_one_line(str(caught.value))
     declared(tmp_path, '["m.pth"]\n' + DECLARED)
 
 
@@ -487,7 +487,7 @@ def test_names_of_weights(tmp_path_factory: pytest.TempPathFactory, name: str) -
     folder = tmp_path_factory.getbasetemp() / "weights"
     with one_line(WeightsError), pytest.raises(WeightsError) as caught:
         find_weights("resnet50", 2, name, folder, folder, FingerprintCache(folder))
-    assert fits_a_line(str(caught.value))
+    assert is_one_line(str(caught.value))
 
 
 # What is printed

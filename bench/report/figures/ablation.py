@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from bench.analysis.configurations import Stored
+from bench.analysis.configurations import StoredRuns
 from bench.analysis.labels import name_of
-from bench.analysis.selection import OURS, apart, cells, ways
+from bench.analysis.selection import OURS, cells, configurations, without_parameter
 from bench.analysis.statistics import Estimate, shared_difference
-from bench.report.figures.figure import Drawing, key
+from bench.report.figures.figure import Figure, slug
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.spec import RunSpec, shots_of
 from bench.text import brief, signed
@@ -49,14 +49,14 @@ def intervals(gaps: Sequence[Gap], alt: str) -> str:
         return svg(figure, alt)
 
 
-def plans(stored: Stored) -> list[partial[Drawing]]:
+def plans(stored: StoredRuns) -> list[partial[Figure]]:
     """Plan the paired differences of ATAC-Net's second views from the compute-matched one."""
     found = []
     for place, shots in cells(stored):
         by_rest: dict[RunSpec, dict[tuple[str, bool], Mapping[int, float]]] = {}
-        for way in ways(stored, place, shots, OURS):
-            row, view = apart(way.row, "view")
-            rest, block = apart(row, "attention")
+        for way in configurations(stored, place, shots, OURS):
+            row, view = without_parameter(way.row, "view")
+            rest, block = without_parameter(row, "attention")
             views = by_rest.setdefault(rest, {})
             views.setdefault((str(view), block is not False), way.by_seed)
         for rest, views in by_rest.items():
@@ -86,14 +86,14 @@ def _named(view: tuple[str, bool]) -> str:
     return VIEWS.get(name, brief(name)) + ("" if block else ", no attention block")
 
 
-def _drawing(gaps: Sequence[Gap], where: str, rest: RunSpec, stored: Stored) -> Drawing:
-    name = key("ablation", where, stored.label(rest))
+def _drawing(gaps: Sequence[Gap], where: str, rest: RunSpec, stored: StoredRuns) -> Figure:
+    name = slug("ablation", where, stored.label(rest))
     told = "; ".join(_told(*gap) for gap in gaps)
     way = f"{rest.backbone} to stage {rest.stage}, {rest.image_size} px, {rest.precision}"
     note = f"{told}. {way} ({stored.label(rest)})."
     title = f"Does the zoomed view help? {where}"
     alt = f"Differences of AUROC, from the whole image twice if not said, on {where}: {told}."
-    return Drawing(name, "ablation", title, note, alt, intervals(gaps, alt))
+    return Figure(name, "ablation", title, note, alt, intervals(gaps, alt))
 
 
 def _told(label: str, gap: Estimate) -> str:

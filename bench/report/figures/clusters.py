@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis import selection as choice
-from bench.analysis.configurations import Stored, Way
+from bench.analysis.configurations import Configuration, StoredRuns
 from bench.analysis.labels import name_of
-from bench.analysis.selection import OURS, Reader
-from bench.report.figures.figure import Drawing, key
+from bench.analysis.selection import OURS, ScoreCache
+from bench.report.figures.figure import Figure, slug
 from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, legend, panels, plotting, svg
 from bench.spec import Place, shots_of
 from bench.store.layout import EMBEDDINGS
@@ -80,7 +80,7 @@ class Cloud:
         return found
 
 
-def plans(stored: Stored, reader: Reader) -> list[partial[Drawing | None]]:
+def plans(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure | None]]:
     """Plan a figure for each place where ATAC-Net or CutMix keeps embeddings, with most shots."""
     found = []
     for place, several in choice.places(stored).items():
@@ -93,19 +93,23 @@ def plans(stored: Stored, reader: Reader) -> list[partial[Drawing | None]]:
     return found
 
 
-def _versions(stored: Stored, place: Place, shots: int) -> dict[str, Way]:
+def _versions(stored: StoredRuns, place: Place, shots: int) -> dict[str, Configuration]:
     """Return the versions that keep embeddings; both of ATAC-Net alike but for the view."""
-    found: dict[str, Way] = {}
+    found: dict[str, Configuration] = {}
     rest = None
     for name, method, view in reversed(VERSIONS):
-        there = [w for way in choice.ways(stored, place, shots, method)
+        there = [w for way in choice.configurations(stored, place, shots, method)
                  if (w := way.keeping(EMBEDDINGS))
                  and (view is None or _is_version(way.row.parameters, view))]  # fmt: skip
-        alike = [w for w in there if method == OURS and choice.apart(w.row, "view")[0] == rest]
+        alike = [
+            w
+            for w in there
+            if method == OURS and choice.without_parameter(w.row, "view")[0] == rest
+        ]
         if there:
             found[name] = (alike or there)[0]
             if method == OURS:
-                rest, _ = choice.apart(found[name].row, "view")
+                rest, _ = choice.without_parameter(found[name].row, "view")
     return dict(reversed(found.items()))
 
 
@@ -116,8 +120,8 @@ def _is_version(parameters: Mapping[str, Any], view: str) -> bool:
 
 
 def _drawing(
-    stored: Stored, versions: Mapping[str, Way], where: str, reader: Reader
-) -> Drawing | None:
+    stored: StoredRuns, versions: Mapping[str, Configuration], where: str, reader: ScoreCache
+) -> Figure | None:
     shared = set.intersection(*({*way.by_seed} for way in versions.values()))
     if not shared:  # no seed has them all: the last version is the paper's own
         versions = dict([list(versions.items())[-1]])
@@ -139,17 +143,17 @@ def _drawing(
         + (f" No run of {listed(missing)} keeps embeddings." if missing else "")
     )
     alt = f"t-SNE of test images on {where}. Silhouette of normal against anomalous: {told}."
-    name, title = key("clusters", where), f"Embeddings on {where}"
-    return Drawing(name, "clusters", title, note, alt, plot(by_name, alt))
+    name, title = slug("clusters", where), f"Embeddings on {where}"
+    return Figure(name, "clusters", title, note, alt, plot(by_name, alt))
 
 
-def _clouds(stored: Stored, runs: Sequence[Receipt], reader: Reader) -> list[Cloud]:
+def _clouds(stored: StoredRuns, runs: Sequence[Receipt], reader: ScoreCache) -> list[Cloud]:
     """Return what runs keep of the images that all of them have, in one order."""
     kept = [stored.results.embeddings(r.run_id) for r in runs]
     places = [{f: i for i, f in enumerate(k.file)} if k else {} for k in kept]
     scores = reader.scores(runs[0])
     rows = [i for i, f in enumerate(scores.file) if all(f in p for p in places)]
-    group = np.where(choice.counts(scores), scores.label.astype(int), 2)[rows]
+    group = np.where(choice.test_mask(scores), scores.label.astype(int), 2)[rows]
     return [
         Cloud(k.values[[p[scores.file[i]] for i in rows]], group, k.kept)
         for k, p in zip(kept, places, strict=True)

@@ -11,10 +11,10 @@ the paper lacks."""
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Figure:
     """One figure."""
 
-    key: str
+    slug: str
     """Its name among all figures of a page: a-z, 0-9 and hyphens."""
     section: str
     """One of `SECTIONS`."""
@@ -27,6 +27,6 @@ class Drawing:
     """One <svg> element without styles, scripts or links, for a strict content security policy."""
 
 
-def key(*parts: object) -> str:
+def slug(*parts: object) -> str:
     """Return a name for a file or a link, made of what it is about."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(map(str, parts)).lower()).strip("-")[:80]

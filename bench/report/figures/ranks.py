@@ -6,10 +6,10 @@ from itertools import combinations
 from statistics import fmean
 
 from bench.analysis import selection as choice
-from bench.analysis.configurations import REFERENCE, Stored, Way
+from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.labels import method_name
 from bench.analysis.statistics import Ranking, ranking
-from bench.report.figures.figure import Drawing, key
+from bench.report.figures.figure import Figure, slug
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.spec import Place, RunSpec, shots_of
 from bench.text import listed
@@ -25,7 +25,7 @@ LEAST_METHODS = 3
 LEVEL = 0.05
 
 
-def plans(stored: Stored) -> list[partial[Drawing]]:
+def plans(stored: StoredRuns) -> list[partial[Figure]]:
     """Plan a ranking for each number of shots with enough complete places."""
     found = []
     for shots in sorted({s for _, s, _ in stored.groups} - {0}, reverse=True):
@@ -36,15 +36,15 @@ def plans(stored: Stored) -> list[partial[Drawing]]:
     return found
 
 
-def _by_method(stored: Stored, shots: int) -> dict[str, dict[Place, Way]]:
+def _by_method(stored: StoredRuns, shots: int) -> dict[str, dict[Place, Configuration]]:
     """Return the ways of each method by place: of each one variant, the same everywhere."""
     methods = {m for _, s, m in stored.groups if s in (0, shots)} - {REFERENCE}
     found = {}
     for method in sorted(methods, key=choice.order):
-        variants: dict[RunSpec, dict[Place, Way]] = {}
+        variants: dict[RunSpec, dict[Place, Configuration]] = {}
         for place, s, m in stored.groups:
             if m == method and s in (0, shots):
-                for way in choice.ways(stored, place, s, m):
+                for way in choice.configurations(stored, place, s, m):
                     if way.row.setting == "general":
                         variants.setdefault(way.variant, {})[place] = way
         if variants:
@@ -52,7 +52,7 @@ def _by_method(stored: Stored, shots: int) -> dict[str, dict[Place, Way]]:
     return found
 
 
-def _rank(variant: RunSpec, ways: Mapping[Place, Way]) -> tuple[int, int, str]:
+def _rank(variant: RunSpec, ways: Mapping[Place, Configuration]) -> tuple[int, int, str]:
     return -len(ways), sum(len(way.departures) for way in ways.values()), variant.run_id
 
 
@@ -76,10 +76,10 @@ def complete_places(
 
 def _drawing(
     shots: int,
-    by_method: Mapping[str, Mapping[Place, Way]],
+    by_method: Mapping[str, Mapping[Place, Configuration]],
     places: list[Place],
     methods: list[str],
-) -> Drawing:
+) -> Figure:
     ways = {m: [by_method[m][p] for p in places] for m in methods}
     found = ranking(
         {method_name(m): [fmean(w.by_seed.values()) for w in there] for m, there in ways.items()}
@@ -95,9 +95,9 @@ def _drawing(
         + (f" Kept out for missing places: {listed(out)}." if out else "")
     )
     title = f"Ranks across {found.datasets} datasets and categories, {shots_of(shots)}"
-    name = key("ranks", shots_of(shots))
+    name = slug("ranks", shots_of(shots))
     alt = f"Mean ranks: {ranks}. Friedman: {_p(found.p)}. Holm-adjusted p: {pairs}."
-    return Drawing(name, "ranks", title, note, alt, plot(found, alt))
+    return Figure(name, "ranks", title, note, alt, plot(found, alt))
 
 
 def _p(value: float) -> str:

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.analysis import selection as choice
-from bench.analysis.configurations import Stored
+from bench.analysis.configurations import StoredRuns
 from bench.analysis.labels import name_of
-from bench.analysis.selection import OURS, Reader
+from bench.analysis.selection import OURS, ScoreCache
 from bench.data.overlay import overlay
 from bench.metrics import auroc
-from bench.report.figures.figure import Drawing, key
-from bench.report.figures.sheet import Box, Tile, Words, coarse, cut, sheet, two_tone
+from bench.report.figures.figure import Figure, slug
+from bench.report.figures.sheet import Box, TextLine, Tile, coarse, cut, sheet, two_tone
 from bench.report.pictures import Pictures
 from bench.spec import RunSpec, place_of, shots_of
 from bench.store.groups import Metrics
@@ -24,7 +24,7 @@ from bench.store.layout import EXPLANATIONS
 from bench.store.receipt import Receipt
 from bench.text import brief, listed, signed
 
-Plan = partial[Drawing | None]
+Plan = partial[Figure | None]
 MAPS = ("score", "attention", "grad_cam", "grad_cam_zoomed")
 """What a run must keep for these figures."""
 HOT = 0.5
@@ -45,7 +45,7 @@ ARROW = "\N{RIGHTWARDS ARROW}"
 
 
 @dataclass(frozen=True)
-class Seen:
+class Views:
     """What one run saw in the N images that count."""
 
     spec: RunSpec
@@ -92,7 +92,7 @@ Case = tuple[str, int]
 """Why an image is shown, and which."""
 
 
-def zoom_cases(seen: Seen) -> list[Case]:
+def zoom_cases(seen: Views) -> list[Case]:
     """Choose anomalies by what the zoom did to their score, and a normal image likewise."""
     change = seen.zoomed - seen.raw
     by_change = _sorted(seen.file, -change)
@@ -107,7 +107,7 @@ def zoom_cases(seen: Seen) -> list[Case]:
     ])  # fmt: skip
 
 
-def crop_cases(seen: Seen) -> list[Case]:
+def crop_cases(seen: Views) -> list[Case]:
     """Choose the best, a middling and the worst anomaly, and the worst and a middling normal."""
     by_score = _sorted(seen.file, -seen.score)
     anomalous = [i for i in by_score if seen.label[i]]
@@ -137,39 +137,39 @@ def _once(cases: Sequence[Case]) -> list[Case]:
 # Planning
 
 
-def zooms(stored: Stored, reader: Reader, pictures: Pictures | None) -> list[Plan]:
+def zooms(stored: StoredRuns, reader: ScoreCache, pictures: Pictures | None) -> list[Plan]:
     """Plan Figure 1 for each place where ATAC-Net keeps explanations, with the most shots."""
     return [partial(_drawn, _zoom, stored, r, reader, pictures) for r in _explained(stored)]
 
 
-def crops(stored: Stored, reader: Reader, pictures: Pictures | None) -> list[Plan]:
+def crops(stored: StoredRuns, reader: ScoreCache, pictures: Pictures | None) -> list[Plan]:
     """Plan Figure 5 for each place where ATAC-Net keeps explanations, with the most shots."""
     return [partial(_drawn, _crops, stored, r, reader, pictures) for r in _explained(stored)]
 
 
-def _explained(stored: Stored) -> list[Receipt]:
+def _explained(stored: StoredRuns) -> list[Receipt]:
     """Return of each place the run to show: the best way with the attention's box, lowest seed."""
     found = []
     for place, several in choice.places(stored).items():
         there = [
             kept.receipts[0]
             for shots in several
-            for way in choice.ways(stored, place, shots, OURS)
+            for way in choice.configurations(stored, place, shots, OURS)
             if way.row.parameters.get("view") == "attention" and (kept := way.keeping(EXPLANATIONS))
         ]
         found += there[:1]
     return found
 
 
-def seen_by(stored: Stored, receipt: Receipt, reader: Reader) -> Seen | None:
+def seen_by(stored: StoredRuns, receipt: Receipt, reader: ScoreCache) -> Views | None:
     """Return what a run saw of the images that count; None where it does not keep all of it."""
     kept, scores = stored.results.explanations(receipt.run_id), reader.scores(receipt)
     if kept is None or kept.boxes is None or tuple(kept.file) != tuple(scores.file):
         return None
     if not {*MAPS} <= kept.maps.keys() or not {"raw", "zoomed"} <= kept.parts.keys():
         return None
-    rows = [int(i) for i in np.flatnonzero(choice.counts(scores))]
-    return Seen(
+    rows = [int(i) for i in np.flatnonzero(choice.test_mask(scores))]
+    return Views(
         spec=receipt.spec,
         file=tuple(scores.file[i] for i in rows),
         label=scores.label[rows],
@@ -190,12 +190,12 @@ def _held(metrics: Metrics) -> tuple[float, float] | None:
 
 
 def _drawn(
-    draw: Callable[[Seen, Pictures | None], Drawing],
-    stored: Stored,
+    draw: Callable[[Views, Pictures | None], Figure],
+    stored: StoredRuns,
     receipt: Receipt,
-    reader: Reader,
+    reader: ScoreCache,
     pictures: Pictures | None,
-) -> Drawing | None:
+) -> Figure | None:
     """Draw what a run saw; None where it does not keep all of it."""
     seen = seen_by(stored, receipt, reader)
     return None if seen is None else draw(seen, pictures)
@@ -208,7 +208,7 @@ def _where(spec: RunSpec) -> str:
 # Figure 1
 
 
-def _zoom(seen: Seen, pictures: Pictures | None) -> Drawing:
+def _zoom(seen: Views, pictures: Pictures | None) -> Figure:
     cases, where = zoom_cases(seen), _where(seen.spec)
     told = "; ".join(
         f"{why} ({_kind(seen, i)}) {seen.raw[i]:.2f} to {seen.zoomed[i]:.2f}" for why, i in cases
@@ -218,13 +218,13 @@ def _zoom(seen: Seen, pictures: Pictures | None) -> Drawing:
         f"Scores of the whole image and the zoomed view: {told}."
         f" {_what_the_zoom_does(seen)} Seed {seen.spec.seed}. {_shown(seen, cases, pictures)}"
     )
-    name = key("zoom", where)
+    name = slug("zoom", where)
     tiles, words, height = zoom_layout(seen, cases, pictures)
-    return Drawing(name, "zoom", f"The zoomed view on {where}", note, alt,
+    return Figure(name, "zoom", f"The zoomed view on {where}", note, alt,
                    sheet(height, tiles, words, alt))  # fmt: skip
 
 
-def _what_the_zoom_does(seen: Seen) -> str:
+def _what_the_zoom_does(seen: Views) -> str:
     """Say over all test images whether the zoomed view tells the classes apart better."""
     views = (("the whole image", seen.raw), ("the zoomed view", seen.zoomed), ("both", seen.score))
     by_view = ", ".join(f"{auroc(score, seen.label):.3f} by {name}" for name, score in views)
@@ -252,11 +252,11 @@ def hot(maps: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def zoom_layout(
-    seen: Seen, cases: Sequence[Case], pictures: Pictures | None
-) -> tuple[list[Tile], list[Words], int]:
+    seen: Views, cases: Sequence[Case], pictures: Pictures | None
+) -> tuple[list[Tile], list[TextLine], int]:
     """Place a row for each case: words, the whole image, the zoomed view."""
     side, step, first, second = 112, 122, 128, 248
-    words = [Words(first, 12, "whole image"), Words(second, 12, "zoomed view")]
+    words = [TextLine(first, 12, "whole image"), TextLine(second, 12, "zoomed view")]
     tiles = []
     for row, (why, i) in enumerate(cases):
         y = 20 + row * step
@@ -270,8 +270,8 @@ def zoom_layout(
         ]
         lines = (brief(_kind(seen, i), 18), f"{seen.raw[i]:.2f} {ARROW} {seen.zoomed[i]:.2f}",
                  signed(float(seen.zoomed[i] - seen.raw[i]), 2))  # fmt: skip
-        words.append(Words(0, y + 14, why, bold=True))
-        words += [Words(0, y + 32 + 16 * n, line) for n, line in enumerate(lines)]
+        words.append(TextLine(0, y + 14, why, bold=True))
+        words += [TextLine(0, y + 32 + 16 * n, line) for n, line in enumerate(lines)]
     return tiles, words, 20 + len(cases) * step
 
 
@@ -298,7 +298,7 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
 # Figure 5
 
 
-def _crops(seen: Seen, pictures: Pictures | None) -> Drawing:
+def _crops(seen: Views, pictures: Pictures | None) -> Figure:
     cases, where = crop_cases(seen), _where(seen.spec)
     told = "; ".join(_caption(seen, *case) for case in cases)
     alt = f"What ATAC-Net crops on {where}: {told}."
@@ -307,11 +307,11 @@ def _crops(seen: Seen, pictures: Pictures | None) -> Drawing:
         f" {_shown(seen, cases, pictures)}"
     )
     tiles, words, height = crop_layout(seen, cases, pictures)
-    return Drawing(key("crops", where), "crops", f"Crops on {where}", note, alt,
+    return Figure(slug("crops", where), "crops", f"Crops on {where}", note, alt,
                    sheet(height, tiles, words, alt))  # fmt: skip
 
 
-def _caption(seen: Seen, why: str, i: int) -> str:
+def _caption(seen: Views, why: str, i: int) -> str:
     others = seen.score[~seen.label if seen.label[i] else seen.label]
     above = int((seen.score[i] > others).sum())
     of = "normals" if seen.label[i] else "anomalies"
@@ -320,8 +320,8 @@ def _caption(seen: Seen, why: str, i: int) -> str:
 
 
 def crop_layout(
-    seen: Seen, cases: Sequence[Case], pictures: Pictures | None
-) -> tuple[list[Tile], list[Words], int]:
+    seen: Views, cases: Sequence[Case], pictures: Pictures | None
+) -> tuple[list[Tile], list[TextLine], int]:
     """Place a row for each case: image, score map, binarised attention, box and crop."""
     side, across, step = 66, 73, 88
     top = float(seen.maps["score"].max())
@@ -345,18 +345,19 @@ def crop_layout(
         ]
     names = ("image", "score map", "attention", "box", "crop") if columns else (
         "score map", "attention and box")  # fmt: skip
-    words = [Words(n * across, 10, name, bold=True, size=10) for n, name in enumerate(names)]
+    words = [TextLine(n * across, 10, name, bold=True, size=10) for n, name in enumerate(names)]
     words += [
-        Words(0, 26 + row * step, _caption(seen, *case), size=10) for row, case in enumerate(cases)
+        TextLine(0, 26 + row * step, _caption(seen, *case), size=10)
+        for row, case in enumerate(cases)
     ]
     return tiles, words, 30 + len(cases) * step
 
 
-def _kind(seen: Seen, i: int) -> str:
+def _kind(seen: Views, i: int) -> str:
     return seen.defect[i] if seen.label[i] else "normal"
 
 
-def _shown(seen: Seen, cases: Sequence[Case], pictures: Pictures | None) -> str:
+def _shown(seen: Views, cases: Sequence[Case], pictures: Pictures | None) -> str:
     """Name the files, and say why there are no pictures of them."""
     files = listed([brief(seen.file[i]) for _, i in cases])
     if any(seen.picture(i, pictures) is None for _, i in cases):

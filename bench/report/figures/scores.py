@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis import selection as choice
-from bench.analysis.configurations import REFERENCE, Stored
+from bench.analysis.configurations import REFERENCE, StoredRuns
 from bench.analysis.labels import method_name, name_of
-from bench.analysis.selection import Reader, Tested
-from bench.report.figures.figure import Drawing, key
+from bench.analysis.selection import ScoreCache, Tested
+from bench.report.figures.figure import Figure, slug
 from bench.report.figures.svg import (
     ANOMALOUS,
     NORMAL,
@@ -129,34 +129,36 @@ def roc(by_method: Mapping[str, Sequence[Tested]], alt: str) -> str:
         return svg(figure, alt)
 
 
-def histogram_plans(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
+def histogram_plans(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure]]:
     """Plan histograms for each place and number of shots."""
     return [partial(_scores, stored, *cell, reader) for cell in _cells(stored)]
 
 
-def roc_plans(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
+def roc_plans(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure]]:
     """Plan ROC curves for each place and number of shots."""
     return [partial(_roc, stored, *cell, reader) for cell in _cells(stored)]
 
 
-def _cells(stored: Stored) -> list[tuple[Place, int]]:
+def _cells(stored: StoredRuns) -> list[tuple[Place, int]]:
     """Return places and shots where more than the reference ran, the most shots first."""
     trained = {(p, s) for p, s, m in stored.groups if m != REFERENCE}
     found = [c for c in choice.cells(stored) if c in trained or (c[0], 0) in trained]
     return sorted(found, key=lambda cell: -cell[1])
 
 
-def _scores(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing:
+def _scores(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
     where = f"{name_of(place)}, {shots_of(shots)}"
-    found = [w for w in choice.best_ways(stored, place, shots) if w.row.method != REFERENCE]
+    found = [
+        w for w in choice.best_configurations(stored, place, shots) if w.row.method != REFERENCE
+    ]
     shown = found[:MOST_PANELS]
     shared = set.intersection(*({*way.by_seed} for way in shown))
     chosen = [min(shared or way.by_seed) for way in shown]
     scores = {
-        method_name(way.row.method): choice.counted(reader.scores(way.run(seed)))
+        method_name(way.row.method): choice.test_scores(reader.scores(way.run(seed)))
         for way, seed in zip(shown, chosen, strict=True)
     }
-    name, title = key("scores", where), f"Scores on {where}"
+    name, title = slug("scores", where), f"Scores on {where}"
     told = listed([f"{m} {overlap(*tested):.2f}" for m, tested in scores.items()])
     _, label = next(iter(scores.values()))
     note = (
@@ -164,19 +166,19 @@ def _scores(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing
         f" {listed(sorted({str(s) for s in chosen}))}." + choice.left_out(found, shown)
     )
     alt = f"Histograms of anomaly scores on {where}. Overlap of the classes: {told}."
-    return Drawing(name, "scores", title, note, alt, histograms(scores, alt))
+    return Figure(name, "scores", title, note, alt, histograms(scores, alt))
 
 
-def _roc(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing:
+def _roc(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
     where = f"{name_of(place)}, {shots_of(shots)}"
-    found = choice.best_ways(stored, place, shots)
+    found = choice.best_configurations(stored, place, shots)
     shown = found[: len(PALETTE)]
     runs = {method_name(way.row.method): list(reader.tested(way)) for way in shown}
     told = listed([_area(*item) for item in runs.items()])
-    name, title = key("roc", where), f"ROC on {where}"
+    name, title = slug("roc", where), f"ROC on {where}"
     note = f"Area under the mean curve: {told}." + choice.left_out(found, shown)
     alt = f"ROC curves on {where}. Area under the curve: {told}."
-    return Drawing(name, "scores", title, note, alt, roc(runs, alt))
+    return Figure(name, "scores", title, note, alt, roc(runs, alt))
 
 
 def _area(method: str, runs: Sequence[Tested]) -> str:

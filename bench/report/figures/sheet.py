@@ -40,7 +40,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Words:
+class TextLine:
     """A line on a sheet, its baseline at y."""
 
     x: int
@@ -50,7 +50,7 @@ class Words:
     size: int = 11
 
 
-def sheet(height: int, tiles: Sequence[Tile], words: Sequence[Words], alt: str) -> str:
+def sheet(height: int, tiles: Sequence[Tile], words: Sequence[TextLine], alt: str) -> str:
     """Return a sheet as an SVG element that a strict policy takes."""
     size = f'width="{WIDTH}" height="{height}"'
     parts = [

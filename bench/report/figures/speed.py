@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 
 from bench.analysis import selection as choice
-from bench.analysis.configurations import Stored, Way
+from bench.analysis.configurations import Configuration, StoredRuns
 from bench.analysis.labels import method_name, name_of
 from bench.analysis.statistics import Estimate, estimated, mean_interval
 from bench.analysis.timings import (
     LATENCY,
     Machine,
     Span,
-    Timed,
+    TimedConfiguration,
     clocks,
     milliseconds,
     over_rounds,
     same_but_length,
 )
-from bench.report.figures.figure import Drawing, key
+from bench.report.figures.figure import Figure, slug
 from bench.report.figures.svg import legend, marks, panels, plotting, svg
 from bench.spec import Place, RunSpec
 from bench.text import brief, listed
@@ -53,11 +53,11 @@ class Point:
     """Of its accuracy runs, where that is another than the clock's."""
 
 
-Both = Mapping[Place, tuple[Timed, Way]]
+Both = Mapping[Place, tuple[TimedConfiguration, Configuration]]
 """Of one variant: where it was timed, and run to the end."""
 
 
-def plans(stored: Stored) -> list[partial[Drawing]]:
+def plans(stored: StoredRuns) -> list[partial[Figure]]:
     """Plan a figure for each machine on which two methods or more were timed and also ran."""
     shown_by: dict[Machine, tuple[dict[str, Point], list[Place], list[str]]] = {}
     timed = clocks(stored)
@@ -77,14 +77,14 @@ def plans(stored: Stored) -> list[partial[Drawing]]:
 
 
 def _both(
-    stored: Stored, method: str, timed: Mapping[Place, Mapping[RunSpec, Timed]]
-) -> dict[Place, tuple[Timed, Way]]:
+    stored: StoredRuns, method: str, timed: Mapping[Place, Mapping[RunSpec, TimedConfiguration]]
+) -> dict[Place, tuple[TimedConfiguration, Configuration]]:
     """Return where a method was timed and ran, of the one variant that has the most places."""
-    variants: dict[RunSpec, dict[Place, tuple[Timed, Way]]] = {}
+    variants: dict[RunSpec, dict[Place, tuple[TimedConfiguration, Configuration]]] = {}
     for place, rows in timed.items():
         for there in (t for row, t in rows.items() if row.method == method and t.span(LATENCY)):
             alike = same_but_length(there.row)
-            ways = choice.ways(stored, place, there.row.shots, method)
+            ways = choice.configurations(stored, place, there.row.shots, method)
             same = [w for w in ways if same_but_length(w.row) == alike]
             same.sort(key=lambda w: w.row.precision != there.row.precision)  # stable
             if same:
@@ -119,7 +119,7 @@ def _point(both: Both, places: Sequence[Place], machine: Machine) -> Point:
     )
 
 
-def mean_time(there: Sequence[Timed]) -> Span:
+def mean_time(there: Sequence[TimedConfiguration]) -> Span:
     """Return a method's latency, its mean over places round by round; all have one."""
     spans = [span for timed in there if (span := timed.span(LATENCY))]
     if len(spans) == 1:
@@ -134,7 +134,7 @@ def mean_time(there: Sequence[Timed]) -> Span:
 def _drawing(
     machine: Machine, points: Mapping[str, Point], places: Sequence[Place], out: list[str],
     look: Mapping[str, Mark],
-) -> Drawing:  # fmt: skip
+) -> Figure:  # fmt: skip
     where = listed([name_of(p) for p in places])
     told = "; ".join(f"{m}: {_told(point)}" for m, point in points.items())
     note = f"On {where}. {told}."
@@ -142,7 +142,7 @@ def _drawing(
         note += f" Timed on this machine, but without such runs there: {listed(out)}."
     title = f"AUROC against inference time on {brief(str(machine), 120)}"
     alt = f"{title}, {where}. {told}."
-    return Drawing(key("time", machine), "time", title, note, alt, plot(points, look, alt))
+    return Figure(slug("time", machine), "time", title, note, alt, plot(points, look, alt))
 
 
 def _told(point: Point) -> str:

@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 
 from bench.analysis import selection as choice
-from bench.analysis.configurations import REFERENCE, Stored, Way
+from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.labels import method_name, name_of
-from bench.analysis.selection import Reader
+from bench.analysis.selection import ScoreCache
 from bench.analysis.statistics import Estimate, estimated, mean_interval
 from bench.metrics import auroc
-from bench.report.figures.figure import Drawing, key
+from bench.report.figures.figure import Figure, slug
 from bench.report.figures.svg import PALETTE, label_rows, legend, marks, panels, plotting, svg
 from bench.spec import Place, RunSpec, shots_of
 from bench.store.scores import Scores
@@ -38,7 +38,7 @@ By = Mapping[str, Mapping[int, Estimate]]
 # Against shots
 
 
-def by_shots(stored: Stored) -> list[partial[Drawing]]:
+def by_shots(stored: StoredRuns) -> list[partial[Figure]]:
     """Plan AUROC against shots for each place where more than one number of shots ran."""
     found = []
     for place, shots in choice.places(stored).items():
@@ -49,14 +49,16 @@ def by_shots(stored: Stored) -> list[partial[Drawing]]:
     return found
 
 
-def _same_way(stored: Stored, place: Place, shots: Sequence[int]) -> dict[str, dict[int, Estimate]]:
+def _same_way(
+    stored: StoredRuns, place: Place, shots: Sequence[int]
+) -> dict[str, dict[int, Estimate]]:
     """Return AUROC by method and shots; of each method one way, the same for all shots."""
     methods = {m for p, s, m in stored.groups if p == place and s in shots}
     found = {}
     for method in sorted(methods, key=choice.order)[:MOST_METHODS]:
-        rows: dict[RunSpec, dict[int, Way]] = {}
+        rows: dict[RunSpec, dict[int, Configuration]] = {}
         for s in shots:
-            for way in choice.ways(stored, place, s, method):
+            for way in choice.configurations(stored, place, s, method):
                 rows.setdefault(replace(way.row, shots=0), {})[s] = way
         best = min(rows.items(), key=lambda item: _rank(*item))[1]
         found[method_name(method)] = {
@@ -65,18 +67,18 @@ def _same_way(stored: Stored, place: Place, shots: Sequence[int]) -> dict[str, d
     return found
 
 
-def _rank(row: RunSpec, by_shots: Mapping[int, Way]) -> tuple[int, int, int, str]:
+def _rank(row: RunSpec, by_shots: Mapping[int, Configuration]) -> tuple[int, int, int, str]:
     runs = sum(len(way.receipts) for way in by_shots.values())
     return -len(by_shots), min(len(way.departures) for way in by_shots.values()), -runs, row.run_id
 
 
-def _shots(place: Place, values: By) -> Drawing:
+def _shots(place: Place, values: By) -> Figure:
     where = name_of(place)
-    name, title = key("shots", where), f"AUROC against shots on {where}"
+    name, title = slug("shots", where), f"AUROC against shots on {where}"
     told = "; ".join(f"{m}: {listed([_at(s, e) for s, e in v.items()])}" for m, v in values.items())
     note = f"{told}."
     alt = f"AUROC against shots on {where}. {told}."
-    return Drawing(name, "shots", title, note, alt, shots_plot(values, alt))
+    return Figure(name, "shots", title, note, alt, shots_plot(values, alt))
 
 
 def _at(shots: int, estimate: Estimate) -> str:
@@ -107,11 +109,11 @@ def shots_plot(values: By, alt: str) -> str:
 # By type of defect
 
 
-def by_defect(stored: Stored, reader: Reader) -> list[partial[Drawing]]:
+def by_defect(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure]]:
     """Plan AUROC by type of defect, with the most shots, for each place with several types."""
     found = []
     for place, shots in choice.places(stored).items():
-        first = choice.best_ways(stored, place, shots[0])[0]
+        first = choice.best_configurations(stored, place, shots[0])[0]
         if first.row.method != REFERENCE and len(_types(reader.scores(first.receipts[0]))) > 1:
             found.append(partial(_defects, stored, place, shots[0], reader))
     return found
@@ -126,7 +128,7 @@ def _types(scores: Scores) -> dict[str, int]:
 
 def defect_auroc(scores: Scores, defect: str) -> float | None:
     """Return the AUROC of one type of defect against all normal images; None where it has none."""
-    there = choice.counts(scores) & (~scores.label | (np.array(scores.defect) == defect))
+    there = choice.test_mask(scores) & (~scores.label | (np.array(scores.defect) == defect))
     if not scores.label[there].any():
         return None
     return auroc(scores.score[there], scores.label[there])
@@ -137,8 +139,8 @@ def _over_seeds(runs: Sequence[Scores], defect: str) -> Estimate | None:
     return mean_interval(found) if found else None
 
 
-def _defects(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawing:
-    found = choice.best_ways(stored, place, shots)
+def _defects(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
+    found = choice.best_configurations(stored, place, shots)
     shown = found[:MOST_METHODS]
     runs = {
         method_name(w.row.method): [reader.scores(r) for r in w.receipts[: choice.MOST_SEEDS]]
@@ -154,7 +156,7 @@ def _defects(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawin
     labels = [f"{brief(d)} (n={types[d]})" for d in hardest_first]
     rows = {m: {hardest_first.index(d): e for d, e in by.items()} for m, by in values.items()}
     where = f"{name_of(place)}, {shots_of(shots)}"
-    name, title = key("defects", where), f"AUROC by type of defect on {where}"
+    name, title = slug("defects", where), f"AUROC by type of defect on {where}"
     told = "; ".join(
         f"{label}: {listed([f'{m} {by[i].mean:.3f}' for m, by in rows.items() if i in by])}"
         for i, label in enumerate(labels)
@@ -163,7 +165,7 @@ def _defects(stored: Stored, place: Place, shots: int, reader: Reader) -> Drawin
     note = f"{told}." + choice.left_out(found, shown)
     note += f" {left_out} types with fewer images are left out." if left_out else ""
     alt = f"AUROC by type of defect on {where}. {told}."
-    return Drawing(name, "defects", title, note, alt, defects_plot(rows, labels, alt))
+    return Figure(name, "defects", title, note, alt, defects_plot(rows, labels, alt))
 
 
 def defects_plot(rows: By, labels: Sequence[str], alt: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from bench.report.figures.saliency import Seen, crop_cases, hot, zoom_cases
+from bench.report.figures.saliency import Views, crop_cases, hot, zoom_cases
 from tests.fixtures.runs import SPEC
 
 
@@ -13,7 +13,7 @@ def seen(**changes):
     raw = np.array([1, 1, 1, 1, 3, 2], np.float32)
     zoomed = np.array([1.5, 0.5, 5, 2, 2, 2], np.float32)
     maps = {n: np.zeros((6, 2, 2), np.float32) for n in ("score", "attention", "grad_cam")}
-    given = Seen(
+    given = Views(
         spec=SPEC, file=tuple("abcdef"), label=np.arange(6) > 1, defect=tuple("ggcccc"),
         score=(raw + zoomed) / 2, maps=maps, boxes=np.full((6, 4), 0.5, np.float32), raw=raw,
         zoomed=zoomed,
