@@ -59,7 +59,7 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
         yield from _forms(_file_name(facts.title), facts.title, facts.columns, rows)
     yield from _times(contents.times)
     for drawing in contents.drawings:
-        yield f"{drawing.key}.svg", drawing.svg + "\n"
+        yield f"{drawing.slug}.svg", drawing.svg + "\n"
 
 
 def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[tuple[str, str]]:

@@ -66,7 +66,7 @@ def _left_out(number: int) -> str:
 
 def _with_own_key(drawing: Figure, taken: set[str]) -> Figure:
     """Number the keys of figures whose names differ only in what a key leaves out."""
-    keys = (drawing.key if i == 1 else f"{drawing.key}-{i}" for i in count(1))
+    keys = (drawing.slug if i == 1 else f"{drawing.slug}-{i}" for i in count(1))
     own = next(k for k in keys if k not in taken)
     taken.add(own)
-    return replace(drawing, key=own)
+    return replace(drawing, slug=own)

@@ -280,7 +280,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
     images = CategoryImages(samples.images, tuple(facts))  # type: ignore[arg-type]
     for name, most in (("SINGLE", 70), ("BATCHES", 3), ("EXPLAIN", 2), ("WARM_UP", 1)):
         monkeypatch.setattr(timing, name, Budget(1, most, 1e9))
-    monkeypatch.setattr(timing, "yardstick", lambda device: lambda: None)
+    monkeypatch.setattr(timing, "reference_pass", lambda device: lambda: None)
     monkeypatch.setattr(watch, "SHORTEST", 0.0)
     spec = replace(SPEC, image_size=16, batch_size=16)
     job: Any = SimpleNamespace(spec=spec, device="cpu", threads=2, root=tmp_path, files=files)

@@ -82,13 +82,13 @@ def all_of(results, pictures=None):
 
 
 def one_of(results, begins, pictures=None):
-    (found,) = [d for d in all_of(results, pictures) if d.key.startswith(begins)]
+    (found,) = [d for d in all_of(results, pictures) if d.slug.startswith(begins)]
     return found
 
 
 def test_every_figure_has_a_key_of_its_own_a_section_words_and_a_safe_picture(store):
     found = all_of(store, Pictures(None))
-    keys = [d.key for d in found]
+    keys = [d.slug for d in found]
     assert len(keys) == len({*keys})
     assert all(re.fullmatch("[a-z0-9-]+", k) for k in keys)
     sections = [d.section for d in found]
@@ -136,7 +136,7 @@ def test_no_pixels_of_images_without_the_data(store):
     theirs = replace(TRAINED, dataset="mine", category="mine", fingerprint="f" * 64)
     publish(store, theirs, seed=7)
     for pictures in (None, Pictures(None)):
-        by_key = {d.key: d for d in all_of(store, pictures)}
+        by_key = {d.slug: d for d in all_of(store, pictures)}
         for kind in ("zoom", "crops"):
             drawing = by_key[f"{kind}-mine-10-shots"]
             assert "image/jpeg" not in drawing.svg
@@ -279,8 +279,8 @@ def test_ranks_come_with_ten_places_and_name_who_is_kept_out(tmp_path):
 def test_the_room_of_a_page_is_kept_and_what_is_left_out_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(gallery.MOST, "histograms", 2)
     there = store_at(tmp_path, *(replace(TRAINED, **place(i)) for i in range(5)))
-    found = [d for d in all_of(there) if d.key.startswith("scores")]
-    assert [d.key for d in found] == [f"scores-mvtec-ad-c{i}-10-shots" for i in range(2)]
+    found = [d for d in all_of(there) if d.slug.startswith("scores")]
+    assert [d.slug for d in found] == [f"scores-mvtec-ad-c{i}-10-shots" for i in range(2)]
     assert "left out" not in found[0].note
     assert found[1].note.endswith("3 more figures of this kind could be drawn of these runs and are"
                                   " left out.")  # fmt: skip
@@ -303,7 +303,7 @@ def test_a_full_page_stays_below_four_megabytes(tmp_path):
     kinds = {"scores": "histograms"}
     largest: dict[str, int] = {}
     for drawing in all_of(there, Pictures(None)):
-        kind = drawing.key.partition("-")[0]
+        kind = drawing.slug.partition("-")[0]
         whole = len(drawing.svg) + len(drawing.note) + len(drawing.alt)
         largest[kinds.get(kind, kind)] = max(largest.get(kinds.get(kind, kind), 0), whole)
     assert gallery.MOST.keys() - largest.keys() == {"ranks"}
@@ -321,10 +321,10 @@ def test_hostile_names_stay_names(tmp_path):
     for drawing in found:
         assert "<script" not in checked(drawing.svg)
         assert "<img" not in drawing.svg
-        assert re.fullmatch("[a-z0-9-]+", drawing.key)
+        assert re.fullmatch("[a-z0-9-]+", drawing.slug)
 
 
 def test_names_that_differ_only_in_what_a_key_leaves_out_have_two_keys(tmp_path):
     names = [replace(TRAINED, dataset=d, category=d) for d in ("a_b", "a-b")]
-    keys = [d.key for d in all_of(store_at(tmp_path, *names)) if d.key.startswith("roc")]
+    keys = [d.slug for d in all_of(store_at(tmp_path, *names)) if d.slug.startswith("roc")]
     assert keys == ["roc-a-b-10-shots", "roc-a-b-10-shots-2"]

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import CorruptRun, RequestError, StoreError
-from bench.store.archive import CARD, FILES, Archive, pack
+from bench.store.archive import FILES, MANIFEST, Archive, pack
 from bench.store.folder import Store
 from bench.store.merge import merge
 from bench.store.open import open_results, results_at
@@ -42,7 +42,7 @@ from tests.fixtures.runs import (
     truncate,
 )
 
-ALL = {*FILES, CARD}
+ALL = {*FILES, MANIFEST}
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_every_flipped_bit_is_found_when_an_archive_is_opened(packed, name, data
     ids=["truncated", "empty", "doubled"],
 )
 def test_a_file_of_another_length_is_found(out, name, damage):
-    if name == CARD and damage is truncate:
+    if name == MANIFEST and damage is truncate:
         damage = lambda p: p.write_bytes(p.read_bytes()[:-2])  # noqa: E731  the last is a newline
     damage(out / name)
     with pytest.raises(CorruptRun, match=f"archive {out} is damaged"):
@@ -213,7 +213,7 @@ def test_a_file_that_is_missing_is_found(out, name):
 
 
 def test_without_its_card_it_is_no_archive(out):
-    (out / CARD).unlink()
+    (out / MANIFEST).unlink()
     with pytest.raises(StoreError, match="nor an archive"):
         open_results(out)
 
@@ -462,7 +462,7 @@ def test_an_archive_is_no_place_for_new_runs(out, capsys):
     code, _, err = bench(capsys, "merge", out, "--results", out)
     assert code == 2
     assert "is an archive" in err
-    assert json.loads((out / CARD).read_bytes())["kind"] == "archive"
+    assert json.loads((out / MANIFEST).read_bytes())["kind"] == "archive"
 
 
 def test_scores_that_were_changed_beside_a_true_receipt_are_not_packed(store, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from bench.errors import CorruptRun, MethodError
 from bench.execution.contract import project
-from bench.store.archive import CARD, FILES, Archive, pack
+from bench.store.archive import FILES, MANIFEST, Archive, pack
 from bench.store.artifacts import artifact_words, missing_artifacts, settled_artifacts
 from bench.store.embeddings import embeddings_bytes
 from bench.store.explanations import Explanations, explanations_bytes, write_explanations
@@ -325,18 +325,18 @@ def test_an_archive_gives_back_what_runs_keep_but_their_models(several, tmp_path
     assert list(archive.explanations(OTHER.run_id).maps) == ["attention", "box", "score"]
     assert archive.embeddings(THIRD.run_id) is archive.explanations(THIRD.run_id) is None
     assert [kept(archive, i) for i in (ID, OTHER.run_id, THIRD.run_id)] == [{*MAPS}, {*MAPS}, set()]
-    assert {p.name for p in archive.root.iterdir()} == {*FILES, *MAPS, CARD}
+    assert {p.name for p in archive.root.iterdir()} == {*FILES, *MAPS, MANIFEST}
     assert list(problems(archive)) == []
 
 
 def test_an_archive_of_runs_that_keep_nothing_has_no_file_for_it(tmp_path):
     archive = archived(store_at(tmp_path / "plain", SPEC), tmp_path / "archive")
-    assert {p.name for p in archive.root.iterdir()} == {*FILES, CARD}
+    assert {p.name for p in archive.root.iterdir()} == {*FILES, MANIFEST}
     assert archive.embeddings(ID) is archive.explanations(ID) is None
     older = Archive(FIXTURES / "archives/schema-1")
     assert all(older.embeddings(i) is older.explanations(i) is None for i in older.ids())
     pack(older, tmp_path / "again")
-    assert {p.name for p in (tmp_path / "again").iterdir()} == {*FILES, CARD}
+    assert {p.name for p in (tmp_path / "again").iterdir()} == {*FILES, MANIFEST}
 
 
 def test_there_and_back_gives_the_same_bytes(several, tmp_path):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.errors import CorruptRun, StoreError
-from bench.store.archive import CARD, Archive, pack
+from bench.store.archive import MANIFEST, Archive, pack
 from bench.store.folder import Store
 from bench.store.merge import Merged, merge
 from bench.store.receipt import seal
@@ -417,7 +417,7 @@ def test_an_archive_is_merged_into_nowhere(source, tmp_path, capsys):
 def test_the_reference_results_can_be_merged(store):
     """So that a campaign goes on from what is committed; what is there stays, wherever made."""
     for folder in sorted(REFERENCE.iterdir()):
-        source = Archive(folder) if (folder / CARD).exists() else Store(folder)
+        source = Archive(folder) if (folder / MANIFEST).exists() else Store(folder)
         for merged in list(merge(source, store)):
             assert merged.kind in {"new", "identical", "close", "different"}
             if merged.kind == "different":  # trained through choices of a box, on a GPU and on none

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.errors import StoreError
-from bench.store.archive import CARD, pack
+from bench.store.archive import MANIFEST, pack
 from bench.store.folder import Store
 from bench.store.layout import DISPUTED
 from bench.store.open import results_at
@@ -354,7 +354,7 @@ def test_what_cannot_be_verified_is_one_line_with_exit_code_2(store, tmp_path, c
     rewrite(store.runs / ID, lambda r: r.update(schema=99))
     newer = tmp_path / "newer"
     pack(store_at(tmp_path / "other", THIRD), newer)
-    card = json.loads((newer / CARD).read_bytes())
+    card = json.loads((newer / MANIFEST).read_bytes())
     for results, said in (
         (tmp_path / "nowhere", "neither a results folder"),
         (store.root, "update"),

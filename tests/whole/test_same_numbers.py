@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from bench.data.splits import SETTINGS
-from bench.planning.matrix import PRECISIONS, Narrowing, expand
+from bench.planning.matrix import PRECISIONS, Selection, expand
 from bench.planning.suite import read_suite
 from bench.registry import METHODS, Registry
 from bench.weights import BACKBONES, STAGES
@@ -76,7 +76,7 @@ def test_a_rearrangement_becomes_equivalent_and_another_number_is_refused(tmp_pa
 def test_the_suite_reaches_every_method_and_what_has_code_of_its_own(cache: Path) -> None:
     registry = Registry(cache)
     reached: dict[tuple[str, str], set[object]] = defaultdict(set)
-    for cell in expand(read_suite(str(SUITE)), Narrowing(), registry, cache):
+    for cell in expand(read_suite(str(SUITE)), Selection(), registry, cache):
         name = cell.method.name
         for key, value in {**cell.settings, **cell.parameters}.items():
             reached[name, key].add(value)
