@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from bench.data.catalog import BRAIN_MRI, HEAD_CT, MVTEC_AD
 from bench.planning.resources import BYTES_OF_A_RUN
 from bench.planning.suite import read_suite
 from bench.store.open import open_results
+from bench.store.receipt import Receipt
 from bench.store.results import receipts
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ class Cost:
     """The most that a run has taken."""
 
 
-def costs(stored: Iterable[Mapping[str, Any]]) -> dict[str, Cost]:
+def costs(stored: Iterable[Receipt]) -> dict[str, Cost]:
     """Return the cost of each trained method of suite table1, by name."""
     (suite,) = read_suite("table1").blocks
     repeats = len(suite.shots) * suite.seeds
@@ -51,23 +51,23 @@ def costs(stored: Iterable[Mapping[str, Any]]) -> dict[str, Cost]:
     steps = sum(EPOCHS * math.ceil(n / NORMALS_A_STEP) for n in normals)
     by_method = defaultdict(list)
     for receipt in stored:
-        spec = receipt["spec"]
-        if spec["kind"] == "accuracy" and spec["parameters"].get("steps_per_epoch") == 0:
-            by_method[spec["method"]].append(receipt)
+        spec = receipt.spec
+        if spec.kind == "accuracy" and spec.parameters.get("steps_per_epoch") == 0:
+            by_method[spec.method].append(receipt)
     found = {}
     for method in suite.methods:
         if method == REFERENCE:
             continue
-        timings = [r["timings"] for r in by_method[method]]
-        made = [r["facts"]["optimiser_steps"] for r in by_method[method]]
-        step = fmean(t["fit_s"] / n for t, n in zip(timings, made, strict=True))
-        beside = fmean(t["setup_s"] + t["score_s"] for t in timings)
+        timings = [r.timings for r in by_method[method]]
+        made = [r.facts["optimiser_steps"] for r in by_method[method]]
+        step = fmean(t.fit_s / n for t, n in zip(timings, made, strict=True))
+        beside = fmean(t.setup_s + t.score_s for t in timings)
         found[method] = Cost(
             measured=len(timings),
             runs=repeats * len(normals),
             step_s=step,
             hours=repeats * (step * steps + beside * len(normals)) / 3600,
-            gpu_bytes=max(r["provenance"]["peak_gpu_memory_bytes"] for r in by_method[method]),
+            gpu_bytes=max(r.provenance.peak_gpu_memory_bytes for r in by_method[method]),
         )
     return found
 

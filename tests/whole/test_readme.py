@@ -39,14 +39,20 @@ def text_of(document: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("document", "file", "method", "lines"),
+    ("document", "file", "method", "lines", "shorter"),
     [
-        ("README.md", "nearest.py", "nearest:Nearest", 20),
-        ("CONTRIBUTING.md", "pooled.py", "pooled:Pooled", 25),
+        ("README.md", "nearest.py", "nearest:Nearest", 20, ()),
+        ("CONTRIBUTING.md", "pooled.py", "pooled:Pooled", 25, ("epochs=5", "lr_step=3")),
     ],
 )
 def test_the_method_of_ones_own_runs_and_finds_defects(
-    tmp_path: Path, warm_cache: Path, document: str, file: str, method: str, lines: int
+    tmp_path: Path,
+    warm_cache: Path,
+    document: str,
+    file: str,
+    method: str,
+    lines: int,
+    shorter: tuple[str, ...],
 ) -> None:
     text = (ROOT / document).read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -54,10 +60,11 @@ def test_the_method_of_ones_own_runs_and_finds_defects(
     assert len([line for line in body.splitlines() if line.strip()]) <= lines
     (tmp_path / file).write_text(code)
     bench = Bench(tmp_path, warm_cache)
-    code_, said = bench(
-        "run", "--suite", "smoke", "--method", method, "--categories", "washer", "--shots", "10"
-    )
-    assert code_ == 0, said
+    exit_code, output = bench(
+        "run", "--suite", "smoke", "--method", method, "--categories", "washer", "--shots", "10",
+        *(word for override in shorter for word in ("--set", override)),
+    )  # fmt: skip
+    assert exit_code == 0, output
     (receipt,) = receipts(bench.store)
     assert receipt.metrics.auroc > 0.7
     assert receipt.spec.method_source.startswith(f"{method}@")
