@@ -54,9 +54,9 @@ MEASURED = {  # by hand, see above
     ("saoe", "float32"): 6763,
     ("saoe", "bfloat16"): 4084,
 }
-# Both probes print how far the process has grown, and how much of that are pages of libraries' files:
-# how many of these come in differs from run to run, other processes share them, and the kernel may
-# drop them. They need no room of their own.
+# Both probes print how far the process has grown, and how much of that are pages of libraries'
+# files: how many of these come in differs from run to run, other processes share them, and the
+# kernel may drop them. They need no room of their own.
 PROBE = """
 import json, re, sys
 import numpy, torchvision, bench.execution.worker
