@@ -45,9 +45,7 @@ METHODS = {
         "normal, labelled and pseudo anomalies as classes, and outlier exposure",
     ),
     "cutmix": Entry(
-        "baselines.cutmix:CutMix",
-        "CutMix",
-        "weighted cross-entropy with CutMix pseudo anomalies",
+        "baselines.cutmix:CutMix", "CutMix", "weighted cross-entropy with CutMix pseudo anomalies"
     ),
     "atacnet": Entry(
         "atacnet.detector:ATACNet",
@@ -60,9 +58,7 @@ METHODS = {
         "the one image statistic that separates the training set best",
     ),
     "spade": Entry(
-        "baselines.spade:SPADE",
-        "SPADE",
-        "distance to the nearest normal images in pooled features",
+        "baselines.spade:SPADE", "SPADE", "distance to the nearest normal images in pooled features"
     ),
     "padim": Entry(
         "baselines.padim:PaDiM", "PaDiM", "a Gaussian of normal features at every position"

@@ -182,12 +182,7 @@ def _wrong(said: Any) -> str:
 
 
 def _find_known(
-    backbone: str,
-    stage: int,
-    folder: Path,
-    cache: Path,
-    digests: FingerprintCache,
-    download: bool,
+    backbone: str, stage: int, folder: Path, cache: Path, digests: FingerprintCache, download: bool
 ) -> Weights:
     wanted = [k for k in KNOWN if k.backbone == backbone]
     published = {Path(k.url).name for k in wanted if k.url}

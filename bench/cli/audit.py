@@ -22,7 +22,7 @@ INTRODUCTION = (
 )
 
 
-def audit(
+def audit_command(
     about: Annotated[
         str | None,
         typer.Argument(

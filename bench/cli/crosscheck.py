@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     selection=("methods", "datasets", "categories", "seeds", "set"),
     folders=("data", "weights", "cache"),
 )
-def crosscheck(
+def crosscheck_command(
     python: Annotated[
         Path, typer.Option(help="The interpreter that has anomalib 2.7.0.", show_default=False)
     ],

@@ -64,14 +64,14 @@ def data_prepare(
 ) -> None:
     """Decode and resize datasets into the cache ahead of the runs that need them."""
     from bench.data.images import load, prepare
-    from bench.data.inspect import places
+    from bench.data.inspect import named_categories
     from bench.data.layouts import list_category
     from bench.data.listing import fingerprint
     from bench.data.official import why_unofficial
     from bench.system.digests import FingerprintCache
 
     digests = FingerprintCache(folders.cache)
-    for dataset, category in places(names, folders.data):
+    for dataset, category in named_categories(names, folders.data):
         listing = list_category(dataset, category, folders.data, folders.cache)
         content = fingerprint(listing, digests)
         digests.save()
@@ -90,15 +90,15 @@ def data_verify(
     folders: "Folders",
 ) -> None:
     """Read and decode every file again and compare with the catalogue; exit 1 if it differs."""
-    from bench.data.inspect import inspect, places, report
+    from bench.data.inspect import inspect, inspection_lines, named_categories
     from bench.system.digests import FingerprintCache
 
     digests = FingerprintCache(folders.cache)
     good = True
-    for dataset, category in places(names, folders.data):
+    for dataset, category in named_categories(names, folders.data):
         inspection = inspect(dataset, category, folders.data, folders.cache, digests)
         good &= inspection.good
-        for line in report(inspection):
+        for line in inspection_lines(inspection):
             say(line)
     for path in digests.corrected:
         say(f"{one_line(path)} was not what the cache knew of it: put right there")

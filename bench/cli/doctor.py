@@ -20,7 +20,7 @@ STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
 
 @shared_options()
-def doctor(
+def doctor_command(
     *,
     suite: Annotated[
         str | None, typer.Option(help="Also check what this suite needs: name or .toml file.")

@@ -146,11 +146,11 @@ def _folders(
     # Not `absolute`: it has to have a name, which `.` has not.
     textures = textures and Path(os.path.abspath(textures))
     return Folders(
-        data.absolute(), weights.absolute(), results.absolute(), cache_folder(cache), textures
+        data.absolute(), weights.absolute(), results.absolute(), cache_or_default(cache), textures
     )
 
 
-def cache_folder(cache: Path | None) -> Path:
+def cache_or_default(cache: Path | None) -> Path:
     """Return the cache folder that was named, else the user's."""
     if cache is None:
         import platformdirs
@@ -203,7 +203,7 @@ def gpus(device: str) -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def make_plan(
+def plan_suite(
     suite: "Suite", selection: "Selection", folders: "Folders", *, download: bool = False
 ) -> "Plan":
     """Plan the selected part of a suite; print who takes overrides."""

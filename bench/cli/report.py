@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import RESULTS, CacheOption, ResultsOption, cache_folder, say
+from bench.cli.options import RESULTS, CacheOption, ResultsOption, cache_or_default, say
 from bench.errors import RequestError
 from bench.system.untrusted import one_line
 
 
-def report(
+def report_command(
     results: ResultsOption = RESULTS,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("reports/report.html"),
     data: Annotated[
@@ -44,7 +44,7 @@ def report(
 
     with threadpool_limits(limits=1):  # small matrix products, for which threads only wait
         stored = open_results(results.absolute())
-        report_contents = contents(stored, data and data.absolute(), cache_folder(cache))
+        report_contents = contents(stored, data and data.absolute(), cache_or_default(cache))
         text = render(report_contents)
         page = text.encode(errors="backslashreplace")  # file names need not be valid Unicode
     write_atomically(out, page)

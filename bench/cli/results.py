@@ -20,7 +20,7 @@ SourcesArgument = Annotated[
 ]
 
 
-def show(
+def show_command(
     run_id: Annotated[str, typer.Argument(help="The id, or how it begins.")],
     results: ResultsOption = RESULTS,
 ) -> None:
@@ -105,7 +105,7 @@ def _times(count: int) -> str:
     return "once," if count == 1 else f"{count} times"
 
 
-def table(
+def table_command(
     results: ResultsOption = RESULTS,
     where: Annotated[
         list[str] | None,
@@ -135,7 +135,7 @@ def table(
         say(f"- {cell}: {gap.mean:+.3f}{interval}, {_count(gap.n, 'seed')}")
 
 
-def times(results: ResultsOption = RESULTS) -> None:
+def times_command(results: ResultsOption = RESULTS) -> None:
     """Print timing runs as Markdown: a table for each machine and number of threads.
 
     Numbers are medians over rounds; disturbed rounds count only where all are, and are marked.
@@ -158,7 +158,7 @@ def times(results: ResultsOption = RESULTS) -> None:
             say(f"{text}\n")
 
 
-def verify(results: ResultsOption = RESULTS) -> None:
+def verify_command(results: ResultsOption = RESULTS) -> None:
     """Check every digest, every metric against its scores, and the table; change nothing.
 
     Takes a results folder or an archive. Exit code: 0 all agrees, 1 something does not.
@@ -184,7 +184,7 @@ def verify(results: ResultsOption = RESULTS) -> None:
         raise typer.Exit(1)
 
 
-def compare(first: Path, second: Path) -> None:
+def compare_command(first: Path, second: Path) -> None:
     """Compare the runs that two results folders or archives share: identical, close, different.
 
     Exit code: 0 all shared runs are identical or close, 1 some are different.
@@ -214,7 +214,7 @@ def compare(first: Path, second: Path) -> None:
         raise typer.Exit(1)
 
 
-def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
+def merge_command(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
     """Import the runs of other results folders and archives, digests checked.
 
     A run that is stored already stays. Exit code: 0 all are stored, 1 some runs were damaged, or
@@ -223,7 +223,7 @@ def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
     from collections import Counter
 
     from bench.store.folder import Store
-    from bench.store.merge import merge as merge_into
+    from bench.store.merge import merge
     from bench.store.open import open_results
 
     store = Store(results.absolute())
@@ -231,7 +231,7 @@ def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
     bad = False
     for source in opened:
         counts: Counter[str] = Counter()
-        for run in merge_into(source, store):
+        for run in merge(source, store):
             counts[run.kind] += 1
             if run.kind in ("damaged", "different"):
                 bad = True
@@ -244,7 +244,7 @@ def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
         raise typer.Exit(1)
 
 
-def archive(
+def archive_command(
     out: Annotated[Path, typer.Option(help="Folder to write; one of its own.")],
     results: ResultsOption = RESULTS,
 ) -> None:

@@ -12,7 +12,7 @@ from bench.cli.options import (
     SuiteOption,
     console,
     gpus,
-    make_plan,
+    plan_suite,
     say,
     shared_options,
 )
@@ -36,7 +36,7 @@ class Listable(StrEnum):
 
 
 @shared_options()
-def run(
+def run_command(
     suite: SuiteOption,
     selection: "Selection",
     folders: "Folders",
@@ -86,7 +86,7 @@ def run(
     from bench.store.open import results_at
 
     suite_file = read_suite(suite)
-    plan = make_plan(suite_file, selection, folders, download=not dry_run)
+    plan = plan_suite(suite_file, selection, folders, download=not dry_run)
     stored = results_at(folders.results) if dry_run else Store(folders.results)
     keep = _abilities_to_keep(suite_file, models=save_models, maps=save_maps)
     state = compare_with_store(plan, stored, retry_failed=retry_failed, redo_stale=stale, keep=keep)
@@ -211,7 +211,7 @@ def _print_dry_run(
 
 
 @shared_options()
-def status(suite: SuiteOption, selection: "Selection", folders: "Folders") -> None:
+def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders") -> None:
     """Count what a suite has done, failed, stale or missing, and estimate the time left."""
     from bench.planning.plan import missing_lines
     from bench.planning.runtime import time_left
@@ -221,7 +221,7 @@ def status(suite: SuiteOption, selection: "Selection", folders: "Folders") -> No
     from bench.text import duration
 
     suite_file = read_suite(suite)
-    plan = make_plan(suite_file, selection, folders)
+    plan = plan_suite(suite_file, selection, folders)
     keep = _abilities_to_keep(suite_file, models=False, maps=False)
     state = compare_with_store(plan, results_at(folders.results), keep=keep)
     left = time_left(state.todo, list(state.done.values()), 1)
@@ -254,7 +254,7 @@ def status(suite: SuiteOption, selection: "Selection", folders: "Folders") -> No
         say(f"missing: {line}")
 
 
-def list_(what: Listable, data: DataOption = DATA) -> None:
+def list_command(what: Listable, data: DataOption = DATA) -> None:
     """List the suites, methods or datasets."""
     if what is Listable.SUITES:
         from bench.planning.suite import read_suite, suite_names

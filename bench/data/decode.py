@@ -47,7 +47,7 @@ def decoding_pool() -> Iterator[ThreadPoolExecutor]:
     """Give threads for decoding, with Pillow's warnings silenced.
 
     Filters of warnings belong to the process, not to a thread, so they are set here, once, by the
-    thread that opens the pool: in `decode` threads would put back each other's.
+    thread that opens the pool: in `decode_image` threads would put back each other's.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
@@ -63,7 +63,7 @@ def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
         raise DataError(f"cannot read {one_line(path)}: {os_reason(error)}") from error
 
 
-def decode(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
+def decode_image(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
     """Decode a file to RGB, alpha composed on black; return its mode too.
 
     `content` are its bytes where they are read already. Of the several pictures in a phone's JPEG

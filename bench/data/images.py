@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data import DATA_VERSION
-from bench.data.decode import MAX_BYTES, ImageFacts, decode, decoding_pool, facts_of, read
+from bench.data.decode import MAX_BYTES, ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.detector import Samples
 from bench.errors import DataError, RequestError, StoreError
@@ -70,7 +70,7 @@ def _name(identity: Mapping[str, Any]) -> str:
     return f"{start}-v{version}-{identity['size']}-{identity['resize']}-pillow{pillow}"
 
 
-def cache_folder(cache: Path, fingerprint: str, size: int, resize: str) -> Path:
+def prepared_folder(cache: Path, fingerprint: str, size: int, resize: str) -> Path:
     """Return the cache folder of one category at one size."""
     return cache / "images" / _name(_identity(fingerprint, size, resize))
 
@@ -91,7 +91,7 @@ def prepare(
     """
     if resize not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}, not {resize!r}")
-    folder = cache_folder(cache, fingerprint, size, resize)
+    folder = prepared_folder(cache, fingerprint, size, resize)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(folder) and _is_intact(folder):
@@ -150,7 +150,7 @@ def _build(
         i, file = job
         path = listing.root / file.path
         content, digest = read(path, digests)
-        rgb, mode = decode(path, content)
+        rgb, mode = decode_image(path, content)
         pixels = _pixels(rgb, size, resampling).tobytes()
         _write_at(array.fileno(), len(header) + i * len(pixels), pixels)
         return facts_of(file.path, content, rgb, mode), digest
@@ -196,7 +196,7 @@ def read_samples(
     """
 
     def one(path: Path) -> tuple[NDArray[np.uint8], int, int, str, int]:
-        rgb, mode = decode(path)
+        rgb, mode = decode_image(path)
         pixels = _pixels(rgb, size, RESIZE_RULES[resize])
         return pixels, rgb.width, rgb.height, mode, path.stat().st_size
 

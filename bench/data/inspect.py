@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.catalog import Dataset, find_dataset
-from bench.data.decode import ImageFacts, decode, decoding_pool, facts_of, read
+from bench.data.decode import ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.data.official import count_files, other_content, other_counts
@@ -48,7 +48,7 @@ class Inspection:
         return self.category if same else f"{self.dataset.name}/{self.category}"
 
 
-def places(names: Iterable[str], data: Path) -> list[tuple[Dataset, str]]:
+def named_categories(names: Iterable[str], data: Path) -> list[tuple[Dataset, str]]:
     """Return the categories of `dataset` and `dataset/category` names, each once."""
     selected: dict[tuple[str, str], tuple[Dataset, str]] = {}
     for name in names:
@@ -98,7 +98,7 @@ def _read_file(
     path, digest = listing.root / file.path, ""
     try:
         content, digest = read(path, digests)
-        return digest, facts_of(file.path, content, *decode(path, content))
+        return digest, facts_of(file.path, content, *decode_image(path, content))
     except DataError as error:
         return digest, str(error)
 
@@ -111,7 +111,7 @@ def _duplicates(files: Sequence[File], facts: Sequence[ImageFacts]) -> tuple[tup
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
-def report(inspection: Inspection) -> Iterator[str]:
+def inspection_lines(inspection: Inspection) -> Iterator[str]:
     """Yield an inspection as lines of text."""
     yield f"{inspection.place}: {_verdict(inspection)}"
     if inspection.files:

@@ -221,7 +221,9 @@ CATEGORIES: dict[str, tuple[Callable[[Random], Picture], dict[str, Defect]]] = {
 }
 
 
-def render(category: str, defect: str, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def render_picture(
+    category: str, defect: str, index: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return one picture as uint8 (S, S, 3), and its mask (S, S).
 
     `index` counts within a defect type (or `good`).
@@ -292,7 +294,7 @@ def _write_category(folder: Path, category: str) -> None:
     counters: dict[str, int] = {}
     for subfolder, defect, index in jobs:
         number = counters[subfolder] = counters.get(subfolder, -1) + 1
-        pixels, mask = render(category, defect, index)
+        pixels, mask = render_picture(category, defect, index)
         _save(folder / subfolder / f"{number:03d}.bmp", pixels)
         if defect != "good":
             _save(folder / "ground_truth" / defect / f"{number:03d}_mask.bmp", mask)

@@ -70,7 +70,7 @@ def ask(arguments: Sequence[str]) -> dict[str, Any]:
     return {"error": f"the probe gave no answer ({''.join(last)[:80] or 'it said nothing'})"}
 
 
-def main() -> None:
+def print_answer() -> None:
     """Print the report, or `error` with why there is none."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # C libraries print to stdout (oneMKL does): from here on that is stderr
@@ -185,10 +185,11 @@ def _optional(devices: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
     children = [
         subprocess.Popen(
             [*COMMAND, OPTIONAL, device, str(threads), timeout],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         for device, threads in devices
-    ]  # fmt: skip
+    ]
     for (device, threads), child in zip(devices, children, strict=True):
         output, _ = child.communicate()
         silence = f"ended with exit code {child.returncode}"
@@ -329,9 +330,12 @@ def _repeat(device: str) -> float:
     def gradients() -> Any:
         torch.manual_seed(0)
         network = nn.Sequential(
-            nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(3, 32, 3, padding=1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
             nn.Conv2d(32, 64, 3, padding=1),
-        ).to(device)  # fmt: skip
+        ).to(device)
         images = torch.from_numpy(_noise(16, 3, 64, 64)).to(device)
         network(images).square().mean().backward()
         return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
@@ -354,4 +358,4 @@ CHECKS = (
 )
 
 if __name__ == "__main__":
-    main()
+    print_answer()

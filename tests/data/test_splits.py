@@ -75,8 +75,14 @@ def test_a_split_depends_on_nothing_but_files_pictures_and_seed(category, seed):
 
 def test_neither_method_nor_shots_can_touch_a_split():
     assert list(inspect.signature(split_category).parameters) == [
-        "files", "pixels", "seed", "dataset", "category", "setting", "seen_defect",
-    ]  # fmt: skip
+        "files",
+        "pixels",
+        "seed",
+        "dataset",
+        "category",
+        "setting",
+        "seen_defect",
+    ]
 
 
 def test_seeds_datasets_and_categories_have_draws_of_their_own():
