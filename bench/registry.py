@@ -1,4 +1,4 @@
-"""Methods by name: where they lie, what they can be told, and the hash of their source.
+"""Methods by name: their classes, parameters and abilities.
 
 The table is explicit and lazy: nothing is imported until a method is asked for.
 """
@@ -89,13 +89,13 @@ ABILITIES = {
     "rehearse": ("rehearse",),
     "memory": ("memory",),
 }
-"""What a method can do beside, by the functions that must be there for it."""
+"""Optional abilities of a method, with the functions each needs."""
 _KIND = "method cards with abilities"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method's card: what the harness must know of it before a run. Plain data, no class."""
+    """A method's card, known without importing it."""
 
     path: str
     """`package.module:Class`."""
@@ -119,11 +119,11 @@ class Method:
 
     @property
     def source(self) -> str | None:
-        """What enters the identity of a method from outside; None for the project's own."""
+        """An outside method's source identity, else None."""
         return f"{self.path}@{outside_hash(self.module)}" if self.outside else None
 
     def parameters(self, given: Mapping[str, Value]) -> dict[str, Value]:
-        """Return all parameters after defaults; raises RequestError for a bad key or value."""
+        """Return all parameters; raises RequestError for a bad one."""
         values = dict(self.defaults)
         for key, value in given.items():
             if key not in values:
@@ -135,7 +135,7 @@ class Method:
 
 
 def typed_like(key: str, value: Any, default: Value) -> Value:
-    """Return `value` as the type of `default`: an int may stand for a float, nothing else bends."""
+    """Return `value` as the type of `default`; only int becomes float."""
     if type(default) is float and type(value) is int:
         return float(value)
     if type(value) is float and not math.isfinite(value):
@@ -147,7 +147,7 @@ def typed_like(key: str, value: Any, default: Value) -> Value:
 
 
 def check_limits(key: str, value: Any, limits: Mapping[str, Any]) -> None:
-    """Raise RequestError for a value that a parameter does not take."""
+    """Raise RequestError for a value outside the limits."""
     wanted = []
     if "choices" in limits and value not in limits["choices"]:
         wanted.append("one of " + ", ".join(map(str, limits["choices"])))
@@ -194,7 +194,7 @@ class Registry:
         self._found: dict[str, Method] = {}
 
     def find(self, method: str) -> Method:
-        """Return the card of a name of `METHODS` or of `package.module:Class`.
+        """Return a method's card by name or `package.module:Class`.
 
         Raises RequestError for an unknown name, a module that cannot be imported, or a class that
         does not fit the contract.
@@ -240,12 +240,12 @@ class Registry:
 
 
 def _thawed(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a card as `Method` takes it: JSON has no sets."""
+    """Return a card with sets, which JSON lacks."""
     return {**card, **{k: frozenset(card[k]) for k in ("settings", "abilities")}}
 
 
 def _abilities(cls: Any) -> set[str]:
-    """Return what a class can do beside training and scoring."""
+    """Return a class's abilities."""
     return {
         ability
         for ability, functions in ABILITIES.items()
@@ -254,7 +254,7 @@ def _abilities(cls: Any) -> set[str]:
 
 
 def path_of(spec: RunSpec) -> str:
-    """Return where the method of a stored run is to be found here: `package.module:Class`.
+    """Return a stored run's method as `package.module:Class`.
 
     Raises RequestError where this bench has no such method.
     """

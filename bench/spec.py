@@ -45,7 +45,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunSpec:
-    """Everything that was asked of one run. Two runs with equal specs must give equal scores.
+    """Identity of a run: equal specs must give equal scores.
 
     The settings `precision`, `batch_size`, `backbone`, `stage` and `weights` are None where the
     method does not use them, so that changing one does not repeat runs that it cannot touch.
@@ -103,12 +103,12 @@ class RunSpec:
         return hash(self.canonical())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the spec as plain JSON types; `from_dict` is the inverse."""
+        """Return the spec as plain JSON types."""
         return {**_shallow(self), "parameters": dict(self.parameters)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
-        """Read a spec; raises RequestError for unknown, missing or mistyped fields."""
+        """Read a spec; raises RequestError for bad fields."""
         known = {f.name for f in dataclasses.fields(cls)}
         if values.keys() != known:
             wrong = sorted(values.keys() ^ known)
@@ -119,7 +119,7 @@ class RunSpec:
             raise RequestError(f"run spec: {error}") from None
 
     def canonical(self) -> str:
-        """Return the canonical JSON text: versioned, sorted, typed (1 is not 1.0), without NaN."""
+        """Return canonical JSON: versioned, sorted, typed, without NaN."""
         return json.dumps(
             {"spec_version": SPEC_VERSION, **self.as_dict()},
             sort_keys=True,
@@ -130,12 +130,12 @@ class RunSpec:
 
     @property
     def run_id(self) -> str:
-        """The first 16 hex digits of the sha256 of the canonical form."""
+        """The first 16 hex digits of the canonical form's sha256."""
         return hashlib.sha256(self.canonical().encode("ascii")).hexdigest()[:16]
 
     @property
     def row(self) -> "RunSpec":
-        """The spec with seed 0: equal for runs that differ by their seed alone."""
+        """The spec with seed 0, shared by all seeds."""
         return dataclasses.replace(self, seed=0)
 
     @property
@@ -148,7 +148,7 @@ class RunSpec:
 
 
 def shots_of(shots: int) -> str:
-    """Write a number of labelled anomalies, for people."""
+    """Write a number of labelled anomalies."""
     return f"{shots} shot" + "s" * (shots != 1)
 
 
@@ -165,6 +165,6 @@ Place = tuple[str, str]
 
 
 def place_of(spec: RunSpec) -> Place:
-    """Return where a run was made; in the hard setting the category names the seen defect."""
+    """Return a run's place; a hard category names the seen defect."""
     hard = "" if spec.setting == "general" else f" (hard, {spec.seen_defect})"
     return spec.dataset, spec.category + hard

@@ -1,4 +1,4 @@
-"""Backbone weights: which files are known, what they hold, where they lie. Never imports torch."""
+"""Backbone weights: known files, contents and places, without torch."""
 
 import os
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _HUB = "https://download.pytorch.org/models/"
 
 @dataclass(frozen=True)
 class Known:
-    """A weights file that the project knows by its digest."""
+    """A weights file known by its digest."""
 
     sha256: str
     """The digest, or its first eight digits where torchvision publishes no more."""
@@ -82,7 +82,7 @@ def find_weights(
     *,
     download: bool = False,
 ) -> Weights:
-    """Return the weights for a backbone up to a stage.
+    """Return a backbone's weights up to a stage.
 
     `weights` is `imagenet` (known by digest: in `folder`, else in torchvision's own cache or ours,
     else with `download` fetched; a place is left only where nothing in it fits), `none` (random
@@ -135,7 +135,7 @@ def _check_fit(file: Path, known: Known, backbone: str, stage: int) -> None:
 
 
 def _declared(file: Path) -> Known:
-    """Read what the folder's weights.toml says of a file that is not known by digest."""
+    """Read a file's declaration in the folder's weights.toml."""
     declaration = file.parent / "weights.toml"
     remedy = (
         'backbone = "...", stages = 1 to 4, strides = "v1" or "v1.5",'
@@ -161,7 +161,7 @@ def _declared(file: Path) -> Known:
 
 
 def _wrong(said: Any) -> str:
-    """Say which key or value of a declaration is wrong."""
+    """Return what is wrong with a declaration."""
     if not isinstance(said, dict):
         return f"is {said!r:.80}, not a table"
     strides = ("v1", "v1.5") if said.get("backbone") in BOTTLENECKS else ("v1.5",)
@@ -228,7 +228,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _download(known: Known, folder: Path, digests: FingerprintCache) -> Path:
-    """Fetch torchvision's file and check the digits of its digest that its name publishes."""
+    """Fetch torchvision's file and check its digest."""
     import pooch
 
     assert known.url is not None

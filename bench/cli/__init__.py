@@ -43,9 +43,9 @@ def top(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; an error is one line and exit code 2.
+    """Run the command line; an error exits with code 2.
 
-    That holds for errors of this project and of the operating system.
+    Errors of this project and of the operating system are one line each.
     """
     try:
         app(arguments)

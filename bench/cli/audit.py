@@ -31,7 +31,7 @@ def audit_command(
         ),
     ] = None,
 ) -> None:
-    """Check published numbers against their own rows and against their sources.
+    """Check published numbers against their rows and sources.
 
     Means are computed again, copied columns compared with their sources, claims with the tables.
     Each finding says what it rests on and how it is known. It takes no runs and no data.

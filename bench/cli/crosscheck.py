@@ -29,7 +29,7 @@ def crosscheck_command(
         int | None, typer.Option(help="CPU threads of our side; anomalib's has one.", min=1)
     ] = None,
 ) -> None:
-    """Compare our PaDiM and PatchCore with anomalib's on the same images and weights.
+    """Compare our PaDiM and PatchCore with anomalib's on equal inputs.
 
     By default the synthetic dataset, ResNet-18 with ImageNet weights at 256 px and anomalib's own
     settings; override with --set, say --set weights=none. It does not say which is better; exit
@@ -89,7 +89,7 @@ def _print(rows: "list[Compared]") -> None:
 
 
 def _over_seeds(values: tuple[float, ...]) -> str:
-    """Return the mean, and the standard deviation where there are several."""
+    """Write the mean, and the standard deviation of several."""
     from statistics import fmean, stdev
 
     return f"{fmean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")

@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="List, fetch, verify and prepare da
 @app.command("list")
 @shared_options(folders=("data", "cache"))
 def data_list(folders: "Folders") -> None:
-    """List the datasets: counts, sizes, licences, sources, and which files are here."""
+    """List datasets with counts, licences, sources and local files."""
     from rich.table import Table
 
     from bench.data.catalog import find_datasets
@@ -62,7 +62,7 @@ def data_prepare(
     resize: Annotated[str, typer.Option(help="bilinear or bicubic.")] = "bilinear",
     folders: "Folders",
 ) -> None:
-    """Decode and resize datasets into the cache ahead of the runs that need them."""
+    """Decode and resize datasets into the cache before runs."""
     from bench.data.images import load, prepare
     from bench.data.inspect import named_categories
     from bench.data.layouts import list_category
@@ -89,7 +89,7 @@ def data_verify(
     names: Annotated[list[str], typer.Argument(help="dataset, or dataset/category")],
     folders: "Folders",
 ) -> None:
-    """Read and decode every file again and compare with the catalogue; exit 1 if it differs."""
+    """Decode every file and compare with the catalogue; exit 1 if it differs."""
     from bench.data.inspect import inspect, inspection_lines, named_categories
     from bench.system.digests import FingerprintCache
 
@@ -124,7 +124,7 @@ def data_fetch(
     ] = None,
     folders: "Folders",
 ) -> None:
-    """Obtain a dataset: accept its licence, download or take its archive, check and unpack it.
+    """Obtain a dataset: accept the licence, download, check, unpack.
 
     Exit code 1 for a copy that was put there by hand and is not the official one.
     """

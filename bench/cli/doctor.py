@@ -28,7 +28,7 @@ def doctor_command(
     folders: "Folders",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check this machine: libraries, torch and its arithmetic, disk, data, weights.
+    """Check this machine's libraries, torch, disk, data and weights.
 
     Exit code: 0 nothing is bad, 1 something is.
     """

@@ -83,7 +83,7 @@ class Wanted:
 def picture(
     state: State, results: Results, folders: Folders, slots: Sequence[Slot], width: int
 ) -> Iterator[Table | str]:
-    """Yield tables and lines for a terminal of `width` columns.
+    """Yield tables and lines of `width` columns.
 
     Where nothing is left to run and nothing is missing, torch is not imported.
     """
@@ -240,7 +240,7 @@ def _needs(
 
 
 def _receipts(state: State, results: Results) -> list[Receipt]:
-    """Return receipts of the plan's runs, or of all where those say too little."""
+    """Return the plan's receipts, or all if those are too few."""
     known = list(state.done.values())
     steps = {step(r.spec) for r in known}
     if not all(step(run.spec) in steps for run in state.todo):

@@ -151,7 +151,7 @@ def _folders(
 
 
 def cache_or_default(cache: Path | None) -> Path:
-    """Return the cache folder that was named, else the user's."""
+    """Return the named cache folder, else the user's."""
     if cache is None:
         import platformdirs
 
@@ -180,7 +180,7 @@ def console() -> "Console":
 
 
 def printable(text: str) -> str:
-    """Return text with unsafe and unencodable characters escaped, lines kept."""
+    """Escape unsafe and unencodable characters; keep lines."""
     encoding = sys.stdout.encoding or "utf-8"  # a StringIO has none
     escaped = "\n".join(one_line(line) for line in text.split("\n"))
     return escaped.encode(encoding, "backslashreplace").decode(encoding)
@@ -192,7 +192,7 @@ def say(text: str = "") -> None:
 
 
 def gpus(device: str) -> int:
-    """Count GPUs; torch is imported only where a driver is."""
+    """Count GPUs; import torch only with a driver."""
     driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
     if device == "cpu" or (device == "auto" and not driver):
         return 0
@@ -206,7 +206,7 @@ def gpus(device: str) -> int:
 def plan_suite(
     suite: "Suite", selection: "Selection", folders: "Folders", *, download: bool = False
 ) -> "Plan":
-    """Plan the selected part of a suite; print who takes overrides."""
+    """Plan a suite's selection; print what takes overrides."""
     from bench.planning import plan
     from bench.planning.matrix import accepts, expand
     from bench.registry import Registry

@@ -28,7 +28,7 @@ def predict_command(
     ] = None,
     overlays: Annotated[bool, typer.Option(help="Also draw maps and boxes as PNG.")] = True,
 ) -> None:
-    """Score images with the model of a run that was made with --save-models.
+    """Score images with a run's model, saved by --save-models.
 
     Writes predictions.parquet (score, box in pixels, maps) and pictures of the maps.
     """

@@ -28,9 +28,9 @@ def report_command(
         ),
     ] = None,
 ) -> None:
-    """Write one self-contained page: the paper's tables with a verdict on every published number.
+    """Write one page: the paper's tables with verdicts.
 
-    Takes a results folder or an archive.
+    It is self-contained and judges every published number. Takes a results folder or an archive.
     """
     if data is not None and not data.is_dir():
         raise RequestError(f"--data {one_line(data)}: there is no such folder")

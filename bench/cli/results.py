@@ -24,7 +24,7 @@ def show_command(
     run_id: Annotated[str, typer.Argument(help="The id, or how it begins.")],
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Show a stored run: spec, draw, metrics, timings and provenance; or how a run failed."""
+    """Show a stored run's record, or how it failed."""
     from bench.store.open import open_results
     from bench.store.results import find
 
@@ -116,7 +116,7 @@ def table_command(
         typer.Option(help="Also each column's paired difference from this one.", metavar="COLUMN"),
     ] = None,
 ) -> None:
-    """Print stored AUROC as a Markdown table: by data and shots, a column a method."""
+    """Print stored AUROC as a Markdown table of data and methods."""
     from bench.analysis.summary import differences, markdown, tabulate
     from bench.planning.matrix import assignment
     from bench.store.open import open_results
@@ -136,9 +136,10 @@ def table_command(
 
 
 def times_command(results: ResultsOption = RESULTS) -> None:
-    """Print timing runs as Markdown: a table for each machine and number of threads.
+    """Print timing runs as Markdown tables, one for each machine.
 
     Numbers are medians over rounds; disturbed rounds count only where all are, and are marked.
+    Each number of threads has a table of its own.
     """
     from bench.analysis.configurations import StoredRuns
     from bench.analysis.timing_tables import HEAD, READING, time_tables
@@ -159,7 +160,7 @@ def times_command(results: ResultsOption = RESULTS) -> None:
 
 
 def verify_command(results: ResultsOption = RESULTS) -> None:
-    """Check every digest, every metric against its scores, and the table; change nothing.
+    """Check stored digests, metrics and the table; change nothing.
 
     Takes a results folder or an archive. Exit code: 0 all agrees, 1 something does not.
     """
@@ -185,9 +186,10 @@ def verify_command(results: ResultsOption = RESULTS) -> None:
 
 
 def compare_command(first: Path, second: Path) -> None:
-    """Compare the runs that two results folders or archives share: identical, close, different.
+    """Compare the runs that two results folders or archives share.
 
-    Exit code: 0 all shared runs are identical or close, 1 some are different.
+    Each is identical, close or different. Exit code: 0 all shared runs are identical or close, 1
+    some are different.
     """
     from bench.store.agreement import agreement
     from bench.store.open import open_results
@@ -215,10 +217,10 @@ def compare_command(first: Path, second: Path) -> None:
 
 
 def merge_command(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
-    """Import the runs of other results folders and archives, digests checked.
+    """Import runs from other results folders or archives.
 
-    A run that is stored already stays. Exit code: 0 all are stored, 1 some runs were damaged, or
-    differ from the stored ones.
+    Digests are checked. A run that is stored already stays. Exit code: 0 all are stored, 1 some
+    runs were damaged, or differ from the stored ones.
     """
     from collections import Counter
 
@@ -248,7 +250,7 @@ def archive_command(
     out: Annotated[Path, typer.Option(help="Folder to write; one of its own.")],
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Pack all runs into a few small files that can be committed: numbers and digests only."""
+    """Pack all runs' numbers and digests into a few small files."""
     from bench.store.archive import pack
     from bench.store.open import open_results
 

@@ -74,9 +74,10 @@ def run_command(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
-    """Run what a suite wants and is not stored yet; the same command continues.
+    """Run a suite's missing runs.
 
-    Exit code: 0 all wanted runs are there, 1 some failed, 2 the request makes no sense here.
+    After an interruption the same command continues. Exit code: 0 all wanted runs are there, 1 some
+    failed, 2 the request makes no sense here.
     """
     from bench.cli.progress import display_for, result_tables
     from bench.execution.campaign import ExecutionOptions, run_campaign
@@ -179,7 +180,7 @@ def _abilities_to_keep(suite: "Suite", *, models: bool, maps: bool) -> frozenset
 
 
 def _print_keep(state: "State") -> None:
-    """Print wanted artifacts that runs lack or methods do not support."""
+    """Print wanted artifacts that runs or methods lack."""
     from bench.registry import ABILITIES
     from bench.store.artifacts import artifact_words
 
@@ -212,7 +213,7 @@ def _print_dry_run(
 
 @shared_options()
 def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders") -> None:
-    """Count what a suite has done, failed, stale or missing, and estimate the time left."""
+    """Count a suite's runs by state; estimate the time left."""
     from bench.planning.plan import missing_lines
     from bench.planning.runtime import time_left
     from bench.planning.state import compare_with_store

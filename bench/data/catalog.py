@@ -25,7 +25,7 @@ class CategoryFacts:
 
     @property
     def images(self) -> int:
-        """Number of images; 0 for an own dataset, whose images nobody has counted."""
+        """Number of images; 0 for an uncounted own dataset."""
         return self.train + self.test_normal + self.test_anomalous
 
 
@@ -184,7 +184,7 @@ def has_mvtec_layout(folder: Path) -> bool:
 
 
 def find_dataset(name: str, data: Path) -> Dataset:
-    """Return the card of a known dataset, or of an own one below `data`.
+    """Return a dataset's card, known or own below `data`.
 
     Raises RequestError for a bad name and MissingData where nothing of that name is there.
     """
@@ -227,7 +227,7 @@ def _categories_in(folder: Path) -> list[str]:
 
 
 def find_datasets(data: Path) -> list[Dataset]:
-    """Return the known datasets, and own ones in MVTec's layout below `data`.
+    """Return all datasets, known and below `data`.
 
     An own dataset that cannot be read is left out.
     """

@@ -31,7 +31,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else some of its e
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Header facts of one image file, and the digest of its pixels."""
+    """Header facts and pixel digest of an image file."""
 
     path: str
     width: int
@@ -56,7 +56,7 @@ def decoding_pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
-    """Return an image file's bytes and their digest; raises DataError."""
+    """Return a file's bytes and digest; raises DataError."""
     try:
         return digests.read(path, MAX_BYTES)
     except OSError as error:
@@ -64,7 +64,7 @@ def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
 
 
 def decode_image(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
-    """Decode a file to RGB, alpha composed on black; return its mode too.
+    """Return a file as RGB on black, and its mode.
 
     `content` are its bytes where they are read already. Of the several pictures in a phone's JPEG
     (MPO: a preview, depth, a gain map) the first is meant, as every reader takes it; other files

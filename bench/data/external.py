@@ -53,7 +53,7 @@ class External:
         return f"{self.source}:{self.fingerprint}"
 
     def prepared_size(self, image_size: int) -> int:
-        """Return the side in pixels at which they are prepared."""
+        """Return their prepared side in pixels."""
         return image_size * self.tiles
 
 
@@ -66,7 +66,7 @@ def find_external(
     digests: FingerprintCache,
     textures: Path | None = None,
 ) -> External | None:
-    """Return a source's images for one category; None for `none`.
+    """Return a source's images; None for `none`.
 
     `textures` is a folder that takes the place of the textures of scikit-image. Raises MissingData
     with the remedy where they are not here, DataError for a folder that is the dataset's own or
@@ -143,7 +143,7 @@ def _spread(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def load_external(folder: Path, image_size: int) -> NDArray[np.uint8]:
-    """Return external images as (M, 3, S, S), larger ones cut into tiles.
+    """Return external images or their tiles, (M, 3, S, S).
 
     Raises DataError where the cache does not hold what it should.
     """

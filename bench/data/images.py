@@ -41,7 +41,7 @@ class CategoryImages:
     facts: tuple[ImageFacts, ...]
 
     def samples(self, chosen: Sequence[int]) -> Samples:
-        """Return the chosen images, copied out of the memory map."""
+        """Return chosen images, copied from the memory map."""
         facts = [self.facts[i] for i in chosen]
         return Samples(
             images=self.pixels[list(chosen)],
@@ -71,7 +71,7 @@ def _name(identity: Mapping[str, Any]) -> str:
 
 
 def prepared_folder(cache: Path, fingerprint: str, size: int, resize: str) -> Path:
-    """Return the cache folder of one category at one size."""
+    """Return a category's cache folder at one size."""
     return cache / "images" / _name(_identity(fingerprint, size, resize))
 
 
@@ -83,7 +83,7 @@ def prepare(
     resize: str = "bilinear",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Decode and resize a category into the cache, once; return its folder.
+    """Prepare a category in the cache; return its folder.
 
     Built beside its place and renamed, so that a reader never sees half of it; a damaged folder is
     made again. Raises DataError for a file that does not decode and where the files do
@@ -190,7 +190,7 @@ def _pixels(rgb: Image.Image, size: int, resampling: Image.Resampling) -> NDArra
 def read_samples(
     files: Sequence[Path], size: int, resize: str, each: Callable[..., Iterable[Any]] = map
 ) -> Samples:
-    """Decode and resize images from anywhere, named by their paths.
+    """Decode and resize images named by their paths.
 
     `each` maps as `map` does, say in a `decoding_pool`. Raises DataError naming a file.
     """
@@ -228,7 +228,7 @@ def _write_at(descriptor: int, offset: int, content: bytes) -> None:
 
 
 def load(folder: Path) -> CategoryImages:
-    """Open a prepared category; raises DataError if the cache is damaged."""
+    """Open a prepared category; raises DataError if damaged."""
     try:
         index = unsealed(_KIND, read_regular(folder / "index.json", MAX_BYTES))
         identity = index["of"]

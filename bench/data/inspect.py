@@ -38,7 +38,7 @@ class Inspection:
 
     @property
     def good(self) -> bool:
-        """Whether every file can be used and nothing differs from the catalogue."""
+        """Whether files are usable and match the catalogue."""
         return not self.unusable and not self.differences
 
     @property
@@ -49,7 +49,7 @@ class Inspection:
 
 
 def named_categories(names: Iterable[str], data: Path) -> list[tuple[Dataset, str]]:
-    """Return the categories of `dataset` and `dataset/category` names, each once."""
+    """Return categories of `dataset[/category]` names, each once."""
     selected: dict[tuple[str, str], tuple[Dataset, str]] = {}
     for name in names:
         dataset_name, slash, only = name.partition("/")
@@ -65,7 +65,7 @@ def named_categories(names: Iterable[str], data: Path) -> list[tuple[Dataset, st
 def inspect(
     dataset: Dataset, category: str, data: Path, cache: Path, digests: FingerprintCache
 ) -> Inspection:
-    """Read and decode every file of a category; problems are in the result."""
+    """Decode every file of a category; collect problems."""
     try:
         listing = list_category(dataset, category, data, cache)
     except DataError as error:

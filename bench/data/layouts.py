@@ -130,7 +130,7 @@ def _brain_mri_files(root: Path) -> list[File]:
 
 
 def brain_mri_test_normals() -> frozenset[str]:
-    """Return the names of the 25 test normals, from the project's manifest.
+    """Return the 25 test normals of the project's manifest.
 
     The baselines split an unsorted listing, so theirs is lost. Ours: the 98 normals sorted by name,
     grouped by equal decoded pixels, the groups shuffled with seed 42, and whole groups taken while

@@ -16,7 +16,7 @@ FOLDER = "ground_truth"
 
 
 def find_mask(root: Path, file: File) -> Path | None:
-    """Return the mask file of an anomalous image, or None.
+    """Return an anomalous image's mask file, or None.
 
     `[category/]test/defect/name.png` has `[category/]ground_truth/defect/name_mask.png`, whatever
     its encoding.
@@ -30,7 +30,7 @@ def find_mask(root: Path, file: File) -> Path | None:
 
 
 def load_masks(root: Path, files: Sequence[File], size: int) -> NDArray[np.bool_] | None:
-    """Return the images' defect pixels, (N, size, size), none for a normal image.
+    """Return defect pixels, (N, size, size), empty for normal images.
 
     None where an anomalous image has no mask. Masks are resized to the nearest pixel. Raises
     DataError for a file that does not decode, or shows nothing.

@@ -33,7 +33,7 @@ class Split:
     """Training normals that are left out because the test fold shows the same pixels."""
 
     def counted(self) -> np.ndarray:
-        """Return a mask of the tested files that count, (len(tested),) bool."""
+        """Return which tested files count, (len(tested),) bool."""
         return np.array([r == "test" for r in self.role])
 
 
@@ -100,7 +100,7 @@ def split_category(
 
 
 def seen_defects(files: Sequence[File]) -> list[str]:
-    """Return the defect types that can be the seen one in the hard setting.
+    """Return defect types allowed in the hard setting.
 
     PROTOCOL: types with fewer than ten images are skipped; a category with one defect type has no
     hard setting.
@@ -110,9 +110,10 @@ def seen_defects(files: Sequence[File]) -> list[str]:
 
 
 def group_split(names: Sequence[str], pixels: Sequence[str], test: int, seed: int) -> list[str]:
-    """Return `test` of `names`, equal pixels together, as in the manifest.
+    """Return `test` of `names`, never splitting equal pixels.
 
-    Groups in order of their first name are shuffled by RandomState(seed) and taken while they fit.
+    The manifest was made so. Groups in order of their first name are shuffled by RandomState(seed)
+    and taken while they fit.
     """
     groups: dict[str, list[str]] = {}
     for name, digest in sorted(zip(names, pixels, strict=True)):
@@ -128,7 +129,7 @@ def group_split(names: Sequence[str], pixels: Sequence[str], test: int, seed: in
 def draw_manifest(
     split: Split, files: Sequence[File], digests: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return the drawn anomalies in order: file, defect type, digest of the pixels."""
+    """Return the drawn anomalies in drawing order."""
     return [
         {"file": files[i].path, "defect": files[i].defect, "pixels_sha256": digests[i]}
         for i in split.drawn

@@ -43,7 +43,7 @@ _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
 
 @dataclass(frozen=True)
 class Picture:
-    """RGB in [0, 1], (S, S, 3), and the object's coverage, (S, S)."""
+    """RGB in [0, 1] (S, S, 3); object coverage (S, S)."""
 
     rgb: Array
     inside: Array
@@ -224,11 +224,10 @@ CATEGORIES: dict[str, tuple[Callable[[Random], Picture], dict[str, Defect]]] = {
 def render_picture(
     category: str, defect: str, index: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return one picture as uint8 (S, S, 3), and its mask (S, S).
+    """Return a uint8 picture (S, S, 3) and its mask (S, S).
 
-    `index` counts within a defect type (or `good`).
-
-    The same arguments give the same bytes: each picture has a generator of its own.
+    `index` counts within a defect type (or `good`). The same arguments give the same bytes: each
+    picture has a generator of its own.
     """
     normal, defects = CATEGORIES[category]
     kinds = ["good", *defects]
@@ -243,7 +242,7 @@ def render_picture(
 
 
 def generated(cache: Path, category: str | None = None) -> Path:
-    """Return the synthetic dataset's folder, with a category (or all) intact.
+    """Return the synthetic dataset's folder, made if needed.
 
     What is missing there or differs from `DIGESTS` in any bit is made again; that costs the look-up
     of each file's size and times. The files are bitmaps: their bytes, and so the fingerprint,
@@ -275,7 +274,7 @@ def generated(cache: Path, category: str | None = None) -> Path:
 
 
 def content_digest(folder: Path, digests: FingerprintCache) -> str:
-    """Return the sha256 over a folder's paths and contents; empty if unreadable."""
+    """Return a folder's content sha256; empty if unreadable."""
     try:
         paths = sorted(os.path.join(top, n) for top, _, names in os.walk(folder) for n in names)
         files = [File(os.path.relpath(p, folder), "", "") for p in paths]

@@ -19,7 +19,7 @@ from bench.registry import METHODS
 
 
 def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
-    """Check everything; with a suite, also its inputs and disk space."""
+    """Check everything, with a suite also its inputs."""
     yield from check_libraries()
     yield from check_machine()
     methods = {*METHODS, *(m for block in suite.blocks for m in block.methods)} if suite else set()

@@ -24,7 +24,7 @@ FILE_SYSTEMS = {
 
 
 def check_write_access(name: str, folder: Path) -> Diagnosis:
-    """Try the store's and the cache's operations in a folder; leave nothing."""
+    """Try the store's operations in a folder; leave nothing."""
     parent = nearest_existing(folder)
     text, todo = f"{folder} can be written", ""
     if parent != folder:
@@ -55,7 +55,7 @@ def _renames_over(scratch: Path) -> bool:
 
 
 def check_disk(folders: Folders, needed: Mapping[str, int]) -> Iterator[Diagnosis]:
-    """Compare free and needed space, once for each file system."""
+    """Compare free and needed space of file systems."""
     for disk in disk_space(folders, needed):
         kind = file_system(disk.folder)
         text = f"{_size(disk.free)} free for {' and '.join(disk.options)}"
@@ -68,7 +68,7 @@ def check_disk(folders: Folders, needed: Mapping[str, int]) -> Iterator[Diagnosi
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """Return a folder's kind of file system; empty where unknown."""
+    """Return a folder's file system; empty if unknown."""
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:

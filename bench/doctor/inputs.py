@@ -27,7 +27,7 @@ from bench.weights import BACKBONES, STAGES, find_weights
 
 
 def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Diagnosis]:
-    """Check every known dataset, or those that a suite needs."""
+    """Check all datasets, or those a suite needs."""
     needed = None if cells is None else {(c.dataset, c.category) for c in cells}
     for dataset in find_datasets(folders.data):
         categories = [
@@ -72,7 +72,7 @@ def _check_dataset(
 
 
 def check_weights(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Diagnosis]:
-    """Check the weights of every backbone, or those that a suite needs."""
+    """Check all weights, or those a suite needs."""
     digests = FingerprintCache(folders.cache)
     if cells is None:
         for backbone in BACKBONES:
@@ -114,7 +114,7 @@ def _check_weights(
 
 
 def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> State | Diagnosis:
-    """Compare a suite with the store, or diagnose why not.
+    """Compare a suite with the store, or diagnose.
 
     The probe has cached every method's card, so that nothing imports torch here.
     """

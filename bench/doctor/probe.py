@@ -47,7 +47,7 @@ class Check:
 
 
 def ask(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run the probe; return its answer, or `error` with the reason."""
+    """Run the probe; return its answer, or `error`."""
     environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **os.environ}  # as for a run
     try:
         done = subprocess.run(
@@ -71,7 +71,7 @@ def ask(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def print_answer() -> None:
-    """Print the report, or `error` with why there is none."""
+    """Print the report, or `error` with the reason."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # C libraries print to stdout (oneMKL does): from here on that is stderr
     if sys.argv[1:2] == [OPTIONAL]:

@@ -32,7 +32,7 @@ def findings() -> list[Finding]:
 
 
 def read_findings() -> Iterator[Finding]:
-    """Yield findings that were read in sources and cannot be computed."""
+    """Yield findings read in sources, not computed."""
     for key, card in tomllib.loads((FOLDER / "findings.toml").read_text()).items():
         yield Finding(
             key,

@@ -34,7 +34,7 @@ class FingerprintCache:
         """Files whose bytes had changed without a change of size or times."""
 
     def sha256(self, path: Path) -> str:
-        """Return a file's digest; read it only if size or times changed.
+        """Return a file's digest, read only if changed.
 
         Raises OSError where it cannot be read.
         """
@@ -75,7 +75,7 @@ class FingerprintCache:
         self._dirty = True
 
     def save(self) -> None:
-        """Write new digests to the cache; the last of two commands wins."""
+        """Save new digests; the last of two commands wins."""
         if self._dirty:
             write_atomically(self._file, sealed(_KIND, self._known))
             self._dirty = False

@@ -26,7 +26,7 @@ def cpu_count() -> int:
 
 @functools.cache
 def describe_host() -> dict[str, str | int]:
-    """Return the facts that stay the same during a command."""
+    """Return facts that stay constant during a command."""
     return {
         "hostname": platform.node(),
         "os": platform.platform(),
@@ -46,14 +46,15 @@ def load_average() -> float:
 
 
 def machine_cores() -> int:
-    """Return all cores of the machine, usable by this process or not."""
+    """Return all cores of the machine."""
     return os.cpu_count() or 1
 
 
 def busy_seconds(stat: Path = Path("/proc/stat")) -> float | None:
-    """Return the core seconds that all programs took since boot, with steal.
+    """Return core seconds of all programs since boot.
 
-    None where the system does not say. Guests are counted among the programs already.
+    None where the system does not say. Steal counts, too; guests are counted among the programs
+    already.
     """
     try:
         _, user, nice, system, _, _, irq, softirq, steal = stat.read_text().split()[:9]
@@ -64,14 +65,14 @@ def busy_seconds(stat: Path = Path("/proc/stat")) -> float | None:
 
 
 def own_seconds() -> float:
-    """Return the core seconds of this process and its ended children."""
+    """Return core seconds of this process and ended children."""
     return sum(os.times()[:4])
 
 
 def megahertz(
     stat: Path = Path("/proc/self/stat"), cpuinfo: Path = Path("/proc/cpuinfo")
 ) -> float | None:
-    """Return the clock in MHz of the core used last; None where unknown."""
+    """Return the last used core's MHz, or None."""
     try:
         core = stat.read_text().rpartition(")")[2].split()[36]
         blocks = cpuinfo.read_text().split("\n\n")
@@ -87,7 +88,7 @@ def _pair(line: str) -> tuple[str, str]:
 
 
 def process_memory(key: str) -> int | None:
-    """Return bytes of this process: resident (VmRSS), peak (VmHWM) or data (VmData).
+    """Return this process's bytes of VmRSS, VmHWM or VmData.
 
     None where the system does not say (macOS).
     """
@@ -99,7 +100,7 @@ def process_memory(key: str) -> int | None:
 
 
 def nvidia_driver() -> str:
-    """Return the version of the GPU's driver; empty where Linux does not say."""
+    """Return the GPU driver's version; empty if unknown."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text()
     except OSError:
@@ -109,7 +110,7 @@ def nvidia_driver() -> str:
 
 
 def available_memory() -> int | None:
-    """Return the bytes still available, by the kernel and the container.
+    """Return available bytes by kernel and container.
 
     None where the system does not say (macOS).
     """
@@ -140,7 +141,7 @@ def control_groups(
     root: Path = Path("/sys/fs/cgroup"),
     membership: Path = Path("/proc/self/cgroup"),
 ) -> Iterator[Path]:
-    """Yield the cgroup folders (version 2 and 1) of this process, innermost first.
+    """Yield this process's cgroup folders, innermost first.
 
     In a container the kernel names folders that are not visible: some do not exist.
     """

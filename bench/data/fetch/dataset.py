@@ -41,7 +41,7 @@ def fetch(
     progress: Progress = lambda received, total: None,
     policy: RetryPolicy | None = None,
 ) -> bool:
-    """Bring a dataset into `data`, from `archive` where one is given.
+    """Bring a dataset into `data`, by download or `archive`.
 
     `accept` is asked once for each licence. One that takes an account to download is only checked
     where it lies already: False for a copy that is not the official one. Raises RequestError where

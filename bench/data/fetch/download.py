@@ -42,7 +42,7 @@ def download(
     policy: RetryPolicy,
     spare: int = 0,
 ) -> Path:
-    """Download a dataset's archive, or find it; return its path.
+    """Return a dataset's archive, downloaded or found.
 
     What an earlier attempt left in `folder` is continued. `spare` bytes must stay free there.
     Raises MissingData with each server's answer.
@@ -113,7 +113,7 @@ def _complete(url: str, part: PartialFile, sha256: str, say: Say, policy: RetryP
 
 
 def check_archive(file: Path, archive: SourceArchive) -> None:
-    """Raise DataError unless a file is the archive, by its size and sha256."""
+    """Raise DataError unless size and sha256 match."""
     try:
         size = file.stat().st_size
         matches = size == archive.bytes and file_digest(file) == archive.sha256
@@ -129,7 +129,7 @@ def check_archive(file: Path, archive: SourceArchive) -> None:
 
 
 def require_space(folder: Path, needed: int, option: str) -> None:
-    """Raise StoreError unless `folder` has `needed` bytes free; `option` names another."""
+    """Raise StoreError without free space; `option` names another folder."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StoreError(
@@ -139,5 +139,5 @@ def require_space(folder: Path, needed: int, option: str) -> None:
 
 
 def waiting_for(lock: Path, say: Say) -> Callable[[], None]:
-    """Return what to do while another process holds a lock."""
+    """Return a callback that reports a held lock."""
     return lambda: say(f"another fetch holds {lock}: waiting for it")

@@ -50,7 +50,7 @@ class _Member:
 
 
 def unpack(archive: Path, target: Path, limits: Limits | None = None) -> list[str]:
-    """Unpack an archive into a new folder; return the files' paths.
+    """Unpack an archive into a new folder; return paths.
 
     A tar may be plain or packed by gzip, bzip2 or xz. Metadata that macOS adds is left out. Raises
     DataError for an archive that is unsafe, damaged or no archive, StoreError where `target` cannot
@@ -188,7 +188,7 @@ class _TarInfo(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_TarInfo":
-        """Read one header; EOFError for one that is neither sound nor the closing zeros."""
+        """Read a header; raises EOFError for a damaged one."""
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
