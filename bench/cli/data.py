@@ -34,8 +34,8 @@ def data_list(folders: "Folders") -> None:
         table.add_column(name, no_wrap=name != "here")
     notes = []
     for dataset in find_datasets(folders.data):
-        licence = f"{dataset.name}: {dataset.title}. Licence: {dataset.licence}."
-        notes.append(f"{licence} Source: {dataset.source}")
+        title = f"{dataset.name}: {dataset.title}"
+        notes.append(f"{title}. Licence: {dataset.licence}. Source: {dataset.source}")
         for category, facts in dataset.categories.items():
             counts = (facts.train, facts.test_normal, facts.test_anomalous, facts.defect_types)
             try:
@@ -49,8 +49,7 @@ def data_list(folders: "Folders") -> None:
             row = [str(c) if any(counts) else "" for c in counts]
             table.add_row(dataset.name, category, *row, size, status)
     console().print(table)
-    for note in notes:
-        say(note)
+    say("\n".join(notes))
 
 
 @app.command("prepare")
@@ -165,18 +164,11 @@ def _accepted(dataset: "Dataset") -> bool:
 @contextmanager
 def _download_bar() -> Iterator[Callable[[int, int], None]]:
     """Show a download's progress, as a bar or in tenths."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich import progress
 
     screen = console()
-    bar = Progress(
-        BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), console=screen
-    )
+    columns = (progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn())
+    bar = progress.Progress(*columns, progress.TimeRemainingColumn(), console=screen)
     task = bar.add_task("", total=None)
     tenth = 0
 

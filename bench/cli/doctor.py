@@ -3,12 +3,12 @@
 import collections
 import dataclasses
 import json
-import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.options import console, printable, say, shared_options
+from bench.text import wrapped
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -60,11 +60,5 @@ def _lines(finding: "Diagnosis", width: int) -> "Text":
 
     text = printable(finding.found + (f": {finding.todo}" if finding.todo else ""))
     head = f"{finding.state:6}{finding.what:22} "
-    wrapped = textwrap.fill(
-        head + text,
-        width,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return Text.assemble((wrapped[:5], STYLES[finding.state]), wrapped[5:])
+    lines = "\n".join(wrapped(head + text, width, others=" " * len(head)))
+    return Text.assemble((lines[:5], STYLES[finding.state]), lines[5:])

@@ -4,7 +4,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,9 +92,9 @@ def shared_options(
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
             if "selection" in own:
-                values["selection"] = _selection(**{n: values.pop(n) for n in selection})
+                values["selection"] = _selection({n: values.pop(n) for n in selection})
             if "folders" in own:
-                values["folders"] = _folders(**{n: values.pop(n) for n in folders})
+                values["folders"] = _folders({n: values.pop(n) for n in folders})
             command(**values)
 
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -110,39 +110,25 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     )
 
 
-def _selection(
-    seeds: int | None = None,
-    methods: str | None = None,
-    datasets: str | None = None,
-    categories: str | None = None,
-    shots: str | None = None,
-    set: list[str] | None = None,
-    method: str | None = None,
-) -> "Selection":
+def _selection(options: Mapping[str, Any]) -> "Selection":
     """Read the options of `SELECTION_OPTIONS`."""
     from bench.planning.matrix import Selection
 
     return Selection(
-        methods=split_words(methods),
-        datasets=split_words(datasets),
-        categories=split_words(categories),
-        shots=split_ints(shots),
-        seeds=seeds,
-        overrides=tuple(set or ()),
-        outside_method=method,
+        **{n: split_words(options.get(n)) for n in ("methods", "datasets", "categories")},
+        shots=split_ints(options.get("shots")),
+        seeds=options.get("seeds"),
+        overrides=tuple(options.get("set") or ()),
+        outside_method=options.get("method"),
     )
 
 
-def _folders(
-    data: Path = DATA,
-    weights: Path = WEIGHTS,
-    results: Path = RESULTS,
-    cache: Path | None = None,
-    textures: Path | None = None,
-) -> "Folders":
+def _folders(options: Mapping[str, Any]) -> "Folders":
     """Return the absolute folders of `FOLDER_OPTIONS`."""
     from bench.planning.plan import Folders
 
+    defaults: dict[str, Any] = {name: default for name, (_, default) in FOLDER_OPTIONS.items()}
+    data, weights, results, cache, textures = {**defaults, **options}.values()
     # Not `absolute`: it has to have a name, which `.` has not.
     textures = textures and Path(os.path.abspath(textures))
     return Folders(

@@ -9,15 +9,12 @@ import typer
 
 from bench.cli.options import RESULTS, ResultsOption, say
 from bench.errors import CorruptRun, RequestError
+from bench.text import counted
 
 if TYPE_CHECKING:
     from bench.store.failures import Failure
     from bench.store.receipt import Receipt
     from bench.store.results import Results
-
-SourcesArgument = Annotated[
-    list[Path], typer.Argument(help="Results folders or archives.", show_default=False)
-]
 
 
 def show_command(
@@ -85,7 +82,7 @@ def _artifacts(stored: "Results", receipt: "Receipt") -> Iterator[tuple[str, str
         yield "model", f"runs/{receipt.run_id}/{MODEL}"
     if embeddings := stored.embeddings(receipt.run_id):
         components, share = embeddings.values.shape[1], embeddings.kept
-        yield "embeddings", f"{_count(components, 'component')}, {share:.1%} of the variance"
+        yield "embeddings", f"{counted(components, 'component')}, {share:.1%} of the variance"
     if explanations := stored.explanations(receipt.run_id):
         yield "maps", ", ".join(explanations.maps)
         yield "boxes", "none" if explanations.boxes is None else "of the zoomed view"
@@ -93,16 +90,12 @@ def _artifacts(stored: "Results", receipt: "Receipt") -> Iterator[tuple[str, str
 
 
 def _show_failure(failure: "Failure", times: int) -> None:
-    when = f", last {failure.time}" if times > 1 else f" {failure.time}"
-    say(f"run {failure.run_id} has no result: it failed {_times(times)}{when}")
+    when = f"{times} times, last" if times > 1 else "once,"
+    say(f"run {failure.run_id} has no result: it failed {when} {failure.time}")
     _show_group("spec", failure.spec.as_dict() if failure.spec else {})
     _show_group("provenance", failure.provenance)
     say(f"\n{failure.traceback or failure.reason}")
     say(f"log: {failure.folder}/log.txt")
-
-
-def _times(count: int) -> str:
-    return "once," if count == 1 else f"{count} times"
 
 
 def table_command(
@@ -131,8 +124,8 @@ def table_command(
     say(f"\nMinus {against}, over shared seeds, with a 95 % t-interval:\n")
     for ((place, shots), column), gap in gaps.items():
         interval = "" if gap.interval is None else " [{:+.3f}, {:+.3f}]".format(*gap.interval)
-        cell = f"{place}, {_count(shots, 'shot')}, {column}"
-        say(f"- {cell}: {gap.mean:+.3f}{interval}, {_count(gap.n, 'seed')}")
+        cell = f"{place}, {counted(shots, 'shot')}, {column}"
+        say(f"- {cell}: {gap.mean:+.3f}{interval}, {counted(gap.n, 'seed')}")
 
 
 def times_command(results: ResultsOption = RESULTS) -> None:
@@ -178,8 +171,8 @@ def verify_command(results: ResultsOption = RESULTS) -> None:
     for text in leftovers(stored):
         say(f"note: {text}")
     say(
-        f"{_count(len(stored.ids()), 'run')}, "
-        + (_count(len(faults), "problem") if faults else "everything agrees")
+        f"{counted(len(stored.ids()), 'run')}, "
+        + (counted(len(faults), "problem") if faults else "everything agrees")
     )
     if faults:
         raise typer.Exit(1)
@@ -216,7 +209,12 @@ def compare_command(first: Path, second: Path) -> None:
         raise typer.Exit(1)
 
 
-def merge_command(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
+def merge_command(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Results folders or archives.", show_default=False)
+    ],
+    results: ResultsOption = RESULTS,
+) -> None:
     """Import runs from other results folders or archives.
 
     Digests are checked. A run that is stored already stays. Exit code: 0 all are stored, 1 some
@@ -235,10 +233,9 @@ def merge_command(sources: SourcesArgument, results: ResultsOption = RESULTS) ->
         counts: Counter[str] = Counter()
         for run in merge(source, store):
             counts[run.kind] += 1
-            if run.kind in ("damaged", "different"):
-                bad = True
-                say(f"{run.run_id}: {run.detail}")
-            elif run.detail and run.kind != "identical":
+            failed = run.kind in ("damaged", "different")
+            bad |= failed
+            if failed or (run.detail and run.kind != "identical"):
                 say(f"{run.run_id}: {run.detail}")
         summary = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "no runs"
         say(f"{source.root}: {summary}")
@@ -256,8 +253,4 @@ def archive_command(
 
     count = pack(open_results(results.absolute()), out.resolve())
     size = sum(p.stat().st_size for p in out.iterdir())
-    say(f"{_count(count, 'run')} in {out}, {size / 1e6:.2f} MB")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    say(f"{counted(count, 'run')} in {out}, {size / 1e6:.2f} MB")

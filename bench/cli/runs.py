@@ -1,6 +1,7 @@
 """`bench run`, `status` and `list`: run a suite and follow it."""
 
 import sys
+from collections.abc import Sized
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from bench.cli.options import (
     shared_options,
 )
 from bench.errors import RequestError
+from bench.text import counted, duration
 
 if TYPE_CHECKING:
     from bench.planning.matrix import Selection
@@ -113,9 +115,9 @@ def run_command(
     say(f"results: {folders.results}")
     given_up = [] if retry_failed else state.given_up
     if outcome.failed:
-        say(f"{_runs(len(outcome.failed))} failed; their logs are in {store.failed}")
+        say(f"{_runs(outcome.failed)} failed; their logs are in {store.failed}")
     if given_up:
-        say(f"{_runs(len(given_up))} failed earlier and would again; --retry-failed tries them")
+        say(f"{_runs(given_up)} failed earlier and would again; --retry-failed tries them")
     if outcome.failed or given_up:
         raise typer.Exit(1)
 
@@ -149,16 +151,15 @@ def _check_missing(plan: "Plan", suite: str, allowed: bool) -> None:
         raise RequestError(f"nothing of suite {suite} can be run here")
 
 
-def _runs(count: int) -> str:
-    return f"{count} run" if count == 1 else f"{count} runs"
+def _runs(runs: Sized) -> str:
+    return counted(len(runs), "run")
 
 
 def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
     from bench.planning.runtime import time_left
-    from bench.text import duration
 
     say(
-        f"{_runs(len(state.plan.runs))} wanted, {len(state.done)} stored, {len(state.todo)} to do"
+        f"{_runs(state.plan.runs)} wanted, {len(state.done)} stored, {len(state.todo)} to do"
         + (f", {len(state.plan.missing)} more cannot be done here" if state.plan.missing else "")
         + (f" in {slots} slots" if slots > 1 else "")
     )
@@ -166,9 +167,9 @@ def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
     if state.todo and left is not None:
         say(f"about {duration(left)}, from stored runs of the same kind")
     if state.given_up and not state.retry_failed:
-        say(f"{_runs(len(state.given_up))} failed earlier and would again: not tried")
+        say(f"{_runs(state.given_up)} failed earlier and would again: not tried")
     if state.stale and not state.redo_stale:
-        say(f"{_runs(len(state.stale))} stale: the method's code has changed; --stale runs again")
+        say(f"{_runs(state.stale)} stale: the method's code has changed; --stale runs again")
 
 
 def _abilities_to_keep(suite: "Suite", *, models: bool, maps: bool) -> frozenset[str]:
@@ -186,9 +187,7 @@ def _print_keep(state: "State") -> None:
 
     if state.missing_artifacts:
         artifacts = artifact_words(frozenset().union(*state.missing_artifacts.values()), "or")
-        say(
-            f"{_runs(len(state.missing_artifacts))} stored without {artifacts}: again, to keep them"
-        )
+        say(f"{_runs(state.missing_artifacts)} stored without {artifacts}: again, to keep them")
     methods = {r.cell.method.name: r.cell.method.abilities for r in state.plan.runs}
     for ability in sorted(state.keep):
         unsupported = [name for name, abilities in methods.items() if ability not in abilities]
@@ -219,7 +218,6 @@ def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders
     from bench.planning.state import compare_with_store
     from bench.planning.suite import read_suite
     from bench.store.open import results_at
-    from bench.text import duration
 
     suite_file = read_suite(suite)
     plan = plan_suite(suite_file, selection, folders)

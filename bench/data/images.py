@@ -42,15 +42,18 @@ class CategoryImages:
 
     def samples(self, chosen: Sequence[int]) -> Samples:
         """Return chosen images, copied from the memory map."""
-        facts = [self.facts[i] for i in chosen]
-        return Samples(
-            images=self.pixels[list(chosen)],
-            names=tuple(f.path for f in facts),
-            width=np.array([f.width for f in facts], dtype=np.int64),
-            height=np.array([f.height for f in facts], dtype=np.int64),
-            mode=tuple(f.mode for f in facts),
-            bytes=np.array([f.bytes for f in facts], dtype=np.int64),
-        )
+        return _samples(self.pixels[list(chosen)], [self.facts[i] for i in chosen])
+
+
+def _samples(pixels: NDArray[np.uint8], facts: Sequence[ImageFacts]) -> Samples:
+    return Samples(
+        images=pixels,
+        names=tuple(f.path for f in facts),
+        width=np.array([f.width for f in facts], dtype=np.int64),
+        height=np.array([f.height for f in facts], dtype=np.int64),
+        mode=tuple(f.mode for f in facts),
+        bytes=np.array([f.bytes for f in facts], dtype=np.int64),
+    )
 
 
 def _identity(fingerprint: str, size: int, resize: str) -> dict[str, Any]:
@@ -65,9 +68,8 @@ def _identity(fingerprint: str, size: int, resize: str) -> dict[str, Any]:
 
 
 def _name(identity: Mapping[str, Any]) -> str:
-    start, version = str(identity["fingerprint"])[:32], identity["data_version"]
-    pillow = identity["pillow"]
-    return f"{start}-v{version}-{identity['size']}-{identity['resize']}-pillow{pillow}"
+    template = "{fingerprint:.32}-v{data_version}-{size}-{resize}-pillow{pillow}"
+    return template.format_map(identity)
 
 
 def prepared_folder(cache: Path, fingerprint: str, size: int, resize: str) -> Path:
@@ -101,11 +103,9 @@ def prepare(
             identity = _identity(fingerprint, size, resize)
             _build(listing, identity, FingerprintCache(cache), staging, progress)
     except OSError as error:
-        if (folder / "index.json").is_file():  # another process was faster
-            return folder
-        raise StoreError(
-            f"cannot write to the cache {one_line(cache)}: {os_reason(error)}"
-        ) from error
+        if not (folder / "index.json").is_file():  # else another process was faster
+            reason = f"cannot write to the cache {one_line(cache)}: {os_reason(error)}"
+            raise StoreError(reason) from error
     return folder
 
 
@@ -195,20 +195,13 @@ def read_samples(
     `each` maps as `map` does, say in a `decoding_pool`. Raises DataError naming a file.
     """
 
-    def one(path: Path) -> tuple[NDArray[np.uint8], int, int, str, int]:
+    def one(path: Path) -> tuple[NDArray[np.uint8], ImageFacts]:
         rgb, mode = decode_image(path)
-        pixels = _pixels(rgb, size, RESIZE_RULES[resize])
-        return pixels, rgb.width, rgb.height, mode, path.stat().st_size
+        facts = ImageFacts(str(path), rgb.width, rgb.height, mode, path.stat().st_size, pixels="")
+        return _pixels(rgb, size, RESIZE_RULES[resize]), facts
 
-    images, width, height, mode, length = zip(*each(one, files), strict=True)
-    return Samples(
-        images=np.stack(images),
-        names=tuple(map(str, files)),
-        width=np.array(width, np.int64),
-        height=np.array(height, np.int64),
-        mode=mode,
-        bytes=np.array(length, np.int64),
-    )
+    pixels, facts = zip(*each(one, files), strict=True)
+    return _samples(np.stack(pixels), facts)
 
 
 def _header(images: int, size: int) -> bytes:
@@ -245,8 +238,6 @@ def load(folder: Path) -> CategoryImages:
             shape = (len(facts), 3, identity["size"], identity["size"])
             pixels = np.memmap(file, np.uint8, "r", len(header), shape)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = one_line(error)[:200]
-        raise DataError(
-            f"cached images in {one_line(folder)} are damaged ({reason}); delete that folder"
-        ) from error
+        reason = f"cached images in {one_line(folder)} are damaged ({one_line(error)[:200]})"
+        raise DataError(f"{reason}; delete that folder") from error
     return CategoryImages(pixels, facts)

@@ -1,6 +1,5 @@
 """Check a dataset's copy: read and decode every file, compare, change nothing."""
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from bench.data.official import count_files, other_content, other_counts
 from bench.errors import DataError, RequestError
 from bench.system.digests import FingerprintCache
 from bench.system.untrusted import one_line
+from bench.text import counted, wrapped
 
 WIDTH = 100
 
@@ -119,7 +119,7 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         yield from _entry(
             "images",
             f"{len(inspection.files)}: train {train} normal; test {normal} normal, {anomalous}"
-            f" anomalous of {types} defect type{'s' if types > 1 else ''}",
+            f" anomalous of {counted(types, 'defect type')}",
         )
         yield from _entry("sizes", _sizes(inspection))
         modes = Counter(f.mode for f in inspection.facts)
@@ -187,18 +187,11 @@ def _duplicate_lines(inspection: Inspection) -> Iterator[str]:
     for kind, groups in kinds.items():
         if groups:
             surplus = sum(len(g) - 1 for g in groups)
-            files = "1 file" if surplus == 1 else f"{surplus} files"
-            yield from _entry("same pixels", f"{kind}: {files} more than pictures")
+            text = f"{kind}: {counted(surplus, 'file')} more than pictures"
+            yield from _entry("same pixels", text)
             for group in groups:
                 yield from _entry("", " = ".join(one_line(f.path) for f in group))
 
 
 def _entry(title: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=f"  {title:13}",
-        subsequent_indent=" " * 15 + "  " * (not title),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrapped(text, WIDTH, f"  {title:13}", " " * 15 + "  " * (not title))

@@ -15,6 +15,7 @@ from bench.system.host import (
     control_groups,
     cpu_count,
     describe_host,
+    installed_version,
     load_average,
 )
 
@@ -40,20 +41,13 @@ def check_libraries() -> Iterator[Diagnosis]:
         if "extra ==" in requirement:
             continue
         name, least = re.split(r"[^\w.-]", requirement, maxsplit=1)
-        version = _installed(name)
+        version = installed_version(name)
         if version and _release(version) >= _release(least):
             good.append(f"{name} {version}")
         else:
             text = f"{version} is too old" if version else "is not installed"
             yield Diagnosis("software", "bad", name, text, f"pip install '{requirement}'")
     yield Diagnosis("software", "ok", "libraries", ", ".join(good))
-
-
-def _installed(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -83,7 +83,7 @@ def print_answer() -> None:
     try:
         report = _report(*sys.argv[1:])
     except Exception as error:  # whatever a broken installation raises when it is imported
-        report = {"error": _first_line(error)}
+        report = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
     with answer:
         json.dump(report, answer)
 
@@ -95,7 +95,9 @@ def _report(cache: str = "", *methods: str) -> dict[str, Any]:
 
     seconds = time.monotonic() - started
     gpus = list(_gpus())
-    devices = _devices(len(gpus))
+    # Devices and numbers of threads to check.
+    devices = [("cpu", threads) for threads in sorted({1, cpu_count()})]
+    devices += [(f"cuda:{i}", 1) for i in range(len(gpus))]
     return {
         "torch": torch.__version__,
         "import_s": seconds,
@@ -140,12 +142,6 @@ def _bfloat16_speedup() -> float:
             convolution(images)
         times[bfloat16].append(time.perf_counter() - started)
     return min(times[False]) / min(times[True])
-
-
-def _devices(gpus: int) -> list[tuple[str, int]]:
-    """Return the devices and numbers of threads to check."""
-    cpu = [("cpu", threads) for threads in sorted({1, cpu_count()})]
-    return cpu + [(f"cuda:{i}", 1) for i in range(gpus)]
 
 
 def _measure(devices: Iterable[tuple[str, int]], *, required: bool) -> Iterator[dict[str, Any]]:
@@ -218,10 +214,6 @@ def _import_methods(cache: Path, methods: Iterable[str]) -> Iterator[tuple[str, 
             yield method, str(error)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
 # The checks. References are numpy's in float64: another library, another precision.
 
 
@@ -260,45 +252,34 @@ def _covariances(device: str) -> Any:
     return x @ x.mT / x.shape[2] + 0.01 * torch.eye(550, device=device)
 
 
-def _inverse(invert: Callable[[Any, Any], Any]) -> Callable[[str], float]:
-    """Return the check of a function that inverts.
-
-    It is given the matrices and the identity.
-    """
+def _inverse(invert: Callable[[Any, Any, Any], Any]) -> Callable[[str], float]:
+    """Return the check of a function of torch, matrices and the identity."""
 
     def measure(device: str) -> float:
         import torch
 
         matrices, identity = _covariances(device), torch.eye(550, device=device)
-        product = matrices.double() @ invert(matrices, identity).double()
+        product = matrices.double() @ invert(torch, matrices, identity).double()
         return float((product - identity).abs().max())
 
     return measure
 
 
-def _by_cholesky(matrices: Any, identity: Any) -> Any:
-    import torch
-
+def _by_cholesky(torch: Any, matrices: Any, identity: Any) -> Any:
     factor = torch.linalg.cholesky(matrices)
     half = torch.linalg.solve_triangular(factor, identity, upper=False)
     return torch.linalg.solve_triangular(factor.mT, half, upper=True)
 
 
-def _by_cholesky_solve(matrices: Any, identity: Any) -> Any:
-    import torch
-
+def _by_cholesky_solve(torch: Any, matrices: Any, identity: Any) -> Any:
     return torch.cholesky_solve(identity.expand_as(matrices), torch.linalg.cholesky(matrices))
 
 
-def _by_inv(matrices: Any, identity: Any) -> Any:
-    import torch
-
+def _by_inv(torch: Any, matrices: Any, identity: Any) -> Any:
     return torch.linalg.inv(matrices)
 
 
-def _by_solve(matrices: Any, identity: Any) -> Any:
-    import torch
-
+def _by_solve(torch: Any, matrices: Any, identity: Any) -> Any:
     return torch.linalg.solve(matrices, identity.expand_as(matrices))
 
 

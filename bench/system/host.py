@@ -35,7 +35,7 @@ def describe_host() -> dict[str, str | int]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),
         "bench": bench.__version__,
-        **{library: _version(library) for library in LIBRARIES},
+        **{library: installed_version(library) or "absent" for library in LIBRARIES},
         **_commit(),
     }
 
@@ -157,11 +157,12 @@ def control_groups(
         yield from (f for f in (inner, *inner.parents) if f.is_relative_to(base))
 
 
-def _version(library: str) -> str:
+def installed_version(library: str) -> str:
+    """Return a library's version; empty if absent."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
-        return "absent"
+        return ""
 
 
 def _cpu_model() -> str:
