@@ -104,7 +104,8 @@ class RunSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON types."""
-        return {**_shallow(self), "parameters": dict(self.parameters)}
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**fields, "parameters": dict(self.parameters)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
@@ -141,7 +142,7 @@ class RunSpec:
     @property
     def place(self) -> str:
         """`dataset` or `dataset/category`, for people."""
-        return self.dataset if self.category == self.dataset else f"{self.dataset}/{self.category}"
+        return place_name(self.dataset, self.category)
 
     def __str__(self) -> str:
         return f"{self.method} {self.place} {shots_of(self.shots)} seed {self.seed}"
@@ -152,16 +153,17 @@ def shots_of(shots: int) -> str:
     return f"{shots} shot" + "s" * (shots != 1)
 
 
-def _shallow(spec: RunSpec) -> dict[str, Any]:
-    return {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
-
-
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
 """What a dataset or category may be called: names become parts of paths and of tables."""
 
 
 Place = tuple[str, str]
 """Dataset and category; a dataset without categories has one of its name."""
+
+
+def place_name(dataset: str, category: str) -> str:
+    """Return `dataset/category`, or the dataset without categories."""
+    return dataset if category == dataset else f"{dataset}/{category}"
 
 
 def place_of(spec: RunSpec) -> Place:

@@ -1,5 +1,6 @@
 """Backbone weights: known files, contents and places, without torch."""
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +102,8 @@ def find_weights(
             return _find_known(backbone, stage, folder, cache, digests, download)
         return _find_named(backbone, stage, weights, folder, digests)
     except OSError as error:
-        place = one_line(error.filename or folder)
-        raise WeightsError(f"cannot read {place}: {os_reason(error)}") from error
+        path = one_line(error.filename or folder)
+        raise WeightsError(f"cannot read {path}: {os_reason(error)}") from error
 
 
 def _find_named(
@@ -141,43 +142,40 @@ def _declared(file: Path) -> Known:
         'backbone = "...", stages = 1 to 4, strides = "v1" or "v1.5",'
         f" and name it with --set weights={one_line(file.name)}"
     )
-    said: Any = None
-    if os.path.lexists(declaration):
-        try:
-            said = read_toml(declaration).get(file.name)
-        except ValueError as error:
-            raise WeightsError(f"{one_line(declaration)} {error}") from None
-    if said is None:
+    try:
+        entry = read_toml(declaration).get(file.name) if os.path.lexists(declaration) else None
+    except ValueError as error:
+        raise WeightsError(f"{one_line(declaration)} {error}") from None
+    if entry is None:
         raise WeightsError(
             f"{one_line(file)} is not known by its digest: declare it in {one_line(declaration)} as"
             f' ["{one_line(file.name)}"] with {remedy}'
         )
-    wrong = _wrong(said)
-    if wrong:
+    if wrong := _wrong(entry):
         raise WeightsError(
             f'{one_line(declaration)}: ["{one_line(file.name)}"] {wrong}; declare it with {remedy}'
         )
-    return Known("", **said, title=f"declared in {declaration.name}")
+    return Known("", **entry, title=f"declared in {declaration.name}")
 
 
-def _wrong(said: Any) -> str:
+def _wrong(entry: Any) -> str:
     """Return what is wrong with a declaration."""
-    if not isinstance(said, dict):
-        return f"is {said!r:.80}, not a table"
-    strides = ("v1", "v1.5") if said.get("backbone") in BOTTLENECKS else ("v1.5",)
+    if not isinstance(entry, dict):
+        return f"is {entry!r:.80}, not a table"
+    strides = ("v1", "v1.5") if entry.get("backbone") in BOTTLENECKS else ("v1.5",)
     possible: dict[str, tuple[object, ...]] = {
         "backbone": BACKBONES,
         "stages": tuple(range(1, STAGES + 1)),
         "strides": strides,
     }
     for key, values in possible.items():
-        if key not in said:
+        if key not in entry:
             return f"lacks {key}"
-        value = said[key]
+        value = entry[key]
         if value not in values or type(value) is not type(values[0]):
-            of = f" of {said['backbone']}" if key == "strides" else ""
-            return f"has {key} = {value!r:.80}; {key}{of} is one of {', '.join(map(str, values))}"
-    unknown = sorted(said.keys() - possible)
+            subject = f"strides of {entry['backbone']}" if key == "strides" else key
+            return f"has {key} = {value!r:.80}; {subject} is one of {', '.join(map(str, values))}"
+    unknown = sorted(entry.keys() - possible)
     return f"has an unknown key {unknown[0]!r:.80}" if unknown else ""
 
 
@@ -188,22 +186,20 @@ def _find_known(
     published = {Path(k.url).name for k in wanted if k.url}
     hub = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser() / "hub/checkpoints"
     shallow = ""
-    # Place by place, so that what another project puts into a shared cache changes nothing here.
-    for place in (folder, hub, cache / "weights"):
-        files = _weight_files(place)
-        if place != folder:
-            files = [f for f in files if f.name in published]
-        digest_of = {file: digests.sha256(file) for file in files}
-        for known in wanted:
-            for file, digest in digest_of.items():
-                if not digest.startswith(known.sha256):
-                    continue
+    # In turn, so that what another project puts into a shared cache changes nothing here.
+    for source in (folder, hub, cache / "weights"):
+        files = (
+            sorted(f for f in source.iterdir() if f.suffix in SUFFIXES and f.is_file())
+            if source.is_dir()
+            else []
+        )
+        digest_of = {f: digests.sha256(f) for f in files if source == folder or f.name in published}
+        for known, (file, digest) in itertools.product(wanted, digest_of.items()):
+            if digest.startswith(known.sha256):
                 if known.stages >= stage:
                     return _weights(backbone, stage, file, known, digest)
-                deepest = known.stages
-                shallow = (
-                    f"; {one_line(file.name)} holds stages 1 to {deepest} only (stage={deepest})"
-                )
+                reach = f"stages 1 to {known.stages} only (stage={known.stages})"
+                shallow = f"; {one_line(file.name)} holds {reach}"
     first = wanted[0]
     failure = ""
     if download:
@@ -219,12 +215,6 @@ def _find_known(
         + ", or set weights=none"
         + (", or a lower stage" if shallow else "")
     )
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES and f.is_file())
 
 
 def _download(known: Known, folder: Path, digests: FingerprintCache) -> Path:

@@ -30,7 +30,7 @@ from bench.planning.runtime import RuntimeEstimate, RuntimeModel, step
 from bench.planning.slots import Slot
 from bench.planning.state import State
 from bench.planning.variants import Variant, name_of, shared, variant_of
-from bench.spec import shots_of
+from bench.spec import place_name, shots_of
 from bench.store.artifacts import artifact_words, stored_artifacts
 from bench.store.receipt import Receipt
 from bench.store.results import Results, receipts
@@ -125,8 +125,8 @@ def _tallies(state: State) -> dict[tuple[_Row, Hashable], Counter[str]]:
 
 
 def _row(cell: PlannedRun, seen: str | None) -> _Row:
-    name = cell.dataset if cell.category == cell.dataset else f"{cell.dataset}/{cell.category}"
-    return cell.dataset, name + (f" seen={seen}" if seen else ""), cell.shots
+    name = place_name(cell.dataset, cell.category) + (f" seen={seen}" if seen else "")
+    return cell.dataset, name, cell.shots
 
 
 def _matrix(

@@ -11,6 +11,7 @@ from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.data.official import count_files, other_content, other_counts
 from bench.errors import DataError, RequestError
+from bench.spec import place_name
 from bench.system.digests import FingerprintCache
 from bench.system.untrusted import one_line
 from bench.text import counted, wrapped
@@ -44,8 +45,7 @@ class Inspection:
     @property
     def place(self) -> str:
         """`dataset` or `dataset/category`."""
-        same = self.category == self.dataset.name
-        return self.category if same else f"{self.dataset.name}/{self.category}"
+        return place_name(self.dataset.name, self.category)
 
 
 def named_categories(names: Iterable[str], data: Path) -> list[tuple[Dataset, str]]:
