@@ -162,10 +162,7 @@ def check_limits(key: str, value: Any, limits: Mapping[str, Any]) -> None:
 
 
 def load_class(path: str) -> Any:
-    """Import `package.module:Class` and check it against the contract.
-
-    Raises RequestError with what is missing.
-    """
+    """Import and check `package.module:Class`; raises RequestError."""
     module_name, _, class_name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -254,10 +251,7 @@ def _abilities(cls: Any) -> set[str]:
 
 
 def path_of(spec: RunSpec) -> str:
-    """Return a stored run's method as `package.module:Class`.
-
-    Raises RequestError where this bench has no such method.
-    """
+    """Return a stored run's `package.module:Class`; raises RequestError."""
     if spec.method_source is not None:
         path = spec.method_source.partition("@")[0]
         _check_path(path)

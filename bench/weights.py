@@ -188,11 +188,8 @@ def _find_known(
     shallow = ""
     # In turn, so that what another project puts into a shared cache changes nothing here.
     for source in (folder, hub, cache / "weights"):
-        files = (
-            sorted(f for f in source.iterdir() if f.suffix in SUFFIXES and f.is_file())
-            if source.is_dir()
-            else []
-        )
+        files = sorted(source.iterdir()) if source.is_dir() else []
+        files = [f for f in files if f.suffix in SUFFIXES and f.is_file()]
         digest_of = {f: digests.sha256(f) for f in files if source == folder or f.name in published}
         for known, (file, digest) in itertools.product(wanted, digest_of.items()):
             if digest.startswith(known.sha256):

@@ -43,10 +43,7 @@ def top(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; an error exits with code 2.
-
-    Errors of this project and of the operating system are one line each.
-    """
+    """Run the command line; an error is one line and exits 2."""
     try:
         app(arguments)
     except BrokenPipeError:  # `bench status | head`

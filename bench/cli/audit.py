@@ -26,7 +26,7 @@ def audit_command(
     about: Annotated[
         str | None,
         typer.Argument(
-            help="Only what is about this: a part of a title, such as 'table 2', DRA or text.",
+            help="Only findings with this in their title, such as 'table 2', DRA or text.",
             show_default=False,
         ),
     ] = None,

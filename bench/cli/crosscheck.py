@@ -26,7 +26,7 @@ def crosscheck_command(
     selection: "Selection",
     folders: "Folders",
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of our side; anomalib's has one.", min=1)
+        int | None, typer.Option(help="CPU threads of our side; anomalib's side uses one.", min=1)
     ] = None,
 ) -> None:
     """Compare our PaDiM and PatchCore with anomalib's on equal inputs.

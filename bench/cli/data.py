@@ -119,7 +119,7 @@ def data_fetch(
     ] = None,
     mirror: Annotated[
         list[str] | None,
-        typer.Option(help="Ask here first: http, https or file; repeatable.", metavar="URL"),
+        typer.Option(help="Try this address first (http, https, file); repeatable.", metavar="URL"),
     ] = None,
     folders: "Folders",
 ) -> None:

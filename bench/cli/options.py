@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from bench.planning.suite import Suite
 
 SuiteOption = Annotated[str, typer.Option("--suite", help="Name of a suite, or a .toml file.")]
-NamesOption = Annotated[str | None, typer.Option(help="Only these, with commas.")]
+NamesOption = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
 DataOption = Annotated[Path, typer.Option(help="Folder of the datasets.", envvar="BENCH_DATA")]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the results.", envvar="BENCH_RESULTS")]
 CacheOption = Annotated[
     Path | None,
-    typer.Option(help="Folder of decoded images; by default the user's.", envvar="BENCH_CACHE"),
+    typer.Option(help="Cache folder; by default the user's.", envvar="BENCH_CACHE"),
 ]
 DATA, WEIGHTS, RESULTS = Path("data"), Path("weights"), Path("results")
 
@@ -35,14 +35,16 @@ SELECTION_OPTIONS: dict[str, Any] = {
     "methods": NamesOption,
     "datasets": NamesOption,
     "categories": NamesOption,
-    "shots": Annotated[str | None, typer.Option(help="These numbers of shots, with commas.")],
+    "shots": Annotated[
+        str | None, typer.Option(help="Only these numbers of shots, separated by commas.")
+    ],
     "set": Annotated[
         list[str] | None,
         typer.Option(help="Override a run setting or parameter.", metavar="[METHOD.]KEY=VALUE"),
     ],
     "method": Annotated[
         str | None,
-        typer.Option(help="Run a method of your own instead.", metavar="PACKAGE.MODULE:CLASS"),
+        typer.Option(help="Run your own method instead.", metavar="PACKAGE.MODULE:CLASS"),
     ],
 }
 """Options that select and override a part of a suite; all are None by default."""
@@ -155,7 +157,9 @@ def split_ints(text: str | None) -> tuple[int, ...] | None:
     try:
         return None if text is None else tuple(int(w) for w in split_words(text) or ())
     except ValueError:
-        raise RequestError(f"--shots takes whole numbers with commas, not {text!r}") from None
+        raise RequestError(
+            f"--shots takes whole numbers separated by commas, not {text!r}"
+        ) from None
 
 
 def console() -> "Console":

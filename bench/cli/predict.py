@@ -15,7 +15,7 @@ MAX_ROWS = 40
 
 
 def predict_command(
-    run_id: Annotated[str, typer.Argument(help="The id, or how it begins.")],
+    run_id: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
     images: Annotated[list[Path], typer.Argument(help="Files, or folders.", show_default=False)],
     results: ResultsOption = RESULTS,
     out: Annotated[
@@ -24,7 +24,7 @@ def predict_command(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:i.")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads; by default as the run had.", min=1)
+        int | None, typer.Option(help="CPU threads; by default those of the run.", min=1)
     ] = None,
     overlays: Annotated[bool, typer.Option(help="Also draw maps and boxes as PNG.")] = True,
 ) -> None:

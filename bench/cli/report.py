@@ -15,9 +15,7 @@ def report_command(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("reports/report.html"),
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of the datasets, for figures that show images; without it, none of theirs."
-        ),
+        typer.Option(help="Folder of the datasets; without it, figures show none of their images."),
     ] = None,
     cache: CacheOption = None,
     export: Annotated[

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def show_command(
-    run_id: Annotated[str, typer.Argument(help="The id, or how it begins.")],
+    run_id: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
     results: ResultsOption = RESULTS,
 ) -> None:
     """Show a stored run's record, or how it failed."""
@@ -102,11 +102,13 @@ def table_command(
     results: ResultsOption = RESULTS,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only runs with this; runs without KEY stay.", metavar="KEY=VALUE"),
+        typer.Option(help="Only runs with this value; runs without KEY stay.", metavar="KEY=VALUE"),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="Also each column's paired difference from this one.", metavar="COLUMN"),
+        typer.Option(
+            help="Also print each column's paired difference from this one.", metavar="COLUMN"
+        ),
     ] = None,
 ) -> None:
     """Print stored AUROC as a Markdown table of data and methods."""
@@ -244,7 +246,7 @@ def merge_command(
 
 
 def archive_command(
-    out: Annotated[Path, typer.Option(help="Folder to write; one of its own.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it holds nothing else.")],
     results: ResultsOption = RESULTS,
 ) -> None:
     """Pack all runs' numbers and digests into a few small files."""

@@ -52,17 +52,17 @@ def run_command(
         int, typer.Option(help="Images scored at once; affects the last digits only.", min=1)
     ] = 32,
     timeout: Annotated[
-        float | None, typer.Option(help="Longest time of a run.", metavar="SECONDS", min=0.1)
+        float | None, typer.Option(help="Time limit of a run.", metavar="SECONDS", min=0.1)
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run again what has failed by itself.")
+        bool, typer.Option("--retry-failed", help="Run again what failed before.")
     ] = False,
     stale: Annotated[
-        bool, typer.Option("--stale", help="Run again what older code of a method has made.")
+        bool, typer.Option("--stale", help="Run again what older method code made.")
     ] = False,
     save_models: Annotated[
         bool,
-        typer.Option("--save-models", help="Keep the models, of stored runs too: they run again."),
+        typer.Option("--save-models", help="Keep the models; stored runs without one run again."),
     ] = False,
     save_maps: Annotated[
         bool,
@@ -72,7 +72,7 @@ def run_command(
         ),
     ] = False,
     available_only: Annotated[
-        bool, typer.Option("--available-only", help="Leave out what is missing here.")
+        bool, typer.Option("--available-only", help="Leave out runs whose inputs are missing.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:

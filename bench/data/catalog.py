@@ -227,10 +227,7 @@ def _categories_in(folder: Path) -> list[str]:
 
 
 def find_datasets(data: Path) -> list[Dataset]:
-    """Return all datasets, known and below `data`.
-
-    An own dataset that cannot be read is left out.
-    """
+    """Return known datasets and the readable ones below `data`."""
     cards = list(DATASETS.values())
     try:
         names = sorted(os.listdir(data))

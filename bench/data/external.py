@@ -143,10 +143,7 @@ def _spread(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def load_external(folder: Path, image_size: int) -> NDArray[np.uint8]:
-    """Return external images or their tiles, (M, 3, S, S).
-
-    Raises DataError where the cache does not hold what it should.
-    """
+    """Return external images or tiles, (M, 3, S, S); raises DataError."""
     pixels = load(folder).pixels
     count, channels, side = pixels.shape[:3]
     tiles = side // image_size

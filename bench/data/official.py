@@ -66,10 +66,7 @@ def count_files(files: Sequence[File]) -> tuple[int, int, int, int]:
 
 
 def copy_differences(dataset: Dataset, data: Path, cache: Path, digests: FingerprintCache) -> str:
-    """Return how a copy differs from the official one.
-
-    Raises DataError where it does not even hold what the layout asks for.
-    """
+    """Return a copy's differences from the official one; raises DataError."""
     for category, facts in dataset.categories.items():
         listing = list_category(dataset, category, data, cache)
         if counts := other_counts(facts, listing.files):

@@ -34,10 +34,7 @@ class FingerprintCache:
         """Files whose bytes had changed without a change of size or times."""
 
     def sha256(self, path: Path) -> str:
-        """Return a file's digest, read only if changed.
-
-        Raises OSError where it cannot be read.
-        """
+        """Return a file's digest, read if changed; raises OSError."""
         known = self._lookup(path, _stamp(path.stat()))
         if known:
             return known

@@ -16,10 +16,7 @@ from bench.system.untrusted import one_line, os_reason
 
 
 def sealed(kind: str, content: Mapping[str, Any]) -> bytes:
-    """Return JSON with its kind and sha256.
-
-    Raises ValueError for content that is not finite JSON.
-    """
+    """Return JSON with kind and sha256; raises ValueError for NaN."""
     envelope = {"kind": kind, "content": dict(content)}
     return json.dumps({**envelope, "sha256": json_digest(envelope)}).encode()
 
@@ -124,10 +121,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step.
-
-    Raises StoreError where the folder cannot be written.
-    """
+    """Replace a file in one step; raises StoreError."""
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

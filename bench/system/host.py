@@ -88,10 +88,7 @@ def _pair(line: str) -> tuple[str, str]:
 
 
 def process_memory(key: str) -> int | None:
-    """Return this process's bytes of VmRSS, VmHWM or VmData.
-
-    None where the system does not say (macOS).
-    """
+    """Return this process's VmRSS, VmHWM or VmData; None on macOS."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
@@ -110,10 +107,7 @@ def nvidia_driver() -> str:
 
 
 def available_memory() -> int | None:
-    """Return available bytes by kernel and container.
-
-    None where the system does not say (macOS).
-    """
+    """Return available bytes by kernel and container; None on macOS."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
