@@ -44,7 +44,7 @@ def crosscheck_command(
     for line in missing_lines(plan.missing):
         print(f"missing: {line}", file=sys.stderr)
     if plan.missing:
-        raise RequestError("not all of it is here; mend that, or name less")
+        raise RequestError("some inputs are missing; provide them, or select less")
     rows: list[Compared] = []
     failed = False
     for outcome in compare(plan, interpreter, folders, threads, _note):

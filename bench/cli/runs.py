@@ -144,7 +144,7 @@ def _check_missing(plan: "Plan", suite: str, allowed: bool) -> None:
     if plan.missing and not allowed:
         total = len(plan.missing) + len(plan.runs)
         raise RequestError(
-            f"{len(plan.missing)} of {total} runs cannot be done here; mend that, or leave them"
+            f"{len(plan.missing)} of {total} runs cannot be done here; fix that, or leave them"
             " out with --available-only"
         )
     if not plan.runs and not plan.missing:

@@ -109,23 +109,6 @@ def seen_defects(files: Sequence[File]) -> list[str]:
     return sorted(d for d, n in counts.items() if n >= DRAWN) if len(counts) > 1 else []
 
 
-def group_split(names: Sequence[str], pixels: Sequence[str], test: int, seed: int) -> list[str]:
-    """Return `test` of `names`, never splitting equal pixels.
-
-    The manifest was made so. Groups in order of their first name are shuffled by RandomState(seed)
-    and taken while they fit.
-    """
-    groups: dict[str, list[str]] = {}
-    for name, digest in sorted(zip(names, pixels, strict=True)):
-        groups.setdefault(digest, []).append(name)
-    ordered = list(groups.values())
-    chosen: list[str] = []
-    for i in np.random.RandomState(seed).permutation(len(ordered)):
-        if len(chosen) + len(ordered[i]) <= test:
-            chosen += ordered[i]
-    return sorted(chosen)
-
-
 def draw_manifest(
     split: Split, files: Sequence[File], digests: Sequence[str]
 ) -> list[dict[str, str]]:

@@ -262,9 +262,8 @@ def generated(cache: Path, category: str | None = None) -> Path:
         if content_digest(folder / name, digests) == DIGESTS[name]:
             continue
         if failure:
-            raise StoreError(
-                f"cannot write to the cache {one_line(cache)}: {os_reason(failure)}"
-            ) from failure
+            reason = f"cannot write to the cache {one_line(cache)}: {os_reason(failure)}"
+            raise StoreError(reason) from failure
         raise DataError(
             f"synthetic/{name} comes out different on this machine with numpy {np.__version__}:"
             " please report it, and leave synthetic out"
@@ -286,17 +285,16 @@ def content_digest(folder: Path, digests: FingerprintCache) -> str:
 def _write_category(folder: Path, category: str) -> None:
     facts = SYNTHETIC.categories[category]
     defects = list(CATEGORIES[category][1])
-    jobs = [("train/good", "good", i) for i in range(facts.train)]
-    jobs += [("test/good", "good", facts.train + i) for i in range(facts.test_normal)]
     per_type = facts.test_anomalous // len(defects)
-    jobs += [(f"test/{d}", d, i) for d in defects for i in range(per_type)]
-    counters: dict[str, int] = {}
-    for subfolder, defect, index in jobs:
-        number = counters[subfolder] = counters.get(subfolder, -1) + 1
-        pixels, mask = render_picture(category, defect, index)
-        _save(folder / subfolder / f"{number:03d}.bmp", pixels)
-        if defect != "good":
-            _save(folder / "ground_truth" / defect / f"{number:03d}_mask.bmp", mask)
+    for fold, defect, first, count in (
+        *(("train", "good", 0, facts.train), ("test", "good", facts.train, facts.test_normal)),
+        *(("test", defect, 0, per_type) for defect in defects),
+    ):
+        for i in range(count):
+            pixels, mask = render_picture(category, defect, first + i)
+            _save(folder / fold / defect / f"{i:03d}.bmp", pixels)
+            if defect != "good":
+                _save(folder / "ground_truth" / defect / f"{i:03d}_mask.bmp", mask)
 
 
 def _save(path: Path, pixels: NDArray[np.uint8]) -> None:

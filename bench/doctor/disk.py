@@ -36,7 +36,7 @@ def check_write_access(name: str, folder: Path) -> Diagnosis:
                 todo = f"results could vanish: name another folder with --{name}"
     except OSError as error:
         text = f"{parent} cannot be written ({error.strerror})"
-        todo = f"mend that, or name another folder with --{name}"
+        todo = f"fix that, or name another folder with --{name}"
     return diagnose("folders", name, text, todo, bad=True)
 
 

@@ -53,7 +53,7 @@ def _check_dataset(
             absent.append((f"{category} is not in {folders.data}", dataset.remedy(folders.data)))
             continue
         except DataError as error:
-            absent.append((str(error), "mend that, or unpack its archive again"))
+            absent.append((str(error), "fix that, or unpack its archive again"))
             continue
         images += count
         if official not in (0, count):
@@ -106,7 +106,7 @@ def _check_weights(
         text, _, todo = str(error).rpartition(": put ")
         return diagnose("weights", backbone, text, f"put {todo}", bad=required)
     except WeightsError as error:
-        todo = "mend that, or name other weights"
+        todo = "fix that, or name other weights"
         return diagnose("weights", backbone, str(error), todo, bad=required)
     file = ready.source.file
     where = f" in {file}" if file else ""
@@ -128,7 +128,7 @@ def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> 
         return compare_with_store(make_plan(cells, folders), results_at(folders.results))
     except BenchError as error:
         text = f"cannot be planned, since {error}"
-        return Diagnosis("suite", "bad", suite.name, text, "mend that, then ask again")
+        return Diagnosis("suite", "bad", suite.name, text, "fix that, then ask again")
 
 
 def check_suite(suite: Suite, state: State) -> Diagnosis:
@@ -143,5 +143,5 @@ def check_suite(suite: Suite, state: State) -> Diagnosis:
         todo = "bench run sets that aside"
     if state.plan.missing:
         text += f", {len(state.plan.missing)} cannot be done here"
-        todo = "mend what is bad above, or leave them out with --available-only"
+        todo = "fix what is bad above, or leave them out with --available-only"
     return diagnose("suite", suite.name, text, todo, bad=bool(state.plan.missing))

@@ -24,13 +24,18 @@ def introduce(dataset: Dataset, say: Say) -> None:
 
 def settle_licence(dataset: Dataset, data: Path, accept: Callable[[], bool], say: Say) -> None:
     """Ask once for consent; raises RequestError if declined."""
-    entry = (_acceptances(data) or {}).get(dataset.name, {})
-    if (entry.get("licence"), entry.get("url")) == (dataset.licence, dataset.licence_url):
+    if is_accepted(dataset, data):
         return
     introduce(dataset, say)
     if not accept():
         raise RequestError(f"the licence of {dataset.title} was not accepted: nothing is done")
     record_acceptance(dataset, data, say)
+
+
+def is_accepted(dataset: Dataset, data: Path) -> bool:
+    """Whether the dataset's licence is accepted in `data`."""
+    entry = (_acceptances(data) or {}).get(dataset.name, {})
+    return (entry.get("licence"), entry.get("url")) == (dataset.licence, dataset.licence_url)
 
 
 def _acceptances(data: Path) -> dict[str, dict[str, Any]] | None:
