@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from bench.errors import RequestError
 
@@ -17,30 +17,6 @@ but are not found again by `bench run`."""
 
 KINDS = ("accuracy", "timing")
 Value = bool | int | float | str
-
-_OPTIONAL_TEXT = (str, type(None))
-_TYPES: dict[str, tuple[type, ...]] = {
-    "kind": (str,),
-    "method": (str,),
-    "method_version": (int,),
-    "method_source": _OPTIONAL_TEXT,
-    "dataset": (str,),
-    "category": (str,),
-    "setting": (str,),
-    "shots": (int,),
-    "seen_defect": _OPTIONAL_TEXT,
-    "seed": (int,),
-    "image_size": (int,),
-    "resize": (str,),
-    "data_version": (int,),
-    "fingerprint": (str,),
-    "external": _OPTIONAL_TEXT,
-    "precision": _OPTIONAL_TEXT,
-    "batch_size": (int, type(None)),
-    "backbone": _OPTIONAL_TEXT,
-    "stage": (int, type(None)),
-    "weights": _OPTIONAL_TEXT,
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -146,6 +122,14 @@ class RunSpec:
 
     def __str__(self) -> str:
         return f"{self.method} {self.place} {shots_of(self.shots)} seed {self.seed}"
+
+
+_TYPES: dict[str, tuple[Any, ...]] = {
+    f.name: get_args(f.type) or (f.type,)
+    for f in dataclasses.fields(RunSpec)
+    if f.name != "parameters"
+}
+"""Types of each field's values: an optional one also takes None."""
 
 
 def shots_of(shots: int) -> str:

@@ -1,5 +1,6 @@
 """`bench crosscheck`: our PaDiM and PatchCore beside anomalib's."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -47,7 +48,8 @@ def crosscheck_command(
         raise RequestError("some inputs are missing; provide them, or select less")
     rows: list[Compared] = []
     failed = False
-    for outcome in compare(plan, interpreter, folders, threads, _note):
+    note = functools.partial(print, file=sys.stderr, flush=True)
+    for outcome in compare(plan, interpreter, folders, threads, note):
         if isinstance(outcome, str):
             failed = True
             print(f"failed: {outcome}", file=sys.stderr)
@@ -62,10 +64,6 @@ def crosscheck_command(
         )
     if failed:
         raise typer.Exit(1)
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _print(rows: "list[Compared]") -> None:

@@ -78,15 +78,10 @@ class Dataset:
         """Return what to do if the files are missing."""
         if self.archive is None:
             return "there is no such folder"
+        fetch, get = f"bench data fetch {self.name}", f"get it from {self.source}"
         if self.archive.urls:
-            return (
-                f"run `bench data fetch {self.name}`, or get it from {self.source} and"
-                f" {self.placed(data)}"
-            )
-        return (
-            f"get it from {self.source} and run `bench data fetch {self.name} --archive FILE`, or"
-            f" {self.placed(data)}"
-        )
+            return f"run `{fetch}`, or {get} and {self.placed(data)}"
+        return f"{get} and run `{fetch} --archive FILE`, or {self.placed(data)}"
 
 
 def _mvtec(**rows: tuple[int, int, int, int, int]) -> dict[str, CategoryFacts]:

@@ -74,14 +74,14 @@ def find_external(
     """
     if source == "none":
         return None
+    tiles = 1
     if source == "mvtec_ad":
         listing = _other_categories(dataset, category, data, cache)
-        return External(source, listing, fingerprint(listing, digests))
-    if textures is None:
-        listing = _textures()
-        return External(source, listing, fingerprint(listing, digests), TILES)
-    listing = _folder(textures, data / dataset)
-    return External(textures.name, listing, fingerprint(listing, digests))
+    elif textures is None:
+        listing, tiles = _textures(), TILES
+    else:
+        listing, source = _folder(textures, data / dataset), textures.name
+    return External(source, listing, fingerprint(listing, digests), tiles)
 
 
 def _folder(folder: Path, own: Path) -> Listing:
@@ -93,9 +93,8 @@ def _folder(folder: Path, own: Path) -> Listing:
             f" be empty, {', '.join(SOURCES)} or hold a colon; rename it"
         )
     if folder.is_relative_to(own) or own.is_relative_to(folder):
-        raise DataError(
-            f"textures of {one_line(folder)}: test images are among them, of {own.name}"
-        )
+        path = one_line(folder)
+        raise DataError(f"textures of {path}: test images are among them, of {own.name}")
     if not folder.is_dir():
         raise MissingData(f"textures: there is no folder {one_line(folder)}")
     try:

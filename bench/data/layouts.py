@@ -131,7 +131,7 @@ def brain_mri_test_normals() -> frozenset[str]:
 
     The baselines split an unsorted listing, so theirs is lost. Ours: the 98 normals sorted by name,
     grouped by equal decoded pixels, the groups shuffled with seed 42, and whole groups taken while
-    they fit until 25 files are reached (`tests/data/test_splits.py` makes it again from the images).
+    they fit until 25 files are reached (`tests/data/test_splits.py` makes it again).
     """
     text = resources.files("bench.data").joinpath("manifests/brain_mri.json").read_text()
     return frozenset(json.loads(text)["test_normals"])

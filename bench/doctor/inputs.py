@@ -30,10 +30,8 @@ def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iter
     """Check all datasets, or those a suite needs."""
     needed = None if cells is None else {(c.dataset, c.category) for c in cells}
     for dataset in find_datasets(folders.data):
-        categories = [
-            c for c in dataset.categories if needed is None or (dataset.name, c) in needed
-        ]
-        if categories:
+        names = dataset.categories
+        if categories := [n for n in names if needed is None or (dataset.name, n) in needed]:
             yield _check_dataset(dataset, categories, folders, required=needed is not None)
 
 
@@ -63,9 +61,8 @@ def _check_dataset(
         if len(absent) > 1:
             text += f", nor {len(absent) - 1} more of {len(categories)} categories"
         return diagnose("data", dataset.name, text, todo, bad=required)
-    text = f"{images} images in {len(categories)} categories"
-    if len(categories) == 1:
-        text = f"{images} images"
+    many = len(categories) > 1
+    text = f"{images} images" + f" in {len(categories)} categories" * many
     if odd:
         text += f", an unofficial copy ({', '.join(odd)})"
     return diagnose("data", dataset.name, text, "results will say so" if odd else "")

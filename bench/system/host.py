@@ -3,6 +3,7 @@
 These are provenance, never part of a run's identity.
 """
 
+import contextlib
 import functools
 import os
 import platform
@@ -160,30 +161,25 @@ def installed_version(library: str) -> str:
 
 
 def _cpu_model() -> str:
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
             if line.startswith("CPU part"):  # ARM has no names
                 return f"{platform.machine()} part {line.partition(':')[2].strip()}"
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
 def _commit() -> dict[str, str]:
     """Return the checkout's commit, and whether the code was changed."""
     root = Path(bench.__file__).parents[1]
-    if not (root / ".git").exists():
-        return {"commit": "", "dirty": ""}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
 
-    try:
-        code = ("bench", "baselines", "atacnet")
-        changed = git("status", "--porcelain", "--", *code)
-        return {"commit": git("rev-parse", "HEAD"), "dirty": "yes" if changed else "no"}
-    except (OSError, subprocess.TimeoutExpired):
-        return {"commit": "", "dirty": ""}
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        if (root / ".git").exists():
+            changed = git("status", "--porcelain", "--", "bench", "baselines", "atacnet")
+            return {"commit": git("rev-parse", "HEAD"), "dirty": "yes" if changed else "no"}
+    return {"commit": "", "dirty": ""}

@@ -76,11 +76,9 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> list[st
 
 
 def _damage(error: Exception) -> str:
-    text = " ".join(str(error).split())[:200]
-    return (
-        "it is damaged, or neither a zip nor a tar that is plain or packed by gzip, bzip2 or xz"
-        f" ({text or type(error).__name__})"
-    )
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    kinds = "neither a zip nor a tar that is plain or packed by gzip, bzip2 or xz"
+    return f"it is damaged, or {kinds} ({text})"
 
 
 def _quoted(name: str) -> str:
