@@ -135,7 +135,7 @@ class Method:
 
 
 def typed_like(key: str, value: Any, default: Value) -> Value:
-    """Return `value` as the type of `default`; only int becomes float."""
+    """Return `value` typed like `default`; int becomes float."""
     if type(default) is float and type(value) is int:
         return float(value)
     if type(value) is float and not math.isfinite(value):
@@ -188,7 +188,7 @@ class Registry:
 
     def __init__(self, cache: Path) -> None:
         self._file = cache / "methods.json"
-        self._found: dict[str, Method] = {}
+        self._cards: dict[str, Method] = {}
 
     def find(self, method: str) -> Method:
         """Return a method's card by name or `package.module:Class`.
@@ -196,15 +196,15 @@ class Registry:
         Raises RequestError for an unknown name, a module that cannot be imported, or a class that
         does not fit the contract.
         """
-        if method not in self._found:
+        if method not in self._cards:
             outside = ":" in method
-            if not outside and method not in METHODS:
+            if outside:
+                _check_path(method)
+            elif method not in METHODS:
                 raise RequestError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
             path = method if outside else METHODS[method].path
-            if outside:
-                _check_path(path)
-            self._found[method] = self._card(path, outside)
-        return self._found[method]
+            self._cards[method] = self._card(path, outside)
+        return self._cards[method]
 
     def _card(self, path: str, outside: bool) -> Method:
         module = path.partition(":")[0]
@@ -226,7 +226,11 @@ class Registry:
             "version": cls.version,
             "supervision": cls.supervision,
             "settings": sorted(cls.settings),
-            "abilities": sorted(_abilities(cls)),
+            "abilities": sorted(
+                ability
+                for ability, functions in ABILITIES.items()
+                if all(callable(getattr(cls, f, None)) for f in functions)
+            ),
             "defaults": {f.name: f.default for f in dataclasses.fields(cls.Parameters)},
             "limits": {f.name: dict(f.metadata) for f in dataclasses.fields(cls.Parameters)},
             "seedless": getattr(cls, "seedless", False) is True,
@@ -239,15 +243,6 @@ class Registry:
 def _thawed(card: Mapping[str, Any]) -> dict[str, Any]:
     """Return a card with sets, which JSON lacks."""
     return {**card, **{k: frozenset(card[k]) for k in ("settings", "abilities")}}
-
-
-def _abilities(cls: Any) -> set[str]:
-    """Return a class's abilities."""
-    return {
-        ability
-        for ability, functions in ABILITIES.items()
-        if all(callable(getattr(cls, f, None)) for f in functions)
-    }
 
 
 def path_of(spec: RunSpec) -> str:

@@ -21,7 +21,7 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunSpec:
-    """Identity of a run: equal specs must give equal scores.
+    """A run's identity: equal specs give equal scores.
 
     The settings `precision`, `batch_size`, `backbone`, `stage` and `weights` are None where the
     method does not use them, so that changing one does not repeat runs that it cannot touch.
@@ -107,7 +107,7 @@ class RunSpec:
 
     @property
     def run_id(self) -> str:
-        """The first 16 hex digits of the canonical form's sha256."""
+        """The canonical form's sha256, first 16 hex digits."""
         return hashlib.sha256(self.canonical().encode("ascii")).hexdigest()[:16]
 
     @property

@@ -117,15 +117,6 @@ def _find_named(
         )
     digest = digests.sha256(file)
     known = next((k for k in KNOWN if digest.startswith(k.sha256)), None) or _declared(file)
-    _check_fit(file, known, backbone, stage)
-    return _weights(backbone, stage, file, known, digest)
-
-
-def _weights(backbone: str, stage: int, file: Path, known: Known, digest: str) -> Weights:
-    return Weights(BackboneSource(backbone, stage, file, known.strides), digest, known.title)
-
-
-def _check_fit(file: Path, known: Known, backbone: str, stage: int) -> None:
     if known.backbone != backbone:
         raise WeightsError(f"{one_line(file)} holds {known.backbone}, not {backbone}")
     if known.stages < stage:
@@ -133,6 +124,11 @@ def _check_fit(file: Path, known: Known, backbone: str, stage: int) -> None:
             f"{one_line(file)} holds {backbone} to stage {known.stages}; stage {stage} was asked"
             f" for: set stage={known.stages} or name other weights"
         )
+    return _weights(backbone, stage, file, known, digest)
+
+
+def _weights(backbone: str, stage: int, file: Path, known: Known, digest: str) -> Weights:
+    return Weights(BackboneSource(backbone, stage, file, known.strides), digest, known.title)
 
 
 def _declared(file: Path) -> Known:

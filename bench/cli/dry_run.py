@@ -84,7 +84,7 @@ class Wanted:
 def picture(
     state: State, results: Results, folders: Folders, slots: Sequence[Slot], width: int
 ) -> Iterator[Table | str]:
-    """Yield tables and lines; import no torch if nothing is needed."""
+    """Yield tables and lines; import torch if needed."""
     wanted, tallies = Wanted(state.plan), _tallies(state)
     seen = {mark for tally in tallies.values() for mark, count in tally.items() if count}
     notes = [f"{mark} {text}" for mark, text in MARKS.items() if mark in seen]

@@ -111,7 +111,7 @@ def table_command(
         ),
     ] = None,
 ) -> None:
-    """Print stored AUROC as a Markdown table of data and methods."""
+    """Print stored AUROC as a Markdown table."""
     from bench.analysis.summary import differences, markdown, tabulate
     from bench.planning.matrix import assignment
     from bench.store.open import open_results
@@ -131,7 +131,7 @@ def table_command(
 
 
 def times_command(results: ResultsOption = RESULTS) -> None:
-    """Print timing runs as Markdown tables, one for each machine.
+    """Print timing runs as Markdown tables by machine.
 
     Numbers are medians over rounds; disturbed rounds count only where all are, and are marked.
     Each number of threads has a table of its own.
@@ -181,7 +181,7 @@ def verify_command(results: ResultsOption = RESULTS) -> None:
 
 
 def compare_command(first: Path, second: Path) -> None:
-    """Compare the runs that two results folders or archives share.
+    """Compare shared runs of two results folders or archives.
 
     Each is identical, close or different. Exit code: 0 all shared runs are identical or close, 1
     some are different.
@@ -249,7 +249,7 @@ def archive_command(
     out: Annotated[Path, typer.Option(help="Folder to write; it holds nothing else.")],
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Pack all runs' numbers and digests into a few small files."""
+    """Pack all runs' numbers into a few small files."""
     from bench.store.archive import pack
     from bench.store.open import open_results
 

@@ -212,7 +212,7 @@ def _print_dry_run(
 
 @shared_options()
 def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders") -> None:
-    """Count a suite's runs by state; estimate the time left."""
+    """Count a suite's runs by state, with time left."""
     from bench.planning.plan import missing_lines
     from bench.planning.runtime import time_left
     from bench.planning.state import compare_with_store

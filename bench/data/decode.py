@@ -64,7 +64,7 @@ def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
 
 
 def decode_image(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
-    """Return a file as RGB on black, and its mode.
+    """Return a file's RGB on black and mode.
 
     `content` are its bytes where they are read already. Of the several pictures in a phone's JPEG
     (MPO: a preview, depth, a gain map) the first is meant, as every reader takes it; other files

@@ -30,7 +30,7 @@ def find_mask(root: Path, file: File) -> Path | None:
 
 
 def load_masks(root: Path, files: Sequence[File], size: int) -> NDArray[np.bool_] | None:
-    """Return defect pixels, (N, size, size), empty for normal images.
+    """Return defect pixels (N, size, size), none for normals.
 
     None where an anomalous image has no mask. Masks are resized to the nearest pixel. Raises
     DataError for a file that does not decode, or shows nothing.

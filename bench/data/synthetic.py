@@ -43,10 +43,12 @@ _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
 
 @dataclass(frozen=True)
 class Picture:
-    """RGB in [0, 1] (S, S, 3); object coverage (S, S)."""
+    """A picture and its object's coverage, in [0, 1]."""
 
     rgb: Array
+    """(S, S, 3)."""
     inside: Array
+    """(S, S)."""
 
 
 def _cover(distance: Array, softness: float = 0.7) -> Array:

@@ -9,6 +9,7 @@ from bench.doctor.diagnosis import Diagnosis, diagnose
 from bench.planning.plan import Folders
 from bench.planning.resources import disk_space
 from bench.system.files import nearest_existing, sync_folder, write_synced
+from bench.text import gigabytes
 
 LITTLE_DISK = 10**9
 FILE_SYSTEMS = {
@@ -58,9 +59,9 @@ def check_disk(folders: Folders, needed: Mapping[str, int]) -> Iterator[Diagnosi
     """Compare free and needed space of file systems."""
     for disk in disk_space(folders, needed):
         kind = file_system(disk.folder)
-        text = f"{_size(disk.free)} free for {' and '.join(disk.options)}"
+        text = f"{gigabytes(disk.free)} free for {' and '.join(disk.options)}"
         text += f" on {kind}" if kind else ""
-        text += f", {_size(disk.needed)} needed" if needed else ""
+        text += f", {gigabytes(disk.needed)} needed" if needed else ""
         todo = FILE_SYSTEMS.get(kind, "")
         if disk.free < max(disk.needed, LITTLE_DISK):
             todo = f"make room, or name another folder with --{' and --'.join(disk.options)}"
@@ -81,7 +82,3 @@ def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
     ]
     # Of several mounts on one point the last hides the others.
     return max(reversed(candidates), key=lambda entry: entry[0], default=(0, ""))[1]
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

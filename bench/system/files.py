@@ -16,7 +16,7 @@ from bench.system.untrusted import one_line, os_reason
 
 
 def sealed(kind: str, content: Mapping[str, Any]) -> bytes:
-    """Return JSON with kind and sha256; raises ValueError for NaN."""
+    """Return JSON with kind and sha256; raises ValueError."""
     envelope = {"kind": kind, "content": dict(content)}
     return json.dumps({**envelope, "sha256": json_digest(envelope)}).encode()
 
