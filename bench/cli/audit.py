@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 MAX_WIDTH = 100
 """Longer lines are hard to read."""
 INTRODUCTION = (
-    "What is printed, checked against its own rows and its sources; no number here is from our "
-    "runs. In brackets: the source, and how a finding is known."
+    "Published numbers, checked against their own rows and sources; none is from our runs. In "
+    "brackets: the source, and how a finding is known."
 )
 
 

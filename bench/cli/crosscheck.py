@@ -58,9 +58,9 @@ def crosscheck_command(
     if rows:
         _print(rows)
         say(
-            f"AUROC, ours, of the raw scores of both sides, and the correlation of their ranks."
-            f" anomalib {VERSION} has the same images, network and channels; PatchCore's start and"
-            " projection are drawn on each side, so that its scores differ as with another seed."
+            f"AUROC of each side's raw scores by our code, and their rank correlation. anomalib"
+            f" {VERSION} uses the same images, network and channels. Each side draws PatchCore's"
+            " start and projection itself, so its scores differ as with another seed."
         )
     if failed:
         raise typer.Exit(1)

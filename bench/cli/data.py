@@ -100,7 +100,7 @@ def data_verify(
         for line in inspection_lines(inspection):
             say(line)
     for path in digests.corrected:
-        say(f"{one_line(path)} was not what the cache knew of it: put right there")
+        say(f"{one_line(path)} differs from its cached digest: the cache is corrected")
     digests.save()
     if not good:
         raise typer.Exit(1)

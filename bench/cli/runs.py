@@ -235,7 +235,7 @@ def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders
     ):
         say(f"{name:8} {count}")
     waiting = "nothing that can run here" if plan.missing else "nothing"
-    unknown = "unknown: no stored run of the kind to go by"
+    unknown = "unknown: no similar run is stored"
     time_to_go = duration(left) if left is not None else unknown
     say(f"{'left':8} {time_to_go if state.todo else waiting}")
     _print_keep(state)
