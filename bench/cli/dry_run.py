@@ -58,13 +58,11 @@ class Wanted:
     def members(self) -> dict[Hashable, list[Run | Missing]]:
         """Runs of each variant, a method's variants together."""
         by_variant: dict[Hashable, list[Run | Missing]] = defaultdict(list)
-        methods: dict[str, list[Hashable]] = {}
         runs: list[Run | Missing] = [*self.plan.runs, *self.plan.missing]
-        for run in runs:
-            key = variant_of(run.cell).key
-            by_variant[key].append(run)
-            methods.setdefault(run.cell.method.name, []).append(key)
-        return {key: by_variant[key] for keys in methods.values() for key in keys}
+        methods = list(dict.fromkeys(run.cell.method.name for run in runs))
+        for run in sorted(runs, key=lambda run: methods.index(run.cell.method.name)):
+            by_variant[variant_of(run.cell).key].append(run)
+        return by_variant
 
     @cached_property
     def variants(self) -> dict[Hashable, Variant]:

@@ -169,12 +169,8 @@ def _tally(counts: Counter[str]) -> str:
 
 def _duplicate_lines(inspection: Inspection) -> Iterator[str]:
     """List all duplicates, those that spoil a test first."""
-    kinds: dict[str, list[tuple[File, ...]]] = {
-        "normal and anomalous alike": [],
-        "in both train and test": [],
-        "within test": [],
-        "within train": [],
-    }
+    titles = ("normal and anomalous alike", "in both train and test", "within test", "within train")
+    kinds: dict[str, list[tuple[File, ...]]] = {title: [] for title in titles}
     for group in inspection.duplicates:
         folds = {f.fold for f in group}
         if len({f.anomalous for f in group}) > 1:
