@@ -1,4 +1,4 @@
-"""Methods by name: where they lie, what they can be told, and the hash of their source.
+"""Methods by name: their classes, parameters and abilities.
 
 The table is explicit and lazy: nothing is imported until a method is asked for.
 """
@@ -45,9 +45,7 @@ METHODS = {
         "normal, labelled and pseudo anomalies as classes, and outlier exposure",
     ),
     "cutmix": Entry(
-        "baselines.cutmix:CutMix",
-        "CutMix",
-        "weighted cross-entropy with CutMix pseudo anomalies",
+        "baselines.cutmix:CutMix", "CutMix", "weighted cross-entropy with CutMix pseudo anomalies"
     ),
     "atacnet": Entry(
         "atacnet.detector:ATACNet",
@@ -60,9 +58,7 @@ METHODS = {
         "the one image statistic that separates the training set best",
     ),
     "spade": Entry(
-        "baselines.spade:SPADE",
-        "SPADE",
-        "distance to the nearest normal images in pooled features",
+        "baselines.spade:SPADE", "SPADE", "distance to the nearest normal images in pooled features"
     ),
     "padim": Entry(
         "baselines.padim:PaDiM", "PaDiM", "a Gaussian of normal features at every position"
@@ -93,13 +89,13 @@ ABILITIES = {
     "rehearse": ("rehearse",),
     "memory": ("memory",),
 }
-"""What a method can do beside, by the functions that must be there for it."""
+"""Optional abilities of a method, with the functions each needs."""
 _KIND = "method cards with abilities"
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method's card: what the harness must know of it before a run. Plain data, no class."""
+    """A method's card, known without importing it."""
 
     path: str
     """`package.module:Class`."""
@@ -123,11 +119,11 @@ class Method:
 
     @property
     def source(self) -> str | None:
-        """What enters the identity of a method from outside; None for the project's own."""
+        """An outside method's source identity, else None."""
         return f"{self.path}@{outside_hash(self.module)}" if self.outside else None
 
     def parameters(self, given: Mapping[str, Value]) -> dict[str, Value]:
-        """Return all parameters after defaults; raises RequestError for a bad key or value."""
+        """Return all parameters; raises RequestError for a bad one."""
         values = dict(self.defaults)
         for key, value in given.items():
             if key not in values:
@@ -139,7 +135,7 @@ class Method:
 
 
 def typed_like(key: str, value: Any, default: Value) -> Value:
-    """Return `value` as the type of `default`: an int may stand for a float, nothing else bends."""
+    """Return `value` typed like `default`; int becomes float."""
     if type(default) is float and type(value) is int:
         return float(value)
     if type(value) is float and not math.isfinite(value):
@@ -151,7 +147,7 @@ def typed_like(key: str, value: Any, default: Value) -> Value:
 
 
 def check_limits(key: str, value: Any, limits: Mapping[str, Any]) -> None:
-    """Raise RequestError for a value that a parameter does not take."""
+    """Raise RequestError for a value outside the limits."""
     wanted = []
     if "choices" in limits and value not in limits["choices"]:
         wanted.append("one of " + ", ".join(map(str, limits["choices"])))
@@ -166,10 +162,7 @@ def check_limits(key: str, value: Any, limits: Mapping[str, Any]) -> None:
 
 
 def load_class(path: str) -> Any:
-    """Import `package.module:Class` and check it against the contract.
-
-    Raises RequestError with what is missing.
-    """
+    """Import and check `package.module:Class`; raises RequestError."""
     module_name, _, class_name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -195,23 +188,23 @@ class Registry:
 
     def __init__(self, cache: Path) -> None:
         self._file = cache / "methods.json"
-        self._found: dict[str, Method] = {}
+        self._cards: dict[str, Method] = {}
 
     def find(self, method: str) -> Method:
-        """Return the card of a name of `METHODS` or of `package.module:Class`.
+        """Return a method's card by name or `package.module:Class`.
 
         Raises RequestError for an unknown name, a module that cannot be imported, or a class that
         does not fit the contract.
         """
-        if method not in self._found:
+        if method not in self._cards:
             outside = ":" in method
-            if not outside and method not in METHODS:
+            if outside:
+                _check_path(method)
+            elif method not in METHODS:
                 raise RequestError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
             path = method if outside else METHODS[method].path
-            if outside:
-                _check_path(path)
-            self._found[method] = self._card(path, outside)
-        return self._found[method]
+            self._cards[method] = self._card(path, outside)
+        return self._cards[method]
 
     def _card(self, path: str, outside: bool) -> Method:
         module = path.partition(":")[0]
@@ -233,7 +226,11 @@ class Registry:
             "version": cls.version,
             "supervision": cls.supervision,
             "settings": sorted(cls.settings),
-            "abilities": sorted(_abilities(cls)),
+            "abilities": sorted(
+                ability
+                for ability, functions in ABILITIES.items()
+                if all(callable(getattr(cls, f, None)) for f in functions)
+            ),
             "defaults": {f.name: f.default for f in dataclasses.fields(cls.Parameters)},
             "limits": {f.name: dict(f.metadata) for f in dataclasses.fields(cls.Parameters)},
             "seedless": getattr(cls, "seedless", False) is True,
@@ -244,24 +241,12 @@ class Registry:
 
 
 def _thawed(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a card as `Method` takes it: JSON has no sets."""
+    """Return a card with sets, which JSON lacks."""
     return {**card, **{k: frozenset(card[k]) for k in ("settings", "abilities")}}
 
 
-def _abilities(cls: Any) -> set[str]:
-    """Return what a class can do beside training and scoring."""
-    return {
-        ability
-        for ability, functions in ABILITIES.items()
-        if all(callable(getattr(cls, f, None)) for f in functions)
-    }
-
-
 def path_of(spec: RunSpec) -> str:
-    """Return where the method of a stored run is to be found here: `package.module:Class`.
-
-    Raises RequestError where this bench has no such method.
-    """
+    """Return a stored run's `package.module:Class`; raises RequestError."""
     if spec.method_source is not None:
         path = spec.method_source.partition("@")[0]
         _check_path(path)

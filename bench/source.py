@@ -30,7 +30,7 @@ ANY_DEVICE = "any"
 
 @dataclass(frozen=True)
 class Proof:
-    """Two hashes of a method whose sources give the same numbers."""
+    """Hashes of sources that give the same numbers."""
 
     hashes: frozenset[str]
     device: str
@@ -39,7 +39,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class Standing:
-    """How the code of a stored run stands to today's code of its method."""
+    """Whether a stored run's code is today's."""
 
     stale: bool
     proved_on: str = ""
@@ -47,9 +47,10 @@ class Standing:
 
 
 def standing(path: str, source_sha256: str | None, device: str) -> Standing:
-    """Compare the stored hash of a method at `path` (`package.module:Class`) with today's.
+    """Compare a method's stored hash with today's.
 
-    `device` is that of the run: `cpu`, `cuda:0`. Raises RequestError for source that is no Python.
+    `path` is `package.module:Class`, `device` the run's (`cpu`, `cuda:0`). Raises RequestError for
+    source that is no Python.
     """
     today, kind = source_hash(path.partition(":")[0]), device.partition(":")[0]
     if source_sha256 is None:
@@ -63,7 +64,7 @@ def standing(path: str, source_sha256: str | None, device: str) -> Standing:
 
 
 def _equivalent(source_sha256: str, devices: frozenset[str]) -> set[str]:
-    """Return all hashes that a chain of proofs on these kinds of device leads to."""
+    """Return all hashes that proofs on these devices lead to."""
     reached = {source_sha256}
     proofs = [p.hashes for p in equivalences() if p.device in devices]
     while more := {h for hashes in proofs if hashes & reached for h in hashes} - reached:
@@ -83,9 +84,10 @@ def equivalences() -> tuple[Proof, ...]:
 
 
 def outside_hash(module: str) -> str:
-    """Return the source hash of a method from outside: its own package and the modules beside it.
+    """Return the source hash of an outside method.
 
-    The project's part stays out. Of an installed package nothing beside it counts.
+    It covers its package and the modules beside it, without the project's part; of an installed
+    package nothing beside it counts.
     """
     top = module.partition(".")[0]
     file = _source_file(top)
@@ -100,16 +102,16 @@ def outside_hash(module: str) -> str:
 
 @functools.cache
 def source_hash(module: str) -> str:
-    """Return the hash that says whether a method's code has changed, 64 hex digits."""
+    """Return a method's source hash, 64 hex digits."""
     text = f"contract {CONTRACT_VERSION}\n{tree_hash(module, METHOD_PACKAGES)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def tree_hash(module: str, packages: tuple[str, ...]) -> str:
-    """Return the sha256 over the syntax trees of a module and of what it imports from `packages`.
+    """Return the sha256 of a module's syntax trees.
 
-    Comments, docstrings and layout do not count; neither does the Python version. Raises
-    RequestError for a file that is not valid Python.
+    Its imports from `packages` are included. Comments, docstrings and layout do not count; neither
+    does the Python version. Raises RequestError for a file that is not valid Python.
     """
     trees: dict[str, ast.Module] = {}
     waiting = [module]
@@ -131,7 +133,7 @@ def tree_hash(module: str, packages: tuple[str, ...]) -> str:
 
 
 def _source_file(name: str) -> Path | None:
-    """Find a module's file without importing its package; None for what is no Python file."""
+    """Find a module's Python file without importing its package."""
     top, *parts = name.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -146,7 +148,7 @@ def _source_file(name: str) -> Path | None:
 
 
 def _imports(tree: ast.Module, module: str, package: bool) -> Iterable[str]:
-    """Yield the names a module (or a package, by its __init__) imports that may be modules."""
+    """Yield imported names that may be modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -176,7 +178,7 @@ def _canonical(node: Any) -> str:
 
 
 def _is_text(node: ast.AST) -> bool:
-    """Whether a statement is a bare string: a docstring, also one that follows an attribute."""
+    """Whether a statement is a docstring, also an attribute's."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)

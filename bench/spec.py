@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from bench.errors import RequestError
 
@@ -18,34 +18,10 @@ but are not found again by `bench run`."""
 KINDS = ("accuracy", "timing")
 Value = bool | int | float | str
 
-_OPTIONAL_TEXT = (str, type(None))
-_TYPES: dict[str, tuple[type, ...]] = {
-    "kind": (str,),
-    "method": (str,),
-    "method_version": (int,),
-    "method_source": _OPTIONAL_TEXT,
-    "dataset": (str,),
-    "category": (str,),
-    "setting": (str,),
-    "shots": (int,),
-    "seen_defect": _OPTIONAL_TEXT,
-    "seed": (int,),
-    "image_size": (int,),
-    "resize": (str,),
-    "data_version": (int,),
-    "fingerprint": (str,),
-    "external": _OPTIONAL_TEXT,
-    "precision": _OPTIONAL_TEXT,
-    "batch_size": (int, type(None)),
-    "backbone": _OPTIONAL_TEXT,
-    "stage": (int, type(None)),
-    "weights": _OPTIONAL_TEXT,
-}
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunSpec:
-    """Everything that was asked of one run. Two runs with equal specs must give equal scores.
+    """A run's identity: equal specs give equal scores.
 
     The settings `precision`, `batch_size`, `backbone`, `stage` and `weights` are None where the
     method does not use them, so that changing one does not repeat runs that it cannot touch.
@@ -103,12 +79,13 @@ class RunSpec:
         return hash(self.canonical())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the spec as plain JSON types; `from_dict` is the inverse."""
-        return {**_shallow(self), "parameters": dict(self.parameters)}
+        """Return the spec as plain JSON types."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**fields, "parameters": dict(self.parameters)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
-        """Read a spec; raises RequestError for unknown, missing or mistyped fields."""
+        """Read a spec; raises RequestError for bad fields."""
         known = {f.name for f in dataclasses.fields(cls)}
         if values.keys() != known:
             wrong = sorted(values.keys() ^ known)
@@ -119,7 +96,7 @@ class RunSpec:
             raise RequestError(f"run spec: {error}") from None
 
     def canonical(self) -> str:
-        """Return the canonical JSON text: versioned, sorted, typed (1 is not 1.0), without NaN."""
+        """Return canonical JSON: versioned, sorted, typed, without NaN."""
         return json.dumps(
             {"spec_version": SPEC_VERSION, **self.as_dict()},
             sort_keys=True,
@@ -130,30 +107,34 @@ class RunSpec:
 
     @property
     def run_id(self) -> str:
-        """The first 16 hex digits of the sha256 of the canonical form."""
+        """The canonical form's sha256, first 16 hex digits."""
         return hashlib.sha256(self.canonical().encode("ascii")).hexdigest()[:16]
 
     @property
     def row(self) -> "RunSpec":
-        """The spec with seed 0: equal for runs that differ by their seed alone."""
+        """The spec with seed 0, shared by all seeds."""
         return dataclasses.replace(self, seed=0)
 
     @property
     def place(self) -> str:
         """`dataset` or `dataset/category`, for people."""
-        return self.dataset if self.category == self.dataset else f"{self.dataset}/{self.category}"
+        return place_name(self.dataset, self.category)
 
     def __str__(self) -> str:
         return f"{self.method} {self.place} {shots_of(self.shots)} seed {self.seed}"
 
 
+_TYPES: dict[str, tuple[Any, ...]] = {
+    f.name: get_args(f.type) or (f.type,)
+    for f in dataclasses.fields(RunSpec)
+    if f.name != "parameters"
+}
+"""Types of each field's values: an optional one also takes None."""
+
+
 def shots_of(shots: int) -> str:
-    """Write a number of labelled anomalies, for people."""
+    """Write a number of labelled anomalies."""
     return f"{shots} shot" + "s" * (shots != 1)
-
-
-def _shallow(spec: RunSpec) -> dict[str, Any]:
-    return {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
 
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\Z")
@@ -164,7 +145,12 @@ Place = tuple[str, str]
 """Dataset and category; a dataset without categories has one of its name."""
 
 
+def place_name(dataset: str, category: str) -> str:
+    """Return `dataset/category`, or the dataset without categories."""
+    return dataset if category == dataset else f"{dataset}/{category}"
+
+
 def place_of(spec: RunSpec) -> Place:
-    """Return where a run was made; in the hard setting the category names the seen defect."""
+    """Return a run's place; a hard category names the seen defect."""
     hard = "" if spec.setting == "general" else f" (hard, {spec.seen_defect})"
     return spec.dataset, spec.category + hard

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import textwrap
 from collections.abc import Iterable
 
 from bench.system.untrusted import one_line
@@ -31,6 +32,23 @@ def brief(text: str, longest: int = LONGEST) -> str:
         return line
     mark = hashlib.sha256(line.encode()).hexdigest()[:4]
     return f"{line[: longest - 5]}\N{HORIZONTAL ELLIPSIS}{mark}"
+
+
+def wrapped(text: str, width: int, first: str = "", others: str = "") -> list[str]:
+    """Wrap text to lines with indents, paths never broken."""
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words, as 1 run or 2 runs."""
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -1,5 +1,6 @@
-"""Backbone weights: which files are known, what they hold, where they lie. Never imports torch."""
+"""Backbone weights: known files, contents and places, without torch."""
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ _HUB = "https://download.pytorch.org/models/"
 
 @dataclass(frozen=True)
 class Known:
-    """A weights file that the project knows by its digest."""
+    """A weights file known by its digest."""
 
     sha256: str
     """The digest, or its first eight digits where torchvision publishes no more."""
@@ -82,7 +83,7 @@ def find_weights(
     *,
     download: bool = False,
 ) -> Weights:
-    """Return the weights for a backbone up to a stage.
+    """Return a backbone's weights up to a stage.
 
     `weights` is `imagenet` (known by digest: in `folder`, else in torchvision's own cache or ours,
     else with `download` fetched; a place is left only where nothing in it fits), `none` (random
@@ -101,8 +102,8 @@ def find_weights(
             return _find_known(backbone, stage, folder, cache, digests, download)
         return _find_named(backbone, stage, weights, folder, digests)
     except OSError as error:
-        place = one_line(error.filename or folder)
-        raise WeightsError(f"cannot read {place}: {os_reason(error)}") from error
+        path = one_line(error.filename or folder)
+        raise WeightsError(f"cannot read {path}: {os_reason(error)}") from error
 
 
 def _find_named(
@@ -116,15 +117,6 @@ def _find_named(
         )
     digest = digests.sha256(file)
     known = next((k for k in KNOWN if digest.startswith(k.sha256)), None) or _declared(file)
-    _check_fit(file, known, backbone, stage)
-    return _weights(backbone, stage, file, known, digest)
-
-
-def _weights(backbone: str, stage: int, file: Path, known: Known, digest: str) -> Weights:
-    return Weights(BackboneSource(backbone, stage, file, known.strides), digest, known.title)
-
-
-def _check_fit(file: Path, known: Known, backbone: str, stage: int) -> None:
     if known.backbone != backbone:
         raise WeightsError(f"{one_line(file)} holds {known.backbone}, not {backbone}")
     if known.stages < stage:
@@ -132,83 +124,75 @@ def _check_fit(file: Path, known: Known, backbone: str, stage: int) -> None:
             f"{one_line(file)} holds {backbone} to stage {known.stages}; stage {stage} was asked"
             f" for: set stage={known.stages} or name other weights"
         )
+    return _weights(backbone, stage, file, known, digest)
+
+
+def _weights(backbone: str, stage: int, file: Path, known: Known, digest: str) -> Weights:
+    return Weights(BackboneSource(backbone, stage, file, known.strides), digest, known.title)
 
 
 def _declared(file: Path) -> Known:
-    """Read what the folder's weights.toml says of a file that is not known by digest."""
+    """Read a file's declaration in the folder's weights.toml."""
     declaration = file.parent / "weights.toml"
     remedy = (
         'backbone = "...", stages = 1 to 4, strides = "v1" or "v1.5",'
         f" and name it with --set weights={one_line(file.name)}"
     )
-    said: Any = None
-    if os.path.lexists(declaration):
-        try:
-            said = read_toml(declaration).get(file.name)
-        except ValueError as error:
-            raise WeightsError(f"{one_line(declaration)} {error}") from None
-    if said is None:
+    try:
+        entry = read_toml(declaration).get(file.name) if os.path.lexists(declaration) else None
+    except ValueError as error:
+        raise WeightsError(f"{one_line(declaration)} {error}") from None
+    if entry is None:
         raise WeightsError(
             f"{one_line(file)} is not known by its digest: declare it in {one_line(declaration)} as"
             f' ["{one_line(file.name)}"] with {remedy}'
         )
-    wrong = _wrong(said)
-    if wrong:
+    if wrong := _wrong(entry):
         raise WeightsError(
             f'{one_line(declaration)}: ["{one_line(file.name)}"] {wrong}; declare it with {remedy}'
         )
-    return Known("", **said, title=f"declared in {declaration.name}")
+    return Known("", **entry, title=f"declared in {declaration.name}")
 
 
-def _wrong(said: Any) -> str:
-    """Say which key or value of a declaration is wrong."""
-    if not isinstance(said, dict):
-        return f"is {said!r:.80}, not a table"
-    strides = ("v1", "v1.5") if said.get("backbone") in BOTTLENECKS else ("v1.5",)
+def _wrong(entry: Any) -> str:
+    """Return what is wrong with a declaration."""
+    if not isinstance(entry, dict):
+        return f"is {entry!r:.80}, not a table"
+    strides = ("v1", "v1.5") if entry.get("backbone") in BOTTLENECKS else ("v1.5",)
     possible: dict[str, tuple[object, ...]] = {
         "backbone": BACKBONES,
         "stages": tuple(range(1, STAGES + 1)),
         "strides": strides,
     }
     for key, values in possible.items():
-        if key not in said:
+        if key not in entry:
             return f"lacks {key}"
-        value = said[key]
+        value = entry[key]
         if value not in values or type(value) is not type(values[0]):
-            of = f" of {said['backbone']}" if key == "strides" else ""
-            return f"has {key} = {value!r:.80}; {key}{of} is one of {', '.join(map(str, values))}"
-    unknown = sorted(said.keys() - possible)
+            subject = f"strides of {entry['backbone']}" if key == "strides" else key
+            return f"has {key} = {value!r:.80}; {subject} is one of {', '.join(map(str, values))}"
+    unknown = sorted(entry.keys() - possible)
     return f"has an unknown key {unknown[0]!r:.80}" if unknown else ""
 
 
 def _find_known(
-    backbone: str,
-    stage: int,
-    folder: Path,
-    cache: Path,
-    digests: FingerprintCache,
-    download: bool,
+    backbone: str, stage: int, folder: Path, cache: Path, digests: FingerprintCache, download: bool
 ) -> Weights:
     wanted = [k for k in KNOWN if k.backbone == backbone]
     published = {Path(k.url).name for k in wanted if k.url}
     hub = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser() / "hub/checkpoints"
     shallow = ""
-    # Place by place, so that what another project puts into a shared cache changes nothing here.
-    for place in (folder, hub, cache / "weights"):
-        files = _weight_files(place)
-        if place != folder:
-            files = [f for f in files if f.name in published]
-        digest_of = {file: digests.sha256(file) for file in files}
-        for known in wanted:
-            for file, digest in digest_of.items():
-                if not digest.startswith(known.sha256):
-                    continue
+    # In turn, so that what another project puts into a shared cache changes nothing here.
+    for source in (folder, hub, cache / "weights"):
+        files = sorted(source.iterdir()) if source.is_dir() else []
+        files = [f for f in files if f.suffix in SUFFIXES and f.is_file()]
+        digest_of = {f: digests.sha256(f) for f in files if source == folder or f.name in published}
+        for known, (file, digest) in itertools.product(wanted, digest_of.items()):
+            if digest.startswith(known.sha256):
                 if known.stages >= stage:
                     return _weights(backbone, stage, file, known, digest)
-                deepest = known.stages
-                shallow = (
-                    f"; {one_line(file.name)} holds stages 1 to {deepest} only (stage={deepest})"
-                )
+                reach = f"stages 1 to {known.stages} only (stage={known.stages})"
+                shallow = f"; {one_line(file.name)} holds {reach}"
     first = wanted[0]
     failure = ""
     if download:
@@ -226,14 +210,8 @@ def _find_known(
     )
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(f for f in folder.iterdir() if f.suffix in SUFFIXES and f.is_file())
-
-
 def _download(known: Known, folder: Path, digests: FingerprintCache) -> Path:
-    """Fetch torchvision's file and check the digits of its digest that its name publishes."""
+    """Fetch torchvision's file and check its digest."""
     import pooch
 
     assert known.url is not None

@@ -18,15 +18,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Reproducibility harness for few-shot supervised visual anomaly detection.",
 )
-for command in (runs.run, runs.status, results.show, results.table, results.times):
-    app.command()(command)
-app.command()(predict.predict)
-app.command()(report.report)
-app.command()(audit.audit)
-app.command("list")(runs.list_)
-for command in (results.verify, results.compare, results.merge, results.archive, doctor.doctor):
-    app.command()(command)
-app.command()(crosscheck.crosscheck)
+for command in (
+    *(runs.run_command, runs.status_command),
+    *(results.show_command, results.table_command, results.times_command),
+    *(predict.predict_command, report.report_command, audit.audit_command, runs.list_command),
+    *(results.verify_command, results.compare_command, results.merge_command),
+    *(results.archive_command, doctor.doctor_command, crosscheck.crosscheck_command),
+):
+    app.command(command.__name__.removesuffix("_command"))(command)
 app.add_typer(data.app, name="data")
 
 
@@ -44,10 +43,7 @@ def top(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; an error is one line and exit code 2.
-
-    That holds for errors of this project and of the operating system.
-    """
+    """Run the command line; an error is one line and exits 2."""
     try:
         app(arguments)
     except BrokenPipeError:  # `bench status | head`

@@ -1,7 +1,6 @@
 """`bench audit`: findings about published numbers."""
 
 import shutil
-import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ import typer
 
 from bench.cli.options import say
 from bench.errors import RequestError
+from bench.text import wrapped
 
 if TYPE_CHECKING:
     from bench.published.findings import Finding
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 MAX_WIDTH = 100
 """Longer lines are hard to read."""
 INTRODUCTION = (
-    "What is printed, checked against its own rows and its sources; no number here is from our "
-    "runs. In brackets: the source, and how a finding is known."
+    "Published numbers, checked against their own rows and sources; none is from our runs. In "
+    "brackets: the source, and how a finding is known."
 )
 
 
-def audit(
+def audit_command(
     about: Annotated[
         str | None,
         typer.Argument(
-            help="Only what is about this: a part of a title, such as 'table 2', DRA or text.",
+            help="Only findings with this in their title, such as 'table 2', DRA or text.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Check published numbers against their own rows and against their sources.
+    """Check published numbers against their rows and sources.
 
     Means are computed again, copied columns compared with their sources, claims with the tables.
     Each finding says what it rests on and how it is known. It takes no runs and no data.
@@ -41,10 +41,7 @@ def audit(
 
 
 def _page(about: str | None, width: int) -> Iterator[str]:
-    """Yield the lines of findings and their tables.
-
-    `about` selects titles that contain it; raises RequestError where none does.
-    """
+    """Yield findings and tables; raises RequestError if no title contains `about`."""
     from bench.published.audit import findings
     from bench.published.tables import published
 
@@ -54,7 +51,7 @@ def _page(about: str | None, width: int) -> Iterator[str]:
     selected = [t for t in by_title if about is None or about.casefold() in t.casefold()]
     if not selected:
         raise RequestError(f"nothing is about {about!r}; it is about: {'; '.join(by_title)}")
-    yield from _wrapped(INTRODUCTION, width)
+    yield from wrapped(INTRODUCTION, width)
     for title in selected:
         yield from ("", title, "-" * min(len(title), width))
         for finding in by_title[title]:
@@ -67,28 +64,17 @@ def _page(about: str | None, width: int) -> Iterator[str]:
 
 
 def _finding_lines(finding: "Finding", width: int) -> Iterator[str]:
-    yield from _wrapped(finding.text, width, "* ", "  ")
+    yield from wrapped(finding.text, width, "* ", "  ")
     for line in finding.evidence:
-        yield from _wrapped(line, width, "    ", "      ")
+        yield from wrapped(line, width, "    ", "      ")
     source = "" if finding.source == finding.about else f"{finding.source}: "
-    yield from _wrapped(f"[{source}{finding.confidence}]", width, "  ", "   ")
+    yield from wrapped(f"[{source}{finding.confidence}]", width, "  ", "   ")
 
 
 def _table_lines(table: "PrintedTable", width: int) -> Iterator[str]:
     summary = f"{table.title}: {len(table.cells)} numbers, {table.confidence}"
-    yield from _wrapped(summary, width, "* ", "  ")
+    yield from wrapped(summary, width, "* ", "  ")
     key, printed = next(iter(table.cells.items()))
     example = f"For example {printed.value}: {table.place(key)}"
     for line in (table.citation, f"It states: {table.states}", example):
-        yield from _wrapped(line, width, "    ", "      ")
-
-
-def _wrapped(text: str, width: int, first: str = "", others: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        width,
-        initial_indent=first,
-        subsequent_indent=others,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+        yield from wrapped(line, width, "    ", "      ")

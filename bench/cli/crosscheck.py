@@ -1,5 +1,6 @@
 """`bench crosscheck`: our PaDiM and PatchCore beside anomalib's."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,17 +20,17 @@ if TYPE_CHECKING:
     selection=("methods", "datasets", "categories", "seeds", "set"),
     folders=("data", "weights", "cache"),
 )
-def crosscheck(
+def crosscheck_command(
     python: Annotated[
         Path, typer.Option(help="The interpreter that has anomalib 2.7.0.", show_default=False)
     ],
     selection: "Selection",
     folders: "Folders",
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of our side; anomalib's has one.", min=1)
+        int | None, typer.Option(help="CPU threads of our side; anomalib's side uses one.", min=1)
     ] = None,
 ) -> None:
-    """Compare our PaDiM and PatchCore with anomalib's on the same images and weights.
+    """Compare our PaDiM and PatchCore with anomalib's on equal inputs.
 
     By default the synthetic dataset, ResNet-18 with ImageNet weights at 256 px and anomalib's own
     settings; override with --set, say --set weights=none. It does not say which is better; exit
@@ -44,10 +45,11 @@ def crosscheck(
     for line in missing_lines(plan.missing):
         print(f"missing: {line}", file=sys.stderr)
     if plan.missing:
-        raise RequestError("not all of it is here; mend that, or name less")
+        raise RequestError("some inputs are missing; provide them, or select less")
     rows: list[Compared] = []
     failed = False
-    for outcome in compare(plan, interpreter, folders, threads, _note):
+    note = functools.partial(print, file=sys.stderr, flush=True)
+    for outcome in compare(plan, interpreter, folders, threads, note):
         if isinstance(outcome, str):
             failed = True
             print(f"failed: {outcome}", file=sys.stderr)
@@ -56,16 +58,12 @@ def crosscheck(
     if rows:
         _print(rows)
         say(
-            f"AUROC, ours, of the raw scores of both sides, and the correlation of their ranks."
-            f" anomalib {VERSION} has the same images, network and channels; PatchCore's start and"
-            " projection are drawn on each side, so that its scores differ as with another seed."
+            f"AUROC of each side's raw scores by our code, and their rank correlation. anomalib"
+            f" {VERSION} uses the same images, network and channels. Each side draws PatchCore's"
+            " start and projection itself, so its scores differ as with another seed."
         )
     if failed:
         raise typer.Exit(1)
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _print(rows: "list[Compared]") -> None:
@@ -89,7 +87,7 @@ def _print(rows: "list[Compared]") -> None:
 
 
 def _over_seeds(values: tuple[float, ...]) -> str:
-    """Return the mean, and the standard deviation where there are several."""
+    """Write the mean, and the standard deviation of several."""
     from statistics import fmean, stdev
 
     return f"{fmean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")

@@ -22,7 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="List, fetch, verify and prepare da
 @app.command("list")
 @shared_options(folders=("data", "cache"))
 def data_list(folders: "Folders") -> None:
-    """List the datasets: counts, sizes, licences, sources, and which files are here."""
+    """List datasets with counts, licences, sources and local files."""
     from rich.table import Table
 
     from bench.data.catalog import find_datasets
@@ -34,8 +34,8 @@ def data_list(folders: "Folders") -> None:
         table.add_column(name, no_wrap=name != "here")
     notes = []
     for dataset in find_datasets(folders.data):
-        licence = f"{dataset.name}: {dataset.title}. Licence: {dataset.licence}."
-        notes.append(f"{licence} Source: {dataset.source}")
+        title = f"{dataset.name}: {dataset.title}"
+        notes.append(f"{title}. Licence: {dataset.licence}. Source: {dataset.source}")
         for category, facts in dataset.categories.items():
             counts = (facts.train, facts.test_normal, facts.test_anomalous, facts.defect_types)
             try:
@@ -49,8 +49,7 @@ def data_list(folders: "Folders") -> None:
             row = [str(c) if any(counts) else "" for c in counts]
             table.add_row(dataset.name, category, *row, size, status)
     console().print(table)
-    for note in notes:
-        say(note)
+    say("\n".join(notes))
 
 
 @app.command("prepare")
@@ -62,16 +61,16 @@ def data_prepare(
     resize: Annotated[str, typer.Option(help="bilinear or bicubic.")] = "bilinear",
     folders: "Folders",
 ) -> None:
-    """Decode and resize datasets into the cache ahead of the runs that need them."""
+    """Decode and resize datasets into the cache before runs."""
     from bench.data.images import load, prepare
-    from bench.data.inspect import places
+    from bench.data.inspect import named_categories
     from bench.data.layouts import list_category
     from bench.data.listing import fingerprint
     from bench.data.official import why_unofficial
     from bench.system.digests import FingerprintCache
 
     digests = FingerprintCache(folders.cache)
-    for dataset, category in places(names, folders.data):
+    for dataset, category in named_categories(names, folders.data):
         listing = list_category(dataset, category, folders.data, folders.cache)
         content = fingerprint(listing, digests)
         digests.save()
@@ -89,19 +88,19 @@ def data_verify(
     names: Annotated[list[str], typer.Argument(help="dataset, or dataset/category")],
     folders: "Folders",
 ) -> None:
-    """Read and decode every file again and compare with the catalogue; exit 1 if it differs."""
-    from bench.data.inspect import inspect, places, report
+    """Decode every file and compare with the catalogue; exit 1 if it differs."""
+    from bench.data.inspect import inspect, inspection_lines, named_categories
     from bench.system.digests import FingerprintCache
 
     digests = FingerprintCache(folders.cache)
     good = True
-    for dataset, category in places(names, folders.data):
+    for dataset, category in named_categories(names, folders.data):
         inspection = inspect(dataset, category, folders.data, folders.cache, digests)
         good &= inspection.good
-        for line in report(inspection):
+        for line in inspection_lines(inspection):
             say(line)
     for path in digests.corrected:
-        say(f"{one_line(path)} was not what the cache knew of it: put right there")
+        say(f"{one_line(path)} differs from its cached digest: the cache is corrected")
     digests.save()
     if not good:
         raise typer.Exit(1)
@@ -120,11 +119,11 @@ def data_fetch(
     ] = None,
     mirror: Annotated[
         list[str] | None,
-        typer.Option(help="Ask here first: http, https or file; repeatable.", metavar="URL"),
+        typer.Option(help="Try this address first (http, https, file); repeatable.", metavar="URL"),
     ] = None,
     folders: "Folders",
 ) -> None:
-    """Obtain a dataset: accept its licence, download or take its archive, check and unpack it.
+    """Obtain a dataset: accept the licence, download, check, unpack.
 
     Exit code 1 for a copy that was put there by hand and is not the official one.
     """
@@ -165,18 +164,11 @@ def _accepted(dataset: "Dataset") -> bool:
 @contextmanager
 def _download_bar() -> Iterator[Callable[[int, int], None]]:
     """Show a download's progress, as a bar or in tenths."""
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich import progress
 
     screen = console()
-    bar = Progress(
-        BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(), console=screen
-    )
+    columns = (progress.BarColumn(), progress.DownloadColumn(), progress.TransferSpeedColumn())
+    bar = progress.Progress(*columns, progress.TimeRemainingColumn(), console=screen)
     task = bar.add_task("", total=None)
     tenth = 0
 

@@ -3,12 +3,12 @@
 import collections
 import dataclasses
 import json
-import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.options import console, printable, say, shared_options
+from bench.text import wrapped
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -20,7 +20,7 @@ STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
 
 @shared_options()
-def doctor(
+def doctor_command(
     *,
     suite: Annotated[
         str | None, typer.Option(help="Also check what this suite needs: name or .toml file.")
@@ -28,7 +28,7 @@ def doctor(
     folders: "Folders",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check this machine: libraries, torch and its arithmetic, disk, data, weights.
+    """Check this machine's libraries, torch, disk, data and weights.
 
     Exit code: 0 nothing is bad, 1 something is.
     """
@@ -60,11 +60,5 @@ def _lines(finding: "Diagnosis", width: int) -> "Text":
 
     text = printable(finding.found + (f": {finding.todo}" if finding.todo else ""))
     head = f"{finding.state:6}{finding.what:22} "
-    wrapped = textwrap.fill(
-        head + text,
-        width,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return Text.assemble((wrapped[:5], STYLES[finding.state]), wrapped[5:])
+    lines = "\n".join(wrapped(head + text, width, others=" " * len(head)))
+    return Text.assemble((lines[:5], STYLES[finding.state]), lines[5:])

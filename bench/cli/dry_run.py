@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from statistics import fmean
 from textwrap import fill
 
@@ -29,12 +30,12 @@ from bench.planning.runtime import RuntimeEstimate, RuntimeModel, step
 from bench.planning.slots import Slot
 from bench.planning.state import State
 from bench.planning.variants import Variant, name_of, shared, variant_of
-from bench.spec import shots_of
+from bench.spec import place_name, shots_of
 from bench.store.artifacts import artifact_words, stored_artifacts
 from bench.store.receipt import Receipt
 from bench.store.results import Results, receipts
 from bench.system.host import available_memory
-from bench.text import duration, gibibytes, gigabytes
+from bench.text import counted, duration, gibibytes, gigabytes
 
 RUN_MODULES = ("torchvision", "bench.execution.worker")
 """What a run's process imports before it begins."""
@@ -57,13 +58,11 @@ class Wanted:
     def members(self) -> dict[Hashable, list[Run | Missing]]:
         """Runs of each variant, a method's variants together."""
         by_variant: dict[Hashable, list[Run | Missing]] = defaultdict(list)
-        methods: dict[str, list[Hashable]] = {}
         runs: list[Run | Missing] = [*self.plan.runs, *self.plan.missing]
-        for run in runs:
-            key = variant_of(run.cell).key
-            by_variant[key].append(run)
-            methods.setdefault(run.cell.method.name, []).append(key)
-        return {key: by_variant[key] for keys in methods.values() for key in keys}
+        methods = list(dict.fromkeys(run.cell.method.name for run in runs))
+        for run in sorted(runs, key=lambda run: methods.index(run.cell.method.name)):
+            by_variant[variant_of(run.cell).key].append(run)
+        return by_variant
 
     @cached_property
     def variants(self) -> dict[Hashable, Variant]:
@@ -83,37 +82,20 @@ class Wanted:
 def picture(
     state: State, results: Results, folders: Folders, slots: Sequence[Slot], width: int
 ) -> Iterator[Table | str]:
-    """Yield tables and lines for a terminal of `width` columns.
-
-    Where nothing is left to run and nothing is missing, torch is not imported.
-    """
-    wanted = Wanted(state.plan)
-    for part in _parts(state, wanted, results, folders, slots, width):
-        yield fill(part, width, subsequent_indent="  ") if isinstance(part, str) else part
-
-
-def _parts(
-    state: State,
-    wanted: Wanted,
-    results: Results,
-    folders: Folders,
-    slots: Sequence[Slot],
-    width: int,
-) -> Iterator[Table | str]:
-    yield "all: " + " ".join(f"{k}={v}" for k, v in wanted.common.items())
-    yield ""
-    tallies = _tallies(state)
-    yield _matrix(wanted, tallies, width)
-    yield _legend(tallies.values())
-    if state.todo or state.plan.missing:
-        yield ""
-        yield from _needs(state, wanted, results, folders, slots)
-
-
-def _legend(tallies: Iterable[Mapping[str, int]]) -> str:
-    seen = {mark for tally in tallies for mark, count in tally.items() if count}
+    """Yield tables and lines; import torch if needed."""
+    wanted, tallies = Wanted(state.plan), _tallies(state)
+    seen = {mark for tally in tallies.values() for mark, count in tally.items() if count}
     notes = [f"{mark} {text}" for mark, text in MARKS.items() if mark in seen]
-    return "; ".join(["stored/wanted", *notes])
+    parts: list[Table | str] = [
+        "all: " + " ".join(f"{k}={v}" for k, v in wanted.common.items()),
+        "",
+        _matrix(wanted, tallies, width),
+        "; ".join(["stored/wanted", *notes]),
+    ]
+    needed = state.todo or state.plan.missing
+    needs = chain([""], _needs(state, wanted, results, folders, slots)) if needed else ()
+    for part in chain(parts, needs):
+        yield fill(part, width, subsequent_indent="  ") if isinstance(part, str) else part
 
 
 # The matrix
@@ -141,8 +123,8 @@ def _tallies(state: State) -> dict[tuple[_Row, Hashable], Counter[str]]:
 
 
 def _row(cell: PlannedRun, seen: str | None) -> _Row:
-    place = cell.dataset if cell.category == cell.dataset else f"{cell.dataset}/{cell.category}"
-    return cell.dataset, place + (f" seen={seen}" if seen else ""), cell.shots
+    name = place_name(cell.dataset, cell.category) + (f" seen={seen}" if seen else "")
+    return cell.dataset, name, cell.shots
 
 
 def _matrix(
@@ -156,10 +138,10 @@ def _matrix(
         table.add_column(escape(wanted.name(variant)).replace(" ", "\n"), no_wrap=True)
     before = ""
     for row in dict.fromkeys(row for row, _ in tallies):
-        _, place, shots = row
+        _, name, shots = row
         cells = [_cell(tallies.get((row, key))) for key in wanted.variants]
-        table.add_row(escape(place) if place != before else "", str(shots), *cells)
-        before = place
+        table.add_row(escape(name) if name != before else "", str(shots), *cells)
+        before = name
     if Console(width=10_000).measure(table).maximum <= width:
         return table
     return _by_dataset(wanted, tallies)
@@ -167,18 +149,17 @@ def _matrix(
 
 def _by_dataset(wanted: Wanted, tallies: Mapping[tuple[_Row, Hashable], Counter[str]]) -> Table:
     sums: dict[tuple[Hashable, tuple[str, int]], Counter[str]] = defaultdict(Counter)
-    places: dict[tuple[str, int], set[str]] = defaultdict(set)
-    for (row, key), tally in tallies.items():
-        dataset, place, shots = row
-        places[dataset, shots].add(place)
+    columns: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for ((dataset, name, shots), key), tally in tallies.items():
+        columns[dataset, shots].add(name)
         sums[key, (dataset, shots)].update(tally)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("method")
-    for (dataset, shots), categories in places.items():
+    for (dataset, shots), categories in columns.items():
         many = f" ({len(categories)})" if len(categories) > 1 else ""
         table.add_column(f"{escape(dataset)}{many}\n{shots_of(shots)}", no_wrap=True)
     for key, variant in wanted.variants.items():
-        cells = [_cell(sums.get((key, column))) for column in places]
+        cells = [_cell(sums.get((key, column))) for column in columns]
         table.add_row(escape(wanted.name(variant)), *cells)
     return table
 
@@ -215,9 +196,8 @@ def _needs(
         missing = [w for w in members if isinstance(w, Missing)]
         if not todo and not missing:
             continue
-        needed = memory_of(
-            variant, [*todo, *missing], known, slots[0].device, folders.data, RUN_MODULES
-        )
+        runs: list[Run | Missing] = [*todo, *missing]
+        needed = memory_of(variant, runs, known, slots[0].device, folders.data, RUN_MODULES)
         memory.append(needed)
         variant_guesses = guesses[wanted.name(variant)] = [paces.guess(run) for run in todo]
         elsewhere |= None in variant_guesses and all(anywhere.guess(run) for run in todo)
@@ -240,7 +220,7 @@ def _needs(
 
 
 def _receipts(state: State, results: Results) -> list[Receipt]:
-    """Return receipts of the plan's runs, or of all where those say too little."""
+    """Return the plan's receipts, or all if those are too few."""
     known = list(state.done.values())
     steps = {step(r.spec) for r in known}
     if not all(step(run.spec) in steps for run in state.todo):
@@ -263,9 +243,8 @@ def _memory_lines(memory: Iterable[Memory], slots: Sequence[Slot]) -> Iterator[s
         yield f"memory: {runs} up to {gibibytes(most)} of a GPU, estimated as for a CPU"
         return
     free = available_memory()
-    yield f"memory: {runs} up to {gibibytes(most)}" + (
-        f", {gibibytes(free)} available" if free is not None else ""
-    )
+    available = f", {gibibytes(free)} available" if free is not None else ""
+    yield f"memory: {runs} up to {gibibytes(most)}{available}"
     if free is not None and most > free:
         yield (
             f"warning: memory: {gibibytes(most)} needed, {gibibytes(free)} available; use fewer"
@@ -277,18 +256,16 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
     """Yield what runs will write, and whether there is room."""
     decoding = to_decode(state.todo, folders.cache)
     images = sum(d.images for d in decoding)
-    each = bytes_of_a_run(
-        results, [i for i, r in state.done.items() if state.keep <= stored_artifacts(r)]
-    )
-    needed = bytes_to_write(decoding, len(state.todo), each or BYTES_OF_A_RUN)
-    basis = "as stored runs are" if each else "about"
-    more = f", and its {artifact_words(state.keep)}" if state.keep and not each else ""
-    count = f"{images} image" + "s" * (images > 1)
+    like = [i for i, r in state.done.items() if state.keep <= stored_artifacts(r)]
+    stored = bytes_of_a_run(results, like)
+    each = stored or BYTES_OF_A_RUN
+    needed = bytes_to_write(decoding, len(state.todo), each)
+    basis = f"{'as stored runs are' if stored else 'about'} {each / 1000:.0f} kB a run"
+    if state.keep and not stored:
+        basis += f", and its {artifact_words(state.keep)}"
+    count = counted(images, "image")
     cache = f"{gigabytes(needed['cache'])} for {count} to decode" if images else "nothing"
-    yield (
-        f"disk: cache {cache}; results {gigabytes(needed['results'])}"
-        f" ({basis} {(each or BYTES_OF_A_RUN) / 1000:.0f} kB a run{more})"
-    )
+    yield f"disk: cache {cache}; results {gigabytes(needed['results'])} ({basis})"
     for room in disk_space(folders, needed):
         names = " and ".join(room.options)
         yield f"disk: {gigabytes(room.free)} free for {names}"
@@ -316,7 +293,6 @@ def _time_lines(
         yield f"time: about {duration(seconds)}{at_once}, {', '.join(notes)}"
     unknown = [name for name, group in guesses.items() if None in group]
     if unknown:
-        why = "none is stored"
-        if elsewhere:
-            why = "some are stored, but of another device or number of threads"
+        other = "some are stored, but of another device or number of threads"
+        why = other if elsewhere else "none is stored"
         yield f"time: unknown for {', '.join(unknown)}: {why}; a first run will tell"

@@ -4,7 +4,7 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from bench.planning.suite import Suite
 
 SuiteOption = Annotated[str, typer.Option("--suite", help="Name of a suite, or a .toml file.")]
-NamesOption = Annotated[str | None, typer.Option(help="Only these, with commas.")]
+NamesOption = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
 DataOption = Annotated[Path, typer.Option(help="Folder of the datasets.", envvar="BENCH_DATA")]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the results.", envvar="BENCH_RESULTS")]
 CacheOption = Annotated[
     Path | None,
-    typer.Option(help="Folder of decoded images; by default the user's.", envvar="BENCH_CACHE"),
+    typer.Option(help="Cache folder; by default the user's.", envvar="BENCH_CACHE"),
 ]
 DATA, WEIGHTS, RESULTS = Path("data"), Path("weights"), Path("results")
 
@@ -35,14 +35,16 @@ SELECTION_OPTIONS: dict[str, Any] = {
     "methods": NamesOption,
     "datasets": NamesOption,
     "categories": NamesOption,
-    "shots": Annotated[str | None, typer.Option(help="These numbers of shots, with commas.")],
+    "shots": Annotated[
+        str | None, typer.Option(help="Only these numbers of shots, separated by commas.")
+    ],
     "set": Annotated[
         list[str] | None,
         typer.Option(help="Override a run setting or parameter.", metavar="[METHOD.]KEY=VALUE"),
     ],
     "method": Annotated[
         str | None,
-        typer.Option(help="Run a method of your own instead.", metavar="PACKAGE.MODULE:CLASS"),
+        typer.Option(help="Run your own method instead.", metavar="PACKAGE.MODULE:CLASS"),
     ],
 }
 """Options that select and override a part of a suite; all are None by default."""
@@ -92,9 +94,9 @@ def shared_options(
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
             if "selection" in own:
-                values["selection"] = _selection(**{n: values.pop(n) for n in selection})
+                values["selection"] = _selection({n: values.pop(n) for n in selection})
             if "folders" in own:
-                values["folders"] = _folders(**{n: values.pop(n) for n in folders})
+                values["folders"] = _folders({n: values.pop(n) for n in folders})
             command(**values)
 
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -110,48 +112,34 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     )
 
 
-def _selection(
-    seeds: int | None = None,
-    methods: str | None = None,
-    datasets: str | None = None,
-    categories: str | None = None,
-    shots: str | None = None,
-    set: list[str] | None = None,
-    method: str | None = None,
-) -> "Selection":
+def _selection(options: Mapping[str, Any]) -> "Selection":
     """Read the options of `SELECTION_OPTIONS`."""
     from bench.planning.matrix import Selection
 
     return Selection(
-        methods=split_words(methods),
-        datasets=split_words(datasets),
-        categories=split_words(categories),
-        shots=split_ints(shots),
-        seeds=seeds,
-        overrides=tuple(set or ()),
-        outside_method=method,
+        **{n: split_words(options.get(n)) for n in ("methods", "datasets", "categories")},
+        shots=split_ints(options.get("shots")),
+        seeds=options.get("seeds"),
+        overrides=tuple(options.get("set") or ()),
+        outside_method=options.get("method"),
     )
 
 
-def _folders(
-    data: Path = DATA,
-    weights: Path = WEIGHTS,
-    results: Path = RESULTS,
-    cache: Path | None = None,
-    textures: Path | None = None,
-) -> "Folders":
+def _folders(options: Mapping[str, Any]) -> "Folders":
     """Return the absolute folders of `FOLDER_OPTIONS`."""
     from bench.planning.plan import Folders
 
+    defaults: dict[str, Any] = {name: default for name, (_, default) in FOLDER_OPTIONS.items()}
+    data, weights, results, cache, textures = {**defaults, **options}.values()
     # Not `absolute`: it has to have a name, which `.` has not.
     textures = textures and Path(os.path.abspath(textures))
     return Folders(
-        data.absolute(), weights.absolute(), results.absolute(), cache_folder(cache), textures
+        data.absolute(), weights.absolute(), results.absolute(), cache_or_default(cache), textures
     )
 
 
-def cache_folder(cache: Path | None) -> Path:
-    """Return the cache folder that was named, else the user's."""
+def cache_or_default(cache: Path | None) -> Path:
+    """Return the named cache folder, else the user's."""
     if cache is None:
         import platformdirs
 
@@ -169,7 +157,9 @@ def split_ints(text: str | None) -> tuple[int, ...] | None:
     try:
         return None if text is None else tuple(int(w) for w in split_words(text) or ())
     except ValueError:
-        raise RequestError(f"--shots takes whole numbers with commas, not {text!r}") from None
+        raise RequestError(
+            f"--shots takes whole numbers separated by commas, not {text!r}"
+        ) from None
 
 
 def console() -> "Console":
@@ -180,7 +170,7 @@ def console() -> "Console":
 
 
 def printable(text: str) -> str:
-    """Return text with unsafe and unencodable characters escaped, lines kept."""
+    """Escape unsafe and unencodable characters; keep lines."""
     encoding = sys.stdout.encoding or "utf-8"  # a StringIO has none
     escaped = "\n".join(one_line(line) for line in text.split("\n"))
     return escaped.encode(encoding, "backslashreplace").decode(encoding)
@@ -192,7 +182,7 @@ def say(text: str = "") -> None:
 
 
 def gpus(device: str) -> int:
-    """Count GPUs; torch is imported only where a driver is."""
+    """Count GPUs; import torch only with a driver."""
     driver = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
     if device == "cpu" or (device == "auto" and not driver):
         return 0
@@ -203,10 +193,10 @@ def gpus(device: str) -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def make_plan(
+def plan_suite(
     suite: "Suite", selection: "Selection", folders: "Folders", *, download: bool = False
 ) -> "Plan":
-    """Plan the selected part of a suite; print who takes overrides."""
+    """Plan a suite's selection; print what takes overrides."""
     from bench.planning import plan
     from bench.planning.matrix import accepts, expand
     from bench.registry import Registry

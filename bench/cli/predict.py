@@ -14,8 +14,8 @@ MAX_ROWS = 40
 """Rows of the printed table; the file has all."""
 
 
-def predict(
-    run_id: Annotated[str, typer.Argument(help="The id, or how it begins.")],
+def predict_command(
+    run_id: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
     images: Annotated[list[Path], typer.Argument(help="Files, or folders.", show_default=False)],
     results: ResultsOption = RESULTS,
     out: Annotated[
@@ -24,31 +24,30 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda:i.")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads; by default as the run had.", min=1)
+        int | None, typer.Option(help="CPU threads; by default those of the run.", min=1)
     ] = None,
     overlays: Annotated[bool, typer.Option(help="Also draw maps and boxes as PNG.")] = True,
 ) -> None:
-    """Score images with the model of a run that was made with --save-models.
+    """Score images with a run's model, saved by --save-models.
 
     Writes predictions.parquet (score, box in pixels, maps) and pictures of the maps.
     """
     import sys
 
-    from bench.execution.predict import find_images, has_changed, saved_model, write_predictions
-    from bench.execution.predict import predict as predicted
+    from bench.execution import predict
     from bench.planning.slots import slots_for
     from bench.store.open import open_results
     from bench.store.results import find
 
     stored = open_results(results.absolute())
-    receipt, model = saved_model(stored, find(stored, run_id))
+    receipt, model = predict.saved_model(stored, find(stored, run_id))
     target = out or Path(f"predictions-{receipt.run_id}")
-    files = find_images(images)
-    if has_changed(receipt):
+    files = predict.find_images(images)
+    if predict.has_changed(receipt):
         print("note: the method's code has changed since the run", file=sys.stderr)
     slot = slots_for(device, 1, gpus(device), threads or receipt.provenance.threads)[0]
-    predictions = predicted(receipt, model, files, slot.device, slot.threads)
-    write_predictions(predictions, target.absolute(), overlays=overlays)
+    predictions = predict.predict(receipt, model, files, slot.device, slot.threads)
+    predict.write_predictions(predictions, target.absolute(), overlays=overlays)
     _print(predictions)
     has_overlays = overlays and predictions.explanation is not None
     say(f"{target}: predictions.parquet" + (" and overlays/" if has_overlays else ""))

@@ -51,10 +51,10 @@ class PlainDisplay:
         """Print nothing before there is a result."""
 
     def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
-        """Print nothing; the live display and the log show epochs."""
+        """Print nothing; live display and log show epochs."""
 
     def finished(self, run: Run, receipt: Receipt) -> None:
-        """Print a run's result, its time and the time left."""
+        """Print a run's result, time and time left."""
         self._over(run)
         self.receipts.append(receipt)
         self.expected = self._time_left()
@@ -178,7 +178,7 @@ class LiveDisplay(PlainDisplay):
 
 
 def display_for(console: Console, state: State, slots: int) -> PlainDisplay:
-    """Return a live display on a terminal, else a plain one."""
+    """Return a live display on a terminal, else plain."""
     kind = LiveDisplay if console.is_terminal else PlainDisplay
     return kind(console, state, slots)
 

@@ -5,19 +5,17 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import RESULTS, CacheOption, ResultsOption, cache_folder, say
+from bench.cli.options import RESULTS, CacheOption, ResultsOption, cache_or_default, say
 from bench.errors import RequestError
 from bench.system.untrusted import one_line
 
 
-def report(
+def report_command(
     results: ResultsOption = RESULTS,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("reports/report.html"),
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of the datasets, for figures that show images; without it, none of theirs."
-        ),
+        typer.Option(help="Folder of the datasets; without it, figures show none of their images."),
     ] = None,
     cache: CacheOption = None,
     export: Annotated[
@@ -28,9 +26,9 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write one self-contained page: the paper's tables with a verdict on every published number.
+    """Write one page: the paper's tables with verdicts.
 
-    Takes a results folder or an archive.
+    It is self-contained and judges every published number. Takes a results folder or an archive.
     """
     if data is not None and not data.is_dir():
         raise RequestError(f"--data {one_line(data)}: there is no such folder")
@@ -44,7 +42,7 @@ def report(
 
     with threadpool_limits(limits=1):  # small matrix products, for which threads only wait
         stored = open_results(results.absolute())
-        report_contents = contents(stored, data and data.absolute(), cache_folder(cache))
+        report_contents = contents(stored, data and data.absolute(), cache_or_default(cache))
         text = render(report_contents)
         page = text.encode(errors="backslashreplace")  # file names need not be valid Unicode
     write_atomically(out, page)

@@ -9,22 +9,19 @@ import typer
 
 from bench.cli.options import RESULTS, ResultsOption, say
 from bench.errors import CorruptRun, RequestError
+from bench.text import counted
 
 if TYPE_CHECKING:
     from bench.store.failures import Failure
     from bench.store.receipt import Receipt
     from bench.store.results import Results
 
-SourcesArgument = Annotated[
-    list[Path], typer.Argument(help="Results folders or archives.", show_default=False)
-]
 
-
-def show(
-    run_id: Annotated[str, typer.Argument(help="The id, or how it begins.")],
+def show_command(
+    run_id: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Show a stored run: spec, draw, metrics, timings and provenance; or how a run failed."""
+    """Show a stored run's record, or how it failed."""
     from bench.store.open import open_results
     from bench.store.results import find
 
@@ -85,7 +82,7 @@ def _artifacts(stored: "Results", receipt: "Receipt") -> Iterator[tuple[str, str
         yield "model", f"runs/{receipt.run_id}/{MODEL}"
     if embeddings := stored.embeddings(receipt.run_id):
         components, share = embeddings.values.shape[1], embeddings.kept
-        yield "embeddings", f"{_count(components, 'component')}, {share:.1%} of the variance"
+        yield "embeddings", f"{counted(components, 'component')}, {share:.1%} of the variance"
     if explanations := stored.explanations(receipt.run_id):
         yield "maps", ", ".join(explanations.maps)
         yield "boxes", "none" if explanations.boxes is None else "of the zoomed view"
@@ -93,30 +90,28 @@ def _artifacts(stored: "Results", receipt: "Receipt") -> Iterator[tuple[str, str
 
 
 def _show_failure(failure: "Failure", times: int) -> None:
-    when = f", last {failure.time}" if times > 1 else f" {failure.time}"
-    say(f"run {failure.run_id} has no result: it failed {_times(times)}{when}")
+    when = f"{times} times, last" if times > 1 else "once,"
+    say(f"run {failure.run_id} has no result: it failed {when} {failure.time}")
     _show_group("spec", failure.spec.as_dict() if failure.spec else {})
     _show_group("provenance", failure.provenance)
     say(f"\n{failure.traceback or failure.reason}")
     say(f"log: {failure.folder}/log.txt")
 
 
-def _times(count: int) -> str:
-    return "once," if count == 1 else f"{count} times"
-
-
-def table(
+def table_command(
     results: ResultsOption = RESULTS,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only runs with this; runs without KEY stay.", metavar="KEY=VALUE"),
+        typer.Option(help="Only runs with this value; runs without KEY stay.", metavar="KEY=VALUE"),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(help="Also each column's paired difference from this one.", metavar="COLUMN"),
+        typer.Option(
+            help="Also print each column's paired difference from this one.", metavar="COLUMN"
+        ),
     ] = None,
 ) -> None:
-    """Print stored AUROC as a Markdown table: by data and shots, a column a method."""
+    """Print stored AUROC as a Markdown table."""
     from bench.analysis.summary import differences, markdown, tabulate
     from bench.planning.matrix import assignment
     from bench.store.open import open_results
@@ -131,14 +126,15 @@ def table(
     say(f"\nMinus {against}, over shared seeds, with a 95 % t-interval:\n")
     for ((place, shots), column), gap in gaps.items():
         interval = "" if gap.interval is None else " [{:+.3f}, {:+.3f}]".format(*gap.interval)
-        cell = f"{place}, {_count(shots, 'shot')}, {column}"
-        say(f"- {cell}: {gap.mean:+.3f}{interval}, {_count(gap.n, 'seed')}")
+        cell = f"{place}, {counted(shots, 'shot')}, {column}"
+        say(f"- {cell}: {gap.mean:+.3f}{interval}, {counted(gap.n, 'seed')}")
 
 
-def times(results: ResultsOption = RESULTS) -> None:
-    """Print timing runs as Markdown: a table for each machine and number of threads.
+def times_command(results: ResultsOption = RESULTS) -> None:
+    """Print timing runs as Markdown tables by machine.
 
     Numbers are medians over rounds; disturbed rounds count only where all are, and are marked.
+    Each number of threads has a table of its own.
     """
     from bench.analysis.configurations import StoredRuns
     from bench.analysis.timing_tables import HEAD, READING, time_tables
@@ -158,8 +154,8 @@ def times(results: ResultsOption = RESULTS) -> None:
             say(f"{text}\n")
 
 
-def verify(results: ResultsOption = RESULTS) -> None:
-    """Check every digest, every metric against its scores, and the table; change nothing.
+def verify_command(results: ResultsOption = RESULTS) -> None:
+    """Check stored digests, metrics and the table; change nothing.
 
     Takes a results folder or an archive. Exit code: 0 all agrees, 1 something does not.
     """
@@ -177,17 +173,18 @@ def verify(results: ResultsOption = RESULTS) -> None:
     for text in leftovers(stored):
         say(f"note: {text}")
     say(
-        f"{_count(len(stored.ids()), 'run')}, "
-        + (_count(len(faults), "problem") if faults else "everything agrees")
+        f"{counted(len(stored.ids()), 'run')}, "
+        + (counted(len(faults), "problem") if faults else "everything agrees")
     )
     if faults:
         raise typer.Exit(1)
 
 
-def compare(first: Path, second: Path) -> None:
-    """Compare the runs that two results folders or archives share: identical, close, different.
+def compare_command(first: Path, second: Path) -> None:
+    """Compare shared runs of two results folders or archives.
 
-    Exit code: 0 all shared runs are identical or close, 1 some are different.
+    Each is identical, close or different. Exit code: 0 all shared runs are identical or close, 1
+    some are different.
     """
     from bench.store.agreement import agreement
     from bench.store.open import open_results
@@ -214,16 +211,21 @@ def compare(first: Path, second: Path) -> None:
         raise typer.Exit(1)
 
 
-def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
-    """Import the runs of other results folders and archives, digests checked.
+def merge_command(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Results folders or archives.", show_default=False)
+    ],
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Import runs from other results folders or archives.
 
-    A run that is stored already stays. Exit code: 0 all are stored, 1 some runs were damaged, or
-    differ from the stored ones.
+    Digests are checked. A run that is stored already stays. Exit code: 0 all are stored, 1 some
+    runs were damaged, or differ from the stored ones.
     """
     from collections import Counter
 
     from bench.store.folder import Store
-    from bench.store.merge import merge as merge_into
+    from bench.store.merge import merge
     from bench.store.open import open_results
 
     store = Store(results.absolute())
@@ -231,12 +233,11 @@ def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
     bad = False
     for source in opened:
         counts: Counter[str] = Counter()
-        for run in merge_into(source, store):
+        for run in merge(source, store):
             counts[run.kind] += 1
-            if run.kind in ("damaged", "different"):
-                bad = True
-                say(f"{run.run_id}: {run.detail}")
-            elif run.detail and run.kind != "identical":
+            failed = run.kind in ("damaged", "different")
+            bad |= failed
+            if failed or (run.detail and run.kind != "identical"):
                 say(f"{run.run_id}: {run.detail}")
         summary = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "no runs"
         say(f"{source.root}: {summary}")
@@ -244,18 +245,14 @@ def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
         raise typer.Exit(1)
 
 
-def archive(
-    out: Annotated[Path, typer.Option(help="Folder to write; one of its own.")],
+def archive_command(
+    out: Annotated[Path, typer.Option(help="Folder to write; it holds nothing else.")],
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Pack all runs into a few small files that can be committed: numbers and digests only."""
+    """Pack all runs' numbers into a few small files."""
     from bench.store.archive import pack
     from bench.store.open import open_results
 
     count = pack(open_results(results.absolute()), out.resolve())
     size = sum(p.stat().st_size for p in out.iterdir())
-    say(f"{_count(count, 'run')} in {out}, {size / 1e6:.2f} MB")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    say(f"{counted(count, 'run')} in {out}, {size / 1e6:.2f} MB")

@@ -1,6 +1,7 @@
 """`bench run`, `status` and `list`: run a suite and follow it."""
 
 import sys
+from collections.abc import Sized
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +13,12 @@ from bench.cli.options import (
     SuiteOption,
     console,
     gpus,
-    make_plan,
+    plan_suite,
     say,
     shared_options,
 )
 from bench.errors import RequestError
+from bench.text import counted, duration
 
 if TYPE_CHECKING:
     from bench.planning.matrix import Selection
@@ -36,7 +38,7 @@ class Listable(StrEnum):
 
 
 @shared_options()
-def run(
+def run_command(
     suite: SuiteOption,
     selection: "Selection",
     folders: "Folders",
@@ -50,17 +52,17 @@ def run(
         int, typer.Option(help="Images scored at once; affects the last digits only.", min=1)
     ] = 32,
     timeout: Annotated[
-        float | None, typer.Option(help="Longest time of a run.", metavar="SECONDS", min=0.1)
+        float | None, typer.Option(help="Time limit of a run.", metavar="SECONDS", min=0.1)
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run again what has failed by itself.")
+        bool, typer.Option("--retry-failed", help="Run again what failed before.")
     ] = False,
     stale: Annotated[
-        bool, typer.Option("--stale", help="Run again what older code of a method has made.")
+        bool, typer.Option("--stale", help="Run again what older method code made.")
     ] = False,
     save_models: Annotated[
         bool,
-        typer.Option("--save-models", help="Keep the models, of stored runs too: they run again."),
+        typer.Option("--save-models", help="Keep the models; stored runs without one run again."),
     ] = False,
     save_maps: Annotated[
         bool,
@@ -70,13 +72,14 @@ def run(
         ),
     ] = False,
     available_only: Annotated[
-        bool, typer.Option("--available-only", help="Leave out what is missing here.")
+        bool, typer.Option("--available-only", help="Leave out runs whose inputs are missing.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
-    """Run what a suite wants and is not stored yet; the same command continues.
+    """Run a suite's missing runs.
 
-    Exit code: 0 all wanted runs are there, 1 some failed, 2 the request makes no sense here.
+    After an interruption the same command continues. Exit code: 0 all wanted runs are there, 1 some
+    failed, 2 the request makes no sense here.
     """
     from bench.cli.progress import display_for, result_tables
     from bench.execution.campaign import ExecutionOptions, run_campaign
@@ -86,7 +89,7 @@ def run(
     from bench.store.open import results_at
 
     suite_file = read_suite(suite)
-    plan = make_plan(suite_file, selection, folders, download=not dry_run)
+    plan = plan_suite(suite_file, selection, folders, download=not dry_run)
     stored = results_at(folders.results) if dry_run else Store(folders.results)
     keep = _abilities_to_keep(suite_file, models=save_models, maps=save_maps)
     state = compare_with_store(plan, stored, retry_failed=retry_failed, redo_stale=stale, keep=keep)
@@ -112,9 +115,9 @@ def run(
     say(f"results: {folders.results}")
     given_up = [] if retry_failed else state.given_up
     if outcome.failed:
-        say(f"{_runs(len(outcome.failed))} failed; their logs are in {store.failed}")
+        say(f"{_runs(outcome.failed)} failed; their logs are in {store.failed}")
     if given_up:
-        say(f"{_runs(len(given_up))} failed earlier and would again; --retry-failed tries them")
+        say(f"{_runs(given_up)} failed earlier and would again; --retry-failed tries them")
     if outcome.failed or given_up:
         raise typer.Exit(1)
 
@@ -141,23 +144,22 @@ def _check_missing(plan: "Plan", suite: str, allowed: bool) -> None:
     if plan.missing and not allowed:
         total = len(plan.missing) + len(plan.runs)
         raise RequestError(
-            f"{len(plan.missing)} of {total} runs cannot be done here; mend that, or leave them"
+            f"{len(plan.missing)} of {total} runs cannot be done here; fix that, or leave them"
             " out with --available-only"
         )
     if not plan.runs and not plan.missing:
         raise RequestError(f"nothing of suite {suite} can be run here")
 
 
-def _runs(count: int) -> str:
-    return f"{count} run" if count == 1 else f"{count} runs"
+def _runs(runs: Sized) -> str:
+    return counted(len(runs), "run")
 
 
 def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
     from bench.planning.runtime import time_left
-    from bench.text import duration
 
     say(
-        f"{_runs(len(state.plan.runs))} wanted, {len(state.done)} stored, {len(state.todo)} to do"
+        f"{_runs(state.plan.runs)} wanted, {len(state.done)} stored, {len(state.todo)} to do"
         + (f", {len(state.plan.missing)} more cannot be done here" if state.plan.missing else "")
         + (f" in {slots} slots" if slots > 1 else "")
     )
@@ -165,9 +167,9 @@ def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
     if state.todo and left is not None:
         say(f"about {duration(left)}, from stored runs of the same kind")
     if state.given_up and not state.retry_failed:
-        say(f"{_runs(len(state.given_up))} failed earlier and would again: not tried")
+        say(f"{_runs(state.given_up)} failed earlier and would again: not tried")
     if state.stale and not state.redo_stale:
-        say(f"{_runs(len(state.stale))} stale: the method's code has changed; --stale runs again")
+        say(f"{_runs(state.stale)} stale: the method's code has changed; --stale runs again")
 
 
 def _abilities_to_keep(suite: "Suite", *, models: bool, maps: bool) -> frozenset[str]:
@@ -179,15 +181,13 @@ def _abilities_to_keep(suite: "Suite", *, models: bool, maps: bool) -> frozenset
 
 
 def _print_keep(state: "State") -> None:
-    """Print wanted artifacts that runs lack or methods do not support."""
+    """Print wanted artifacts that runs or methods lack."""
     from bench.registry import ABILITIES
     from bench.store.artifacts import artifact_words
 
     if state.missing_artifacts:
         artifacts = artifact_words(frozenset().union(*state.missing_artifacts.values()), "or")
-        say(
-            f"{_runs(len(state.missing_artifacts))} stored without {artifacts}: again, to keep them"
-        )
+        say(f"{_runs(state.missing_artifacts)} stored without {artifacts}: again, to keep them")
     methods = {r.cell.method.name: r.cell.method.abilities for r in state.plan.runs}
     for ability in sorted(state.keep):
         unsupported = [name for name, abilities in methods.items() if ability not in abilities]
@@ -211,17 +211,16 @@ def _print_dry_run(
 
 
 @shared_options()
-def status(suite: SuiteOption, selection: "Selection", folders: "Folders") -> None:
-    """Count what a suite has done, failed, stale or missing, and estimate the time left."""
+def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders") -> None:
+    """Count a suite's runs by state, with time left."""
     from bench.planning.plan import missing_lines
     from bench.planning.runtime import time_left
     from bench.planning.state import compare_with_store
     from bench.planning.suite import read_suite
     from bench.store.open import results_at
-    from bench.text import duration
 
     suite_file = read_suite(suite)
-    plan = make_plan(suite_file, selection, folders)
+    plan = plan_suite(suite_file, selection, folders)
     keep = _abilities_to_keep(suite_file, models=False, maps=False)
     state = compare_with_store(plan, results_at(folders.results), keep=keep)
     left = time_left(state.todo, list(state.done.values()), 1)
@@ -236,7 +235,7 @@ def status(suite: SuiteOption, selection: "Selection", folders: "Folders") -> No
     ):
         say(f"{name:8} {count}")
     waiting = "nothing that can run here" if plan.missing else "nothing"
-    unknown = "unknown: no stored run of the kind to go by"
+    unknown = "unknown: no similar run is stored"
     time_to_go = duration(left) if left is not None else unknown
     say(f"{'left':8} {time_to_go if state.todo else waiting}")
     _print_keep(state)
@@ -254,7 +253,7 @@ def status(suite: SuiteOption, selection: "Selection", folders: "Folders") -> No
         say(f"missing: {line}")
 
 
-def list_(what: Listable, data: DataOption = DATA) -> None:
+def list_command(what: Listable, data: DataOption = DATA) -> None:
     """List the suites, methods or datasets."""
     if what is Listable.SUITES:
         from bench.planning.suite import read_suite, suite_names

@@ -25,7 +25,7 @@ class CategoryFacts:
 
     @property
     def images(self) -> int:
-        """Number of images; 0 for an own dataset, whose images nobody has counted."""
+        """Number of images; 0 for an uncounted own dataset."""
         return self.train + self.test_normal + self.test_anomalous
 
 
@@ -78,21 +78,31 @@ class Dataset:
         """Return what to do if the files are missing."""
         if self.archive is None:
             return "there is no such folder"
+        fetch, get = f"bench data fetch {self.name}", f"get it from {self.source}"
         if self.archive.urls:
-            return (
-                f"run `bench data fetch {self.name}`, or get it from {self.source} and"
-                f" {self.placed(data)}"
-            )
-        return (
-            f"get it from {self.source} and run `bench data fetch {self.name} --archive FILE`, or"
-            f" {self.placed(data)}"
-        )
+            return f"run `{fetch}`, or {get} and {self.placed(data)}"
+        return f"{get} and run `{fetch} --archive FILE`, or {self.placed(data)}"
 
 
-def _mvtec(**rows: tuple[int, int, int, int, int]) -> dict[str, CategoryFacts]:
-    return {name: CategoryFacts(*row) for name, row in rows.items()}
-
-
+# Normal train, normal test, anomalous test, defect types, side in pixels: Bergmann et al., CVPR
+# 2019, Table 1.
+_MVTEC_FACTS = {
+    "carpet": CategoryFacts(280, 28, 89, 5, 1024),
+    "grid": CategoryFacts(264, 21, 57, 5, 1024),
+    "leather": CategoryFacts(245, 32, 92, 5, 1024),
+    "tile": CategoryFacts(230, 33, 84, 5, 840),
+    "wood": CategoryFacts(247, 19, 60, 5, 1024),
+    "bottle": CategoryFacts(209, 20, 63, 3, 900),
+    "cable": CategoryFacts(224, 58, 92, 8, 1024),
+    "capsule": CategoryFacts(219, 23, 109, 5, 1000),
+    "hazelnut": CategoryFacts(391, 40, 70, 4, 1024),
+    "metal_nut": CategoryFacts(220, 22, 93, 4, 700),
+    "pill": CategoryFacts(267, 26, 141, 7, 800),
+    "screw": CategoryFacts(320, 41, 119, 5, 1024),
+    "toothbrush": CategoryFacts(60, 12, 30, 1, 1024),
+    "transistor": CategoryFacts(213, 60, 40, 4, 1024),
+    "zipper": CategoryFacts(240, 32, 119, 7, 1024),
+}
 _MYDRIVE = "https://www.mydrive.ch/shares"
 _MVTEC_FILE = "download/420938113-1629960298/mvtec_anomaly_detection.tar.xz"
 
@@ -100,33 +110,11 @@ MVTEC_AD = Dataset(
     name="mvtec_ad",
     title="MVTec AD",
     layout="mvtec",
-    # Normal train, normal test, anomalous test, defect types, side in pixels: Bergmann et al.,
-    # CVPR 2019, Table 1.
-    categories=_mvtec(
-        carpet=(280, 28, 89, 5, 1024),
-        grid=(264, 21, 57, 5, 1024),
-        leather=(245, 32, 92, 5, 1024),
-        tile=(230, 33, 84, 5, 840),
-        wood=(247, 19, 60, 5, 1024),
-        bottle=(209, 20, 63, 3, 900),
-        cable=(224, 58, 92, 8, 1024),
-        capsule=(219, 23, 109, 5, 1000),
-        hazelnut=(391, 40, 70, 4, 1024),
-        metal_nut=(220, 22, 93, 4, 700),
-        pill=(267, 26, 141, 7, 800),
-        screw=(320, 41, 119, 5, 1024),
-        toothbrush=(60, 12, 30, 1, 1024),
-        transistor=(213, 60, 40, 4, 1024),
-        zipper=(240, 32, 119, 7, 1024),
-    ),
+    categories=_MVTEC_FACTS,
     licence="CC BY-NC-SA 4.0",
     licence_url="https://creativecommons.org/licenses/by-nc-sa/4.0/",
     archive=SourceArchive(
-        entries=(
-            *("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut"),
-            *("pill", "screw", "tile", "toothbrush", "transistor", "wood", "zipper"),
-            *("license.txt", "readme.txt"),
-        ),
+        entries=(*_MVTEC_FACTS, "license.txt", "readme.txt"),
         unpacked=5_600_000_000,
         urls=(
             f"{_MYDRIVE}/150996/b52ecdcbf521176e9db9c731f2304b27/{_MVTEC_FILE}",
@@ -184,7 +172,7 @@ def has_mvtec_layout(folder: Path) -> bool:
 
 
 def find_dataset(name: str, data: Path) -> Dataset:
-    """Return the card of a known dataset, or of an own one below `data`.
+    """Return a dataset's card, known or own below `data`.
 
     Raises RequestError for a bad name and MissingData where nothing of that name is there.
     """
@@ -206,15 +194,8 @@ def find_dataset(name: str, data: Path) -> Dataset:
             f"unknown dataset {name!r}: not one of {', '.join(DATASETS)}, and no folder in MVTec's"
             f" layout at {one_line(folder)}"
         )
-    return Dataset(
-        name=name,
-        title=name,
-        layout="mvtec",
-        categories={c: CategoryFacts(0, 0, 0, 0, None) for c in categories},
-        licence="unknown",
-        source=str(folder),
-        folder=folder,
-    )
+    facts = {c: CategoryFacts(0, 0, 0, 0, None) for c in categories}
+    return Dataset(name, name, "mvtec", facts, "unknown", source=str(folder), folder=folder)
 
 
 def _categories_in(folder: Path) -> list[str]:
@@ -227,10 +208,7 @@ def _categories_in(folder: Path) -> list[str]:
 
 
 def find_datasets(data: Path) -> list[Dataset]:
-    """Return the known datasets, and own ones in MVTec's layout below `data`.
-
-    An own dataset that cannot be read is left out.
-    """
+    """Return known datasets and the readable ones below `data`."""
     cards = list(DATASETS.values())
     try:
         names = sorted(os.listdir(data))

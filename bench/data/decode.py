@@ -31,7 +31,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # else some of its e
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Header facts of one image file, and the digest of its pixels."""
+    """Header facts and pixel digest of an image file."""
 
     path: str
     width: int
@@ -47,7 +47,7 @@ def decoding_pool() -> Iterator[ThreadPoolExecutor]:
     """Give threads for decoding, with Pillow's warnings silenced.
 
     Filters of warnings belong to the process, not to a thread, so they are set here, once, by the
-    thread that opens the pool: in `decode` threads would put back each other's.
+    thread that opens the pool: in `decode_image` threads would put back each other's.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
@@ -56,15 +56,15 @@ def decoding_pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
-    """Return an image file's bytes and their digest; raises DataError."""
+    """Return a file's bytes and digest; raises DataError."""
     try:
         return digests.read(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {one_line(path)}: {os_reason(error)}") from error
 
 
-def decode(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
-    """Decode a file to RGB, alpha composed on black; return its mode too.
+def decode_image(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
+    """Return a file's RGB on black and mode.
 
     `content` are its bytes where they are read already. Of the several pictures in a phone's JPEG
     (MPO: a preview, depth, a gain map) the first is meant, as every reader takes it; other files

@@ -53,7 +53,7 @@ class External:
         return f"{self.source}:{self.fingerprint}"
 
     def prepared_size(self, image_size: int) -> int:
-        """Return the side in pixels at which they are prepared."""
+        """Return their prepared side in pixels."""
         return image_size * self.tiles
 
 
@@ -66,7 +66,7 @@ def find_external(
     digests: FingerprintCache,
     textures: Path | None = None,
 ) -> External | None:
-    """Return a source's images for one category; None for `none`.
+    """Return a source's images; None for `none`.
 
     `textures` is a folder that takes the place of the textures of scikit-image. Raises MissingData
     with the remedy where they are not here, DataError for a folder that is the dataset's own or
@@ -74,14 +74,14 @@ def find_external(
     """
     if source == "none":
         return None
+    tiles = 1
     if source == "mvtec_ad":
         listing = _other_categories(dataset, category, data, cache)
-        return External(source, listing, fingerprint(listing, digests))
-    if textures is None:
-        listing = _textures()
-        return External(source, listing, fingerprint(listing, digests), TILES)
-    listing = _folder(textures, data / dataset)
-    return External(textures.name, listing, fingerprint(listing, digests))
+    elif textures is None:
+        listing, tiles = _textures(), TILES
+    else:
+        listing, source = _folder(textures, data / dataset), textures.name
+    return External(source, listing, fingerprint(listing, digests), tiles)
 
 
 def _folder(folder: Path, own: Path) -> Listing:
@@ -93,9 +93,8 @@ def _folder(folder: Path, own: Path) -> Listing:
             f" be empty, {', '.join(SOURCES)} or hold a colon; rename it"
         )
     if folder.is_relative_to(own) or own.is_relative_to(folder):
-        raise DataError(
-            f"textures of {one_line(folder)}: test images are among them, of {own.name}"
-        )
+        path = one_line(folder)
+        raise DataError(f"textures of {path}: test images are among them, of {own.name}")
     if not folder.is_dir():
         raise MissingData(f"textures: there is no folder {one_line(folder)}")
     try:
@@ -143,10 +142,7 @@ def _spread(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def load_external(folder: Path, image_size: int) -> NDArray[np.uint8]:
-    """Return external images as (M, 3, S, S), larger ones cut into tiles.
-
-    Raises DataError where the cache does not hold what it should.
-    """
+    """Return external images, (M, 3, S, S); raises DataError."""
     pixels = load(folder).pixels
     count, channels, side = pixels.shape[:3]
     tiles = side // image_size

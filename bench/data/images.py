@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data import DATA_VERSION
-from bench.data.decode import MAX_BYTES, ImageFacts, decode, decoding_pool, facts_of, read
+from bench.data.decode import MAX_BYTES, ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.detector import Samples
 from bench.errors import DataError, RequestError, StoreError
@@ -41,16 +41,19 @@ class CategoryImages:
     facts: tuple[ImageFacts, ...]
 
     def samples(self, chosen: Sequence[int]) -> Samples:
-        """Return the chosen images, copied out of the memory map."""
-        facts = [self.facts[i] for i in chosen]
-        return Samples(
-            images=self.pixels[list(chosen)],
-            names=tuple(f.path for f in facts),
-            width=np.array([f.width for f in facts], dtype=np.int64),
-            height=np.array([f.height for f in facts], dtype=np.int64),
-            mode=tuple(f.mode for f in facts),
-            bytes=np.array([f.bytes for f in facts], dtype=np.int64),
-        )
+        """Return chosen images, copied from the memory map."""
+        return _samples(self.pixels[list(chosen)], [self.facts[i] for i in chosen])
+
+
+def _samples(pixels: NDArray[np.uint8], facts: Sequence[ImageFacts]) -> Samples:
+    return Samples(
+        images=pixels,
+        names=tuple(f.path for f in facts),
+        width=np.array([f.width for f in facts], dtype=np.int64),
+        height=np.array([f.height for f in facts], dtype=np.int64),
+        mode=tuple(f.mode for f in facts),
+        bytes=np.array([f.bytes for f in facts], dtype=np.int64),
+    )
 
 
 def _identity(fingerprint: str, size: int, resize: str) -> dict[str, Any]:
@@ -65,13 +68,12 @@ def _identity(fingerprint: str, size: int, resize: str) -> dict[str, Any]:
 
 
 def _name(identity: Mapping[str, Any]) -> str:
-    start, version = str(identity["fingerprint"])[:32], identity["data_version"]
-    pillow = identity["pillow"]
-    return f"{start}-v{version}-{identity['size']}-{identity['resize']}-pillow{pillow}"
+    template = "{fingerprint:.32}-v{data_version}-{size}-{resize}-pillow{pillow}"
+    return template.format_map(identity)
 
 
-def cache_folder(cache: Path, fingerprint: str, size: int, resize: str) -> Path:
-    """Return the cache folder of one category at one size."""
+def prepared_folder(cache: Path, fingerprint: str, size: int, resize: str) -> Path:
+    """Return a category's cache folder at one size."""
     return cache / "images" / _name(_identity(fingerprint, size, resize))
 
 
@@ -83,7 +85,7 @@ def prepare(
     resize: str = "bilinear",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Decode and resize a category into the cache, once; return its folder.
+    """Prepare a category in the cache; return its folder.
 
     Built beside its place and renamed, so that a reader never sees half of it; a damaged folder is
     made again. Raises DataError for a file that does not decode and where the files do
@@ -91,7 +93,7 @@ def prepare(
     """
     if resize not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}, not {resize!r}")
-    folder = cache_folder(cache, fingerprint, size, resize)
+    folder = prepared_folder(cache, fingerprint, size, resize)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(folder) and _is_intact(folder):
@@ -101,11 +103,9 @@ def prepare(
             identity = _identity(fingerprint, size, resize)
             _build(listing, identity, FingerprintCache(cache), staging, progress)
     except OSError as error:
-        if (folder / "index.json").is_file():  # another process was faster
-            return folder
-        raise StoreError(
-            f"cannot write to the cache {one_line(cache)}: {os_reason(error)}"
-        ) from error
+        if not (folder / "index.json").is_file():  # else another process was faster
+            reason = f"cannot write to the cache {one_line(cache)}: {os_reason(error)}"
+            raise StoreError(reason) from error
     return folder
 
 
@@ -150,7 +150,7 @@ def _build(
         i, file = job
         path = listing.root / file.path
         content, digest = read(path, digests)
-        rgb, mode = decode(path, content)
+        rgb, mode = decode_image(path, content)
         pixels = _pixels(rgb, size, resampling).tobytes()
         _write_at(array.fileno(), len(header) + i * len(pixels), pixels)
         return facts_of(file.path, content, rgb, mode), digest
@@ -190,25 +190,18 @@ def _pixels(rgb: Image.Image, size: int, resampling: Image.Resampling) -> NDArra
 def read_samples(
     files: Sequence[Path], size: int, resize: str, each: Callable[..., Iterable[Any]] = map
 ) -> Samples:
-    """Decode and resize images from anywhere, named by their paths.
+    """Decode and resize images named by their paths.
 
     `each` maps as `map` does, say in a `decoding_pool`. Raises DataError naming a file.
     """
 
-    def one(path: Path) -> tuple[NDArray[np.uint8], int, int, str, int]:
-        rgb, mode = decode(path)
-        pixels = _pixels(rgb, size, RESIZE_RULES[resize])
-        return pixels, rgb.width, rgb.height, mode, path.stat().st_size
+    def one(path: Path) -> tuple[NDArray[np.uint8], ImageFacts]:
+        rgb, mode = decode_image(path)
+        facts = ImageFacts(str(path), rgb.width, rgb.height, mode, path.stat().st_size, pixels="")
+        return _pixels(rgb, size, RESIZE_RULES[resize]), facts
 
-    images, width, height, mode, length = zip(*each(one, files), strict=True)
-    return Samples(
-        images=np.stack(images),
-        names=tuple(map(str, files)),
-        width=np.array(width, np.int64),
-        height=np.array(height, np.int64),
-        mode=mode,
-        bytes=np.array(length, np.int64),
-    )
+    pixels, facts = zip(*each(one, files), strict=True)
+    return _samples(np.stack(pixels), facts)
 
 
 def _header(images: int, size: int) -> bytes:
@@ -228,7 +221,7 @@ def _write_at(descriptor: int, offset: int, content: bytes) -> None:
 
 
 def load(folder: Path) -> CategoryImages:
-    """Open a prepared category; raises DataError if the cache is damaged."""
+    """Open a prepared category; raises DataError if damaged."""
     try:
         index = unsealed(_KIND, read_regular(folder / "index.json", MAX_BYTES))
         identity = index["of"]
@@ -245,8 +238,6 @@ def load(folder: Path) -> CategoryImages:
             shape = (len(facts), 3, identity["size"], identity["size"])
             pixels = np.memmap(file, np.uint8, "r", len(header), shape)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = one_line(error)[:200]
-        raise DataError(
-            f"cached images in {one_line(folder)} are damaged ({reason}); delete that folder"
-        ) from error
+        reason = f"cached images in {one_line(folder)} are damaged ({one_line(error)[:200]})"
+        raise DataError(f"{reason}; delete that folder") from error
     return CategoryImages(pixels, facts)

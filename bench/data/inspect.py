@@ -1,19 +1,20 @@
 """Check a dataset's copy: read and decode every file, compare, change nothing."""
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.data.catalog import Dataset, find_dataset
-from bench.data.decode import ImageFacts, decode, decoding_pool, facts_of, read
+from bench.data.decode import ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.data.official import count_files, other_content, other_counts
 from bench.errors import DataError, RequestError
+from bench.spec import place_name
 from bench.system.digests import FingerprintCache
 from bench.system.untrusted import one_line
+from bench.text import counted, wrapped
 
 WIDTH = 100
 
@@ -38,18 +39,17 @@ class Inspection:
 
     @property
     def good(self) -> bool:
-        """Whether every file can be used and nothing differs from the catalogue."""
+        """Whether files are usable and match the catalogue."""
         return not self.unusable and not self.differences
 
     @property
     def place(self) -> str:
         """`dataset` or `dataset/category`."""
-        same = self.category == self.dataset.name
-        return self.category if same else f"{self.dataset.name}/{self.category}"
+        return place_name(self.dataset.name, self.category)
 
 
-def places(names: Iterable[str], data: Path) -> list[tuple[Dataset, str]]:
-    """Return the categories of `dataset` and `dataset/category` names, each once."""
+def named_categories(names: Iterable[str], data: Path) -> list[tuple[Dataset, str]]:
+    """Return categories of `dataset[/category]` names, each once."""
     selected: dict[tuple[str, str], tuple[Dataset, str]] = {}
     for name in names:
         dataset_name, slash, only = name.partition("/")
@@ -65,7 +65,7 @@ def places(names: Iterable[str], data: Path) -> list[tuple[Dataset, str]]:
 def inspect(
     dataset: Dataset, category: str, data: Path, cache: Path, digests: FingerprintCache
 ) -> Inspection:
-    """Read and decode every file of a category; problems are in the result."""
+    """Decode every file of a category; collect problems."""
     try:
         listing = list_category(dataset, category, data, cache)
     except DataError as error:
@@ -98,7 +98,7 @@ def _read_file(
     path, digest = listing.root / file.path, ""
     try:
         content, digest = read(path, digests)
-        return digest, facts_of(file.path, content, *decode(path, content))
+        return digest, facts_of(file.path, content, *decode_image(path, content))
     except DataError as error:
         return digest, str(error)
 
@@ -111,7 +111,7 @@ def _duplicates(files: Sequence[File], facts: Sequence[ImageFacts]) -> tuple[tup
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
-def report(inspection: Inspection) -> Iterator[str]:
+def inspection_lines(inspection: Inspection) -> Iterator[str]:
     """Yield an inspection as lines of text."""
     yield f"{inspection.place}: {_verdict(inspection)}"
     if inspection.files:
@@ -119,7 +119,7 @@ def report(inspection: Inspection) -> Iterator[str]:
         yield from _entry(
             "images",
             f"{len(inspection.files)}: train {train} normal; test {normal} normal, {anomalous}"
-            f" anomalous of {types} defect type{'s' if types > 1 else ''}",
+            f" anomalous of {counted(types, 'defect type')}",
         )
         yield from _entry("sizes", _sizes(inspection))
         modes = Counter(f.mode for f in inspection.facts)
@@ -169,12 +169,8 @@ def _tally(counts: Counter[str]) -> str:
 
 def _duplicate_lines(inspection: Inspection) -> Iterator[str]:
     """List all duplicates, those that spoil a test first."""
-    kinds: dict[str, list[tuple[File, ...]]] = {
-        "normal and anomalous alike": [],
-        "in both train and test": [],
-        "within test": [],
-        "within train": [],
-    }
+    titles = ("normal and anomalous alike", "in both train and test", "within test", "within train")
+    kinds: dict[str, list[tuple[File, ...]]] = {title: [] for title in titles}
     for group in inspection.duplicates:
         folds = {f.fold for f in group}
         if len({f.anomalous for f in group}) > 1:
@@ -187,18 +183,11 @@ def _duplicate_lines(inspection: Inspection) -> Iterator[str]:
     for kind, groups in kinds.items():
         if groups:
             surplus = sum(len(g) - 1 for g in groups)
-            files = "1 file" if surplus == 1 else f"{surplus} files"
-            yield from _entry("same pixels", f"{kind}: {files} more than pictures")
+            text = f"{kind}: {counted(surplus, 'file')} more than pictures"
+            yield from _entry("same pixels", text)
             for group in groups:
                 yield from _entry("", " = ".join(one_line(f.path) for f in group))
 
 
 def _entry(title: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=f"  {title:13}",
-        subsequent_indent=" " * 15 + "  " * (not title),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrapped(text, WIDTH, f"  {title:13}", " " * 15 + "  " * (not title))

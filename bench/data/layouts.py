@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.data.catalog import Dataset, has_mvtec_layout
 from bench.data.listing import File, Listing, check_names, images_in
 from bench.errors import DataError, MissingData
+from bench.spec import place_name
 from bench.system.untrusted import one_line, os_reason, read_regular
 
 MAX_LABELS = 1 << 20
@@ -69,21 +70,17 @@ def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[P
 
 
 def _missing(dataset: Dataset, category: str, data: Path) -> MissingData:
-    name = dataset.name if category == dataset.name else f"{dataset.name}/{category}"
+    name = place_name(dataset.name, category)
     return MissingData(one_line(f"{name} is not in {data}: {dataset.remedy(data)}"))
 
 
 def _mvtec_files(folder: Path, root: Path) -> list[File]:
-    files = [
-        File(p.relative_to(root).as_posix(), "train", "good")
-        for p in images_in(folder / "train" / "good")
+    tests = sorted(p for p in (folder / "test").iterdir() if not p.name.startswith("."))
+    return [
+        File(image.relative_to(root).as_posix(), images.parent.name, images.name)
+        for images in (folder / "train" / "good", *filter(Path.is_dir, tests))
+        for image in images_in(images)
     ]
-    for defect in sorted((folder / "test").iterdir()):
-        if defect.is_dir() and not defect.name.startswith("."):
-            files += [
-                File(p.relative_to(root).as_posix(), "test", defect.name) for p in images_in(defect)
-            ]
-    return files
 
 
 def _head_ct_files(root: Path) -> list[File]:
@@ -130,11 +127,11 @@ def _brain_mri_files(root: Path) -> list[File]:
 
 
 def brain_mri_test_normals() -> frozenset[str]:
-    """Return the names of the 25 test normals, from the project's manifest.
+    """Return the 25 test normals of the project's manifest.
 
     The baselines split an unsorted listing, so theirs is lost. Ours: the 98 normals sorted by name,
     grouped by equal decoded pixels, the groups shuffled with seed 42, and whole groups taken while
-    they fit until 25 files are reached (`tests/test_splits.py` makes it again from the images).
+    they fit until 25 files are reached (`tests/data/test_splits.py` makes it again).
     """
     text = resources.files("bench.data").joinpath("manifests/brain_mri.json").read_text()
     return frozenset(json.loads(text)["test_normals"])

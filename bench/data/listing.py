@@ -32,14 +32,14 @@ class File:
 
 @dataclass(frozen=True)
 class Listing:
-    """A category's files, sorted by path, and their root folder."""
+    """A category's root folder and sorted files."""
 
     root: Path
     files: tuple[File, ...]
 
 
 def check_names(root: Path, paths: Iterable[str]) -> None:
-    """Raise DataError for a path that cannot be printed on one line."""
+    """Raise DataError for a path with control characters."""
     for path in paths:
         if not is_one_line(path):
             raise DataError(
@@ -49,7 +49,7 @@ def check_names(root: Path, paths: Iterable[str]) -> None:
 
 
 def images_below(folder: Path) -> Iterable[Path]:
-    """Yield the images in a folder and below; raises OSError.
+    """Yield images in and below a folder; raises OSError.
 
     Hidden folders are left out, links to folders not followed.
     """
@@ -86,7 +86,7 @@ def fingerprint(listing: Listing, cache: FingerprintCache) -> str:
 
 
 def content_fingerprint(files: Sequence[File], digests: Sequence[str]) -> str:
-    """Return the sha256 over a category's sorted paths and file digests."""
+    """Return the sha256 of sorted paths and digests."""
     digest = hashlib.sha256()
     for file, content in zip(files, digests, strict=True):
         digest.update(f"{file.path}\0{content}\n".encode())

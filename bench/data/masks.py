@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.data.decode import decode
+from bench.data.decode import decode_image
 from bench.data.listing import IMAGE_SUFFIXES, File
 from bench.errors import DataError
 from bench.system.untrusted import one_line
@@ -16,7 +16,7 @@ FOLDER = "ground_truth"
 
 
 def find_mask(root: Path, file: File) -> Path | None:
-    """Return the mask file of an anomalous image, or None.
+    """Return an anomalous image's mask file, or None.
 
     `[category/]test/defect/name.png` has `[category/]ground_truth/defect/name_mask.png`, whatever
     its encoding.
@@ -30,7 +30,7 @@ def find_mask(root: Path, file: File) -> Path | None:
 
 
 def load_masks(root: Path, files: Sequence[File], size: int) -> NDArray[np.bool_] | None:
-    """Return the images' defect pixels, (N, size, size), none for a normal image.
+    """Return defect pixels (N, size, size), none for normals.
 
     None where an anomalous image has no mask. Masks are resized to the nearest pixel. Raises
     DataError for a file that does not decode, or shows nothing.
@@ -42,7 +42,7 @@ def load_masks(root: Path, files: Sequence[File], size: int) -> NDArray[np.bool_
         path = find_mask(root, file)
         if path is None:
             return None
-        grey = decode(path)[0].convert("L")
+        grey = decode_image(path)[0].convert("L")
         mask[:] = np.asarray(grey.resize((size, size), Image.Resampling.NEAREST)) >= 128
         if not mask.any():  # a defect that lies between the pixels, or none
             mask[:] = np.asarray(grey.resize((size, size), Image.Resampling.BOX)) > 0

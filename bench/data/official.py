@@ -14,7 +14,7 @@ from bench.system.digests import FingerprintCache
 def why_unofficial(
     dataset: Dataset, category: str, fingerprint: str, images: CategoryImages
 ) -> str:
-    """Return why a copy is not the official one; empty if it seems official.
+    """Return why a copy seems unofficial; empty if official.
 
     By the content fingerprint where the official one is known, else by counts and native size.
     """
@@ -31,7 +31,7 @@ def why_unofficial(
 def other_content(
     dataset: Dataset, category: str, fingerprint: str, facts: Sequence[ImageFacts]
 ) -> str:
-    """Return how the images differ from the official ones, if that is known."""
+    """Return how images differ from the official ones."""
     if dataset.fingerprint:
         return "" if fingerprint == dataset.fingerprint else "content differs"
     native = dataset.categories[category].native_size if dataset.layout != "synthetic" else None
@@ -66,10 +66,7 @@ def count_files(files: Sequence[File]) -> tuple[int, int, int, int]:
 
 
 def copy_differences(dataset: Dataset, data: Path, cache: Path, digests: FingerprintCache) -> str:
-    """Return how a copy differs from the official one; empty if it does not.
-
-    Raises DataError where it does not even hold what the layout asks for.
-    """
+    """Return a copy's differences from the official; raises DataError."""
     for category, facts in dataset.categories.items():
         listing = list_category(dataset, category, data, cache)
         if counts := other_counts(facts, listing.files):

@@ -28,12 +28,10 @@ def overlay(
     top: float,
     box: NDArray[np.float64] | None = None,
 ) -> Image.Image:
-    """Return an image with a map and a box drawn over it.
+    """Draw a map and a box over an image.
 
-    The map is (h, w), the box in pixels of the RGB image.
-
-    A value of `top` or more has the strongest colour, zero or less none. Images over 1024 px are
-    shrunk.
+    The map is (h, w), the box in pixels of the RGB image. A value of `top` or more has the
+    strongest colour, zero or less none. Images over 1024 px are shrunk.
     """
     shrink = min(1.0, LARGEST / max(image.size))
     size = (max(1, round(image.width * shrink)), max(1, round(image.height * shrink)))

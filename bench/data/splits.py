@@ -33,7 +33,7 @@ class Split:
     """Training normals that are left out because the test fold shows the same pixels."""
 
     def counted(self) -> np.ndarray:
-        """Return a mask of the tested files that count, (len(tested),) bool."""
+        """Return which tested files count, (len(tested),) bool."""
         return np.array([r == "test" for r in self.role])
 
 
@@ -100,7 +100,7 @@ def split_category(
 
 
 def seen_defects(files: Sequence[File]) -> list[str]:
-    """Return the defect types that can be the seen one in the hard setting.
+    """Return defect types allowed in the hard setting.
 
     PROTOCOL: types with fewer than ten images are skipped; a category with one defect type has no
     hard setting.
@@ -109,26 +109,10 @@ def seen_defects(files: Sequence[File]) -> list[str]:
     return sorted(d for d, n in counts.items() if n >= DRAWN) if len(counts) > 1 else []
 
 
-def group_split(names: Sequence[str], pixels: Sequence[str], test: int, seed: int) -> list[str]:
-    """Return `test` of `names`, equal pixels together, as in the manifest.
-
-    Groups in order of their first name are shuffled by RandomState(seed) and taken while they fit.
-    """
-    groups: dict[str, list[str]] = {}
-    for name, digest in sorted(zip(names, pixels, strict=True)):
-        groups.setdefault(digest, []).append(name)
-    ordered = list(groups.values())
-    chosen: list[str] = []
-    for i in np.random.RandomState(seed).permutation(len(ordered)):
-        if len(chosen) + len(ordered[i]) <= test:
-            chosen += ordered[i]
-    return sorted(chosen)
-
-
 def draw_manifest(
     split: Split, files: Sequence[File], digests: Sequence[str]
 ) -> list[dict[str, str]]:
-    """Return the drawn anomalies in order: file, defect type, digest of the pixels."""
+    """Return the drawn anomalies in drawing order."""
     return [
         {"file": files[i].path, "defect": files[i].defect, "pixels_sha256": digests[i]}
         for i in split.drawn

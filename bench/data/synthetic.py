@@ -43,10 +43,12 @@ _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
 
 @dataclass(frozen=True)
 class Picture:
-    """RGB in [0, 1], (S, S, 3), and the object's coverage, (S, S)."""
+    """A picture and its object's coverage, in [0, 1]."""
 
     rgb: Array
+    """(S, S, 3)."""
     inside: Array
+    """(S, S)."""
 
 
 def _cover(distance: Array, softness: float = 0.7) -> Array:
@@ -221,12 +223,13 @@ CATEGORIES: dict[str, tuple[Callable[[Random], Picture], dict[str, Defect]]] = {
 }
 
 
-def render(category: str, defect: str, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return one picture as uint8 (S, S, 3), and its mask (S, S).
+def render_picture(
+    category: str, defect: str, index: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a uint8 picture (S, S, 3) and its mask (S, S).
 
-    `index` counts within a defect type (or `good`).
-
-    The same arguments give the same bytes: each picture has a generator of its own.
+    `index` counts within a defect type (or `good`). The same arguments give the same bytes: each
+    picture has a generator of its own.
     """
     normal, defects = CATEGORIES[category]
     kinds = ["good", *defects]
@@ -241,7 +244,7 @@ def render(category: str, defect: str, index: int) -> tuple[NDArray[np.uint8], N
 
 
 def generated(cache: Path, category: str | None = None) -> Path:
-    """Return the synthetic dataset's folder, with a category (or all) intact.
+    """Return the synthetic dataset's folder, made if needed.
 
     What is missing there or differs from `DIGESTS` in any bit is made again; that costs the look-up
     of each file's size and times. The files are bitmaps: their bytes, and so the fingerprint,
@@ -261,9 +264,8 @@ def generated(cache: Path, category: str | None = None) -> Path:
         if content_digest(folder / name, digests) == DIGESTS[name]:
             continue
         if failure:
-            raise StoreError(
-                f"cannot write to the cache {one_line(cache)}: {os_reason(failure)}"
-            ) from failure
+            reason = f"cannot write to the cache {one_line(cache)}: {os_reason(failure)}"
+            raise StoreError(reason) from failure
         raise DataError(
             f"synthetic/{name} comes out different on this machine with numpy {np.__version__}:"
             " please report it, and leave synthetic out"
@@ -273,7 +275,7 @@ def generated(cache: Path, category: str | None = None) -> Path:
 
 
 def content_digest(folder: Path, digests: FingerprintCache) -> str:
-    """Return the sha256 over a folder's paths and contents; empty if unreadable."""
+    """Return a folder's content sha256; empty if unreadable."""
     try:
         paths = sorted(os.path.join(top, n) for top, _, names in os.walk(folder) for n in names)
         files = [File(os.path.relpath(p, folder), "", "") for p in paths]
@@ -285,17 +287,16 @@ def content_digest(folder: Path, digests: FingerprintCache) -> str:
 def _write_category(folder: Path, category: str) -> None:
     facts = SYNTHETIC.categories[category]
     defects = list(CATEGORIES[category][1])
-    jobs = [("train/good", "good", i) for i in range(facts.train)]
-    jobs += [("test/good", "good", facts.train + i) for i in range(facts.test_normal)]
     per_type = facts.test_anomalous // len(defects)
-    jobs += [(f"test/{d}", d, i) for d in defects for i in range(per_type)]
-    counters: dict[str, int] = {}
-    for subfolder, defect, index in jobs:
-        number = counters[subfolder] = counters.get(subfolder, -1) + 1
-        pixels, mask = render(category, defect, index)
-        _save(folder / subfolder / f"{number:03d}.bmp", pixels)
-        if defect != "good":
-            _save(folder / "ground_truth" / defect / f"{number:03d}_mask.bmp", mask)
+    for fold, defect, first, count in (
+        *(("train", "good", 0, facts.train), ("test", "good", facts.train, facts.test_normal)),
+        *(("test", defect, 0, per_type) for defect in defects),
+    ):
+        for i in range(count):
+            pixels, mask = render_picture(category, defect, first + i)
+            _save(folder / fold / defect / f"{i:03d}.bmp", pixels)
+            if defect != "good":
+                _save(folder / "ground_truth" / defect / f"{i:03d}_mask.bmp", mask)
 
 
 def _save(path: Path, pixels: NDArray[np.uint8]) -> None:

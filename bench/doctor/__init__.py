@@ -10,7 +10,6 @@ from bench.doctor.disk import check_disk, check_write_access
 from bench.doctor.inputs import check_datasets, check_suite, check_weights, look_up_suite
 from bench.doctor.machine import check_arithmetic, check_libraries, check_machine, check_torch
 from bench.doctor.probe import ask
-from bench.planning.matrix import PlannedRun
 from bench.planning.plan import Folders
 from bench.planning.resources import bytes_to_write, output_folders, to_decode
 from bench.planning.state import State
@@ -19,7 +18,7 @@ from bench.registry import METHODS
 
 
 def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
-    """Check everything; with a suite, also its inputs and disk space."""
+    """Check everything, with a suite also its inputs."""
     yield from check_libraries()
     yield from check_machine()
     methods = {*METHODS, *(m for block in suite.blocks for m in block.methods)} if suite else set()
@@ -34,14 +33,12 @@ def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
     if state:
         needed = bytes_to_write(to_decode(state.todo, folders.cache), len(state.todo))
     yield from check_disk(folders, needed)
-    cells = _cells(state) if state else None
+    cells = None
+    if state:
+        cells = [r.cell for r in state.plan.runs] + [m.cell for m in state.plan.missing]
     yield from check_datasets(folders, cells)
     yield from check_weights(folders, cells)
     if suite and state:
         yield check_suite(suite, state)
     elif isinstance(looked_up, Diagnosis):
         yield looked_up
-
-
-def _cells(state: State) -> list[PlannedRun]:
-    return [run.cell for run in state.plan.runs] + [gap.cell for gap in state.plan.missing]

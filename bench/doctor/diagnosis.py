@@ -17,5 +17,5 @@ class Diagnosis:
 
 
 def diagnose(group: str, what: str, found: str, todo: str, bad: bool = False) -> Diagnosis:
-    """Return a diagnosis that is ok where nothing is to be done."""
+    """Return a diagnosis, ok if nothing is to do."""
     return Diagnosis(group, "ok" if not todo else "bad" if bad else "note", what, found, todo)

@@ -9,6 +9,7 @@ from bench.doctor.diagnosis import Diagnosis, diagnose
 from bench.planning.plan import Folders
 from bench.planning.resources import disk_space
 from bench.system.files import nearest_existing, sync_folder, write_synced
+from bench.text import gigabytes
 
 LITTLE_DISK = 10**9
 FILE_SYSTEMS = {
@@ -24,7 +25,7 @@ FILE_SYSTEMS = {
 
 
 def check_write_access(name: str, folder: Path) -> Diagnosis:
-    """Try the store's and the cache's operations in a folder; leave nothing."""
+    """Try the store's operations in a folder; leave nothing."""
     parent = nearest_existing(folder)
     text, todo = f"{folder} can be written", ""
     if parent != folder:
@@ -36,7 +37,7 @@ def check_write_access(name: str, folder: Path) -> Diagnosis:
                 todo = f"results could vanish: name another folder with --{name}"
     except OSError as error:
         text = f"{parent} cannot be written ({error.strerror})"
-        todo = f"mend that, or name another folder with --{name}"
+        todo = f"fix that, or name another folder with --{name}"
     return diagnose("folders", name, text, todo, bad=True)
 
 
@@ -55,12 +56,12 @@ def _renames_over(scratch: Path) -> bool:
 
 
 def check_disk(folders: Folders, needed: Mapping[str, int]) -> Iterator[Diagnosis]:
-    """Compare free and needed space, once for each file system."""
+    """Compare free and needed space of file systems."""
     for disk in disk_space(folders, needed):
         kind = file_system(disk.folder)
-        text = f"{_size(disk.free)} free for {' and '.join(disk.options)}"
+        text = f"{gigabytes(disk.free)} free for {' and '.join(disk.options)}"
         text += f" on {kind}" if kind else ""
-        text += f", {_size(disk.needed)} needed" if needed else ""
+        text += f", {gigabytes(disk.needed)} needed" if needed else ""
         todo = FILE_SYSTEMS.get(kind, "")
         if disk.free < max(disk.needed, LITTLE_DISK):
             todo = f"make room, or name another folder with --{' and --'.join(disk.options)}"
@@ -68,7 +69,7 @@ def check_disk(folders: Folders, needed: Mapping[str, int]) -> Iterator[Diagnosi
 
 
 def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """Return a folder's kind of file system; empty where unknown."""
+    """Return a folder's file system; empty if unknown."""
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:
@@ -81,7 +82,3 @@ def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
     ]
     # Of several mounts on one point the last hides the others.
     return max(reversed(candidates), key=lambda entry: entry[0], default=(0, ""))[1]
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

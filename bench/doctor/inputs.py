@@ -27,13 +27,11 @@ from bench.weights import BACKBONES, STAGES, find_weights
 
 
 def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Diagnosis]:
-    """Check every known dataset, or those that a suite needs."""
+    """Check all datasets, or those a suite needs."""
     needed = None if cells is None else {(c.dataset, c.category) for c in cells}
     for dataset in find_datasets(folders.data):
-        categories = [
-            c for c in dataset.categories if needed is None or (dataset.name, c) in needed
-        ]
-        if categories:
+        names = dataset.categories
+        if categories := [n for n in names if needed is None or (dataset.name, n) in needed]:
             yield _check_dataset(dataset, categories, folders, required=needed is not None)
 
 
@@ -53,7 +51,7 @@ def _check_dataset(
             absent.append((f"{category} is not in {folders.data}", dataset.remedy(folders.data)))
             continue
         except DataError as error:
-            absent.append((str(error), "mend that, or unpack its archive again"))
+            absent.append((str(error), "fix that, or unpack its archive again"))
             continue
         images += count
         if official not in (0, count):
@@ -63,16 +61,15 @@ def _check_dataset(
         if len(absent) > 1:
             text += f", nor {len(absent) - 1} more of {len(categories)} categories"
         return diagnose("data", dataset.name, text, todo, bad=required)
-    text = f"{images} images in {len(categories)} categories"
-    if len(categories) == 1:
-        text = f"{images} images"
+    many = len(categories) > 1
+    text = f"{images} images" + f" in {len(categories)} categories" * many
     if odd:
         text += f", an unofficial copy ({', '.join(odd)})"
     return diagnose("data", dataset.name, text, "results will say so" if odd else "")
 
 
 def check_weights(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Diagnosis]:
-    """Check the weights of every backbone, or those that a suite needs."""
+    """Check all weights, or those a suite needs."""
     digests = FingerprintCache(folders.cache)
     if cells is None:
         for backbone in BACKBONES:
@@ -106,7 +103,7 @@ def _check_weights(
         text, _, todo = str(error).rpartition(": put ")
         return diagnose("weights", backbone, text, f"put {todo}", bad=required)
     except WeightsError as error:
-        todo = "mend that, or name other weights"
+        todo = "fix that, or name other weights"
         return diagnose("weights", backbone, str(error), todo, bad=required)
     file = ready.source.file
     where = f" in {file}" if file else ""
@@ -114,7 +111,7 @@ def _check_weights(
 
 
 def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> State | Diagnosis:
-    """Compare a suite with the store, or diagnose why not.
+    """Compare a suite with the store, or diagnose.
 
     The probe has cached every method's card, so that nothing imports torch here.
     """
@@ -128,7 +125,7 @@ def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> 
         return compare_with_store(make_plan(cells, folders), results_at(folders.results))
     except BenchError as error:
         text = f"cannot be planned, since {error}"
-        return Diagnosis("suite", "bad", suite.name, text, "mend that, then ask again")
+        return Diagnosis("suite", "bad", suite.name, text, "fix that, then ask again")
 
 
 def check_suite(suite: Suite, state: State) -> Diagnosis:
@@ -143,5 +140,5 @@ def check_suite(suite: Suite, state: State) -> Diagnosis:
         todo = "bench run sets that aside"
     if state.plan.missing:
         text += f", {len(state.plan.missing)} cannot be done here"
-        todo = "mend what is bad above, or leave them out with --available-only"
+        todo = "fix what is bad above, or leave them out with --available-only"
     return diagnose("suite", suite.name, text, todo, bad=bool(state.plan.missing))

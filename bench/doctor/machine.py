@@ -15,6 +15,7 @@ from bench.system.host import (
     control_groups,
     cpu_count,
     describe_host,
+    installed_version,
     load_average,
 )
 
@@ -40,20 +41,13 @@ def check_libraries() -> Iterator[Diagnosis]:
         if "extra ==" in requirement:
             continue
         name, least = re.split(r"[^\w.-]", requirement, maxsplit=1)
-        version = _installed(name)
+        version = installed_version(name)
         if version and _release(version) >= _release(least):
             good.append(f"{name} {version}")
         else:
             text = f"{version} is too old" if version else "is not installed"
             yield Diagnosis("software", "bad", name, text, f"pip install '{requirement}'")
     yield Diagnosis("software", "ok", "libraries", ", ".join(good))
-
-
-def _installed(library: str) -> str:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -87,7 +81,7 @@ def check_machine() -> Iterator[Diagnosis]:
 
 
 def cpu_quota() -> float | None:
-    """Return the tightest CPU limit of our control groups, in cores."""
+    """Return the tightest CPU limit in cores."""
     quotas = []
     for folder in control_groups("cpu"):
         for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
@@ -102,7 +96,7 @@ def cpu_quota() -> float | None:
 
 
 def check_torch(answer: Mapping[str, Any]) -> Iterator[Diagnosis]:
-    """Report from the probe's answer whether torch works, and where."""
+    """Report whether torch works, and where."""
     if "error" in answer:
         todo = (
             "no run works before `python -m bench.doctor.probe` does; install versions of torch and"
@@ -131,7 +125,7 @@ def check_torch(answer: Mapping[str, Any]) -> Iterator[Diagnosis]:
 
 
 def check_arithmetic(checks: Iterable[Mapping[str, Any]]) -> Iterator[Diagnosis]:
-    """Report the probe's calculations, one diagnosis for each and device."""
+    """Report the probe's calculations for each device."""
     by_name: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for check in checks:
         by_name[check["device"], check["name"]].append(check)

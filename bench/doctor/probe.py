@@ -47,7 +47,7 @@ class Check:
 
 
 def ask(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run the probe; return its answer, or `error` with the reason."""
+    """Run the probe; return its answer, or `error`."""
     environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **os.environ}  # as for a run
     try:
         done = subprocess.run(
@@ -70,8 +70,8 @@ def ask(arguments: Sequence[str]) -> dict[str, Any]:
     return {"error": f"the probe gave no answer ({''.join(last)[:80] or 'it said nothing'})"}
 
 
-def main() -> None:
-    """Print the report, or `error` with why there is none."""
+def print_answer() -> None:
+    """Print the report, or `error` with the reason."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # C libraries print to stdout (oneMKL does): from here on that is stderr
     if sys.argv[1:2] == [OPTIONAL]:
@@ -83,7 +83,7 @@ def main() -> None:
     try:
         report = _report(*sys.argv[1:])
     except Exception as error:  # whatever a broken installation raises when it is imported
-        report = {"error": _first_line(error)}
+        report = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
     with answer:
         json.dump(report, answer)
 
@@ -95,7 +95,9 @@ def _report(cache: str = "", *methods: str) -> dict[str, Any]:
 
     seconds = time.monotonic() - started
     gpus = list(_gpus())
-    devices = _devices(len(gpus))
+    # Devices and numbers of threads to check.
+    devices = [("cpu", threads) for threads in sorted({1, cpu_count()})]
+    devices += [(f"cuda:{i}", 1) for i in range(len(gpus))]
     return {
         "torch": torch.__version__,
         "import_s": seconds,
@@ -142,12 +144,6 @@ def _bfloat16_speedup() -> float:
     return min(times[False]) / min(times[True])
 
 
-def _devices(gpus: int) -> list[tuple[str, int]]:
-    """Return the devices and numbers of threads to check."""
-    cpu = [("cpu", threads) for threads in sorted({1, cpu_count()})]
-    return cpu + [(f"cuda:{i}", 1) for i in range(gpus)]
-
-
 def _measure(devices: Iterable[tuple[str, int]], *, required: bool) -> Iterator[dict[str, Any]]:
     """Yield the results of checks, with a run's switches, on every device."""
     from bench.execution.determinism import make_deterministic
@@ -185,10 +181,11 @@ def _optional(devices: Sequence[tuple[str, int]]) -> Iterator[dict[str, Any]]:
     children = [
         subprocess.Popen(
             [*COMMAND, OPTIONAL, device, str(threads), timeout],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         for device, threads in devices
-    ]  # fmt: skip
+    ]
     for (device, threads), child in zip(devices, children, strict=True):
         output, _ = child.communicate()
         silence = f"ended with exit code {child.returncode}"
@@ -215,10 +212,6 @@ def _import_methods(cache: Path, methods: Iterable[str]) -> Iterator[tuple[str, 
             yield method, ""
         except BenchError as error:
             yield method, str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 # The checks. References are numpy's in float64: another library, another precision.
@@ -259,45 +252,34 @@ def _covariances(device: str) -> Any:
     return x @ x.mT / x.shape[2] + 0.01 * torch.eye(550, device=device)
 
 
-def _inverse(invert: Callable[[Any, Any], Any]) -> Callable[[str], float]:
-    """Return the check of a function that inverts.
-
-    It is given the matrices and the identity.
-    """
+def _inverse(invert: Callable[[Any, Any, Any], Any]) -> Callable[[str], float]:
+    """Return the check of a function of torch, matrices and the identity."""
 
     def measure(device: str) -> float:
         import torch
 
         matrices, identity = _covariances(device), torch.eye(550, device=device)
-        product = matrices.double() @ invert(matrices, identity).double()
+        product = matrices.double() @ invert(torch, matrices, identity).double()
         return float((product - identity).abs().max())
 
     return measure
 
 
-def _by_cholesky(matrices: Any, identity: Any) -> Any:
-    import torch
-
+def _by_cholesky(torch: Any, matrices: Any, identity: Any) -> Any:
     factor = torch.linalg.cholesky(matrices)
     half = torch.linalg.solve_triangular(factor, identity, upper=False)
     return torch.linalg.solve_triangular(factor.mT, half, upper=True)
 
 
-def _by_cholesky_solve(matrices: Any, identity: Any) -> Any:
-    import torch
-
+def _by_cholesky_solve(torch: Any, matrices: Any, identity: Any) -> Any:
     return torch.cholesky_solve(identity.expand_as(matrices), torch.linalg.cholesky(matrices))
 
 
-def _by_inv(matrices: Any, identity: Any) -> Any:
-    import torch
-
+def _by_inv(torch: Any, matrices: Any, identity: Any) -> Any:
     return torch.linalg.inv(matrices)
 
 
-def _by_solve(matrices: Any, identity: Any) -> Any:
-    import torch
-
+def _by_solve(torch: Any, matrices: Any, identity: Any) -> Any:
     return torch.linalg.solve(matrices, identity.expand_as(matrices))
 
 
@@ -329,9 +311,12 @@ def _repeat(device: str) -> float:
     def gradients() -> Any:
         torch.manual_seed(0)
         network = nn.Sequential(
-            nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(3, 32, 3, padding=1),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
             nn.Conv2d(32, 64, 3, padding=1),
-        ).to(device)  # fmt: skip
+        ).to(device)
         images = torch.from_numpy(_noise(16, 3, 64, 64)).to(device)
         network(images).square().mean().backward()
         return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
@@ -354,4 +339,4 @@ CHECKS = (
 )
 
 if __name__ == "__main__":
-    main()
+    print_answer()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.data.decode import decode, decoding_pool
+from bench.data.decode import decode_image, decoding_pool
 from bench.data.images import read_samples
 from bench.data.listing import images_below
 from bench.data.overlay import overlay
@@ -175,6 +175,6 @@ def _draw(found: Predictions, folder: Path) -> None:
     maps = next(iter(found.explanation.maps.values()))
     boxes, top = found.boxes(), float(maps.max())
     for i, file in enumerate(found.files):
-        image: Image.Image = decode(file)[0]
+        image: Image.Image = decode_image(file)[0]
         picture = overlay(image, maps[i], top, None if boxes is None else boxes[i])
         picture.save(folder / overlay_name(i, file))

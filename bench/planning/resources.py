@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from bench.data.catalog import find_dataset
-from bench.data.images import cache_folder
+from bench.data.images import prepared_folder
 from bench.planning.plan import Folders, Missing, Run
 from bench.planning.rehearsal import (
     FIXED,
@@ -47,7 +47,7 @@ def to_decode(runs: Iterable[Run], cache: Path) -> list[Decoding]:
             side = run.external.prepared_size(size)
             needed.append((run.external.fingerprint, side, len(run.external.listing.files)))
         for fingerprint, side, count in needed:
-            folder = cache_folder(cache, fingerprint, side, spec.resize)
+            folder = prepared_folder(cache, fingerprint, side, spec.resize)
             if folder not in by_folder and not folder.is_dir():
                 by_folder[folder] = Decoding(count, count * 3 * side * side)
     return list(by_folder.values())

@@ -32,16 +32,9 @@ def findings() -> list[Finding]:
 
 
 def read_findings() -> Iterator[Finding]:
-    """Yield findings that were read in sources and cannot be computed."""
+    """Yield findings read in sources, not computed."""
     for key, card in tomllib.loads((FOLDER / "findings.toml").read_text()).items():
-        yield Finding(
-            key,
-            card["about"],
-            card["text"],
-            tuple(card.get("evidence", ())),
-            card["source"],
-            card["confidence"],
-        )
+        yield Finding(key, **{**card, "evidence": tuple(card.get("evidence", ()))})
 
 
 # Copies
@@ -247,14 +240,8 @@ def _class_imbalance(tables: Tables) -> Iterator[Finding]:
         f"in {over} of {len(train)} sets at one shot, and {train[least] / 10:.0f} to "
         f"{train[most] / 10:.0f} at ten."
     )
-    yield Finding(
-        "introduction-ratio",
-        "ATAC-Net paper, text",
-        text,
-        (),
-        "ATAC-Net paper, section 1; the datasets' counts",
-        "computed",
-    )
+    source = "ATAC-Net paper, section 1; the datasets' counts"
+    yield Finding("introduction-ratio", "ATAC-Net paper, text", text, (), source, "computed")
 
 
 # Reruns
@@ -263,11 +250,8 @@ def _class_imbalance(tables: Tables) -> Iterator[Finding]:
 def _reruns(tables: Tables) -> Iterator[Finding]:
     """Compare DRA and DevNet as published with their reruns for AHL."""
     again, first = tables["ahl_table7"], tables["dra_table1"]
-    pairs = {
-        k: pair
-        for k, pair in _shared(again, first, ("devnet", "dra")).items()
-        if k.category not in MEANS
-    }
+    shared = _shared(again, first, ("devnet", "dra"))
+    pairs = {k: pair for k, pair in shared.items() if k.category not in MEANS}
     gaps = {k: abs(one - two) for k, (one, two) in pairs.items()}
     far = sorted((k for k in gaps if gaps[k] > Decimal("0.05")), key=lambda k: -gaps[k])
     near = sum(gap <= Decimal("0.01") for gap in gaps.values())
@@ -307,31 +291,14 @@ def _rerun_mean(tables: Tables) -> Iterator[Finding]:
         pairs.append((shots, again.cells[key].value, printed))
     tied = [shots_in_words(s) for s, theirs, ours in pairs if theirs == ours]
     if tied:
-        text = (
-            f"AHL(DRA), printed here, has the same mean over MVTec AD as ATAC-Net at "
-            f"{joined(tied)}."
-        )
-        lines = [
-            f"{shots_in_words(s)}: AHL(DRA) {theirs}, ATAC-Net {ours}" for s, theirs, ours in pairs
-        ]
+        same = "AHL(DRA), printed here, has the same mean over MVTec AD as ATAC-Net at"
+        text = f"{same} {joined(tied)}."
+        lines = [f"{shots_in_words(s)}: AHL(DRA) {a}, ATAC-Net {b}" for s, a, b in pairs]
         yield computed("rerun-mean", [again, table], text, lines)
 
 
 DERIVED: tuple[Callable[[Tables], Iterator[Finding]], ...] = (
-    recomputed,
-    copied_means,
-    pixel_means,
-    conflicting_means,
-    _copies,
-    _anomaly_types,
-    _claim_beats_all,
-    _wins_against_dra,
-    _gain_by_labels,
-    _lowest_of_table_2,
-    _test_sets,
-    _times,
-    _class_imbalance,
-    _reruns,
-    _reruns_above_atacnet,
-    _rerun_mean,
+    *(recomputed, copied_means, pixel_means, conflicting_means, _copies, _anomaly_types),
+    *(_claim_beats_all, _wins_against_dra, _gain_by_labels, _lowest_of_table_2, _test_sets),
+    *(_times, _class_imbalance, _reruns, _reruns_above_atacnet, _rerun_mean),
 )

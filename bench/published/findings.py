@@ -19,7 +19,7 @@ CONFIDENCE = (
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a reader of a published table should know."""
+    """What a reader of a published table should know."""
 
     key: str
     about: str

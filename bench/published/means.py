@@ -24,7 +24,7 @@ class CheckedMean:
 
     @property
     def follows(self) -> bool:
-        """Whether it rounds to the published mean, halves either way."""
+        """Whether it rounds to the published mean."""
         half = Decimal(5).scaleb(self.printed.as_tuple().exponent - 1)  # type: ignore[operator]
         return abs(self.recomputed - self.printed) <= half
 
@@ -37,7 +37,7 @@ def _mean(values: tuple[Decimal, ...]) -> Decimal:
 
 
 def means(table: PrintedTable) -> list[CheckedMean]:
-    """Recompute every published mean of a table from its rows."""
+    """Recompute a table's means from its rows."""
     return [
         CheckedMean(key, printed.value, _rows(table, key, key.metric))
         for key, printed in table.cells.items()
@@ -59,7 +59,7 @@ def _wrong(table: PrintedTable) -> list[CheckedMean]:
 
 
 def recomputed(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
-    """Count the means of each table that follow from its rows."""
+    """Count means that follow from their rows."""
     for table in tables.values():
         checked, wrong = means(table), _wrong(table)
         if not checked:

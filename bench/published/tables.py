@@ -94,7 +94,7 @@ class PrintedTable:
         }
 
     def place(self, key: Key) -> str:
-        """Return a number's place in its source: table, row and column."""
+        """Return a number's table, row and column."""
         row = self.heads.get(key.category, key.category.replace("_", " "))
         column = NAMES.get(key.method, "number of anomaly types")
         if key.shots:
@@ -117,7 +117,7 @@ class PrintedTable:
 
 
 def averages(mean: str, category: str) -> bool:
-    """Whether a mean (`mean`, `mean_texture` or `mean_object`) includes a category."""
+    """Whether a mean of `MEANS` includes a category."""
     return mean == "mean" or (category in TEXTURES) == (mean == "mean_texture")
 
 

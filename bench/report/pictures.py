@@ -8,7 +8,7 @@ from PIL import Image
 
 from bench.data import synthetic
 from bench.data.catalog import SYNTHETIC, find_dataset
-from bench.data.decode import decode
+from bench.data.decode import decode_image
 from bench.data.layouts import list_category
 from bench.data.listing import fingerprint
 from bench.errors import BenchError
@@ -46,7 +46,7 @@ class Pictures:
         if there != content or file not in paths:
             return None
         try:
-            return decode(paths[file])[0]
+            return decode_image(paths[file])[0]
         except BenchError:
             return None
 
@@ -88,4 +88,4 @@ def _embedded(category: str, file: str) -> Image.Image | None:
         index = number
     if number >= there:
         return None
-    return Image.fromarray(synthetic.render(category, defect, index)[0])
+    return Image.fromarray(synthetic.render_picture(category, defect, index)[0])

@@ -13,7 +13,7 @@ from bench.system.host import available_memory, nvidia_driver, process_memory
 
 
 def accelerator(device: str) -> dict[str, Any]:
-    """Return the device's name, software and peak memory, for provenance."""
+    """Return the device's name, software and peak memory."""
     if not device.startswith("cuda"):
         return {"device_name": "cpu"}
     import torch
@@ -34,7 +34,7 @@ def peak_memory() -> int:
 
 
 def free_memory(device: str) -> int | None:
-    """Return the bytes still free on a device; None where that is unknown."""
+    """Return a device's free bytes; None if unknown."""
     if not device.startswith("cuda"):
         return available_memory()
     import torch
@@ -43,7 +43,7 @@ def free_memory(device: str) -> int | None:
 
 
 class PeakMemory:
-    """The peak memory of a process above what it held at first.
+    """Peak memory of a process above its start.
 
     Of the GPU, or of the process itself on Linux. Pages that the system may drop and
     read again do not count: the code of libraries, which is read at its first use, and the cache of
@@ -56,12 +56,12 @@ class PeakMemory:
         self._base = self._held("VmRSS")
 
     def bytes(self) -> int | None:
-        """Return the peak so far; None where the system does not say."""
+        """Return the peak so far; None if unknown."""
         peak = self._held("VmHWM")
         return None if peak is None or self._base is None else max(0, peak - self._base)
 
     def restart(self) -> bool:
-        """Forget the peak so far; return whether the system could."""
+        """Forget the peak; return whether that worked."""
         if self._device.startswith("cuda"):
             import torch
 
@@ -107,7 +107,7 @@ def _trim_heap() -> None:
 
 
 def gpu_megahertz(device: str) -> float | None:
-    """Return a GPU's clock in MHz; None where nvidia-smi does not say."""
+    """Return a GPU's clock in MHz, or None."""
     lines = _nvidia_smi(device, "gpu=clocks.sm")
     try:
         return float(lines[0]) if lines else None
@@ -116,7 +116,7 @@ def gpu_megahertz(device: str) -> float | None:
 
 
 def other_gpu_processes(device: str) -> int | None:
-    """Count the other processes on a GPU; None where nvidia-smi does not say.
+    """Count other processes on a GPU; None if unknown.
 
     Process ids differ in a container, so one of those listed is taken to be this process. An empty
     list says nothing, since this process is missing, too.

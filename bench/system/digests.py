@@ -34,10 +34,7 @@ class FingerprintCache:
         """Files whose bytes had changed without a change of size or times."""
 
     def sha256(self, path: Path) -> str:
-        """Return a file's digest; read it only if size or times changed.
-
-        Raises OSError where it cannot be read.
-        """
+        """Return a file's digest, read if changed; raises OSError."""
         known = self._lookup(path, _stamp(path.stat()))
         if known:
             return known
@@ -75,7 +72,7 @@ class FingerprintCache:
         self._dirty = True
 
     def save(self) -> None:
-        """Write new digests to the cache; the last of two commands wins."""
+        """Save new digests; the last of two commands wins."""
         if self._dirty:
             write_atomically(self._file, sealed(_KIND, self._known))
             self._dirty = False

@@ -16,16 +16,13 @@ from bench.system.untrusted import one_line, os_reason
 
 
 def sealed(kind: str, content: Mapping[str, Any]) -> bytes:
-    """Return JSON with its kind and its own sha256, against flipped bits.
-
-    Raises ValueError for content that is not finite JSON.
-    """
+    """Return JSON with kind and sha256; raises ValueError."""
     envelope = {"kind": kind, "content": dict(content)}
     return json.dumps({**envelope, "sha256": json_digest(envelope)}).encode()
 
 
 def unsealed(kind: str, data: bytes) -> dict[str, Any]:
-    """Return the content `sealed` under a kind; raises ValueError if damaged."""
+    """Return sealed content; raises ValueError if damaged."""
     try:
         content: dict[str, Any] = json.loads(data)["content"]
         if sealed(kind, content) != data:
@@ -36,7 +33,7 @@ def unsealed(kind: str, data: bytes) -> dict[str, Any]:
 
 
 def json_digest(content: Mapping[str, Any]) -> str:
-    """Return the sha256 of sorted JSON; raises ValueError for NaN and infinity."""
+    """Return sorted JSON's sha256; raises ValueError for NaN."""
     text = json.dumps(content, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -52,7 +49,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold a lock against other commands; call `on_wait` before waiting.
+    """Hold a lock; call `on_wait` before waiting.
 
     `path` is a folder, locked as it is, or a file, made where it is missing. The kernel frees the
     lock of a dead process. A file system without locks goes without. Raises OSError where the file
@@ -75,7 +72,7 @@ def locked(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator
 
 @contextlib.contextmanager
 def staged_folder(target: Path, prefix: str = "", *, replace: bool = False) -> Iterator[Path]:
-    """Give an empty folder that becomes `target` once the block has succeeded.
+    """Give an empty folder that becomes `target` on success.
 
     It has the target's name and lies in a hidden scratch folder beside it, which is removed
     afterwards and may be used, too. A reader sees the entire folder or none. `replace` allows a
@@ -102,7 +99,7 @@ def staged_folder(target: Path, prefix: str = "", *, replace: bool = False) -> I
 
 
 def nearest_existing(folder: Path) -> Path:
-    """Return the folder, or the nearest above it that exists."""
+    """Return the folder or its nearest existing parent."""
     return next(f for f in (folder, *folder.parents) if os.path.exists(f))
 
 
@@ -116,7 +113,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file and flush it to the disk."""
+    """Write a new file, flushed to disk."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -124,10 +121,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step; readers see no part.
-
-    Raises StoreError where the folder cannot be written.
-    """
+    """Replace a file in one step; raises StoreError."""
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

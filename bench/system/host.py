@@ -3,6 +3,7 @@
 These are provenance, never part of a run's identity.
 """
 
+import contextlib
 import functools
 import os
 import platform
@@ -26,7 +27,7 @@ def cpu_count() -> int:
 
 @functools.cache
 def describe_host() -> dict[str, str | int]:
-    """Return the facts that stay the same during a command."""
+    """Return facts that stay constant during a command."""
     return {
         "hostname": platform.node(),
         "os": platform.platform(),
@@ -35,7 +36,7 @@ def describe_host() -> dict[str, str | int]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),
         "bench": bench.__version__,
-        **{library: _version(library) for library in LIBRARIES},
+        **{library: installed_version(library) or "absent" for library in LIBRARIES},
         **_commit(),
     }
 
@@ -46,14 +47,15 @@ def load_average() -> float:
 
 
 def machine_cores() -> int:
-    """Return all cores of the machine, usable by this process or not."""
+    """Return all cores of the machine."""
     return os.cpu_count() or 1
 
 
 def busy_seconds(stat: Path = Path("/proc/stat")) -> float | None:
-    """Return the core seconds that all programs took since boot, with steal.
+    """Return core seconds of all programs since boot.
 
-    None where the system does not say. Guests are counted among the programs already.
+    None where the system does not say. Steal counts, too; guests are counted among the programs
+    already.
     """
     try:
         _, user, nice, system, _, _, irq, softirq, steal = stat.read_text().split()[:9]
@@ -64,14 +66,14 @@ def busy_seconds(stat: Path = Path("/proc/stat")) -> float | None:
 
 
 def own_seconds() -> float:
-    """Return the core seconds of this process and its ended children."""
+    """Return core seconds of this process and ended children."""
     return sum(os.times()[:4])
 
 
 def megahertz(
     stat: Path = Path("/proc/self/stat"), cpuinfo: Path = Path("/proc/cpuinfo")
 ) -> float | None:
-    """Return the clock in MHz of the core used last; None where unknown."""
+    """Return the last used core's MHz, or None."""
     try:
         core = stat.read_text().rpartition(")")[2].split()[36]
         blocks = cpuinfo.read_text().split("\n\n")
@@ -87,10 +89,7 @@ def _pair(line: str) -> tuple[str, str]:
 
 
 def process_memory(key: str) -> int | None:
-    """Return bytes of this process: resident (VmRSS), peak (VmHWM) or data (VmData).
-
-    None where the system does not say (macOS).
-    """
+    """Return this process's VmRSS, VmHWM or VmData; None on macOS."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
@@ -99,7 +98,7 @@ def process_memory(key: str) -> int | None:
 
 
 def nvidia_driver() -> str:
-    """Return the version of the GPU's driver; empty where Linux does not say."""
+    """Return the GPU driver's version; empty if unknown."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text()
     except OSError:
@@ -109,10 +108,7 @@ def nvidia_driver() -> str:
 
 
 def available_memory() -> int | None:
-    """Return the bytes still available, by the kernel and the container.
-
-    None where the system does not say (macOS).
-    """
+    """Return available bytes by kernel and container; None on macOS."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable:"))
@@ -140,7 +136,7 @@ def control_groups(
     root: Path = Path("/sys/fs/cgroup"),
     membership: Path = Path("/proc/self/cgroup"),
 ) -> Iterator[Path]:
-    """Yield the cgroup folders (version 2 and 1) of this process, innermost first.
+    """Yield this process's cgroup folders, innermost first.
 
     In a container the kernel names folders that are not visible: some do not exist.
     """
@@ -156,38 +152,34 @@ def control_groups(
         yield from (f for f in (inner, *inner.parents) if f.is_relative_to(base))
 
 
-def _version(library: str) -> str:
+def installed_version(library: str) -> str:
+    """Return a library's version; empty if absent."""
     try:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
-        return "absent"
+        return ""
 
 
 def _cpu_model() -> str:
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
             if line.startswith("CPU part"):  # ARM has no names
                 return f"{platform.machine()} part {line.partition(':')[2].strip()}"
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
 def _commit() -> dict[str, str]:
     """Return the checkout's commit, and whether the code was changed."""
     root = Path(bench.__file__).parents[1]
-    if not (root / ".git").exists():
-        return {"commit": "", "dirty": ""}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
 
-    try:
-        code = ("bench", "baselines", "atacnet")
-        changed = git("status", "--porcelain", "--", *code)
-        return {"commit": git("rev-parse", "HEAD"), "dirty": "yes" if changed else "no"}
-    except (OSError, subprocess.TimeoutExpired):
-        return {"commit": "", "dirty": ""}
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        if (root / ".git").exists():
+            changed = git("status", "--porcelain", "--", "bench", "baselines", "atacnet")
+            return {"commit": git("rev-parse", "HEAD"), "dirty": "yes" if changed else "no"}
+    return {"commit": "", "dirty": ""}

@@ -15,7 +15,7 @@ SHORTEST = 0.5
 
 
 class LoadMonitor:
-    """Monitors the machine over intervals; the first begins at once."""
+    """Monitors the machine over intervals."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -36,7 +36,7 @@ class LoadMonitor:
         self._begin()
 
     def look_at_clock(self) -> None:
-        """Read the clock of the processor, or of the GPU."""
+        """Read the processor's or GPU's clock."""
         cuda = self._device.startswith("cuda")
         read = gpu_megahertz(self._device) if cuda else megahertz()
         if read is not None:

@@ -20,22 +20,22 @@ _BREAKS_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def is_one_line(text: str) -> bool:
-    """Whether a name can be printed and stored as it is."""
+    """Whether text is safe to print and store."""
     return not _BREAKS_A_LINE.search(text)
 
 
 def one_line(text: object) -> str:
-    """Return a path or message as part of one line, control characters escaped."""
+    """Return text on one line, control characters escaped."""
     return _BREAKS_A_LINE.sub(lambda match: repr(match[0])[1:-1], str(text))
 
 
 def os_reason(error: OSError) -> str:
-    """Return a system error's reason, as part of one line."""
+    """Return a system error's reason on one line."""
     return one_line(error.strerror or error)
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file for reading; raises OSError, also for a pipe."""
+    """Open a regular file; raises OSError for a pipe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError as error:  # a null byte in the name
@@ -47,7 +47,7 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def read_regular(path: Path, limit: int) -> bytes:
-    """Return a file's content; raises OSError for more than `limit` bytes."""
+    """Return at most `limit` bytes; raises OSError for more."""
     with open_regular(path) as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -56,7 +56,7 @@ def read_regular(path: Path, limit: int) -> bytes:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file of plain values; raises OSError and ValueError.
+    """Read plain TOML; raises OSError and ValueError.
 
     Plain values are bool, int of 64 bits, float, text, and lists and tables of those.
     """

@@ -102,9 +102,13 @@ def test_stale_failed_and_missing_runs_are_marked(
     "suite", ["smoke", "table1", "ablation", "hard", "table1-published", "timing"]
 )
 def test_it_fits_the_terminal(
-    capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, warm_cache: Path,
-    suite: str, width: int,
-) -> None:  # fmt: skip
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    warm_cache: Path,
+    suite: str,
+    width: int,
+) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("bench.planning.resources.rehearsed", lambda _: 1 << 30)
     code, out, _ = call(
@@ -127,9 +131,12 @@ def test_where_nothing_is_left_torch_stays_out(ran: tuple[Bench, str]) -> None:
     arguments = ("run", "--suite", suite, "--dry-run", "--methods", "shortcut,devnet", *CPU)
     environment = {**command.environment(), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=command.folder, env=environment,
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code, *arguments],
+        cwd=command.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 to do" in done.stdout
     assert len(list(receipts(command.store))) == 4

@@ -137,8 +137,9 @@ def test_compare_ends_with_1_where_results_differ(first, tmp_path, capsys):
 
 
 def test_compare_of_other_images(first, tmp_path, capsys):
-    other = type(SCORES)(("x", *SCORES.file[1:]), SCORES.label, SCORES.defect, SCORES.role,
-                         SCORES.score)  # fmt: skip
+    other = type(SCORES)(
+        ("x", *SCORES.file[1:]), SCORES.label, SCORES.defect, SCORES.role, SCORES.score
+    )
     second = store_at(tmp_path / "second", SPEC, scores=other, provenance=ELSEWHERE)
     code, out, _ = bench(capsys, "compare", first.root, second.root)
     assert code == 0

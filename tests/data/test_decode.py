@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.data.decode import decode, decoding_pool
+from bench.data.decode import decode_image, decoding_pool
 from bench.errors import DataError
 from tests.fixtures.pictures import NOISE, saved
 
 
 def rgb_of(path):
-    image, mode = decode(path)
+    image, mode = decode_image(path)
     assert image.mode == "RGB"
     return np.asarray(image), mode
 
@@ -96,7 +96,7 @@ def test_a_transparent_colour_without_an_alpha_channel_is_composed_on_black(tmp_
 def test_deep_and_printers_images_are_refused_by_file_and_mode(tmp_path, name, image):
     path = saved(tmp_path / name, image)
     with pytest.raises(DataError, match=rf"{path} has mode .*8-bit grey, RGB or RGBA"):
-        decode(path)
+        decode_image(path)
 
 
 # Files that do not decode
@@ -137,7 +137,7 @@ def test_a_file_that_lacks_pixels_is_an_error_naming_it(tmp_path, name, share):
     path = tmp_path / name
     path.write_bytes(WHOLE[name][: int(share * len(WHOLE[name]))])
     with pytest.raises(DataError, match=f"{path} does not decode"):
-        decode(path)
+        decode_image(path)
 
 
 @WARNS
@@ -155,34 +155,34 @@ def test_a_damaged_file_decodes_or_is_named(tmp_path_factory, name, data):
 def test_what_is_no_image_or_not_there_is_an_error_naming_it(tmp_path):
     (tmp_path / "a.png").write_text("hello")
     with pytest.raises(DataError, match=r"a.png does not decode .is not a PNG, JPEG"):
-        decode(tmp_path / "a.png")
+        decode_image(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"b.png does not decode .*No such file"):
-        decode(tmp_path / "b.png")
+        decode_image(tmp_path / "b.png")
 
 
 def test_an_image_with_too_many_pixels_is_an_error_naming_it(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", Image.new("L", (50, 40)))
     monkeypatch.setattr("bench.data.decode.MAX_PIXELS", 1999)
     with pytest.raises(DataError, match=r"a.png has 50x40 pixels: too many"):
-        decode(path)
+        decode_image(path)
     monkeypatch.setattr("bench.data.decode.MAX_PIXELS", 2000)
-    assert decode(path)[0].size == (50, 40)
+    assert decode_image(path)[0].size == (50, 40)
 
 
 def test_a_decompression_bomb_is_an_error_naming_it(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", Image.new("L", (50, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with pytest.raises(DataError, match=r"a.png has too many pixels"):
-        decode(path)
+        decode_image(path)
 
 
 def test_what_pillow_only_warns_of_is_decoded_in_silence(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", Image.new("L", (50, 40)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)
     with decoding_pool() as pool:
-        assert [i.size for i, _ in pool.map(decode, [path] * 8)] == [(50, 40)] * 8
+        assert [i.size for i, _ in pool.map(decode_image, [path] * 8)] == [(50, 40)] * 8
     with pytest.raises(DataError, match="exceeds limit"):  # warnings are errors again
-        decode(path)
+        decode_image(path)
 
 
 # Files of several pictures, of other formats, of more bits
@@ -193,7 +193,7 @@ def test_a_file_of_several_pictures_is_refused(tmp_path, name, kind):
     frames = [Image.fromarray(NOISE[..., :3]), Image.fromarray(NOISE[..., 1:])]
     frames[0].save(tmp_path / name, kind, save_all=True, append_images=frames[1:])
     with pytest.raises(DataError, match=rf"{name} has several frames or pages"):
-        decode(tmp_path / name)
+        decode_image(tmp_path / name)
 
 
 def test_of_a_phones_pictures_in_one_jpeg_the_first_is_meant(tmp_path):
@@ -207,14 +207,14 @@ def test_of_a_phones_pictures_in_one_jpeg_the_first_is_meant(tmp_path):
 def test_another_format_is_refused_whatever_its_file_is_called(tmp_path, kind):
     Image.fromarray(NOISE[..., :3]).resize((32, 32)).save(tmp_path / "a.png", kind)
     with pytest.raises(DataError, match=r"a.png does not decode .is not a PNG, JPEG, BMP or TIFF"):
-        decode(tmp_path / "a.png")
+        decode_image(tmp_path / "a.png")
 
 
 def test_colours_of_16_bits_are_refused_as_grey_of_16_bits_is(tmp_path):
     """Pillow would cut them to 8 bits without a word."""
     (tmp_path / "a.png").write_bytes(png(2, 2, b"\0" + b"\1\2" * 6, b"\0" + b"\1\2" * 6, depth=16))
     with pytest.raises(DataError, match=r"a.png has mode RGB of 16 bits"):
-        decode(tmp_path / "a.png")
+        decode_image(tmp_path / "a.png")
 
 
 def png(width, height, *rows, depth=8):

@@ -111,8 +111,12 @@ def dtd(tmp_path):
 def test_a_folder_of_textures_takes_the_place_of_those_of_scikit_image(dtd, tmp_path):
     found = find("textures", "head_ct", "head_ct", tmp_path, dtd)
     paths = [f.path for f in found.listing.files]
-    assert paths == ["images/banded/1.png", "images/dotted/3.png",
-                     "images/woven/0.png", "images/woven/2.png"]  # fmt: skip
+    assert paths == [
+        "images/banded/1.png",
+        "images/dotted/3.png",
+        "images/woven/0.png",
+        "images/woven/2.png",
+    ]
     assert found.identity == f"dtd:{found.fingerprint}"
     folder = prepare(found.listing, found.fingerprint, tmp_path / "cache", found.prepared_size(20))
     images = load_external(folder, 20)
@@ -132,10 +136,14 @@ def test_of_many_textures_some_are_taken(dtd, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_serve_as_textures_is_refused_in_one_line(tmp_path):
     (tmp_path / "head_ct" / "test").mkdir(parents=True)
     for name, said in (
-        ("head_ct", "test images are among them"), ("head_ct/test", "test images are among them"),
-        ("absent", "there is no folder"), ("empty", "no images in"), ("textures", "rename it"),
-        ("a:b", "hold a colon"), ("a\nb", "rename it"),
-    ):  # fmt: skip
+        ("head_ct", "test images are among them"),
+        ("head_ct/test", "test images are among them"),
+        ("absent", "there is no folder"),
+        ("empty", "no images in"),
+        ("textures", "rename it"),
+        ("a:b", "hold a colon"),
+        ("a\nb", "rename it"),
+    ):
         if name != "absent":
             (tmp_path / name).mkdir(exist_ok=True)
         with pytest.raises(DataError, match=said) as error:

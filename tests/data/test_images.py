@@ -73,7 +73,7 @@ def test_what_is_cached_is_not_decoded_again(tmp_path, cache, monkeypatch):
     saved(tmp_path / "a.png", Image.fromarray(NOISE[..., :3]))
     files = listing(tmp_path, "a.png")
     first = prepared(files, cache, 8)
-    monkeypatch.setattr(images, "decode", None)
+    monkeypatch.setattr(images, "decode_image", None)
     assert prepared(files, cache, 8) == first
     with pytest.raises(TypeError):
         prepared(files, cache, 9)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from bench.cli import main
 from bench.data.catalog import BRAIN_MRI, HEAD_CT, MVTEC_AD, SYNTHETIC, Dataset
-from bench.data.inspect import Inspection, inspect, places, report
+from bench.data.inspect import Inspection, inspect, inspection_lines, named_categories
 from bench.data.layouts import list_category
 from bench.data.listing import fingerprint
 from bench.errors import DataError, MissingData, RequestError
@@ -28,12 +28,12 @@ def parts(tmp_path: Path) -> Path:
 
 
 def looked(parts: Path, cache: Path) -> Inspection:
-    [(dataset, category)] = places(["parts"], parts.parents[1])
+    [(dataset, category)] = named_categories(["parts"], parts.parents[1])
     return inspect(dataset, category, parts.parents[1], cache, FingerprintCache(cache))
 
 
 def said(found: Inspection) -> str:
-    lines = list(report(found))
+    lines = list(inspection_lines(found))
     assert all(len(line) <= 100 or max(map(len, line.split())) > 60 for line in lines)
     return "\n".join(lines)
 
@@ -99,8 +99,12 @@ def test_every_file_that_cannot_be_used_is_named(parts: Path, cache: Path) -> No
     found = looked(parts, cache)
     assert not found.good
     text = " ".join(said(found).split())
-    for line in ("hole/0.png does not decode (is empty)", "good/1.png does not decode (is not a",
-                 "cut/9.tif has mode CMYK", "3 of 9 files cannot be used"):  # fmt: skip
+    for line in (
+        "hole/0.png does not decode (is empty)",
+        "good/1.png does not decode (is not a",
+        "cut/9.tif has mode CMYK",
+        "3 of 9 files cannot be used",
+    ):
         assert line in text
     assert found.fingerprint  # they were read
 
@@ -108,7 +112,7 @@ def test_every_file_that_cannot_be_used_is_named(parts: Path, cache: Path) -> No
 def test_a_file_that_is_gone_when_it_is_read_is_named(
     parts: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [(dataset, category)] = places(["parts"], parts.parents[1])
+    [(dataset, category)] = named_categories(["parts"], parts.parents[1])
     listing = list_category(dataset, category, parts.parents[1], cache)
     (parts / "test/hole/0.png").unlink()
     monkeypatch.setattr("bench.data.inspect.list_category", lambda *_: listing)
@@ -140,7 +144,7 @@ def test_duplicates_are_named_by_where_they_are(parts: Path, cache: Path) -> Non
     copy("test/hole/1.png", "train/good/3.bmp")
     found = looked(parts, cache)
     assert found.good
-    lines = [" ".join(line.split()) for line in report(found)]
+    lines = [" ".join(line.split()) for line in inspection_lines(found)]
     start = lines.index("same pixels normal and anomalous alike: 2 files more than pictures")
     assert lines[start:] == [
         "same pixels normal and anomalous alike: 2 files more than pictures",
@@ -160,14 +164,14 @@ def test_duplicates_are_named_by_where_they_are(parts: Path, cache: Path) -> Non
 def test_names_stand_for_categories_once(parts: Path) -> None:
     data = parts.parents[1]
     shutil.copytree(parts, parts.with_name("bolt"))
-    found = [(d.name, c) for d, c in places(["parts/nut", "parts", "head_ct"], data)]
+    found = [(d.name, c) for d, c in named_categories(["parts/nut", "parts", "head_ct"], data)]
     assert found == [("parts", "nut"), ("parts", "bolt"), ("head_ct", "head_ct")]
     with pytest.raises(RequestError, match=r"parts has no category 'nit'; it has: bolt, nut"):
-        places(["parts/nit"], data)
+        named_categories(["parts/nit"], data)
     with pytest.raises(MissingData, match="nosuch"):
-        places(["nosuch"], data)
+        named_categories(["nosuch"], data)
     with pytest.raises((RequestError, DataError)) as caught:
-        places(["a" * 300], data)
+        named_categories(["a" * 300], data)
     assert str(caught.value).isprintable()
 
 
@@ -192,7 +196,7 @@ def test_what_the_cache_knew_wrongly_is_put_right(
 ) -> None:
     now = time.time_ns()
     monkeypatch.setattr(time, "time_ns", lambda: now + 2 * SETTLED)
-    [(dataset, category)] = places(["parts"], parts.parents[1])
+    [(dataset, category)] = named_categories(["parts"], parts.parents[1])
     listing = list_category(dataset, category, parts.parents[1], cache)
     digests = FingerprintCache(cache)
     right = fingerprint(listing, digests)

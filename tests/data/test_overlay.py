@@ -21,8 +21,12 @@ def test_an_overlay_is_strong_where_the_score_is_and_leaves_the_rest() -> None:
 
 
 def test_a_large_picture_is_shrunk_with_its_box() -> None:
-    picture = overlay(Image.new("RGB", (2048, 512)), np.zeros((2, 2), np.float32), 1.0,
-                      np.array([0.0, 0.0, 2048.0, 512.0]))  # fmt: skip
+    picture = overlay(
+        Image.new("RGB", (2048, 512)),
+        np.zeros((2, 2), np.float32),
+        1.0,
+        np.array([0.0, 0.0, 2048.0, 512.0]),
+    )
     assert picture.size == (1024, 256)
     assert picture.getpixel((1023, 255)) == BOX
 

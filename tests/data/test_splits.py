@@ -11,7 +11,7 @@ from bench.data.catalog import BRAIN_MRI, HEAD_CT
 from bench.data.images import load, prepare
 from bench.data.layouts import brain_mri_test_normals, list_category
 from bench.data.listing import File
-from bench.data.splits import DRAWN, draw_manifest, group_split, seen_defects, split_category
+from bench.data.splits import DRAWN, draw_manifest, seen_defects, split_category
 from bench.errors import DataError, RequestError
 
 PICTURES = st.integers(0, 40).map("picture {}".format)
@@ -75,8 +75,14 @@ def test_a_split_depends_on_nothing_but_files_pictures_and_seed(category, seed):
 
 def test_neither_method_nor_shots_can_touch_a_split():
     assert list(inspect.signature(split_category).parameters) == [
-        "files", "pixels", "seed", "dataset", "category", "setting", "seen_defect",
-    ]  # fmt: skip
+        "files",
+        "pixels",
+        "seed",
+        "dataset",
+        "category",
+        "setting",
+        "seen_defect",
+    ]
 
 
 def test_seeds_datasets_and_categories_have_draws_of_their_own():
@@ -207,6 +213,22 @@ def test_a_seen_defect_with_ten_images_of_fewer_pictures_is_an_error():
 
 
 # Groups
+
+
+def group_split(names, pixels, test, seed):
+    """Return `test` of `names`, equal pixels together: how the manifest was made.
+
+    Groups in order of their first name are shuffled by RandomState(seed) and taken while they fit.
+    """
+    groups = {}
+    for name, digest in sorted(zip(names, pixels, strict=True)):
+        groups.setdefault(digest, []).append(name)
+    ordered = list(groups.values())
+    chosen = []
+    for i in np.random.RandomState(seed).permutation(len(ordered)):
+        if len(chosen) + len(ordered[i]) <= test:
+            chosen += ordered[i]
+    return sorted(chosen)
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(0, 20), SEEDS)

@@ -19,7 +19,7 @@ from bench.data.synthetic import (
     SYNTHETIC_VERSION,
     content_digest,
     generated,
-    render,
+    render_picture,
 )
 from bench.errors import DataError, StoreError
 from bench.system.digests import SETTLED, FingerprintCache
@@ -46,19 +46,19 @@ def test_there_are_four_categories_with_three_defect_types_each():
 
 @pytest.mark.parametrize(("category", "defect"), [*DEFECTS, *((c, "good") for c in CATEGORIES)])
 def test_a_picture_is_the_same_bytes_every_time_and_others_are_not(category, defect):
-    pixels, mask = render(category, defect, 3)
+    pixels, mask = render_picture(category, defect, 3)
     np.random.seed(0)  # the global generator has no say
-    again, mask_again = render(category, defect, 3)
+    again, mask_again = render_picture(category, defect, 3)
     assert pixels.tobytes() == again.tobytes()
     assert mask.tobytes() == mask_again.tobytes()
     assert pixels.shape == (SIZE, SIZE, 3)
     assert pixels.dtype == mask.dtype == np.uint8
-    assert pixels.tobytes() != render(category, defect, 4)[0].tobytes()
+    assert pixels.tobytes() != render_picture(category, defect, 4)[0].tobytes()
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_a_good_picture_has_an_empty_mask(category):
-    assert not render(category, "good", 0)[1].any()
+    assert not render_picture(category, "good", 0)[1].any()
 
 
 @pytest.mark.parametrize(("category", "defect"), DEFECTS)
@@ -107,9 +107,9 @@ def test_no_two_pictures_are_the_same(folder):
 
 def test_the_files_are_what_render_gives(folder):
     saved = opened(folder / "washer" / "test" / "good" / "002.bmp")
-    np.testing.assert_array_equal(saved, render("washer", "good", 64 + 2)[0])
+    np.testing.assert_array_equal(saved, render_picture("washer", "good", 64 + 2)[0])
     saved = opened(folder / "weave" / "test" / "cut" / "005.bmp")
-    np.testing.assert_array_equal(saved, render("weave", "cut", 5)[0])
+    np.testing.assert_array_equal(saved, render_picture("weave", "cut", 5)[0])
 
 
 def test_categories_have_fingerprints_of_their_own(folder, warm_cache):

@@ -20,8 +20,11 @@ from tests.fixtures.findings import bottle, by_name
 def test_datasets_that_are_absent_or_unofficial_are_noted(folders: Folders) -> None:
     found = by_name(inputs.check_datasets(folders, None))
     assert {name: f.state for name, f in found.items()} == {
-        "mvtec_ad": "note", "brain_mri": "note", "head_ct": "note", "synthetic": "ok",
-    }  # fmt: skip
+        "mvtec_ad": "note",
+        "brain_mri": "note",
+        "head_ct": "note",
+        "synthetic": "ok",
+    }
     assert "kaggle.com" in found["head_ct"].todo
     assert found["mvtec_ad"].found.endswith("nor 14 more of 15 categories")
     bottle(folders.data, 1)

@@ -79,9 +79,11 @@ def test_what_no_method_relies_on_may_crash(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     found = by_name(machine.check_arithmetic(checks))
     assert {name: f.state for name, f in found.items()} == {
-        "cpu linalg.inv": "note", "cpu linalg.solve": "note",
-        "cuda:0 linalg.inv": "ok", "cuda:0 linalg.solve": "ok",
-    }  # fmt: skip
+        "cpu linalg.inv": "note",
+        "cpu linalg.solve": "note",
+        "cuda:0 linalg.inv": "ok",
+        "cuda:0 linalg.solve": "ok",
+    }
 
 
 def test_what_no_method_relies_on_may_hang(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -108,9 +110,12 @@ def test_wrong_arithmetic_is_bad_where_methods_rely_on_it() -> None:
         )
     )
     assert {name: f.state for name, f in found.items()} == {
-        "cpu cholesky": "bad", "cpu eigh": "bad", "cpu inv": "note", "cuda:0 topk": "bad",
+        "cpu cholesky": "bad",
+        "cpu eigh": "bad",
+        "cpu inv": "note",
+        "cuda:0 topk": "bad",
         "cpu matmul": "ok",
-    }  # fmt: skip
+    }
     assert found["cpu cholesky"].found == (
         "off by 2.0e-07 (1 thread), off by 2.1e-01 where 1e-04 is the most (2 threads)"
     )

@@ -66,10 +66,10 @@ def test_a_state_dict_that_lacks_a_layer_is_refused_by_name(tmp_path: Path) -> N
 
 def test_real_weights_meet_natural_images_as_their_statistics_say(shared: Path) -> None:
     """With the right strides the inputs of every batch norm match its stored statistics."""
-    from bench.data.decode import decode
+    from bench.data.decode import decode_image
 
     folder = shared / "data/mvtec_ad/capsule/train/good"
-    pictures = [decode(p)[0].resize((224, 224)) for p in sorted(folder.iterdir())[:8]]
+    pictures = [decode_image(p)[0].resize((224, 224)) for p in sorted(folder.iterdir())[:8]]
     batch = torch.stack([
         torch.frombuffer(bytearray(p.tobytes()), dtype=torch.uint8).view(224, 224, 3)
         for p in pictures

@@ -25,8 +25,9 @@ def test_the_wrong_mean_stands_in_three_papers():
 
 def test_spades_means_are_of_pixels():
     assert [line.rpartition(" ")[2] for line in evidence("atacnet_table2-pixels-spade")] == [
-        "0.9294", "0.9757",
-    ]  # fmt: skip
+        "0.9294",
+        "0.9757",
+    ]
     assert "over textures and objects" in FOUND["atacnet_table2-pixels-spade"].text
     assert "restated" in FOUND["atacnet_table2-pixels-spade"].confidence
 
@@ -56,9 +57,13 @@ def test_printed_means_that_were_read_are_those_of_the_table():
         if k.category == "mean"
     }
     told = dict(line.split(":", 1) for line in evidence("table2-own-means"))
-    for name, method in (("Patch-SVDD", "patchsvdd"), ("SPADE", "spade"), ("MemSeg", "memseg"),
-                         ("PaDiM, Wide ResNet-50", "padim"),
-                         ("PatchCore, Wide ResNet-50", "patchcore")):  # fmt: skip
+    for name, method in (
+        ("Patch-SVDD", "patchsvdd"),
+        ("SPADE", "spade"),
+        ("MemSeg", "memseg"),
+        ("PaDiM, Wide ResNet-50", "padim"),
+        ("PatchCore, Wide ResNet-50", "patchcore"),
+    ):
         assert told[name].endswith(f"{printed[method]} here")
     assert evidence("table2-padim-means")[0] == "printed 0.959 and 0.975"
 
@@ -111,17 +116,24 @@ def test_others_beat_it_in_its_own_table():
     text = FOUND["atacnet_table1-beaten"].text
     assert "in 13 of 17 at one shot and in 13 of 17 at ten shots" in text
     assert rows("atacnet_table1-beaten") == [
-        "one shot, carpet", "one shot, grid", "one shot, pill", "one shot, screw",
-        "ten shots, carpet", "ten shots, wood", "ten shots, capsule", "ten shots, toothbrush",
-    ]  # fmt: skip
+        "one shot, carpet",
+        "one shot, grid",
+        "one shot, pill",
+        "one shot, screw",
+        "ten shots, carpet",
+        "ten shots, wood",
+        "ten shots, capsule",
+        "ten shots, toothbrush",
+    ]
     assert "DevNet 0.999, DRA 0.998" in evidence("atacnet_table1-beaten")[5]
 
 
 def test_it_has_the_highest_means_of_table_1_as_the_text_says():
     cells = published()["atacnet_table1"].cells
     for shots in (1, 10):
-        by_method = {k.method: p.value for k, p in cells.items()
-                     if k.category == "mean" and k.shots == shots}  # fmt: skip
+        by_method = {
+            k.method: p.value for k, p in cells.items() if k.category == "mean" and k.shots == shots
+        }
         assert max(by_method, key=by_method.__getitem__) == "atacnet"
 
 
@@ -151,8 +163,13 @@ def test_it_is_lowest_on_two_categories():
     assert "capsule: ATAC-Net 0.934, PatchCore 0.982, MemSeg 0.993" in told
     assert "transistor: ATAC-Net 0.969, PaDiM 0.976, PatchCore 1.000, MemSeg 0.986" in told
     assert rows("atacnet_table2-lowest") == [
-        "carpet", "capsule", "pill", "transistor", "cable", "toothbrush",
-    ]  # fmt: skip
+        "carpet",
+        "capsule",
+        "pill",
+        "transistor",
+        "cable",
+        "toothbrush",
+    ]
 
 
 def test_the_columns_of_table_2_have_different_test_sets():
@@ -184,8 +201,13 @@ def test_one_number_is_above_four_of_five_columns():
     for line, place, best in zip(
         evidence("table1-one-number"), ("brain_mri", "head_ct"), (0.761, 0.805), strict=True
     ):
-        for name, method in (("DevNet", "devnet"), ("DRA", "dra"), ("SAOE", "saoe"),
-                             ("CutMix", "cutmix"), ("ATAC-Net", "atacnet")):  # fmt: skip
+        for name, method in (
+            ("DevNet", "devnet"),
+            ("DRA", "dra"),
+            ("SAOE", "saoe"),
+            ("CutMix", "cutmix"),
+            ("ATAC-Net", "atacnet"),
+        ):
             value = cells[Key(place, place, 1, method, "image_auroc")].value
             assert f"{name} {value}" in line
             assert (value > best) == (method == "atacnet")
@@ -199,14 +221,22 @@ def test_the_same_code_differs_between_papers():
     text = FOUND["ahl_table7-rerun-gap"].text
     assert "of 68, 44 are within 0.01, 7 differ by more than 0.05, the widest by 0.367" in text
     assert rows("ahl_table7-rerun-gap") == [
-        "screw, DevNet, one shot", "brain_mri, DevNet, one shot", "tile, DevNet, one shot",
-        "toothbrush, DevNet, ten shots", "toothbrush, DRA, ten shots", "grid, DevNet, ten shots",
+        "screw, DevNet, one shot",
+        "brain_mri, DevNet, one shot",
+        "tile, DevNet, one shot",
+        "toothbrush, DevNet, ten shots",
+        "toothbrush, DRA, ten shots",
+        "grid, DevNet, ten shots",
         "transistor, DRA, one shot",
-    ]  # fmt: skip
+    ]
     assert rows("ahl_table7-rerun-rivals-1") == ["carpet", "grid", "pill", "screw", "brain_mri"]
     assert rows("ahl_table7-rerun-rivals-10") == [
-        "carpet", "grid", "wood", "toothbrush", "head_ct",
-    ]  # fmt: skip
+        "carpet",
+        "grid",
+        "wood",
+        "toothbrush",
+        "head_ct",
+    ]
     assert "at one shot." in FOUND["ahl_table7-rerun-mean"].text
     assert evidence("ahl_table7-rerun-mean")[0] == "one shot: AHL(DRA) 0.901, ATAC-Net 0.901"
 
@@ -241,7 +271,8 @@ def test_equation_12_is_worked_out():
 
 def test_what_is_only_remembered_or_unsure_stays_out():
     """MemSeg's numbers by category, and a citation that the scan may have damaged."""
-    everything = " ".join([f.text for f in FOUND.values()]
-                          + [line for f in FOUND.values() for line in f.evidence])  # fmt: skip
+    everything = " ".join(
+        [f.text for f in FOUND.values()] + [line for f in FOUND.values() for line in f.evidence]
+    )
     for what in ("[mem]", "9 of 15", "[1]", "Grad-CAM"):
         assert what not in everything

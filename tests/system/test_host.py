@@ -24,9 +24,12 @@ def test_the_control_groups_of_both_versions(tmp_path: Path) -> None:
     membership.write_text("5:cpu,cpuacct:/a\n4:memory:/job\n0::/b/c\n")
     found = list(environment.control_groups("memory", tmp_path, membership))
     assert found == [
-        tmp_path / "memory/job", tmp_path / "memory",
-        tmp_path / "b/c", tmp_path / "b", tmp_path,
-    ]  # fmt: skip
+        tmp_path / "memory/job",
+        tmp_path / "memory",
+        tmp_path / "b/c",
+        tmp_path / "b",
+        tmp_path,
+    ]
     assert list(environment.control_groups("memory", tmp_path, tmp_path / "absent")) == []
 
 

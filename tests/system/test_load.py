@@ -36,8 +36,9 @@ def test_what_others_use_of_the_cores_disturbs(machine: dict[str, Any]) -> None:
     machine.update(at=25.0, busy=30.0, own=26.0)  # less than nothing: clocks tick coarsely
     seen.lap()
     assert seen.provenance() == {
-        "other_cpu_share": 0.15, "disturbed": "other processes used 0.6 of 4 cores",
-    }  # fmt: skip
+        "other_cpu_share": 0.15,
+        "disturbed": "other processes used 0.6 of 4 cores",
+    }
 
 
 def test_a_stretch_too_short_to_tell_tells_nothing(machine: dict[str, Any]) -> None:
@@ -106,10 +107,14 @@ def test_a_gpu_is_asked_for_its_clock_and_who_else_is_there(
 
 @pytest.mark.parametrize(
     "trouble",
-    [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 10),
-     subprocess.CalledProcessError(6, "nvidia-smi"), "[N/A]\n"],
+    [
+        FileNotFoundError(),
+        subprocess.TimeoutExpired("nvidia-smi", 10),
+        subprocess.CalledProcessError(6, "nvidia-smi"),
+        "[N/A]\n",
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_without_an_answer_of_nvidia_smi_it_is_not_told(
     machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch, trouble: Any
 ) -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.data.catalog import MVTEC_AD
-from bench.data.decode import decode, decoding_pool
+from bench.data.decode import decode_image, decoding_pool
 from bench.data.images import load, prepare
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, fingerprint
@@ -108,7 +108,7 @@ LONG = st.integers(0, 2**32 - 1)
 
 def look(content: bytes) -> None:
     with one_line(DataError), decoding_pool() as pool:
-        image, _ = pool.submit(decode, Path("a\nb.png"), content).result()
+        image, _ = pool.submit(decode_image, Path("a\nb.png"), content).result()
         assert image.mode == "RGB"
         assert image.width * image.height > 0
 
@@ -204,7 +204,7 @@ def test_images_that_are_refused_by_name(tmp_path: Path, name: str) -> None:
     of = fingerprint(files, FingerprintCache(tmp_path / "cache"))
     with one_line(), decoding_pool():
         if not said:  # what it is blown up with is no part of the picture
-            decode(path)
+            decode_image(path)
             return
         with pytest.raises(DataError, match=rf"{path} .*{said}") as caught:
             prepare(files, of, tmp_path / "cache", 8)

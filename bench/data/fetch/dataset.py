@@ -41,7 +41,7 @@ def fetch(
     progress: Progress = lambda received, total: None,
     policy: RetryPolicy | None = None,
 ) -> bool:
-    """Bring a dataset into `data`, from `archive` where one is given.
+    """Bring a dataset into `data`, by download or `archive`.
 
     `accept` is asked once for each licence. One that takes an account to download is only checked
     where it lies already: False for a copy that is not the official one. Raises RequestError where
@@ -56,9 +56,10 @@ def fetch(
     settle_licence(dataset, data, accept, say)
     require_space(data, known.unpacked, "--data")
     if archive is None:
-        archive = _downloaded(
-            dataset, known, data, cache, mirrors, say, progress, policy or RetryPolicy()
-        )
+        folder, policy = cache / "downloads", policy or RetryPolicy()
+        archive = download(dataset, known, folder, data, mirrors, say, progress, policy)
+        if archive.parent == folder:  # not the user's own, from a mirror by file://
+            say(f"{archive} may be deleted once {dataset.name} is in place")
     elif known.sha256:
         say(f"checking {archive}")
         check_archive(archive, known)
@@ -77,9 +78,10 @@ def _checked(dataset: Dataset, archive: Path | None, mirrors: Sequence[str]) -> 
     for mirror in mirrors:
         check_mirror(mirror)
     if archive is not None and not os.path.isfile(archive):
-        if os.path.exists(archive):
-            raise RequestError(f"{archive} is not a regular file")
-        raise RequestError(f"there is no archive {archive}")
+        exists = os.path.exists(archive)
+        raise RequestError(
+            f"{archive} is not a regular file" if exists else f"there is no archive {archive}"
+        )
     return known
 
 
@@ -89,28 +91,6 @@ def _check_absent(dataset: Dataset, data: Path) -> None:
         raise RequestError(
             f"{home} exists: check it with `bench data verify {dataset.name}`, or move it away"
         )
-
-
-def _downloaded(
-    dataset: Dataset,
-    known: SourceArchive,
-    data: Path,
-    cache: Path,
-    mirrors: Sequence[str],
-    say: Say,
-    progress: Progress,
-    policy: RetryPolicy,
-) -> Path:
-    """Download the archive, if there is also room to unpack it."""
-    downloads = cache / "downloads"
-    with writing(downloads):
-        downloads.mkdir(parents=True, exist_ok=True)
-        shared = downloads.stat().st_dev == data.stat().st_dev
-    spare = known.unpacked if shared else 0
-    archive = download(dataset, known, downloads, mirrors, say, progress, policy, spare)
-    if archive.parent == downloads:  # not the user's own, from a mirror by file://
-        say(f"{archive} may be deleted once {dataset.name} is in place")
-    return archive
 
 
 def _install(
@@ -170,8 +150,7 @@ def _check_by_hand(dataset: Dataset, data: Path, cache: Path, say: Say) -> bool:
     digests = FingerprintCache(cache)
     difference = copy_differences(dataset, data, cache, digests)
     digests.save()
-    kind = f"the official copy of {dataset.title}"
-    if difference:
-        kind = f"an unofficial copy: {difference}"
+    official = f"the official copy of {dataset.title}"
+    kind = f"an unofficial copy: {difference}" if difference else official
     say(f"{data / dataset.name} is {kind}")
     return not difference

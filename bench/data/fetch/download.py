@@ -36,22 +36,23 @@ def download(
     dataset: Dataset,
     archive: SourceArchive,
     folder: Path,
+    data: Path,
     mirrors: Sequence[str],
     say: Say,
     progress: Progress,
     policy: RetryPolicy,
-    spare: int = 0,
 ) -> Path:
-    """Download a dataset's archive, or find it; return its path.
+    """Return a dataset's archive, downloaded or found.
 
-    What an earlier attempt left in `folder` is continued. `spare` bytes must stay free there.
-    Raises MissingData with each server's answer.
+    What an earlier attempt left in `folder` is continued. On the disk of `data` room to unpack it
+    must stay free. Raises MissingData with each server's answer.
     """
     target = folder / f"{archive.sha256[:16]}-{archive.name}"
     lock = target.with_name(f"{target.name}.lock")
     answers = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        spare = archive.unpacked if folder.stat().st_dev == data.stat().st_dev else 0
     with writing(lock), locked(lock, waiting_for(lock, say)):
         if _is_intact(target, archive, say):
             return target
@@ -88,11 +89,11 @@ def _is_intact(file: Path, archive: SourceArchive, say: Say) -> bool:
         if not file.is_file():
             return False
         say(f"checking {file}")
-        if file_digest(file) == archive.sha256:
-            return True
-        say(f"{file} is damaged and deleted")
-        file.unlink()
-    return False
+        intact = file_digest(file) == archive.sha256
+        if not intact:
+            say(f"{file} is damaged and deleted")
+            file.unlink()
+    return intact
 
 
 def _complete(url: str, part: PartialFile, sha256: str, say: Say, policy: RetryPolicy) -> None:
@@ -113,7 +114,7 @@ def _complete(url: str, part: PartialFile, sha256: str, say: Say, policy: RetryP
 
 
 def check_archive(file: Path, archive: SourceArchive) -> None:
-    """Raise DataError unless a file is the archive, by its size and sha256."""
+    """Raise DataError unless size and sha256 match."""
     try:
         size = file.stat().st_size
         matches = size == archive.bytes and file_digest(file) == archive.sha256
@@ -122,14 +123,12 @@ def check_archive(file: Path, archive: SourceArchive) -> None:
         raise DataError(f"{str(file)!r} cannot be read: {reason}") from error
     if not matches:
         reason = f"it has {size} bytes" if size != archive.bytes else "its sha256 differs"
-        raise DataError(
-            f"{file} is not the archive {archive.name} of {archive.bytes} bytes: {reason};"
-            " get it anew"
-        )
+        wanted = f"the archive {archive.name} of {archive.bytes} bytes"
+        raise DataError(f"{file} is not {wanted}: {reason}; get it anew")
 
 
 def require_space(folder: Path, needed: int, option: str) -> None:
-    """Raise StoreError unless `folder` has `needed` bytes free; `option` names another."""
+    """Raise StoreError without free space; `option` names another folder."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StoreError(
@@ -139,5 +138,5 @@ def require_space(folder: Path, needed: int, option: str) -> None:
 
 
 def waiting_for(lock: Path, say: Say) -> Callable[[], None]:
-    """Return what to do while another process holds a lock."""
+    """Return a callback that reports a held lock."""
     return lambda: say(f"another fetch holds {lock}: waiting for it")

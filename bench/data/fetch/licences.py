@@ -23,7 +23,7 @@ def introduce(dataset: Dataset, say: Say) -> None:
 
 
 def settle_licence(dataset: Dataset, data: Path, accept: Callable[[], bool], say: Say) -> None:
-    """Ask once for a dataset's licence; raises RequestError if declined."""
+    """Ask once for consent; raises RequestError if declined."""
     if is_accepted(dataset, data):
         return
     introduce(dataset, say)
@@ -33,7 +33,7 @@ def settle_licence(dataset: Dataset, data: Path, accept: Callable[[], bool], say
 
 
 def is_accepted(dataset: Dataset, data: Path) -> bool:
-    """Whether the dataset's licence has been accepted in `data` before."""
+    """Whether the dataset's licence is accepted in `data`."""
     entry = (_acceptances(data) or {}).get(dataset.name, {})
     return (entry.get("licence"), entry.get("url")) == (dataset.licence, dataset.licence_url)
 
@@ -51,7 +51,7 @@ def _acceptances(data: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def record_acceptance(dataset: Dataset, data: Path, say: Say) -> None:
-    """Record in `licences.json` that a licence was accepted, and when."""
+    """Record an accepted licence in `licences.json`."""
     with writing(data):
         data.mkdir(parents=True, exist_ok=True)
     file = data / "licences.json"

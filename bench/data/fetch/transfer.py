@@ -53,7 +53,7 @@ class _NoRange(Exception):
 
 
 class PartialFile:
-    """A file being downloaded; it never exceeds the size of the entire file."""
+    """A file being downloaded, never above its total size."""
 
     def __init__(self, path: Path, total: int, progress: Progress) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -94,7 +94,7 @@ class PartialFile:
 
 
 def transfer(url: str, part: PartialFile, policy: RetryPolicy) -> None:
-    """Download what is missing, retrying while bytes arrive; raises Refused."""
+    """Download the rest, retrying while bytes arrive; raises Refused."""
     ranged, fruitless, problem = True, 0, ""
     for _ in range(policy.attempts):
         before = part.size

@@ -50,7 +50,7 @@ class _Member:
 
 
 def unpack(archive: Path, target: Path, limits: Limits | None = None) -> list[str]:
-    """Unpack an archive into a new folder; return the files' paths.
+    """Unpack an archive into a new folder; return paths.
 
     A tar may be plain or packed by gzip, bzip2 or xz. Metadata that macOS adds is left out. Raises
     DataError for an archive that is unsafe, damaged or no archive, StoreError where `target` cannot
@@ -76,11 +76,9 @@ def unpack(archive: Path, target: Path, limits: Limits | None = None) -> list[st
 
 
 def _damage(error: Exception) -> str:
-    text = " ".join(str(error).split())[:200]
-    return (
-        "it is damaged, or neither a zip nor a tar that is plain or packed by gzip, bzip2 or xz"
-        f" ({text or type(error).__name__})"
-    )
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    kinds = "neither a zip nor a tar that is plain or packed by gzip, bzip2 or xz"
+    return f"it is damaged, or {kinds} ({text})"
 
 
 def _quoted(name: str) -> str:
@@ -188,7 +186,7 @@ class _TarInfo(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_TarInfo":
-        """Read one header; EOFError for one that is neither sound nor the closing zeros."""
+        """Read a header; raises EOFError for a damaged one."""
         try:
             return super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:

@@ -393,9 +393,10 @@ def test_what_was_here_survives_a_server_that_fails(place: Place, way: str) -> N
 def test_a_server_that_becomes_too_slow_is_left_with_what_it_gave(place: Place) -> None:
     place.download("trickles-after-half", "good", policy=IMPATIENT)
     assert place.server.asked == [
-        ("trickles-after-half", ""), ("trickles-after-half", f"bytes={HALF}-"),
+        ("trickles-after-half", ""),
+        ("trickles-after-half", f"bytes={HALF}-"),
         ("good", f"bytes={HALF}-"),
-    ]  # fmt: skip
+    ]
 
 
 def test_pauses_grow_so_that_an_outage_of_seconds_is_sat_out(

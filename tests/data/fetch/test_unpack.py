@@ -132,8 +132,14 @@ def test_real_tools_archives_are_read(yard: Yard) -> None:
     inner = tarfile.TarInfo("./a/")
     inner.type, inner.size = tarfile.DIRTYPE, 0
     long = "./a/" + "n" * 200 + "/" + "ü" * 100
-    members = [(folder, b""), (inner, b""), (long, b"x"), ("./__MACOSX/a/._f", b"m"),
-               ("./a/._f", b"m"), ("./a/.DS_Store", b"m")]  # fmt: skip
+    members = [
+        (folder, b""),
+        (inner, b""),
+        (long, b"x"),
+        ("./__MACOSX/a/._f", b"m"),
+        ("./a/._f", b"m"),
+        ("./a/.DS_Store", b"m"),
+    ]
     for style in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
         assert yard.unpack(tar(members, format=style)) == [long[2:]]
         shutil.rmtree(yard.target)
