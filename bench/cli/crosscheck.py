@@ -35,7 +35,12 @@ def crosscheck(
     settings; override with --set, say --set weights=none. It does not say which is better; exit
     code 1 means that it failed.
     """
-    from bench.execution.crosscheck import VERSION, check_interpreter, compare, make_crosscheck
+    from bench.execution.crosscheck import (
+        VERSION,
+        check_interpreter,
+        compare_sides,
+        make_crosscheck,
+    )
     from bench.planning.plan import missing_lines
 
     interpreter = python.absolute()  # not resolved: an environment's is a link to another one
@@ -47,7 +52,7 @@ def crosscheck(
         raise RequestError("not all of it is here; mend that, or name less")
     rows: list[Compared] = []
     failed = False
-    for outcome in compare(plan, interpreter, folders, threads, _note):
+    for outcome in compare_sides(plan, interpreter, folders, threads, _note):
         if isinstance(outcome, str):
             failed = True
             print(f"failed: {outcome}", file=sys.stderr)

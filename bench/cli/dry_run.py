@@ -28,7 +28,7 @@ from bench.planning.resources import (
 from bench.planning.runtime import RuntimeEstimate, RuntimeModel, step
 from bench.planning.slots import Slot
 from bench.planning.state import State
-from bench.planning.variants import Variant, name_of, shared, variant_of
+from bench.planning.variants import Variant, shared, variant_name, variant_of
 from bench.spec import shots_of
 from bench.store.artifacts import artifact_words, stored_artifacts
 from bench.store.receipt import Receipt
@@ -60,15 +60,15 @@ class Wanted:
         methods: dict[str, list[Hashable]] = {}
         runs: list[Run | Missing] = [*self.plan.runs, *self.plan.missing]
         for run in runs:
-            key = variant_of(run.cell).key
+            key = variant_of(run.planned).key
             by_variant[key].append(run)
-            methods.setdefault(run.cell.method.name, []).append(key)
+            methods.setdefault(run.planned.method.name, []).append(key)
         return {key: by_variant[key] for keys in methods.values() for key in keys}
 
     @cached_property
     def variants(self) -> dict[Hashable, Variant]:
         """All variants by their keys."""
-        return {key: variant_of(members[0].cell) for key, members in self.members.items()}
+        return {key: variant_of(members[0].planned) for key, members in self.members.items()}
 
     @cached_property
     def common(self) -> dict[str, bool | int | float | str]:
@@ -77,7 +77,7 @@ class Wanted:
 
     def name(self, variant: Variant) -> str:
         """Return a variant's display name."""
-        return name_of(variant, self.common)
+        return variant_name(variant, self.common)
 
 
 def picture(
@@ -127,14 +127,16 @@ def _tallies(state: State) -> dict[tuple[_Row, Hashable], Counter[str]]:
     tallies: dict[tuple[_Row, Hashable], Counter[str]] = defaultdict(Counter)
     stale = {r.run_id for r in state.stale}
     for run in state.plan.runs:
-        tally = tallies[_row(run.cell, run.spec.seen_defect), variant_of(run.cell).key]
+        tally = tallies[_row(run.planned, run.spec.seen_defect), variant_of(run.planned).key]
         tally["wanted"] += 1
         tally["stored"] += run.run_id in state.done
         for mark, ids in (("s", stale), ("f", state.failed), ("d", state.damaged)):
             if run.run_id in ids:
                 tally[mark] += 1
     for missing in state.plan.missing:
-        tally = tallies[_row(missing.cell, missing.cell.seen_defect), variant_of(missing.cell).key]
+        tally = tallies[
+            _row(missing.planned, missing.planned.seen_defect), variant_of(missing.planned).key
+        ]
         tally["wanted"] += 1
         tally["m"] += 1
     return tallies

@@ -34,8 +34,13 @@ def predict(
     """
     import sys
 
-    from bench.execution.predict import find_images, has_changed, saved_model, write_predictions
-    from bench.execution.predict import predict as predicted
+    from bench.execution.predict import (
+        find_images,
+        has_changed,
+        predict_images,
+        saved_model,
+        write_predictions,
+    )
     from bench.planning.slots import slots_for
     from bench.store.open import open_results
     from bench.store.results import find
@@ -47,7 +52,7 @@ def predict(
     if has_changed(receipt):
         print("note: the method's code has changed since the run", file=sys.stderr)
     slot = slots_for(device, 1, gpus(device), threads or receipt.provenance.threads)[0]
-    predictions = predicted(receipt, model, files, slot.device, slot.threads)
+    predictions = predict_images(receipt, model, files, slot.device, slot.threads)
     write_predictions(predictions, target.absolute(), overlays=overlays)
     _print(predictions)
     has_overlays = overlays and predictions.explanation is not None

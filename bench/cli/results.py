@@ -223,7 +223,7 @@ def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
     from collections import Counter
 
     from bench.store.folder import Store
-    from bench.store.merge import merge as merge_into
+    from bench.store.merge import merge_results
     from bench.store.open import open_results
 
     store = Store(results.absolute())
@@ -231,7 +231,7 @@ def merge(sources: SourcesArgument, results: ResultsOption = RESULTS) -> None:
     bad = False
     for source in opened:
         counts: Counter[str] = Counter()
-        for run in merge_into(source, store):
+        for run in merge_results(source, store):
             counts[run.kind] += 1
             if run.kind in ("damaged", "different"):
                 bad = True

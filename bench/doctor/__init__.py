@@ -44,4 +44,4 @@ def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
 
 
 def _cells(state: State) -> list[PlannedRun]:
-    return [run.cell for run in state.plan.runs] + [gap.cell for gap in state.plan.missing]
+    return [run.planned for run in state.plan.runs] + [gap.planned for gap in state.plan.missing]

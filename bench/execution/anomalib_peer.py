@@ -79,7 +79,7 @@ def scored(job: dict[str, Any], folder: Path) -> Any:
     return torch.cat(found).float().numpy()
 
 
-def main(folder: Path) -> None:
+def answer_request(folder: Path) -> None:
     """Do what is asked, one job after the other."""
     import torch
 
@@ -90,4 +90,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    answer_request(Path(sys.argv[1]))

@@ -22,7 +22,7 @@ from bench.system.device import synchronize
 
 
 def collect_artifacts(
-    detector: Any, job: Job, file: Sequence[str], tested: Callable[[], Samples], clock: PhaseTimer
+    detector: Any, job: Job, file: Sequence[str], tested: Callable[[], Samples], timer: PhaseTimer
 ) -> tuple[dict[str, bytes], dict[str, str]]:
     """Return the files that a run keeps beside its scores, by name, each timed by itself.
 
@@ -42,14 +42,14 @@ def collect_artifacts(
     for ability, name in FILES.items():
         if ability not in job.keep:
             continue
-        clock.pass_over()
+        timer.pass_over()
         try:
             files[name] = content(ability)
         except NotImplementedError as error:
             unsupported[ability] = reason(error).partition("\n")[0]
             continue
         synchronize(job.device)
-        clock.mark(f"{ability}_s")
+        timer.mark(f"{ability}_s")
     return files, unsupported
 
 

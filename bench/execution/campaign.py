@@ -72,7 +72,7 @@ class Outcome:
 
 
 def run_campaign(
-    state: State, store: Store, folders: Folders, order: ExecutionOptions, listener: Listener
+    state: State, store: Store, folders: Folders, options: ExecutionOptions, listener: Listener
 ) -> Outcome:
     """Run what is left; return what is there afterwards.
 
@@ -80,9 +80,9 @@ def run_campaign(
     (StoreError), ends the processes under way and is passed on; what was finished stays.
     """
     store.open_for_writing()
-    campaign = _Campaign(state, store, folders, order, listener)
+    campaign = _Campaign(state, store, folders, options, listener)
     for run_id in state.damaged:
-        campaign.set_aside(run_id, f"run {run_id} did not verify")
+        campaign.quarantine_run(run_id, f"run {run_id} did not verify")
     try:
         campaign.go()
     except BaseException:
@@ -114,28 +114,28 @@ class _Campaign:
         state: State,
         store: Store,
         folders: Folders,
-        order: ExecutionOptions,
+        options: ExecutionOptions,
         listener: Listener,
     ) -> None:
-        self.store, self.folders, self.order, self.listener = store, folders, order, listener
+        self.store, self.folders, self.options, self.listener = store, folders, options, listener
         self.outcome = Outcome(dict(state.done))
         self.waiting = collections.deque(state.todo)
         self.active: dict[str, _ActiveRun] = {}
         self.preparation = Preparation(folders, listener.note)
         self.lost: collections.Counter[str] = collections.Counter()
-        self.yielded: set[str] = set()
+        self.claimed_elsewhere: set[str] = set()
         self.dropped: set[str] = set()
-        self.spoiled: dict[str, frozenset[str]] = {}
+        self.damaged_artifacts: dict[str, frozenset[str]] = {}
         """What runs kept that did not verify: it is made again with them."""
-        self.giving_way = {r.run_id for r in state.stale} if state.redo_stale else set()
+        self.to_supersede = {r.run_id for r in state.stale} if state.redo_stale else set()
         self.failed_before = {run_id: failure.folder for run_id, failure in state.failed.items()}
-        self.beaten = 0.0
+        self.last_heartbeat = 0.0
 
     def go(self) -> None:
         """Keep the slots busy until nothing is left."""
         if not self.waiting:
             return
-        modules = {r.cell.method.module for r in self.waiting}
+        modules = {r.planned.method.module for r in self.waiting}
         for module in modules:
             source_hash(module)  # kept from now on: the server loads this source
         preload = [
@@ -145,16 +145,16 @@ class _Campaign:
             "pandas",  # where it is installed, pyarrow imports it for the first table of a process
             *sorted(modules),
         ]
-        with LocalEngine(self.order.slots, preload, self.order.timeout) as engine:
+        with LocalEngine(self.options.slots, preload, self.options.timeout) as engine:
             while self.waiting or engine.running:
                 while (slot := engine.free) and (run := self._next()):
                     self._start(engine, run, slot)
-                self._attend(engine, 0.5)
+                self._poll(engine, 0.5)
 
     def clean_up(self) -> None:
         """Drop what is under way; nothing of it is visible."""
-        for under_way in self.active.values():
-            shutil.rmtree(under_way.staged, ignore_errors=True)
+        for active in self.active.values():
+            shutil.rmtree(active.staged, ignore_errors=True)
 
     def _next(self) -> Run | None:
         """Return the next run that no other command has finished or has under way."""
@@ -165,8 +165,8 @@ class _Campaign:
             if not self.store.claimed(run.run_id):
                 return run
             self.waiting.append(run)
-            if run.run_id not in self.yielded:
-                self.yielded.add(run.run_id)
+            if run.run_id not in self.claimed_elsewhere:
+                self.claimed_elsewhere.add(run.run_id)
                 self.listener.note(f"run {run.run_id} is under way in another command: it goes on")
         return None
 
@@ -174,7 +174,7 @@ class _Campaign:
         """Take over what another command has published since this one looked."""
         before = self.outcome.done.get(run.run_id)  # a result that is to be run again
         receipt = self._stored(run.run_id)
-        if receipt is None or receipt == before or missing_for(run, receipt, self.order.keep):
+        if receipt is None or receipt == before or missing_for(run, receipt, self.options.keep):
             return False
         self.outcome.done[run.run_id] = receipt
         self.listener.finished(run, receipt)
@@ -182,7 +182,7 @@ class _Campaign:
 
     def _failed_elsewhere(self, run: Run) -> bool:
         """Take over a failure of another command that this one has waited for."""
-        failures = self.store.failures(run.run_id) if run.run_id in self.yielded else []
+        failures = self.store.failures(run.run_id) if run.run_id in self.claimed_elsewhere else []
         if not failures or failures[-1].folder == self.failed_before.get(run.run_id):
             return False
         if not would_fail_again(run, failures[-1]):
@@ -197,48 +197,48 @@ class _Campaign:
             try:
                 return self.store.read(run_id)
             except CorruptRun as error:
-                self.set_aside(run_id, str(error))
+                self.quarantine_run(run_id, str(error))
         return None
 
-    def set_aside(self, run_id: str, why: str) -> None:
+    def quarantine_run(self, run_id: str, why: str) -> None:
         """Move a stored run that does not verify out of the way, so that it is run again."""
-        if moved := self.store.set_aside(run_id):
-            self.spoiled[run_id] = artifacts_in(moved)
+        if moved := self.store.quarantine_run(run_id):
+            self.damaged_artifacts[run_id] = artifacts_in(moved)
             self.listener.note(f"{why}: moved to {self.store.quarantine}, runs again")
 
     def _start(self, engine: LocalEngine, run: Run, slot: Slot) -> None:
         try:
-            images, unofficial = self.preparation.category(run, lambda: self._attend(engine, 0))
-            external = self.preparation.external(run, lambda: self._attend(engine, 0))
+            images, unofficial = self.preparation.category(run, lambda: self._poll(engine, 0))
+            external = self.preparation.external(run, lambda: self._poll(engine, 0))
         except DataError as error:
-            here = _ActiveRun(run, self.store.stage(run.run_id), self._about(run, slot))
-            self._fail(here, "data", str(error))
+            active = _ActiveRun(run, self.store.stage(run.run_id), self._about(run, slot))
+            self._fail(active, "data", str(error))
             return
         about = Provenance({**self._about(run, slot), "unofficial_copy": unofficial})
-        here = _ActiveRun(run, self.store.stage(run.run_id), about)
-        self.active[run.run_id] = here
-        job = self._job(here, images, external, slot)
-        engine.start(run.run_id, "bench.execution.worker:run", job)
+        active = _ActiveRun(run, self.store.stage(run.run_id), about)
+        self.active[run.run_id] = active
+        job = self._job(active, images, external, slot)
+        engine.start(run.run_id, "bench.execution.worker:run_job", job)
         self.listener.started(run)
 
     def _about(self, run: Run, slot: Slot) -> Provenance:
         """Return the provenance that is known before a run begins."""
         return Provenance({
             **describe_host(),
-            "source_sha256": source_hash(run.cell.method.module),
+            "source_sha256": source_hash(run.planned.method.module),
             "device": slot.device,
             "threads": slot.threads,
-            "score_batch_size": self.order.score_batch_size,
+            "score_batch_size": self.options.score_batch_size,
             "weights_title": run.weights.title if run.weights else "",
             "strides": run.weights.source.strides if run.weights else "",
         })  # fmt: skip
 
-    def _job(self, here: _ActiveRun, images: Path, external: Path | None, slot: Slot) -> Job:
-        run, weights = here.run, here.run.weights
-        stale = self.outcome.done.get(run.run_id) if run.run_id in self.giving_way else None
+    def _job(self, active: _ActiveRun, images: Path, external: Path | None, slot: Slot) -> Job:
+        run, weights = active.run, active.run.weights
+        stale = self.outcome.done.get(run.run_id) if run.run_id in self.to_supersede else None
         return Job(
             spec=run.spec,
-            method_path=run.cell.method.path,
+            method_path=run.planned.method.path,
             files=run.listing.files,
             root=run.listing.root,
             images=images,
@@ -246,12 +246,12 @@ class _Campaign:
             weights_file=weights.source.file if weights else None,
             strides=weights.source.strides if weights else "",
             results=self.folders.results,
-            staged=here.staged,
+            staged=active.staged,
             device=slot.device,
             threads=slot.threads,
-            score_batch_size=self.order.score_batch_size,
+            score_batch_size=self.options.score_batch_size,
             replaces=stale.digest() if stale else "",
-            provenance=here.provenance,
+            provenance=active.provenance,
             keep=self._keep(run),
         )
 
@@ -259,8 +259,8 @@ class _Campaign:
         """Return what a run keeps: what is wanted, and what was kept in its place so far."""
         stored = self._stored(run.run_id)
         before = stored_artifacts(stored) if stored else frozenset()
-        before |= self.spoiled.get(run.run_id, frozenset())
-        return (self.order.keep | before) & run.cell.method.abilities
+        before |= self.damaged_artifacts.get(run.run_id, frozenset())
+        return (self.options.keep | before) & run.planned.method.abilities
 
     def _pass_on(self, key: str, message: Message) -> None:
         match message:
@@ -276,27 +276,27 @@ class _Campaign:
                 self.dropped.add(key)
                 self.listener.note(text)
 
-    def _attend(self, engine: LocalEngine, patience: float) -> None:
+    def _poll(self, engine: LocalEngine, timeout: float) -> None:
         """See to the runs under way: what they say, how they end, and that they keep in bounds."""
-        for event in engine.events(patience):
+        for event in engine.events(timeout):
             if isinstance(event, Ended):
-                self._settle(engine, event)
+                self._finish(engine, event)
             else:
                 self._pass_on(*event)
         now = time.monotonic()
-        for key, here in list(self.active.items()):
-            if now - self.beaten > HEARTBEAT:
-                self.store.keep_alive(here.staged)
-            if _size(here.staged / "log.txt") > LOG_LIMIT:
+        for key, active in list(self.active.items()):
+            if now - self.last_heartbeat > HEARTBEAT:
+                self.store.keep_alive(active.staged)
+            if _size(active.staged / "log.txt") > LOG_LIMIT:
                 why = f"printed more than {LOG_LIMIT >> 20} MiB"
-                self._settle(engine, engine.stop(key, why))
-        if now - self.beaten > HEARTBEAT:
-            self.beaten = now
+                self._finish(engine, engine.stop(key, why))
+        if now - self.last_heartbeat > HEARTBEAT:
+            self.last_heartbeat = now
 
-    def _settle(self, engine: LocalEngine, ended: Ended) -> None:
+    def _finish(self, engine: LocalEngine, ended: Ended) -> None:
         """Believe the store: a run is done if it is there and verifies, and recorded no failure."""
-        here = self.active.pop(ended.key)
-        run = here.run
+        active = self.active.pop(ended.key)
+        run = active.run
         reason = self.outcome.failed.get(run.run_id)
         if reason is not None and not ended.stopped:  # the run has recorded it itself
             self.listener.failed(run, reason)
@@ -305,48 +305,48 @@ class _Campaign:
         before = self.outcome.done.get(run.run_id)
         if receipt is not None and (
             run.run_id in self.dropped
-            or (receipt != before and not missing_for(run, receipt, self.order.keep))
+            or (receipt != before and not missing_for(run, receipt, self.options.keep))
         ):
-            shutil.rmtree(here.staged, ignore_errors=True)
+            shutil.rmtree(active.staged, ignore_errors=True)
             self.outcome.done[run.run_id] = receipt
             self.listener.finished(run, receipt)
             if before and receipt != before:
-                self._tell_again(run, before, receipt)
+                self._note_rerun(run, before, receipt)
         elif ended.lost and self.lost[run.run_id] < LOST_TRIES - 1:
-            shutil.rmtree(here.staged, ignore_errors=True)
+            shutil.rmtree(active.staged, ignore_errors=True)
             self.lost[run.run_id] += 1
             self.waiting.appendleft(run)
             self.listener.note(f"run {run.run_id} {ended.reason}: it starts again")
             self._check_code()
         else:
-            self._fail(here, ended.kind, ended.reason)
+            self._fail(active, ended.kind, ended.reason)
 
     def _check_code(self) -> None:
         """Refuse to go on with a new server that would load other code than was planned with."""
-        for module in {r.cell.method.module for r in self.waiting}:
+        for module in {r.planned.method.module for r in self.waiting}:
             if source_hash.__wrapped__(module) != source_hash(module):
                 raise RequestError(
                     f"the code of {module} has changed while the command ran: the same command"
                     " goes on with what it is now"
                 )
 
-    def _tell_again(self, run: Run, before: Receipt, receipt: Receipt) -> None:
+    def _note_rerun(self, run: Run, before: Receipt, receipt: Receipt) -> None:
         """Say what has become of a result that was run again."""
         found = agreement(before, receipt)
-        if run.run_id not in self.giving_way:
+        if run.run_id not in self.to_supersede:
             gained = artifact_words(stored_artifacts(receipt) - settled_artifacts(before))
             self.listener.note(f"  run again{gained and f' for its {gained}'}: {found}")
             return
         advice = "" if found.kind == "identical" else "; where that is meant, raise its version"
         self.listener.note(f"  run again under today's code of the method: {found}{advice}")
 
-    def _fail(self, here: _ActiveRun, kind: str, reason: str) -> None:
+    def _fail(self, active: _ActiveRun, kind: str, reason: str) -> None:
         """Record a failure that the run could not record itself."""
         self.store.record_failure(
-            here.staged, here.run.spec, kind=kind, reason=reason, provenance=here.provenance
+            active.staged, active.run.spec, kind=kind, reason=reason, provenance=active.provenance
         )
-        self.outcome.failed[here.run.run_id] = reason
-        self.listener.failed(here.run, reason)
+        self.outcome.failed[active.run.run_id] = reason
+        self.listener.failed(active.run, reason)
 
 
 def _size(path: Path) -> int:

@@ -26,8 +26,8 @@ def make_context(
     job: Job,
     seeds: Seeds,
     facts: dict[str, Any],
-    clock: PhaseTimer,
-    tell: Callable[[Message], None],
+    timer: PhaseTimer,
+    send: Callable[[Message], None],
 ) -> Context:
     """Build what `fit` is given."""
     spec = job.spec
@@ -36,8 +36,8 @@ def make_context(
         if epoch:
             print(f"epoch {epoch}/{epochs} loss {loss:.6g}", flush=True)
         else:
-            clock.step()
-        tell(Progress(int(epoch), int(epochs), f"{loss:.4g}"))
+            timer.step()
+        send(Progress(int(epoch), int(epochs), f"{loss:.4g}"))
 
     def record(name: str, value: Any) -> None:
         if isinstance(value, np.generic):

@@ -29,8 +29,8 @@ from bench.errors import BenchError, MethodError, RequestError
 from bench.execution.preparation import Preparation
 from bench.metrics import auroc
 from bench.planning.matrix import PlannedRun, Selection, expand
-from bench.planning.plan import Folders, Plan, Run, make_plan
-from bench.planning.suite import Block, Suite
+from bench.planning.plan import Folders, Plan, Run, plan_runs
+from bench.planning.suite import Suite, SuiteBlock
 from bench.registry import Registry, load_class
 from bench.system.host import cpu_count
 from bench.system.untrusted import one_line, os_reason
@@ -125,26 +125,26 @@ def make_crosscheck(selection: Selection, folders: Folders, *, download: bool) -
     for name in methods:
         if name not in METHODS:
             raise RequestError(f"{name} is not compared with anomalib: {' and '.join(METHODS)} are")
-    suite = Suite("crosscheck", "", (Block(methods=methods, data=data, set=SETTINGS),))
-    cells = expand(suite, selection, Registry(folders.cache), folders.data)
-    for cell in cells:
-        _check_settings(cell)
-    return make_plan(cells, folders, download=download)
+    suite = Suite("crosscheck", "", (SuiteBlock(methods=methods, data=data, set=SETTINGS),))
+    planned = expand(suite, selection, Registry(folders.cache), folders.data)
+    for run in planned:
+        _check_settings(run)
+    return plan_runs(planned, folders, download=download)
 
 
-def _check_settings(cell: PlannedRun) -> None:
-    name = cell.method.name
-    given = {**cell.parameters, "precision": cell.settings["precision"]}
+def _check_settings(planned: PlannedRun) -> None:
+    name = planned.method.name
+    given = {**planned.parameters, "precision": planned.settings["precision"]}
     for key, value in {**FIXED[name], "precision": "float32"}.items():
         if given[key] != value:
             raise RequestError(
                 f"{name}.{key} is {value} here, as in anomalib: leave it out of --set"
             )
-    if given.get("projection") != cell.method.defaults.get("projection"):
+    if given.get("projection") != planned.method.defaults.get("projection"):
         raise RequestError(f"{name}.projection is anomalib's here: leave it out of --set")
 
 
-def compare(
+def compare_sides(
     plan: Plan, python: Path, folders: Folders, threads: int | None, note: Callable[[str], None]
 ) -> Iterable[list[Compared] | str]:
     """Yield what is found category by category, or in a line why there is nothing to compare."""
@@ -209,7 +209,7 @@ def _our_side(
     if spec.method == "patchcore":
         positions = math.ceil(spec.image_size / 8) ** 2
         parameters["projection"] = projected(len(split.train_normal) * positions)
-    cls = load_class(run.cell.method.path)
+    cls = load_class(run.planned.method.path)
     detector = cls(cls.Parameters(**parameters))
     train = TrainingSet(images.samples(split.train_normal), images.samples(()))
     detector.fit(train, context)

@@ -53,13 +53,13 @@ _KINDS: dict[str, type[Message]] = {
 _NAMES = {cls: kind for kind, cls in _KINDS.items()}
 
 
-def encode(message: Message) -> bytes:
-    """Return a message as the bytes that `decode` reads."""
+def encode_message(message: Message) -> bytes:
+    """Return a message as the bytes that `decode_message` reads."""
     return json.dumps({"kind": _NAMES[type(message)], **asdict(message)}).encode()
 
 
-def decode(data: bytes) -> Message:
-    """Read what `encode` has written; raises ValueError for anything else."""
+def decode_message(data: bytes) -> Message:
+    """Read what `encode_message` has written; raises ValueError for anything else."""
     try:
         fields: dict[str, Any] = json.loads(data)
         return _KINDS[fields.pop("kind")](**fields)

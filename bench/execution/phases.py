@@ -1,11 +1,11 @@
-"""How long the stations of a run take."""
+"""How long the phases of a run take."""
 
 import time
 from datetime import UTC, datetime, timedelta
 
 
 class PhaseTimer:
-    """Seconds between the stations of a run, counted from the command's request."""
+    """Seconds between the phases of a run, counted from the command's request."""
 
     def __init__(self, started: float) -> None:
         self._started = self._last = started
@@ -14,13 +14,13 @@ class PhaseTimer:
         self.first_step: float | None = None
 
     def mark(self, name: str) -> None:
-        """Count what went by since the last station to this one."""
+        """Count what went by since the last phase to this one."""
         now = time.monotonic()
         self.marks[name] = round(now - self._last, 4)
         self._last = now
 
     def pass_over(self) -> None:
-        """Count what went by since the last station to none."""
+        """Count what went by since the last phase to none."""
         self._last = time.monotonic()
 
     def step(self) -> None:

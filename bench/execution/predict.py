@@ -92,7 +92,7 @@ def has_changed(receipt: Receipt) -> bool:
     return receipt.provenance.standing(path_of(receipt.spec)).stale
 
 
-def predict(
+def predict_images(
     receipt: Receipt,
     model: Mapping[str, NDArray[Any]],
     files: Sequence[Path],

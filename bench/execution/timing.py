@@ -173,19 +173,19 @@ def _measured(
         paths = files[start : start + BATCH]
         detector.score(read_samples(paths, size, resize, pool.map))
 
-    clock = Stopwatch(job.device)
-    clock.repeat("latency", lambda i: detector.score(singles[i % len(singles)]), SINGLE,
+    stopwatch = Stopwatch(job.device)
+    stopwatch.repeat("latency", lambda i: detector.score(singles[i % len(singles)]), SINGLE,
                  turn=reference_pass(job.device), ready=watch.look_at_clock)  # fmt: skip
     for path in files:
         path.read_bytes()
-    clock.repeat("latency_file", file, SINGLE)
-    clock.repeat("batch", lambda i: detector.score(batches[i % len(batches)]), BATCHES)
+    stopwatch.repeat("latency_file", file, SINGLE)
+    stopwatch.repeat("batch", lambda i: detector.score(batches[i % len(batches)]), BATCHES)
     with ThreadPoolExecutor(job.threads) as pool:
-        clock.repeat("batch_file", file_batch, BATCHES)
+        stopwatch.repeat("batch_file", file_batch, BATCHES)
     watch.look_at_clock()
     if hasattr(detector, "explain"):
-        clock.try_to_repeat("explain", lambda i: detector.explain(singles[i % len(singles)]))
-    return clock.seconds
+        stopwatch.try_to_repeat("explain", lambda i: detector.explain(singles[i % len(singles)]))
+    return stopwatch.seconds
 
 
 class Stopwatch:

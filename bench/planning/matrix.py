@@ -10,7 +10,7 @@ from typing import Any
 from bench.data.catalog import find_dataset
 from bench.data.external import SOURCES
 from bench.errors import BenchError, RequestError
-from bench.planning.suite import Block, Suite, check_seeds, check_set, check_shots, merged
+from bench.planning.suite import Suite, SuiteBlock, check_seeds, check_set, check_shots, merged
 from bench.registry import METHODS, Method, Registry, typed_like
 from bench.spec import KINDS, Value
 from bench.system.untrusted import is_one_line, parse_toml
@@ -220,7 +220,7 @@ def _categories(entry: str, data: Path) -> Iterator[tuple[str, str]]:
 
 
 def _planned_runs(
-    block: Block, kind: str, selection: Selection, registry: Registry, data: Path
+    block: SuiteBlock, kind: str, selection: Selection, registry: Registry, data: Path
 ) -> Iterator[tuple[PlannedRun, set[str]]]:
     """Yield a block's runs, each with its used keys of [set]."""
     methods = [registry.find(m) for m in block.methods]

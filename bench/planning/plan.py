@@ -40,7 +40,7 @@ class Run:
     """A wanted run whose inputs are here."""
 
     spec: RunSpec
-    cell: PlannedRun
+    planned: PlannedRun
     listing: Listing
     weights: Weights | None
     external: External | None
@@ -55,7 +55,7 @@ class Run:
 class Missing:
     """A wanted run without data or weights: no id, but a remedy."""
 
-    cell: PlannedRun
+    planned: PlannedRun
     remedy: str
 
 
@@ -69,11 +69,11 @@ class Plan:
     @property
     def timing(self) -> bool:
         """Whether any run measures time, alone on the machine."""
-        cells = [*(r.cell for r in self.runs), *(m.cell for m in self.missing)]
-        return any(cell.kind == "timing" for cell in cells)
+        planned = [*(r.planned for r in self.runs), *(m.planned for m in self.missing)]
+        return any(p.kind == "timing" for p in planned)
 
 
-def make_plan(planned: Iterable[PlannedRun], folders: Folders, *, download: bool = False) -> Plan:
+def plan_runs(planned: Iterable[PlannedRun], folders: Folders, *, download: bool = False) -> Plan:
     """Look up data and weights of planned runs; decode nothing.
 
     With `download`, published weights that are absent are fetched. Raises RequestError for what no
@@ -213,12 +213,12 @@ def missing_lines(missing: Iterable[Missing]) -> list[str]:
     """
     by_remedy: dict[str, list[Missing]] = collections.defaultdict(list)
     for m in missing:
-        remedy = m.remedy.replace(f"{m.cell.dataset}/{m.cell.category}", m.cell.dataset)
+        remedy = m.remedy.replace(f"{m.planned.dataset}/{m.planned.category}", m.planned.dataset)
         by_remedy[remedy].append(m)
     lines = []
     for group in by_remedy.values():
         count = f"{len(group)} run{'s' if len(group) > 1 else ''}"
-        categories = len({(m.cell.dataset, m.cell.category) for m in group})
+        categories = len({(m.planned.dataset, m.planned.category) for m in group})
         if categories > 1:
             count += f" of {categories} categories"
         lines.append(f"{group[0].remedy}  [{count}]")

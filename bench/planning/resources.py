@@ -9,13 +9,7 @@ from statistics import fmean
 from bench.data.catalog import find_dataset
 from bench.data.images import cache_folder
 from bench.planning.plan import Folders, Missing, Run
-from bench.planning.rehearsal import (
-    FIXED,
-    process_base,
-    rehearsal_context,
-    rehearsed,
-    step_bytes,
-)
+from bench.planning.rehearsal import FIXED, process_base, rehearsal_context, rehearsed, step_bytes
 from bench.planning.runtime import step
 from bench.planning.variants import Variant
 from bench.registry import load_class
@@ -171,7 +165,7 @@ def _normals(wanted: Run | Missing, data: Path) -> int:
     """Return the number of a category's normal training images, listed or catalogued."""
     if isinstance(wanted, Run):
         return sum(f.fold == "train" for f in wanted.listing.files)
-    facts = find_dataset(wanted.cell.dataset, data).categories[wanted.cell.category]
+    facts = find_dataset(wanted.planned.dataset, data).categories[wanted.planned.category]
     return facts.train if facts else 0
 
 
@@ -180,7 +174,7 @@ def image_bytes(wanted: Run | Missing, data: Path) -> int:
 
     External images are included. The catalogue gives the number for a category that is not here.
     """
-    size = int(wanted.cell.settings["image_size"])
+    size = int(wanted.planned.settings["image_size"])
     count = 0
     if isinstance(wanted, Run):
         count = len(wanted.listing.files)
@@ -188,6 +182,6 @@ def image_bytes(wanted: Run | Missing, data: Path) -> int:
             tiles = (wanted.external.prepared_size(size) // size) ** 2
             count += tiles * len(wanted.external.listing.files)
     else:
-        facts = find_dataset(wanted.cell.dataset, data).categories[wanted.cell.category]
+        facts = find_dataset(wanted.planned.dataset, data).categories[wanted.planned.category]
         count = facts.images if facts else 0
     return 2 * count * 3 * size * size

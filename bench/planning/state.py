@@ -39,7 +39,7 @@ class State:
         return [r for r in done if standing_of(r, self.done[r.run_id]).proved_on]
 
     @cached_property
-    def given_up(self) -> list[Run]:
+    def known_failures(self) -> list[Run]:
         """Runs that failed by themselves, under today's code: they would only fail again."""
         failed = [r for r in self.plan.runs if r.run_id in self.failed]
         return [r for r in failed if would_fail_again(r, self.failed[r.run_id])]
@@ -58,7 +58,7 @@ class State:
         Those that were given up come with `retry_failed`, those that are stale with `redo_stale`,
         those that lack something beside their scores with what is to be kept.
         """
-        left_out = set() if self.retry_failed else {r.run_id for r in self.given_up}
+        left_out = set() if self.retry_failed else {r.run_id for r in self.known_failures}
         again = {r.run_id for r in self.stale} if self.redo_stale else set()
         again |= self.missing_artifacts.keys()
         return [
@@ -78,12 +78,12 @@ def would_fail_again(run: Run, failure: Failure) -> bool:
 
 def standing_of(run: Run, stored: Receipt | Failure) -> Standing:
     """Compare the code that made a result or a failure with today's code of its method."""
-    return stored.provenance.standing(run.cell.method.path)
+    return stored.provenance.standing(run.planned.method.path)
 
 
 def missing_for(run: Run, receipt: Receipt, keep: frozenset[str]) -> frozenset[str]:
     """Return the abilities of `keep` that the method has and the stored run does not show."""
-    return missing_artifacts(receipt, keep, run.cell.method.abilities)
+    return missing_artifacts(receipt, keep, run.planned.method.abilities)
 
 
 def compare_with_store(

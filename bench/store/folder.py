@@ -100,12 +100,7 @@ class Store:
         return any(in_use(f) for f in self.staging.glob(f"{run_id}@*") if not is_ours(f))
 
     def publish(
-        self,
-        staged: Path,
-        receipt: Receipt,
-        *,
-        replaces: str = "",
-        brought: bool = False,
+        self, staged: Path, receipt: Receipt, *, replaces: str = "", imported: bool = False
     ) -> Agreement | None:
         """Seal a staged folder with its receipt and rename it into `runs/`.
 
@@ -114,8 +109,8 @@ class Store:
         moves to `superseded/`. So does one beside which the staged one keeps more, see
         `bench.store.artifacts`; unless it is close and would take with it what only it keeps. Of
         two that are identical and of the same source, one run is made that keeps what either does:
-        it has the receipt and log of the later one, or where the staged one was `brought` from
-        elsewhere those of the stored one. What was brought never takes a place otherwise.
+        it has the receipt and log of the later one, or where the staged one was `imported` from
+        elsewhere those of the stored one. What was imported never takes a place otherwise.
 
         Raises MethodError where the two differ and nothing in their environments explains it,
         StoreError where the disk is full or cannot be written.
@@ -123,7 +118,7 @@ class Store:
         receipt = seal_run(staged, receipt)
         try:
             with self._locked():  # from reading the stored run until it has given way
-                found = self._settle(staged, receipt, replaces, brought)
+                found = self._resolve_conflict(staged, receipt, replaces, imported)
             if found is None:
                 sync_folder(self.runs)
         except OSError as error:
@@ -132,11 +127,11 @@ class Store:
             shutil.rmtree(staged, ignore_errors=True)
         return found
 
-    def _settle(
-        self, staged: Path, receipt: Receipt, replaces: str, brought: bool
+    def _resolve_conflict(
+        self, staged: Path, receipt: Receipt, replaces: str, imported: bool
     ) -> Agreement | None:
         """Place a sealed folder, or say how far it agrees with the stored run that stays."""
-        stored = self._make_room(staged, receipt.run_id)
+        stored = self._publish_or_read(staged, receipt.run_id)
         if stored is None:
             return None
         if stored.digest() == replaces:
@@ -156,10 +151,10 @@ class Store:
             if found.kind == "close"
             else frozenset()
         )
-        if not new_artifacts(receipt, stored) or (not one and (brought or lost)):
+        if not new_artifacts(receipt, stored) or (not one and (imported or lost)):
             return found
         if one:
-            self._unite(staged, stored, receipt, brought)
+            self._merge_artifacts(staged, stored, receipt, imported)
         elif alike:
             seal_again(staged, merged_unsupported(receipt, stored, receipt.files))
         older = self._swap(staged, stored)
@@ -167,7 +162,7 @@ class Store:
             shutil.rmtree(older, ignore_errors=True)
         return None
 
-    def _make_room(self, staged: Path, run_id: str) -> Receipt | None:
+    def _publish_or_read(self, staged: Path, run_id: str) -> Receipt | None:
         """Rename a sealed folder into `runs/`, or return the receipt of the sound run there."""
         if self.has(run_id):
             try:
@@ -182,11 +177,13 @@ class Store:
             return self.read(run_id)
         return None
 
-    def _unite(self, staged: Path, stored: Receipt, receipt: Receipt, brought: bool) -> None:
+    def _merge_artifacts(
+        self, staged: Path, stored: Receipt, receipt: Receipt, imported: bool
+    ) -> None:
         """Make one run of a sealed folder and the stored run of the same scores."""
         run, (whole, other) = self.runs / stored.run_id, (receipt, stored)
         taken = {n for n in FILES.values() if n in stored.files and n not in receipt.files}
-        if brought:
+        if imported:
             whole, other, taken = stored, receipt, {*stored.files}
             for name in {*receipt.files} - {*FILES.values()} - taken:
                 (staged / name).unlink()
@@ -224,7 +221,7 @@ class Store:
             with self._locked():
                 return add_record(self.failed / spec.run_id, staged)
 
-    def set_aside(self, run_id: str) -> Path | None:
+    def quarantine_run(self, run_id: str) -> Path | None:
         """Move a run that does not verify to `quarantine/`; return where, if there was one.
 
         Another command may have put a good one in its place: it is looked at once more.

@@ -124,7 +124,7 @@ class SplitCounts(Values):
 
 
 class Timings(Values):
-    """Seconds of the stations of a run; of a timing run also what was measured."""
+    """Seconds of the phases of a run; of a timing run also what was measured."""
 
     __slots__ = ()
 
@@ -144,8 +144,8 @@ class Timings(Values):
     step_s: float | None
 
     @property
-    def stations_s(self) -> float:
-        """All stations that a stored run of its kind passes, together."""
+    def phases_s(self) -> float:
+        """All phases that a stored run of its kind passes, together."""
         return self.setup_s + self.fit_s + self.score_s + (self.measure_s or 0)
 
 

@@ -30,7 +30,7 @@ class Merged:
     detail: str = ""
 
 
-def merge(source: Results, store: Store) -> Iterator[Merged]:
+def merge_results(source: Results, store: Store) -> Iterator[Merged]:
     """Bring the runs of `source` into `store`, one after the other, and say of each what it was.
 
     Only what verifies is brought in, down to the metrics. Where the run is there already, the one
@@ -62,7 +62,7 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
                 return Merged(run_id, found.kind, str(found))
             detail = f"the one that was here had no {artifact_words(more, 'or')}"
         except CorruptRun:
-            if store.set_aside(run_id):
+            if store.quarantine_run(run_id):
                 detail = "the one that was here was damaged"
     staged = store.stage(run_id)
     try:
@@ -70,7 +70,7 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
             damaged = _fill(staged, source, receipt)
         if damaged:
             return Merged(run_id, "damaged", f"run {run_id}: {damaged} changed while it was read")
-        there = store.publish(staged, receipt, brought=True)
+        there = store.publish(staged, receipt, imported=True)
         if there:  # another command was faster
             return Merged(run_id, there.kind, str(there))
     except MethodError as error:  # and had other scores

@@ -15,15 +15,7 @@ from typing import Any, TypeVar
 
 from bench.errors import CorruptRun, RequestError, StoreError
 from bench.spec import RunSpec
-from bench.store.groups import (
-    OTHER_FORM,
-    Drawn,
-    Metrics,
-    Provenance,
-    SplitCounts,
-    Timings,
-    Values,
-)
+from bench.store.groups import OTHER_FORM, Drawn, Metrics, Provenance, SplitCounts, Timings, Values
 from bench.system.digests import file_digest
 from bench.system.files import json_digest, sync_folder, write_synced
 from bench.system.untrusted import is_one_line, one_line, os_reason, read_regular

@@ -40,7 +40,7 @@ def flat(receipt: Receipt) -> dict[str, Any]:
     return row
 
 
-def table(receipts: Iterable[Receipt]) -> Any:
+def runs_table(receipts: Iterable[Receipt]) -> Any:
     """Return the `pyarrow.Table` of runs.parquet: one row a run, flat and typed."""
     import pyarrow as pa
 
@@ -78,4 +78,4 @@ def table_bytes(found: Iterable[Receipt]) -> bytes:
     """Return the bytes of runs.parquet, made from receipts."""
     from bench.store.parquet import packed
 
-    return packed(table(found))
+    return packed(runs_table(found))

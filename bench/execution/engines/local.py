@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bench.errors import RequestError
-from bench.execution.messages import Message, decode
+from bench.execution.messages import Message, decode_message
 from bench.planning.slots import Slot
 
 
@@ -137,14 +137,14 @@ class LocalEngine:
                 time.sleep(0.1)
         raise RequestError(f"no process can be started on this machine: {trouble!r}")
 
-    def events(self, patience: float = 0.5) -> Iterator[tuple[str, Message] | Ended]:
-        """Wait up to `patience` seconds; yield (key, message) of the runs, and those that ended."""
+    def events(self, timeout: float = 0.5) -> Iterator[tuple[str, Message] | Ended]:
+        """Wait up to `timeout` seconds; yield (key, message) of the runs, and those that ended."""
         watched: dict[Any, str] = {}
         for key, running in self._running.items():
             watched[running.process.sentinel] = key
             if not running.progress.closed:
                 watched[running.progress] = key
-        ready = wait(list(watched), patience)
+        ready = wait(list(watched), timeout)
         for source in ready:
             if isinstance(source, Connection):
                 yield from self._messages(watched[source], source)
@@ -166,7 +166,7 @@ class LocalEngine:
     def _messages(self, key: str, progress: Connection) -> Iterator[tuple[str, Message]]:
         try:
             while progress.poll():
-                yield key, decode(progress.recv_bytes())
+                yield key, decode_message(progress.recv_bytes())
         except (EOFError, OSError, ValueError):
             progress.close()
 
