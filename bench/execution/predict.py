@@ -75,10 +75,8 @@ def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArr
 
     Raises CorruptRun where they do not agree, RequestError where the run has no model.
     """
-    receipt = results.read(run_id)
-    model = None
-    if MODEL in receipt.files:
-        model = read_artifact(results.root / "runs" / run_id, run_id, MODEL, read_model)
+    receipt, folder = results.read(run_id), results.folder(run_id)
+    model = read_artifact(folder, run_id, MODEL, read_model) if folder else None
     if model is None:
         raise RequestError(
             f"run {run_id} has no saved model: give its `bench run` command again with"

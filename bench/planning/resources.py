@@ -49,11 +49,8 @@ def to_decode(runs: Iterable[Run], cache: Path) -> list[Decoding]:
 
 def bytes_of_a_run(results: Results, done: Iterable[str]) -> int | None:
     """Return the mean size of stored runs; None where no folder is there."""
-    sizes = []
-    for run_id in done:
-        folder = results.root / "runs" / run_id
-        if folder.is_dir():  # an archive has none
-            sizes.append(sum(f.stat().st_size for f in folder.iterdir()))
+    folders = [folder for run_id in done if (folder := results.folder(run_id))]
+    sizes = [sum(f.stat().st_size for f in folder.iterdir()) for folder in folders]
     return round(fmean(sizes)) if sizes else None
 
 

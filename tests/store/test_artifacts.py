@@ -15,7 +15,7 @@ from bench.execution.contract import project
 from bench.store.archive import FILES, MANIFEST, Archive, pack
 from bench.store.artifacts import artifact_words, missing_artifacts, settled_artifacts
 from bench.store.embeddings import embeddings_bytes
-from bench.store.explanations import Explanations, explanations_bytes, write_explanations
+from bench.store.explanations import Explanations, explanations_bytes
 from bench.store.folder import Store
 from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MODEL
 from bench.store.merge import Merged, merge_results
@@ -217,7 +217,7 @@ def publish_apart(store, *names):
     write_scores(folder / "scores.parquet", SCORES)
     (folder / "log.txt").write_text("epoch 1/1\n")
     if EXPLANATIONS in names:
-        write_explanations(folder / EXPLANATIONS, EXPLAINED)
+        (folder / EXPLANATIONS).write_bytes(explanations_bytes(EXPLAINED))
     return Store(store.root).publish(folder, receipt_of())
 
 
