@@ -1,4 +1,4 @@
-"""Carries out what is left of a plan: each run in a process of its own, failures apart."""
+"""Campaign: execution of the remaining runs of a plan."""
 
 import collections
 import contextlib
@@ -32,13 +32,13 @@ LOST_TRIES = 3
 
 
 class Listener(Protocol):
-    """Who is told of progress: `bench.cli.progress` for people, tests for themselves."""
+    """Receiver of progress, such as `bench.cli.progress`."""
 
     def started(self, run: Run) -> None:
         """A run has begun."""
 
     def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
-        """A run has finished an epoch, or with epoch 0 its preparations."""
+        """A run has finished an epoch; 0 means its preparations."""
 
     def finished(self, run: Run, receipt: Receipt) -> None:
         """A run is published."""
@@ -52,7 +52,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """How a command wants its runs carried out; none of it enters an identity."""
+    """Options of execution; none enters a run id."""
 
     slots: Sequence[Slot]
     timeout: float | None = None
@@ -74,7 +74,7 @@ class Outcome:
 def run_campaign(
     state: State, store: Store, folders: Folders, options: ExecutionOptions, listener: Listener
 ) -> Outcome:
-    """Run what is left; return what is there afterwards.
+    """Execute the runs left to do; return the outcome of all.
 
     A run that fails is recorded and the others go on. An interrupt, or a disk that refuses
     (StoreError), ends the processes under way and is passed on; what was finished stays.
@@ -93,7 +93,7 @@ def run_campaign(
     try:
         store.compact()
     except StoreError as error:  # the results are there; the table can be made at any time
-        listener.note(f"{store.table} is not brought up to date: {error}")
+        listener.note(f"{store.table} could not be updated: {error}")
     return campaign.outcome
 
 
@@ -107,7 +107,7 @@ class _ActiveRun:
 
 
 class _Campaign:
-    """The state of one command while its runs go on."""
+    """State of one command while its runs execute."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class _Campaign:
         self.claimed_elsewhere: set[str] = set()
         self.dropped: set[str] = set()
         self.damaged_artifacts: dict[str, frozenset[str]] = {}
-        """What runs kept that did not verify: it is made again with them."""
+        """Artifacts of quarantined runs, to be made again."""
         self.to_supersede = {r.run_id for r in state.stale} if state.redo_stale else set()
         self.failed_before = {run_id: failure.folder for run_id, failure in state.failed.items()}
         self.last_heartbeat = 0.0
@@ -152,12 +152,12 @@ class _Campaign:
                 self._poll(engine, 0.5)
 
     def clean_up(self) -> None:
-        """Drop what is under way; nothing of it is visible."""
+        """Remove the staging folders of active runs."""
         for active in self.active.values():
             shutil.rmtree(active.staged, ignore_errors=True)
 
     def _next(self) -> Run | None:
-        """Return the next run that no other command has finished or has under way."""
+        """Return the next run that no other command has."""
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
             if self._done_elsewhere(run) or self._failed_elsewhere(run):
@@ -167,11 +167,13 @@ class _Campaign:
             self.waiting.append(run)
             if run.run_id not in self.claimed_elsewhere:
                 self.claimed_elsewhere.add(run.run_id)
-                self.listener.note(f"run {run.run_id} is under way in another command: it goes on")
+                self.listener.note(
+                    f"run {run.run_id} is under way in another command: not started here"
+                )
         return None
 
     def _done_elsewhere(self, run: Run) -> bool:
-        """Take over what another command has published since this one looked."""
+        """Take over a result that another command has published."""
         before = self.outcome.done.get(run.run_id)  # a result that is to be run again
         receipt = self._stored(run.run_id)
         if receipt is None or receipt == before or missing_for(run, receipt, self.options.keep):
@@ -181,7 +183,7 @@ class _Campaign:
         return True
 
     def _failed_elsewhere(self, run: Run) -> bool:
-        """Take over a failure of another command that this one has waited for."""
+        """Take over a failure that another command has recorded."""
         failures = self.store.failures(run.run_id) if run.run_id in self.claimed_elsewhere else []
         if not failures or failures[-1].folder == self.failed_before.get(run.run_id):
             return False
@@ -192,7 +194,7 @@ class _Campaign:
         return True
 
     def _stored(self, run_id: str) -> Receipt | None:
-        """Return the receipt of a stored run; one that does not verify is set aside."""
+        """Return a stored run's receipt; quarantine a damaged run."""
         while self.store.has(run_id):
             try:
                 return self.store.read(run_id)
@@ -201,7 +203,7 @@ class _Campaign:
         return None
 
     def quarantine_run(self, run_id: str, why: str) -> None:
-        """Move a stored run that does not verify out of the way, so that it is run again."""
+        """Quarantine a damaged run, so that it runs again."""
         if moved := self.store.quarantine_run(run_id):
             self.damaged_artifacts[run_id] = artifacts_in(moved)
             self.listener.note(f"{why}: moved to {self.store.quarantine}, runs again")
@@ -222,7 +224,7 @@ class _Campaign:
         self.listener.started(run)
 
     def _about(self, run: Run, slot: Slot) -> Provenance:
-        """Return the provenance that is known before a run begins."""
+        """Return the provenance known before a run begins."""
         return Provenance({
             **describe_host(),
             "source_sha256": source_hash(run.planned.method.module),
@@ -256,7 +258,7 @@ class _Campaign:
         )
 
     def _keep(self, run: Run) -> frozenset[str]:
-        """Return what a run keeps: what is wanted, and what was kept in its place so far."""
+        """Return artifacts to keep: wanted ones and those stored before."""
         stored = self._stored(run.run_id)
         before = stored_artifacts(stored) if stored else frozenset()
         before |= self.damaged_artifacts.get(run.run_id, frozenset())
@@ -277,24 +279,27 @@ class _Campaign:
                 self.listener.note(text)
 
     def _poll(self, engine: LocalEngine, timeout: float) -> None:
-        """See to the runs under way: what they say, how they end, and that they keep in bounds."""
+        """Handle messages and ends of active runs; send heartbeats."""
         for event in engine.events(timeout):
             if isinstance(event, Ended):
                 self._finish(engine, event)
             else:
                 self._pass_on(*event)
-        now = time.monotonic()
+        heartbeat = time.monotonic() - self.last_heartbeat > HEARTBEAT
+        if heartbeat:
+            self.last_heartbeat = time.monotonic()
         for key, active in list(self.active.items()):
-            if now - self.last_heartbeat > HEARTBEAT:
+            if heartbeat:
                 self.store.keep_alive(active.staged)
             if _size(active.staged / "log.txt") > LOG_LIMIT:
                 why = f"printed more than {LOG_LIMIT >> 20} MiB"
                 self._finish(engine, engine.stop(key, why))
-        if now - self.last_heartbeat > HEARTBEAT:
-            self.last_heartbeat = now
 
     def _finish(self, engine: LocalEngine, ended: Ended) -> None:
-        """Believe the store: a run is done if it is there and verifies, and recorded no failure."""
+        """Settle a run whose process has ended: done, failed or to be started again."""
+        # Why not believe the exit code or a message? Either can be lost or lie: a method may exit
+        # with 0 on its own, the process may be killed right after publishing, another command may
+        # have published first. What verifies in the store is the same whoever looks.
         active = self.active.pop(ended.key)
         run = active.run
         reason = self.outcome.failed.get(run.run_id)
@@ -316,32 +321,32 @@ class _Campaign:
             shutil.rmtree(active.staged, ignore_errors=True)
             self.lost[run.run_id] += 1
             self.waiting.appendleft(run)
-            self.listener.note(f"run {run.run_id} {ended.reason}: it starts again")
+            self.listener.note(f"run {run.run_id} {ended.reason}: starting it again")
             self._check_code()
         else:
             self._fail(active, ended.kind, ended.reason)
 
     def _check_code(self) -> None:
-        """Refuse to go on with a new server that would load other code than was planned with."""
+        """Refuse to continue if a new server would load other code."""
         for module in {r.planned.method.module for r in self.waiting}:
             if source_hash.__wrapped__(module) != source_hash(module):
                 raise RequestError(
-                    f"the code of {module} has changed while the command ran: the same command"
-                    " goes on with what it is now"
+                    f"the code of {module} has changed while the command ran: give the same command"
+                    " again to continue with the new code"
                 )
 
     def _note_rerun(self, run: Run, before: Receipt, receipt: Receipt) -> None:
-        """Say what has become of a result that was run again."""
-        found = agreement(before, receipt)
+        """Note how a repeated run agrees with the earlier one."""
+        match = agreement(before, receipt)
         if run.run_id not in self.to_supersede:
             gained = artifact_words(stored_artifacts(receipt) - settled_artifacts(before))
-            self.listener.note(f"  run again{gained and f' for its {gained}'}: {found}")
+            self.listener.note(f"  run again{gained and f' for its {gained}'}: {match}")
             return
-        advice = "" if found.kind == "identical" else "; where that is meant, raise its version"
-        self.listener.note(f"  run again under today's code of the method: {found}{advice}")
+        advice = "" if match.kind == "identical" else "; where that is meant, raise its version"
+        self.listener.note(f"  run again under today's code of the method: {match}{advice}")
 
     def _fail(self, active: _ActiveRun, kind: str, reason: str) -> None:
-        """Record a failure that the run could not record itself."""
+        """Record a failure that the run has not recorded."""
         self.store.record_failure(
             active.staged, active.run.spec, kind=kind, reason=reason, provenance=active.provenance
         )
@@ -350,7 +355,7 @@ class _Campaign:
 
 
 def _size(path: Path) -> int:
-    """Return the size of a file that may go at any moment."""
+    """Return a file's size, 0 if it is gone."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

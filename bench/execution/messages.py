@@ -1,4 +1,4 @@
-"""Messages of a run to its command: JSON, told apart by their `kind`."""
+"""Messages of a run to its command, in JSON."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Progress:
-    """An epoch is over; with epoch 0, the first step of training begins."""
+    """An epoch is over; 0 means that training begins."""
 
     epoch: int
     epochs: int
@@ -23,7 +23,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Trouble:
-    """The disk of the results refuses, which ends the command."""
+    """The results' disk refuses: the command ends."""
 
     reason: str
 
@@ -37,7 +37,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Stayed:
-    """The run has found a sound result in its place, and dropped its own."""
+    """The stored run stays; this one was dropped."""
 
     text: str
 
@@ -59,7 +59,7 @@ def encode_message(message: Message) -> bytes:
 
 
 def decode_message(data: bytes) -> Message:
-    """Read what `encode_message` has written; raises ValueError for anything else."""
+    """Read what `encode_message` returned; raises ValueError."""
     try:
         fields: dict[str, Any] = json.loads(data)
         return _KINDS[fields.pop("kind")](**fields)

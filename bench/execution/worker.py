@@ -1,4 +1,4 @@
-"""One run in one process: load, fit, score, measure, publish.
+"""Worker: one run from loading to publishing.
 
 The process is forked from a server that has imported this module, so torch is already there.
 It speaks to the command only by lines of progress; its result is what it publishes in the store.
@@ -46,8 +46,9 @@ from bench.system.host import load_average
 
 
 def run_job(job: Job, lifeline: Connection, progress: Connection, started: float) -> None:
-    """Carry out a job and end the process: 0 published, 1 failed (and recorded), 2 disk trouble.
+    """Execute a job and end the process.
 
+    The exit code is 0 if published, 1 if failed and recorded, 2 for disk trouble.
     `lifeline` is the reading end of a pipe whose writing end only the command holds; `started` is
     the command's time.monotonic() when it asked for the process.
     """
@@ -110,13 +111,13 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     if meter is None:
         print(f"auroc {measured['auroc']:.4f}", flush=True)
     tested = partial(images.samples, split.tested)
-    kept, unsupported = collect_artifacts(detector, job, scores.file, tested, timer)
-    if EXPLANATIONS in kept:
-        whole = method.supervision == "unsupervised"
-        measured |= pixel_metrics(kept[EXPLANATIONS], job, split, scores.counted() | whole)
+    artifacts, unsupported = collect_artifacts(detector, job, scores.file, tested, timer)
+    if EXPLANATIONS in artifacts:
+        counted = scores.counted() | (method.supervision == "unsupervised")
+        measured |= pixel_metrics(artifacts[EXPLANATIONS], job, split, counted)
     timed = _timed(detector, job, images, split, facts, timer, meter)
     _exit_if_forked(this_process)
-    for name, content in {**kept, **timed.files}.items():
+    for name, content in {**artifacts, **timed.files}.items():
         write_synced(job.staged / name, content)
     if os.fstat(1).st_size > LOG_LIMIT:
         raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
@@ -161,7 +162,7 @@ def _fit_and_score(
     detector: Any, job: Job, images: CategoryImages, split: Split, context: Context,
     timer: PhaseTimer, meter: Meter | None,
 ) -> tuple[NDArray[np.float32], list[warnings.WarningMessage]]:  # fmt: skip
-    """Train and score; return the scores of the tested files and the warnings on the way."""
+    """Train and score; return scores and warnings."""
     train = TrainingSet(
         images.samples(split.train_normal), images.samples(split.drawn[: job.spec.shots])
     )
@@ -182,7 +183,7 @@ def _fit_and_score(
 
 
 def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> None:
-    """Refuse what has no room, before any of it is taken; raises MemoryError."""
+    """Raise MemoryError if a method needs more than is free."""
     if not hasattr(detector, "memory"):
         return
     needed, free = detector.memory(normals, job.spec.image_size, context), free_memory(job.device)
@@ -198,23 +199,23 @@ def _timed(
     detector: Any, job: Job, images: CategoryImages, split: Split, facts: dict[str, Any],
     timer: PhaseTimer, meter: Meter | None,
 ) -> TimingResult:  # fmt: skip
-    """Measure what the detector costs, where that is asked for."""
+    """Measure the detector in a timing run."""
     if meter is None:
         return TimingResult()
     timer.pass_over()
-    found = measure(detector, job, images, split.tested, facts, meter)
+    result = measure(detector, job, images, split.tested, facts, meter)
     timer.mark("measure_s")
-    return found
+    return result
 
 
 def _exit_if_forked(this_process: int) -> None:
-    """End the process where a method has forked, and this is the copy: one of them publishes."""
+    """End a forked copy, since only the original publishes."""
     if os.getpid() != this_process:
         os._exit(1)
 
 
 def _check_weights(job: Job) -> None:
-    """Read the weights once more: what is in the id must be what is loaded."""
+    """Check that the weights are still those of the id."""
     if job.weights_file is not None and file_digest(job.weights_file) != job.spec.weights:
         raise WeightsError(
             f"{job.weights_file} is not what it was when the run was planned: put the right file"

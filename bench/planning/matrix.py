@@ -44,7 +44,7 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A wanted run before its data and weights are looked up."""
+    """A wanted run before its inputs are looked up."""
 
     method: Method
     parameters: Mapping[str, Value]
@@ -67,7 +67,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Selection:
-    """Selected parts and overrides of a suite; None selects all."""
+    """Selection and overrides of a suite; None selects all."""
 
     methods: tuple[str, ...] | None = None
     datasets: tuple[str, ...] | None = None
@@ -128,7 +128,7 @@ def _override(text: str) -> dict[str, Any]:
 
 
 def assignment(option: str, form: str, text: str) -> tuple[str, Any]:
-    """Read `key=value` of an option, the value in TOML or a bare word."""
+    """Read an option's `key=value`, in TOML or a bare word."""
     if not is_one_line(text):
         raise RequestError(f"{option} takes one line of UTF-8, not {text!r:.200}")
     key, equals, value = text.partition("=")
@@ -143,7 +143,7 @@ def assignment(option: str, form: str, text: str) -> tuple[str, Any]:
 
 
 def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -> list[PlannedRun]:
-    """Expand a suite to unique runs, in the file's order.
+    """Return a suite's unique runs, in order.
 
     Timing runs come in rounds, all methods with one seed before the next seed: a machine that slows
     down meanwhile does so for all of them. Raises RequestError for an unknown name, key or value,
@@ -222,7 +222,7 @@ def _categories(entry: str, data: Path) -> Iterator[tuple[str, str]]:
 def _planned_runs(
     block: SuiteBlock, kind: str, selection: Selection, registry: Registry, data: Path
 ) -> Iterator[tuple[PlannedRun, set[str]]]:
-    """Yield a block's runs, each with its used keys of [set]."""
+    """Yield a block's runs with their used keys."""
     methods = [registry.find(m) for m in block.methods]
     categories = [
         (dataset, category)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Folders:
-    """Folders on this machine; only the name of `textures` enters a run id."""
+    """Folders on this machine; only `textures` enters run ids."""
 
     data: Path
     weights: Path
@@ -53,7 +53,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Missing:
-    """A wanted run without data or weights: no id, but a remedy."""
+    """A wanted run without its inputs, and a remedy."""
 
     planned: PlannedRun
     remedy: str
@@ -74,7 +74,7 @@ class Plan:
 
 
 def plan_runs(planned: Iterable[PlannedRun], folders: Folders, *, download: bool = False) -> Plan:
-    """Look up data and weights of planned runs; decode nothing.
+    """Look up inputs of planned runs; decode nothing.
 
     With `download`, published weights that are absent are fetched. Raises RequestError for what no
     file can mend.
@@ -107,7 +107,7 @@ class _Inputs:
 
 
 class _Lookup:
-    """Inputs of planned runs, each looked up once even if missing."""
+    """Looks up each input once, even a missing one."""
 
     def __init__(self, folders: Folders, digests: FingerprintCache, download: bool) -> None:
         self.folders, self.digests, self.download = folders, digests, download
@@ -166,7 +166,7 @@ class _Lookup:
 
 
 def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
-    """Yield a run's spec; in the hard setting one per seen defect type."""
+    """Yield a run's spec; one per seen defect if hard."""
     settings, method, weights = wanted.settings, wanted.method, inputs.weights
     if settings["resize"] not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}")
@@ -200,14 +200,14 @@ def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
 
 
 def _external_identity(wanted: PlannedRun, external: External | None) -> str | None:
-    """Return the identity of a method's external images, "none" included."""
+    """Return the identity of external images, or "none"."""
     if "external" not in wanted.method.settings:
         return None
     return external.identity if external else "none"
 
 
 def missing_lines(missing: Iterable[Missing]) -> list[str]:
-    """Return a line for each remedy, with its number of runs.
+    """Return a line for each remedy and its runs.
 
     Remedies that differ only by a dataset's category share the first one's line.
     """

@@ -32,7 +32,7 @@ class Decoding:
 
 
 def to_decode(runs: Iterable[Run], cache: Path) -> list[Decoding]:
-    """Return the images that runs need decoded, by category and size."""
+    """Return undecoded images by category and size."""
     by_folder: dict[Path, Decoding] = {}
     for run in runs:
         spec, size = run.spec, run.spec.image_size
@@ -48,7 +48,7 @@ def to_decode(runs: Iterable[Run], cache: Path) -> list[Decoding]:
 
 
 def bytes_of_a_run(results: Results, done: Iterable[str]) -> int | None:
-    """Return the mean size of stored runs; None where no folder is there."""
+    """Return the mean bytes of stored runs, None without any."""
     folders = [folder for run_id in done if (folder := results.folder(run_id))]
     sizes = [sum(f.stat().st_size for f in folder.iterdir()) for folder in folders]
     return round(fmean(sizes)) if sizes else None
@@ -79,7 +79,7 @@ class DiskSpace:
 
 
 def disk_space(folders: Folders, needed: Mapping[str, int]) -> list[DiskSpace]:
-    """Return the disks of the output folders, with bytes needed and free.
+    """Return the output disks with bytes needed and free.
 
     `needed` is by option, see `bytes_to_write`; an option that it lacks needs nothing.
     """
@@ -121,7 +121,7 @@ def memory_of(
     data: Path,
     modules: Sequence[str],
 ) -> Memory:
-    """Return a variant's memory, estimated and as stored runs measured it.
+    """Return a variant's memory, estimated and measured.
 
     On a GPU its own memory is meant. `modules` are what a run's process imports.
     """
@@ -148,7 +148,7 @@ def memory_of(
 
 
 def _memory_bank(variant: Variant, wanted: Run | Missing, data: Path) -> int:
-    """Return the bytes of a memory bank, as the method says, and of images."""
+    """Return the bytes of a memory bank and the images."""
     cls = load_class(variant.method.path)
     detector = cls(cls.Parameters(**variant.parameters()))
     context = rehearsal_context(variant)
@@ -159,7 +159,7 @@ def _memory_bank(variant: Variant, wanted: Run | Missing, data: Path) -> int:
 
 
 def _normals(wanted: Run | Missing, data: Path) -> int:
-    """Return the number of a category's normal training images, listed or catalogued."""
+    """Return the number of a category's normal training images."""
     if isinstance(wanted, Run):
         return sum(f.fold == "train" for f in wanted.listing.files)
     facts = find_dataset(wanted.planned.dataset, data).categories[wanted.planned.category]
@@ -167,7 +167,7 @@ def _normals(wanted: Run | Missing, data: Path) -> int:
 
 
 def image_bytes(wanted: Run | Missing, data: Path) -> int:
-    """Return the bytes of a run's images: read, and copied for training.
+    """Return the bytes of a run's images and their copies.
 
     External images are included. The catalogue gives the number for a category that is not here.
     """

@@ -178,7 +178,7 @@ def _varied(block: SuiteBlock, table: Any) -> Iterator[SuiteBlock]:
 
 
 def check_set(prefix: str, table: Mapping[str, Any], depth: int = 0) -> None:
-    """Refuse [set] values that are neither scalars nor method tables."""
+    """Refuse [set] values except scalars and method tables."""
     for key, value in table.items():
         _check_text(f"{prefix}{key!r:.80}", key)
         name = prefix + key

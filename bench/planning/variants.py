@@ -53,6 +53,6 @@ def shared(variants: Iterable[Variant]) -> dict[str, Value]:
 
 
 def variant_name(variant: Variant, common: Mapping[str, Value]) -> str:
-    """Return the method's name with its non-default, not `common` settings."""
+    """Return the method's name with settings that set it apart."""
     own = [f"{k}={v}" for k, v in variant.non_default().items() if k not in common]
     return " ".join([variant.method.name, *own])

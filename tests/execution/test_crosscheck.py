@@ -50,7 +50,7 @@ if sys.argv[2] == "-c":
         (f"print('{VERSION}')", ""),
         ("print('2.6.1')", "has anomalib 2.6.1; only 2.7.0 is compared with"),
         ("raise ModuleNotFoundError('torch')", "has anomalib, but no torch: install it there"),
-        ("print('hello')", "is no Python interpreter that answers: no word of it"),
+        ("print('hello')", "is no Python interpreter that answers: it printed nothing"),
         ("raise SystemExit('quite\\x1b other')", "that answers: quite\\x1b other"),
         ("class PackageNotFoundError(Exception): pass\nraise PackageNotFoundError('anomalib')",
          "has no anomalib; an environment with it: python -m venv"),

@@ -172,10 +172,12 @@ def test_what_is_to_be_kept_and_is_not_is_done_again(plan: Plan, store: Store) -
         succeed(store, run)
     assert compare_with_store(both, store).todo == []
     state = compare_with_store(both, store, keep=frozenset({"embed", "explain"}))
-    assert state.lacking == {atacnet.run_id: {"embed", "explain"}}  # the shortcut has neither
+    assert state.missing_artifacts == {
+        atacnet.run_id: {"embed", "explain"}
+    }  # the shortcut has neither
     assert state.todo == [atacnet]
     state = compare_with_store(both, store, keep=frozenset({"state"}))
-    assert state.lacking == {atacnet.run_id: {"state"}, shortcut.run_id: {"state"}}
+    assert state.missing_artifacts == {atacnet.run_id: {"state"}, shortcut.run_id: {"state"}}
     fail(store, atacnet, "method")  # the attempt to do it again
     assert compare_with_store(both, store, keep=frozenset({"state"})).todo == [atacnet, shortcut]
 
