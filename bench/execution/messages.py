@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,12 @@ class Stayed:
 
 
 Message = Progress | Failed | Trouble | Note | Stayed
-_KINDS: dict[str, type[Message]] = {
-    "progress": Progress,
-    "failed": Failed,
-    "trouble": Trouble,
-    "note": Note,
-    "stayed": Stayed,
-}
-_NAMES = {cls: kind for kind, cls in _KINDS.items()}
+_KINDS: dict[str, type[Message]] = {cls.__name__.lower(): cls for cls in get_args(Message)}
 
 
 def encode_message(message: Message) -> bytes:
     """Return a message as the bytes that `decode_message` reads."""
-    return json.dumps({"kind": _NAMES[type(message)], **asdict(message)}).encode()
+    return json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}).encode()
 
 
 def decode_message(data: bytes) -> Message:

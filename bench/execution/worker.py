@@ -115,7 +115,11 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     if EXPLANATIONS in artifacts:
         counted = scores.counted() | (method.supervision == "unsupervised")
         measured |= pixel_metrics(artifacts[EXPLANATIONS], job, split, counted)
-    timed = _timed(detector, job, images, split, facts, timer, meter)
+    timed = TimingResult()
+    if meter:
+        timer.pass_over()
+        timed = measure(detector, job, images, split.tested, facts, meter)
+        timer.mark("measure_s")
     _exit_if_forked(this_process)
     for name, content in {**artifacts, **timed.files}.items():
         write_synced(job.staged / name, content)
@@ -193,19 +197,6 @@ def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> No
             f" {job.spec.image_size} px, and {free / 2**30:.1f} GiB are free: take a smaller"
             " image_size or backbone, fewer --slots, or another machine"
         )
-
-
-def _timed(
-    detector: Any, job: Job, images: CategoryImages, split: Split, facts: dict[str, Any],
-    timer: PhaseTimer, meter: Meter | None,
-) -> TimingResult:  # fmt: skip
-    """Measure the detector in a timing run."""
-    if meter is None:
-        return TimingResult()
-    timer.pass_over()
-    result = measure(detector, job, images, split.tested, facts, meter)
-    timer.mark("measure_s")
-    return result
 
 
 def _exit_if_forked(this_process: int) -> None:

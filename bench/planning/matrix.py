@@ -245,7 +245,7 @@ def _planned_runs(
             if 0 in shots and not unsupervised:
                 raise RequestError(f"{method.name} needs at least one shot")
             for k, seen, seed in product(shots, block.seen_defects or (None,), range(seeds)):
-                planned = PlannedRun(
+                run = PlannedRun(
                     method=method,
                     parameters=parameters,
                     settings=settings,
@@ -257,7 +257,7 @@ def _planned_runs(
                     seed=seed,
                     kind=kind,
                 )
-                yield planned, used_keys
+                yield run, used_keys
 
 
 def resolve_settings(

@@ -148,14 +148,9 @@ class _Lookup:
             self.digests.save()  # at once: reading gigabytes is not done twice
 
     def _find_weights(self, backbone: Value, stage: Value, weights: Value) -> Weights:
+        names, folders = (str(backbone), int(stage), str(weights)), self.folders
         return find_weights(
-            str(backbone),
-            int(stage),
-            str(weights),
-            self.folders.weights,
-            self.folders.cache,
-            self.digests,
-            download=self.download,
+            *names, folders.weights, folders.cache, self.digests, download=self.download
         )
 
     def _find_external(self, source: str, dataset: str, category: str) -> External | None:
@@ -168,6 +163,7 @@ class _Lookup:
 def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
     """Yield a run's spec; one per seen defect if hard."""
     settings, method, weights = wanted.settings, wanted.method, inputs.weights
+    external = inputs.external.identity if inputs.external else "none"
     if settings["resize"] not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}")
     seen: Iterable[str | None] = (wanted.seen_defect,)
@@ -190,20 +186,13 @@ def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
             resize=str(settings["resize"]),
             data_version=DATA_VERSION,
             fingerprint=inputs.content,
-            external=_external_identity(wanted, inputs.external),
+            external=external if "external" in method.settings else None,
             precision=str(settings["precision"]) if "precision" in method.settings else None,
             batch_size=int(settings["batch_size"]) if "batch_size" in method.settings else None,
             backbone=weights.source.name if weights else None,
             stage=weights.source.stage if weights else None,
             weights=weights.digest if weights else None,
         )
-
-
-def _external_identity(wanted: PlannedRun, external: External | None) -> str | None:
-    """Return the identity of external images, or "none"."""
-    if "external" not in wanted.method.settings:
-        return None
-    return external.identity if external else "none"
 
 
 def missing_lines(missing: Iterable[Missing]) -> list[str]:

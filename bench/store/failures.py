@@ -42,7 +42,7 @@ def strip(
     content = {
         "run_id": spec.run_id,
         "spec": spec.as_dict(),
-        "time": _now(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "kind": kind,
         "reason": reason,
         "traceback": traceback,
@@ -118,7 +118,3 @@ def _shorten(log: Path) -> None:
         gap = size - len(head) - len(tail)
         file.write(head + f"\n... {gap} bytes left out ...\n".encode() + tail)
         file.truncate()
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

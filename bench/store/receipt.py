@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -74,10 +74,7 @@ class Receipt:
             "run_id": self.run_id,
             "spec": self.spec.as_dict(),
             "metrics": dict(self.metrics),
-            "draw": [
-                {"file": d.file, "defect": d.defect, "pixels_sha256": d.pixels_sha256}
-                for d in self.draw
-            ],
+            "draw": [asdict(drawn) for drawn in self.draw],
             "split": dict(self.split),
             "facts": dict(self.facts),
             "timings": dict(self.timings),
