@@ -25,7 +25,7 @@ from bench.planning.resources import (
     memory_of,
     to_decode,
 )
-from bench.planning.runtime import RuntimeEstimate, RuntimeModel, step
+from bench.planning.runtime import RuntimeEstimate, RuntimeModel, step_key
 from bench.planning.slots import Slot
 from bench.planning.state import State
 from bench.planning.variants import Variant, shared, variant_name, variant_of
@@ -221,8 +221,8 @@ def _needs(
             variant, [*todo, *missing], known, slots[0].device, folders.data, RUN_MODULES
         )
         memory.append(needed)
-        variant_guesses = guesses[wanted.name(variant)] = [paces.guess(run) for run in todo]
-        elsewhere |= None in variant_guesses and all(anywhere.guess(run) for run in todo)
+        variant_guesses = guesses[wanted.name(variant)] = [paces.estimate(run) for run in todo]
+        elsewhere |= None in variant_guesses and all(anywhere.estimate(run) for run in todo)
         seconds = [guess.seconds for guess in variant_guesses if guess]
         table.add_row(
             escape(wanted.name(variant)),
@@ -244,8 +244,8 @@ def _needs(
 def _receipts(state: State, results: Results) -> list[Receipt]:
     """Return receipts of the plan's runs, or of all where those say too little."""
     known = list(state.done.values())
-    steps = {step(r.spec) for r in known}
-    if not all(step(run.spec) in steps for run in state.todo):
+    steps = {step_key(r.spec) for r in known}
+    if not all(step_key(run.spec) in steps for run in state.todo):
         with contextlib.suppress(StoreError):  # a newer bench wrote some of them
             known += [r for r in receipts(results) if r.run_id not in state.done]
     return known

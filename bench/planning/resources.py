@@ -10,7 +10,7 @@ from bench.data.catalog import find_dataset
 from bench.data.images import cache_folder
 from bench.planning.plan import Folders, Missing, Run
 from bench.planning.rehearsal import FIXED, process_base, rehearsal_context, rehearsed, step_bytes
-from bench.planning.runtime import step
+from bench.planning.runtime import step_key
 from bench.planning.variants import Variant
 from bench.registry import load_class
 from bench.store.receipt import Receipt
@@ -136,9 +136,9 @@ def memory_of(
         estimates.append(
             process_base(modules) + max(_memory_bank(variant, w, data) for w in wanted)
         )
-    specs = {step(w.spec) for w in wanted if isinstance(w, Run)}
+    specs = {step_key(w.spec) for w in wanted if isinstance(w, Run)}
     gpu = device != "cpu"
-    facts = [r.provenance for r in receipts if step(r.spec) in specs]
+    facts = [r.provenance for r in receipts if step_key(r.spec) in specs]
     measured = [
         f.peak_gpu_memory_bytes if gpu else f.peak_memory_bytes
         for f in facts

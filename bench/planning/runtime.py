@@ -41,16 +41,16 @@ class RuntimeModel:
 
     def __init__(self, receipts: Iterable[Receipt], slot: "Slot | None" = None) -> None:
         """With `slot`, use only receipts of alike devices and threads."""
-        self._alike: dict[tuple[Any, ...], list[Receipt]] = collections.defaultdict(list)
+        self._receipts: dict[tuple[Any, ...], list[Receipt]] = collections.defaultdict(list)
         for receipt in receipts:
             if slot is None or runs_like(receipt, slot):
-                self._alike[_kind(receipt.spec)].append(receipt)
-                self._alike[step(receipt.spec)].append(receipt)
+                self._receipts[_network_key(receipt.spec)].append(receipt)
+                self._receipts[step_key(receipt.spec)].append(receipt)
 
-    def guess(self, run: Run) -> RuntimeEstimate | None:
+    def estimate(self, run: Run) -> RuntimeEstimate | None:
         """Estimate a run's time, None without stored runs alike."""
-        same = self._alike.get(step(run.spec))
-        known = same or self._alike.get(_kind(run.spec))
+        same = self._receipts.get(step_key(run.spec))
+        known = same or self._receipts.get(_network_key(run.spec))
         if known is None:
             return None
         cpu = describe_host()["cpu"]
@@ -71,7 +71,7 @@ def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> f
     None where there is nothing to go by for one of them.
     """
     model = RuntimeModel(receipts)
-    estimates = [model.guess(run) for run in runs]
+    estimates = [model.estimate(run) for run in runs]
     seconds = [e.seconds for e in estimates if e]
     return sum(seconds) / slots if len(seconds) == len(estimates) else None
 
@@ -89,20 +89,20 @@ def _scaled(receipt: Receipt, run: Run) -> float:
     return timings.setup_s + timings.fit_s * length + timings.score_s * scored + measure
 
 
-def _kind(spec: RunSpec) -> tuple[Any, ...]:
+def _network_key(spec: RunSpec) -> tuple[Any, ...]:
     """Return what runs must share for comparable times."""
     fixed_steps = _has_fixed_steps(spec.parameters)
     network = (spec.image_size, spec.precision, spec.batch_size, spec.backbone, spec.stage)
     return (spec.kind, spec.method, *network, fixed_steps)
 
 
-def step(spec: RunSpec) -> tuple[Any, ...]:
+def step_key(spec: RunSpec) -> tuple[Any, ...]:
     """Return what runs must share for equal training steps."""
     # A method from outside may mean anything by the names in RATE_PARAMETERS.
     ignored = {*LENGTH_PARAMETERS} | (frozenset() if spec.method_source else RATE_PARAMETERS)
     parameters = {k: v for k, v in spec.parameters.items() if k not in ignored}
     source = str(spec.external).partition(":")[0]
-    return (*_kind(spec), source, spec.method_source, tuple(sorted(parameters.items())))
+    return (*_network_key(spec), source, spec.method_source, tuple(sorted(parameters.items())))
 
 
 def _has_fixed_steps(parameters: Mapping[str, Any]) -> bool:
