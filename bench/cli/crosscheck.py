@@ -36,7 +36,12 @@ def crosscheck_command(
     settings; override with --set, say --set weights=none. It does not say which is better; exit
     code 1 means that it failed.
     """
-    from bench.execution.crosscheck import VERSION, check_interpreter, compare, make_crosscheck
+    from bench.execution.crosscheck import (
+        VERSION,
+        check_interpreter,
+        compare_sides,
+        make_crosscheck,
+    )
     from bench.planning.plan import missing_lines
 
     interpreter = python.absolute()  # not resolved: an environment's is a link to another one
@@ -49,7 +54,7 @@ def crosscheck_command(
     rows: list[Compared] = []
     failed = False
     note = functools.partial(print, file=sys.stderr, flush=True)
-    for outcome in compare(plan, interpreter, folders, threads, note):
+    for outcome in compare_sides(plan, interpreter, folders, threads, note):
         if isinstance(outcome, str):
             failed = True
             print(f"failed: {outcome}", file=sys.stderr)

@@ -26,10 +26,10 @@ from bench.planning.resources import (
     memory_of,
     to_decode,
 )
-from bench.planning.runtime import RuntimeEstimate, RuntimeModel, step
+from bench.planning.runtime import RuntimeEstimate, RuntimeModel, step_key
 from bench.planning.slots import Slot
 from bench.planning.state import State
-from bench.planning.variants import Variant, name_of, shared, variant_of
+from bench.planning.variants import Variant, shared, variant_name, variant_of
 from bench.spec import place_name, shots_of
 from bench.store.artifacts import artifact_words, stored_artifacts
 from bench.store.receipt import Receipt
@@ -59,15 +59,15 @@ class Wanted:
         """Runs of each variant, a method's variants together."""
         by_variant: dict[Hashable, list[Run | Missing]] = defaultdict(list)
         runs: list[Run | Missing] = [*self.plan.runs, *self.plan.missing]
-        methods = list(dict.fromkeys(run.cell.method.name for run in runs))
-        for run in sorted(runs, key=lambda run: methods.index(run.cell.method.name)):
-            by_variant[variant_of(run.cell).key].append(run)
+        methods = list(dict.fromkeys(run.planned.method.name for run in runs))
+        for run in sorted(runs, key=lambda run: methods.index(run.planned.method.name)):
+            by_variant[variant_of(run.planned).key].append(run)
         return by_variant
 
     @cached_property
     def variants(self) -> dict[Hashable, Variant]:
         """All variants by their keys."""
-        return {key: variant_of(members[0].cell) for key, members in self.members.items()}
+        return {key: variant_of(members[0].planned) for key, members in self.members.items()}
 
     @cached_property
     def common(self) -> dict[str, bool | int | float | str]:
@@ -76,7 +76,7 @@ class Wanted:
 
     def name(self, variant: Variant) -> str:
         """Return a variant's display name."""
-        return name_of(variant, self.common)
+        return variant_name(variant, self.common)
 
 
 def picture(
@@ -109,14 +109,16 @@ def _tallies(state: State) -> dict[tuple[_Row, Hashable], Counter[str]]:
     tallies: dict[tuple[_Row, Hashable], Counter[str]] = defaultdict(Counter)
     stale = {r.run_id for r in state.stale}
     for run in state.plan.runs:
-        tally = tallies[_row(run.cell, run.spec.seen_defect), variant_of(run.cell).key]
+        tally = tallies[_row(run.planned, run.spec.seen_defect), variant_of(run.planned).key]
         tally["wanted"] += 1
         tally["stored"] += run.run_id in state.done
         for mark, ids in (("s", stale), ("f", state.failed), ("d", state.damaged)):
             if run.run_id in ids:
                 tally[mark] += 1
     for missing in state.plan.missing:
-        tally = tallies[_row(missing.cell, missing.cell.seen_defect), variant_of(missing.cell).key]
+        tally = tallies[
+            _row(missing.planned, missing.planned.seen_defect), variant_of(missing.planned).key
+        ]
         tally["wanted"] += 1
         tally["m"] += 1
     return tallies
@@ -199,8 +201,8 @@ def _needs(
         runs: list[Run | Missing] = [*todo, *missing]
         needed = memory_of(variant, runs, known, slots[0].device, folders.data, RUN_MODULES)
         memory.append(needed)
-        variant_guesses = guesses[wanted.name(variant)] = [paces.guess(run) for run in todo]
-        elsewhere |= None in variant_guesses and all(anywhere.guess(run) for run in todo)
+        variant_guesses = guesses[wanted.name(variant)] = [paces.estimate(run) for run in todo]
+        elsewhere |= None in variant_guesses and all(anywhere.estimate(run) for run in todo)
         seconds = [guess.seconds for guess in variant_guesses if guess]
         table.add_row(
             escape(wanted.name(variant)),
@@ -222,8 +224,8 @@ def _needs(
 def _receipts(state: State, results: Results) -> list[Receipt]:
     """Return the plan's receipts, or all if those are too few."""
     known = list(state.done.values())
-    steps = {step(r.spec) for r in known}
-    if not all(step(run.spec) in steps for run in state.todo):
+    steps = {step_key(r.spec) for r in known}
+    if not all(step_key(run.spec) in steps for run in state.todo):
         with contextlib.suppress(StoreError):  # a newer bench wrote some of them
             known += [r for r in receipts(results) if r.run_id not in state.done]
     return known

@@ -207,4 +207,4 @@ def plan_suite(
         prefix, _, key = text.partition("=")[0].strip().rpartition(".")
         takers = [n for n, m in methods.items() if prefix in ("", n) and accepts(m, key)]
         say(f"--set {text}: taken by {', '.join(takers)}")
-    return plan.make_plan(planned, folders, download=download)
+    return plan.plan_runs(planned, folders, download=download)

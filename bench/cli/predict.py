@@ -46,7 +46,7 @@ def predict_command(
     if predict.has_changed(receipt):
         print("note: the method's code has changed since the run", file=sys.stderr)
     slot = slots_for(device, 1, gpus(device), threads or receipt.provenance.threads)[0]
-    predictions = predict.predict(receipt, model, files, slot.device, slot.threads)
+    predictions = predict.predict_images(receipt, model, files, slot.device, slot.threads)
     predict.write_predictions(predictions, target.absolute(), overlays=overlays)
     _print(predictions)
     has_overlays = overlays and predictions.explanation is not None

@@ -59,7 +59,7 @@ class PlainDisplay:
         self.receipts.append(receipt)
         self.expected = self._time_left()
         self._line(
-            f"{self._name(run)}: {_result(run, receipt)} in {duration(receipt.timings.stations_s)}"
+            f"{self._name(run)}: {_result(run, receipt)} in {duration(receipt.timings.phases_s)}"
             + (f", {duration(self.expected)} left" if self.left else "")
             + f"  {run.run_id[:8]}"
         )

@@ -225,7 +225,7 @@ def merge_command(
     from collections import Counter
 
     from bench.store.folder import Store
-    from bench.store.merge import merge
+    from bench.store.merge import merge_results
     from bench.store.open import open_results
 
     store = Store(results.absolute())
@@ -233,7 +233,7 @@ def merge_command(
     bad = False
     for source in opened:
         counts: Counter[str] = Counter()
-        for run in merge(source, store):
+        for run in merge_results(source, store):
             counts[run.kind] += 1
             failed = run.kind in ("damaged", "different")
             bad |= failed

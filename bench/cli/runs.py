@@ -113,7 +113,7 @@ def run_command(
     for table in result_tables(plan.runs, outcome.done):
         screen.print(table)
     say(f"results: {folders.results}")
-    given_up = [] if retry_failed else state.given_up
+    given_up = [] if retry_failed else state.known_failures
     if outcome.failed:
         say(f"{_runs(outcome.failed)} failed; their logs are in {store.failed}")
     if given_up:
@@ -166,8 +166,8 @@ def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
     left = time_left(state.todo, list(state.done.values()), max(1, slots)) if with_time else None
     if state.todo and left is not None:
         say(f"about {duration(left)}, from stored runs of the same kind")
-    if state.given_up and not state.retry_failed:
-        say(f"{_runs(state.given_up)} failed earlier and would again: not tried")
+    if state.known_failures and not state.retry_failed:
+        say(f"{_runs(state.known_failures)} failed earlier and would again: not tried")
     if state.stale and not state.redo_stale:
         say(f"{_runs(state.stale)} stale: the method's code has changed; --stale runs again")
 
@@ -188,7 +188,7 @@ def _print_keep(state: "State") -> None:
     if state.missing_artifacts:
         artifacts = artifact_words(frozenset().union(*state.missing_artifacts.values()), "or")
         say(f"{_runs(state.missing_artifacts)} stored without {artifacts}: again, to keep them")
-    methods = {r.cell.method.name: r.cell.method.abilities for r in state.plan.runs}
+    methods = {r.planned.method.name: r.planned.method.abilities for r in state.plan.runs}
     for ability in sorted(state.keep):
         unsupported = [name for name, abilities in methods.items() if ability not in abilities]
         if unsupported:
@@ -240,7 +240,7 @@ def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders
     say(f"{'left':8} {time_to_go if state.todo else waiting}")
     _print_keep(state)
     later = ", tried again once its code has changed, or with --retry-failed"
-    given_up = {r.run_id for r in state.given_up}
+    given_up = {r.run_id for r in state.known_failures}
     for run_id, failure in state.failed.items():
         again = later if run_id in given_up else ""
         reason = (failure.reason.splitlines() or ["?"])[0]

@@ -35,7 +35,7 @@ def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
     yield from check_disk(folders, needed)
     cells = None
     if state:
-        cells = [r.cell for r in state.plan.runs] + [m.cell for m in state.plan.missing]
+        cells = [r.planned for r in state.plan.runs] + [m.planned for m in state.plan.missing]
     yield from check_datasets(folders, cells)
     yield from check_weights(folders, cells)
     if suite and state:

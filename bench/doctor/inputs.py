@@ -17,7 +17,7 @@ from bench.errors import (
     WeightsError,
 )
 from bench.planning.matrix import PlannedRun, Selection, expand
-from bench.planning.plan import Folders, make_plan
+from bench.planning.plan import Folders, plan_runs
 from bench.planning.state import State, compare_with_store
 from bench.planning.suite import Suite
 from bench.registry import Registry
@@ -122,7 +122,7 @@ def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> 
         if broken:
             raise BenchError(broken[0])
         cells = expand(suite, Selection(), Registry(folders.cache), folders.data)
-        return compare_with_store(make_plan(cells, folders), results_at(folders.results))
+        return compare_with_store(plan_runs(cells, folders), results_at(folders.results))
     except BenchError as error:
         text = f"cannot be planned, since {error}"
         return Diagnosis("suite", "bad", suite.name, text, "fix that, then ask again")

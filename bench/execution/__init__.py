@@ -1,1 +1,1 @@
-"""Runs carried out: each in a process of its own, failures apart."""
+"""Execution of runs, each in a process of its own."""

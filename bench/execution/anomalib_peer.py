@@ -1,4 +1,4 @@
-"""anomalib's side of the cross-check: a script that the interpreter which has anomalib runs.
+"""anomalib's side of the cross-check, run by another interpreter.
 
 `python -I anomalib_peer.py FOLDER` fits and scores what FOLDER/request.json asks for and writes the
 raw scores beside it. It imports nothing of this project, and this project never imports it.
@@ -17,7 +17,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def network(job: dict[str, Any], folder: Path) -> Any:
-    """Return torchvision's network with the weights of our side, to the stage that is read."""
+    """Return torchvision's network with our side's weights."""
     import torch
     import torchvision
 
@@ -35,7 +35,7 @@ def network(job: dict[str, Any], folder: Path) -> Any:
 
 
 def model(job: dict[str, Any], folder: Path) -> Any:
-    """Return anomalib's model with its own settings; of PaDiM with the channels of our side."""
+    """Return anomalib's model; PaDiM gets our side's channels."""
     import torch
     from anomalib.models.image.padim.torch_model import (  # type: ignore[import-not-found]
         PadimModel,
@@ -53,7 +53,7 @@ def model(job: dict[str, Any], folder: Path) -> Any:
 
 
 def scored(job: dict[str, Any], folder: Path) -> Any:
-    """Fit on the normal images, and return the raw scores of the tested ones, (N,)."""
+    """Fit on the normal images; return raw scores (N,)."""
     import torch
 
     torch.manual_seed(job["seed"])
@@ -75,11 +75,11 @@ def scored(job: dict[str, Any], folder: Path) -> Any:
         else:
             peer.fit()
         peer.eval()
-        found = [peer(images).pred_score.flatten() for images in batches("tested")]
-    return torch.cat(found).float().numpy()
+        scores = [peer(images).pred_score.flatten() for images in batches("tested")]
+    return torch.cat(scores).float().numpy()
 
 
-def main(folder: Path) -> None:
+def answer_request(folder: Path) -> None:
     """Do what is asked, one job after the other."""
     import torch
 
@@ -90,4 +90,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    answer_request(Path(sys.argv[1]))

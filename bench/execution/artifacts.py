@@ -1,4 +1,4 @@
-"""What a run makes to be kept beside its scores, and the metrics that follow from it."""
+"""Artifacts that a run makes, and their metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,9 +22,9 @@ from bench.system.device import synchronize
 
 
 def collect_artifacts(
-    detector: Any, job: Job, file: Sequence[str], tested: Callable[[], Samples], clock: PhaseTimer
+    detector: Any, job: Job, file: Sequence[str], tested: Callable[[], Samples], timer: PhaseTimer
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return the files that a run keeps beside its scores, by name, each timed by itself.
+    """Return a run's artifacts by file name, each timed.
 
     Also why there is none, by the ability that the method lacks after all: its function raised
     NotImplementedError. `tested` gives the images that were scored, anew with every call.
@@ -42,21 +42,21 @@ def collect_artifacts(
     for ability, name in FILES.items():
         if ability not in job.keep:
             continue
-        clock.pass_over()
+        timer.pass_over()
         try:
             files[name] = content(ability)
         except NotImplementedError as error:
             unsupported[ability] = reason(error).partition("\n")[0]
             continue
         synchronize(job.device)
-        clock.mark(f"{ability}_s")
+        timer.mark(f"{ability}_s")
     return files, unsupported
 
 
 def pixel_metrics(
-    kept: bytes, job: Job, split: Split, counted: NDArray[np.bool_]
+    explanations: bytes, job: Job, split: Split, counted: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """Return the AUROC over pixels of the images that count, where their defects are marked.
+    """Return pixel metrics of the counted images with masks.
 
     Of a method's maps the first is the one that is meant to show defects. A method with boxes also
     gets `box_recall`, and the same by chance.
@@ -66,9 +66,9 @@ def pixel_metrics(
     masks = load_masks(job.root, tested, job.spec.image_size)
     if masks is None:
         return {}
-    seen = read_explanations(kept)
-    found = {"pixel_auroc": pixel_auroc(next(iter(seen.maps.values()))[chosen], masks)}
-    if seen.boxes is not None:
-        held, by_chance = box_recall(seen.boxes[chosen], masks)
-        found |= {"box_recall": held, "box_recall_by_chance": by_chance}
-    return found
+    explained_images = read_explanations(explanations)
+    values = {"pixel_auroc": pixel_auroc(next(iter(explained_images.maps.values()))[chosen], masks)}
+    if explained_images.boxes is not None:
+        recall, by_chance = box_recall(explained_images.boxes[chosen], masks)
+        values |= {"box_recall": recall, "box_recall_by_chance": by_chance}
+    return values

@@ -1,4 +1,4 @@
-"""Carries out what is left of a plan: each run in a process of its own, failures apart."""
+"""Campaign: execution of the remaining runs of a plan."""
 
 import collections
 import contextlib
@@ -32,13 +32,13 @@ LOST_TRIES = 3
 
 
 class Listener(Protocol):
-    """Who is told of progress: `bench.cli.progress` for people, tests for themselves."""
+    """Receiver of progress, such as `bench.cli.progress`."""
 
     def started(self, run: Run) -> None:
         """A run has begun."""
 
     def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
-        """A run has finished an epoch, or with epoch 0 its preparations."""
+        """A run has finished an epoch; 0 means its preparations."""
 
     def finished(self, run: Run, receipt: Receipt) -> None:
         """A run is published."""
@@ -52,7 +52,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """How a command wants its runs carried out; none of it enters an identity."""
+    """Options of execution; none enters a run id."""
 
     slots: Sequence[Slot]
     timeout: float | None = None
@@ -72,17 +72,17 @@ class Outcome:
 
 
 def run_campaign(
-    state: State, store: Store, folders: Folders, order: ExecutionOptions, listener: Listener
+    state: State, store: Store, folders: Folders, options: ExecutionOptions, listener: Listener
 ) -> Outcome:
-    """Run what is left; return what is there afterwards.
+    """Execute the runs left to do; return the outcome of all.
 
     A run that fails is recorded and the others go on. An interrupt, or a disk that refuses
     (StoreError), ends the processes under way and is passed on; what was finished stays.
     """
     store.open_for_writing()
-    campaign = _Campaign(state, store, folders, order, listener)
+    campaign = _Campaign(state, store, folders, options, listener)
     for run_id in state.damaged:
-        campaign.set_aside(run_id, f"run {run_id} did not verify")
+        campaign.quarantine_run(run_id, f"run {run_id} did not verify")
     try:
         campaign.go()
     except BaseException:
@@ -93,7 +93,7 @@ def run_campaign(
     try:
         store.compact()
     except StoreError as error:  # the results are there; the table can be made at any time
-        listener.note(f"{store.table} is not brought up to date: {error}")
+        listener.note(f"{store.table} could not be updated: {error}")
     return campaign.outcome
 
 
@@ -107,35 +107,35 @@ class _ActiveRun:
 
 
 class _Campaign:
-    """The state of one command while its runs go on."""
+    """State of one command while its runs execute."""
 
     def __init__(
         self,
         state: State,
         store: Store,
         folders: Folders,
-        order: ExecutionOptions,
+        options: ExecutionOptions,
         listener: Listener,
     ) -> None:
-        self.store, self.folders, self.order, self.listener = store, folders, order, listener
+        self.store, self.folders, self.options, self.listener = store, folders, options, listener
         self.outcome = Outcome(dict(state.done))
         self.waiting = collections.deque(state.todo)
         self.active: dict[str, _ActiveRun] = {}
         self.preparation = Preparation(folders, listener.note)
         self.lost: collections.Counter[str] = collections.Counter()
-        self.yielded: set[str] = set()
+        self.claimed_elsewhere: set[str] = set()
         self.dropped: set[str] = set()
-        self.spoiled: dict[str, frozenset[str]] = {}
-        """What runs kept that did not verify: it is made again with them."""
-        self.giving_way = {r.run_id for r in state.stale} if state.redo_stale else set()
+        self.damaged_artifacts: dict[str, frozenset[str]] = {}
+        """Artifacts of quarantined runs, to be made again."""
+        self.to_supersede = {r.run_id for r in state.stale} if state.redo_stale else set()
         self.failed_before = {run_id: failure.folder for run_id, failure in state.failed.items()}
-        self.beaten = 0.0
+        self.last_heartbeat = 0.0
 
     def go(self) -> None:
         """Keep the slots busy until nothing is left."""
         if not self.waiting:
             return
-        modules = {r.cell.method.module for r in self.waiting}
+        modules = {r.planned.method.module for r in self.waiting}
         for module in modules:
             source_hash(module)  # kept from now on: the server loads this source
         preload = [
@@ -145,19 +145,19 @@ class _Campaign:
             "pandas",  # where it is installed, pyarrow imports it for the first table of a process
             *sorted(modules),
         ]
-        with LocalEngine(self.order.slots, preload, self.order.timeout) as engine:
+        with LocalEngine(self.options.slots, preload, self.options.timeout) as engine:
             while self.waiting or engine.running:
                 while (slot := engine.free) and (run := self._next()):
                     self._start(engine, run, slot)
-                self._attend(engine, 0.5)
+                self._poll(engine, 0.5)
 
     def clean_up(self) -> None:
-        """Drop what is under way; nothing of it is visible."""
-        for under_way in self.active.values():
-            shutil.rmtree(under_way.staged, ignore_errors=True)
+        """Remove the staging folders of active runs."""
+        for active in self.active.values():
+            shutil.rmtree(active.staged, ignore_errors=True)
 
     def _next(self) -> Run | None:
-        """Return the next run that no other command has finished or has under way."""
+        """Return the next run that no other command has."""
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
             if self._done_elsewhere(run) or self._failed_elsewhere(run):
@@ -165,24 +165,26 @@ class _Campaign:
             if not self.store.claimed(run.run_id):
                 return run
             self.waiting.append(run)
-            if run.run_id not in self.yielded:
-                self.yielded.add(run.run_id)
-                self.listener.note(f"run {run.run_id} is under way in another command: it goes on")
+            if run.run_id not in self.claimed_elsewhere:
+                self.claimed_elsewhere.add(run.run_id)
+                self.listener.note(
+                    f"run {run.run_id} is under way in another command: not started here"
+                )
         return None
 
     def _done_elsewhere(self, run: Run) -> bool:
-        """Take over what another command has published since this one looked."""
+        """Take over a result that another command has published."""
         before = self.outcome.done.get(run.run_id)  # a result that is to be run again
         receipt = self._stored(run.run_id)
-        if receipt is None or receipt == before or missing_for(run, receipt, self.order.keep):
+        if receipt is None or receipt == before or missing_for(run, receipt, self.options.keep):
             return False
         self.outcome.done[run.run_id] = receipt
         self.listener.finished(run, receipt)
         return True
 
     def _failed_elsewhere(self, run: Run) -> bool:
-        """Take over a failure of another command that this one has waited for."""
-        failures = self.store.failures(run.run_id) if run.run_id in self.yielded else []
+        """Take over a failure that another command has recorded."""
+        failures = self.store.failures(run.run_id) if run.run_id in self.claimed_elsewhere else []
         if not failures or failures[-1].folder == self.failed_before.get(run.run_id):
             return False
         if not would_fail_again(run, failures[-1]):
@@ -192,53 +194,53 @@ class _Campaign:
         return True
 
     def _stored(self, run_id: str) -> Receipt | None:
-        """Return the receipt of a stored run; one that does not verify is set aside."""
+        """Return a stored run's receipt; quarantine a damaged run."""
         while self.store.has(run_id):
             try:
                 return self.store.read(run_id)
             except CorruptRun as error:
-                self.set_aside(run_id, str(error))
+                self.quarantine_run(run_id, str(error))
         return None
 
-    def set_aside(self, run_id: str, why: str) -> None:
-        """Move a stored run that does not verify out of the way, so that it is run again."""
-        if moved := self.store.set_aside(run_id):
-            self.spoiled[run_id] = artifacts_in(moved)
+    def quarantine_run(self, run_id: str, why: str) -> None:
+        """Quarantine a damaged run, so that it runs again."""
+        if moved := self.store.quarantine_run(run_id):
+            self.damaged_artifacts[run_id] = artifacts_in(moved)
             self.listener.note(f"{why}: moved to {self.store.quarantine}, runs again")
 
     def _start(self, engine: LocalEngine, run: Run, slot: Slot) -> None:
         try:
-            images, unofficial = self.preparation.category(run, lambda: self._attend(engine, 0))
-            external = self.preparation.external(run, lambda: self._attend(engine, 0))
+            images, unofficial = self.preparation.category(run, lambda: self._poll(engine, 0))
+            external = self.preparation.external(run, lambda: self._poll(engine, 0))
         except DataError as error:
-            here = _ActiveRun(run, self.store.stage(run.run_id), self._about(run, slot))
-            self._fail(here, "data", str(error))
+            active = _ActiveRun(run, self.store.stage(run.run_id), self._about(run, slot))
+            self._fail(active, "data", str(error))
             return
         about = Provenance({**self._about(run, slot), "unofficial_copy": unofficial})
-        here = _ActiveRun(run, self.store.stage(run.run_id), about)
-        self.active[run.run_id] = here
-        job = self._job(here, images, external, slot)
-        engine.start(run.run_id, "bench.execution.worker:run", job)
+        active = _ActiveRun(run, self.store.stage(run.run_id), about)
+        self.active[run.run_id] = active
+        job = self._job(active, images, external, slot)
+        engine.start(run.run_id, "bench.execution.worker:run_job", job)
         self.listener.started(run)
 
     def _about(self, run: Run, slot: Slot) -> Provenance:
-        """Return the provenance that is known before a run begins."""
+        """Return the provenance known before a run begins."""
         return Provenance({
             **describe_host(),
-            "source_sha256": source_hash(run.cell.method.module),
+            "source_sha256": source_hash(run.planned.method.module),
             "device": slot.device,
             "threads": slot.threads,
-            "score_batch_size": self.order.score_batch_size,
+            "score_batch_size": self.options.score_batch_size,
             "weights_title": run.weights.title if run.weights else "",
             "strides": run.weights.source.strides if run.weights else "",
         })  # fmt: skip
 
-    def _job(self, here: _ActiveRun, images: Path, external: Path | None, slot: Slot) -> Job:
-        run, weights = here.run, here.run.weights
-        stale = self.outcome.done.get(run.run_id) if run.run_id in self.giving_way else None
+    def _job(self, active: _ActiveRun, images: Path, external: Path | None, slot: Slot) -> Job:
+        run, weights = active.run, active.run.weights
+        stale = self.outcome.done.get(run.run_id) if run.run_id in self.to_supersede else None
         return Job(
             spec=run.spec,
-            method_path=run.cell.method.path,
+            method_path=run.planned.method.path,
             files=run.listing.files,
             root=run.listing.root,
             images=images,
@@ -246,21 +248,21 @@ class _Campaign:
             weights_file=weights.source.file if weights else None,
             strides=weights.source.strides if weights else "",
             results=self.folders.results,
-            staged=here.staged,
+            staged=active.staged,
             device=slot.device,
             threads=slot.threads,
-            score_batch_size=self.order.score_batch_size,
+            score_batch_size=self.options.score_batch_size,
             replaces=stale.digest() if stale else "",
-            provenance=here.provenance,
+            provenance=active.provenance,
             keep=self._keep(run),
         )
 
     def _keep(self, run: Run) -> frozenset[str]:
-        """Return what a run keeps: what is wanted, and what was kept in its place so far."""
+        """Return artifacts to keep: wanted ones and those stored before."""
         stored = self._stored(run.run_id)
         before = stored_artifacts(stored) if stored else frozenset()
-        before |= self.spoiled.get(run.run_id, frozenset())
-        return (self.order.keep | before) & run.cell.method.abilities
+        before |= self.damaged_artifacts.get(run.run_id, frozenset())
+        return (self.options.keep | before) & run.planned.method.abilities
 
     def _pass_on(self, key: str, message: Message) -> None:
         match message:
@@ -276,27 +278,30 @@ class _Campaign:
                 self.dropped.add(key)
                 self.listener.note(text)
 
-    def _attend(self, engine: LocalEngine, patience: float) -> None:
-        """See to the runs under way: what they say, how they end, and that they keep in bounds."""
-        for event in engine.events(patience):
+    def _poll(self, engine: LocalEngine, timeout: float) -> None:
+        """Handle messages and ends of active runs; send heartbeats."""
+        for event in engine.events(timeout):
             if isinstance(event, Ended):
-                self._settle(engine, event)
+                self._finish(engine, event)
             else:
                 self._pass_on(*event)
-        now = time.monotonic()
-        for key, here in list(self.active.items()):
-            if now - self.beaten > HEARTBEAT:
-                self.store.keep_alive(here.staged)
-            if _size(here.staged / "log.txt") > LOG_LIMIT:
+        heartbeat = time.monotonic() - self.last_heartbeat > HEARTBEAT
+        if heartbeat:
+            self.last_heartbeat = time.monotonic()
+        for key, active in list(self.active.items()):
+            if heartbeat:
+                self.store.keep_alive(active.staged)
+            if _size(active.staged / "log.txt") > LOG_LIMIT:
                 why = f"printed more than {LOG_LIMIT >> 20} MiB"
-                self._settle(engine, engine.stop(key, why))
-        if now - self.beaten > HEARTBEAT:
-            self.beaten = now
+                self._finish(engine, engine.stop(key, why))
 
-    def _settle(self, engine: LocalEngine, ended: Ended) -> None:
-        """Believe the store: a run is done if it is there and verifies, and recorded no failure."""
-        here = self.active.pop(ended.key)
-        run = here.run
+    def _finish(self, engine: LocalEngine, ended: Ended) -> None:
+        """Settle a run whose process has ended: done, failed or to be started again."""
+        # Why not believe the exit code or a message? Either can be lost or lie: a method may exit
+        # with 0 on its own, the process may be killed right after publishing, another command may
+        # have published first. What verifies in the store is the same whoever looks.
+        active = self.active.pop(ended.key)
+        run = active.run
         reason = self.outcome.failed.get(run.run_id)
         if reason is not None and not ended.stopped:  # the run has recorded it itself
             self.listener.failed(run, reason)
@@ -305,52 +310,52 @@ class _Campaign:
         before = self.outcome.done.get(run.run_id)
         if receipt is not None and (
             run.run_id in self.dropped
-            or (receipt != before and not missing_for(run, receipt, self.order.keep))
+            or (receipt != before and not missing_for(run, receipt, self.options.keep))
         ):
-            shutil.rmtree(here.staged, ignore_errors=True)
+            shutil.rmtree(active.staged, ignore_errors=True)
             self.outcome.done[run.run_id] = receipt
             self.listener.finished(run, receipt)
             if before and receipt != before:
-                self._tell_again(run, before, receipt)
+                self._note_rerun(run, before, receipt)
         elif ended.lost and self.lost[run.run_id] < LOST_TRIES - 1:
-            shutil.rmtree(here.staged, ignore_errors=True)
+            shutil.rmtree(active.staged, ignore_errors=True)
             self.lost[run.run_id] += 1
             self.waiting.appendleft(run)
-            self.listener.note(f"run {run.run_id} {ended.reason}: it starts again")
+            self.listener.note(f"run {run.run_id} {ended.reason}: starting it again")
             self._check_code()
         else:
-            self._fail(here, ended.kind, ended.reason)
+            self._fail(active, ended.kind, ended.reason)
 
     def _check_code(self) -> None:
-        """Refuse to go on with a new server that would load other code than was planned with."""
-        for module in {r.cell.method.module for r in self.waiting}:
+        """Refuse to continue if a new server would load other code."""
+        for module in {r.planned.method.module for r in self.waiting}:
             if source_hash.__wrapped__(module) != source_hash(module):
                 raise RequestError(
-                    f"the code of {module} has changed while the command ran: the same command"
-                    " goes on with what it is now"
+                    f"the code of {module} has changed while the command ran: give the same command"
+                    " again to continue with the new code"
                 )
 
-    def _tell_again(self, run: Run, before: Receipt, receipt: Receipt) -> None:
-        """Say what has become of a result that was run again."""
-        found = agreement(before, receipt)
-        if run.run_id not in self.giving_way:
+    def _note_rerun(self, run: Run, before: Receipt, receipt: Receipt) -> None:
+        """Note how a repeated run agrees with the earlier one."""
+        match = agreement(before, receipt)
+        if run.run_id not in self.to_supersede:
             gained = artifact_words(stored_artifacts(receipt) - settled_artifacts(before))
-            self.listener.note(f"  run again{gained and f' for its {gained}'}: {found}")
+            self.listener.note(f"  run again{gained and f' for its {gained}'}: {match}")
             return
-        advice = "" if found.kind == "identical" else "; where that is meant, raise its version"
-        self.listener.note(f"  run again under today's code of the method: {found}{advice}")
+        advice = "" if match.kind == "identical" else "; where that is meant, raise its version"
+        self.listener.note(f"  run again under today's code of the method: {match}{advice}")
 
-    def _fail(self, here: _ActiveRun, kind: str, reason: str) -> None:
-        """Record a failure that the run could not record itself."""
+    def _fail(self, active: _ActiveRun, kind: str, reason: str) -> None:
+        """Record a failure that the run has not recorded."""
         self.store.record_failure(
-            here.staged, here.run.spec, kind=kind, reason=reason, provenance=here.provenance
+            active.staged, active.run.spec, kind=kind, reason=reason, provenance=active.provenance
         )
-        self.outcome.failed[here.run.run_id] = reason
-        self.listener.failed(here.run, reason)
+        self.outcome.failed[active.run.run_id] = reason
+        self.listener.failed(active.run, reason)
 
 
 def _size(path: Path) -> int:
-    """Return the size of a file that may go at any moment."""
+    """Return a file's size, 0 if it is gone."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

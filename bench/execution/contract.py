@@ -1,4 +1,4 @@
-"""What a method is given, and checks of what it returns."""
+"""What a method is given, and checks of its output."""
 
 import dataclasses
 import math
@@ -26,8 +26,8 @@ def make_context(
     job: Job,
     seeds: Seeds,
     facts: dict[str, Any],
-    clock: PhaseTimer,
-    tell: Callable[[Message], None],
+    timer: PhaseTimer,
+    send: Callable[[Message], None],
 ) -> Context:
     """Build what `fit` is given."""
     spec = job.spec
@@ -36,8 +36,8 @@ def make_context(
         if epoch:
             print(f"epoch {epoch}/{epochs} loss {loss:.6g}", flush=True)
         else:
-            clock.step()
-        tell(Progress(int(epoch), int(epochs), f"{loss:.4g}"))
+            timer.step()
+        send(Progress(int(epoch), int(epochs), f"{loss:.4g}"))
 
     def record(name: str, value: Any) -> None:
         if isinstance(value, np.generic):
@@ -65,7 +65,7 @@ def make_context(
 
 
 def spec_settings(spec: RunSpec, weights_file: Path | None, strides: str) -> dict[str, Any]:
-    """Return what a spec says of a context; what the method does not use keeps its default."""
+    """Return a context's fields that a spec sets."""
     changes: dict[str, Any] = {}
     if spec.precision is not None:
         changes["precision"] = spec.precision
@@ -77,11 +77,11 @@ def spec_settings(spec: RunSpec, weights_file: Path | None, strides: str) -> dic
 
 
 def check_scores(scores: Any, expected: int) -> NDArray[np.float32]:
-    """Return a method's scores as float32 (N,); raises MethodError for anything else."""
+    """Return scores if float32 (N,) and finite; raises MethodError."""
     if type(scores) is not np.ndarray or scores.dtype != np.float32:
         plain = type(scores) is np.ndarray  # a masked array would lose values on the way to disk
-        found = scores.dtype if plain else type(scores).__name__
-        raise MethodError(f"score() must return a float32 array, not {found}")
+        kind = scores.dtype if plain else type(scores).__name__
+        raise MethodError(f"score() must return a float32 array, not {kind}")
     if scores.shape != (expected,):
         raise MethodError(f"score() must return shape ({expected},), not {scores.shape}")
     bad = int((~np.isfinite(scores)).sum())
@@ -91,7 +91,7 @@ def check_scores(scores: Any, expected: int) -> NDArray[np.float32]:
 
 
 def project(file: Sequence[str], features: Any) -> Embeddings:
-    """Return the first principal components of what `embed` returned for these N images.
+    """Return the first principal components of `embed`'s features.
 
     A component points to where its largest loading is positive. Features without any variance give
     one component of zeros. Raises MethodError unless they are (N, D) finite floats.
@@ -108,15 +108,16 @@ def project(file: Sequence[str], features: Any) -> Embeddings:
     count = max(1, min(COMPONENTS, int((shares > 0).sum())))
     turned = loadings[np.arange(count), np.abs(loadings[:count]).argmax(axis=1)] < 0
     values = np.where(turned, -values[:, :count], values[:, :count]) + np.float32(0)  # no -0
-    kept = min(1.0, float(shares[:count].sum())) if shares.any() else 1.0
-    return Embeddings(tuple(file), values, kept)
+    share = min(1.0, float(shares[:count].sum())) if shares.any() else 1.0
+    return Embeddings(tuple(file), values, share)
 
 
 def _components(
     centred: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return scores (N, r), loadings (r, D) and shares of the variance (r,), the largest first.
+    """Return scores (N, r), loadings (r, D), variance shares (r,).
 
+    The largest share comes first.
     What is zero but for rounding has the share 0.
     """
     left, sizes, loadings = np.linalg.svd(centred, full_matrices=False)
@@ -126,11 +127,11 @@ def _components(
 
 
 def _checked(features: Any, expected: int) -> NDArray[Any]:
-    """Return a method's features as they are; raises MethodError unless (N, D) finite floats."""
+    """Return features if (N, D) finite floats; raises MethodError."""
     plain = type(features) is np.ndarray
     if not plain or features.dtype.kind != "f":
-        found = features.dtype if plain else type(features).__name__
-        raise MethodError(f"embed() must return an array of floats, not {found}")
+        kind = features.dtype if plain else type(features).__name__
+        raise MethodError(f"embed() must return an array of floats, not {kind}")
     if features.ndim != 2 or len(features) != expected or not features.size:
         raise MethodError(f"embed() must return shape ({expected}, D), not {features.shape}")
     bad = int((~np.isfinite(features)).any(axis=1).sum())
@@ -140,41 +141,49 @@ def _checked(features: Any, expected: int) -> NDArray[Any]:
     return checked
 
 
-def explained(file: Sequence[str], found: Any) -> Explanations:
-    """Return what `explain` returned for these N images; raises MethodError unless it is sound.
+def explained(file: Sequence[str], explanation: Any) -> Explanations:
+    """Return `explain`'s output if sound; raises MethodError.
 
     Sound are finite float32 arrays by names that fit a line: one map at least, all of N images.
     """
-    if not isinstance(found, Explanation):
-        raise MethodError(f"explain() must return an Explanation, not {type(found).__name__}")
+    if not isinstance(explanation, Explanation):
+        raise MethodError(f"explain() must return an Explanation, not {type(explanation).__name__}")
     count = len(file)
-    for kind, arrays in (("maps", found.maps), ("parts", found.parts)):
+    for kind, arrays in (("maps", explanation.maps), ("parts", explanation.parts)):
         if not isinstance(arrays, Mapping):
-            raise MethodError(f"explain().{kind} must be arrays by name, not "
-                              f"{type(arrays).__name__}")  # fmt: skip
+            raise MethodError(
+                f"explain().{kind} must be arrays by name, not {type(arrays).__name__}"
+            )
         for name in arrays:
             if type(name) is not str or not name or not is_one_line(name):
                 raise MethodError(f"explain().{kind} must be named by a text, not {name!r:.80}")
             if name.endswith(EXTENTS):
-                raise MethodError(f"the name of a map or part must not end in _height or _width,"
-                                  f" as {name!r:.80} does")  # fmt: skip
-    if not found.maps:
+                raise MethodError(
+                    f"the name of a map or part must not end in _height or _width,"
+                    f" as {name!r:.80} does"
+                )
+    if not explanation.maps:
         raise MethodError("explain() must return at least one map")
-    for name, array in found.maps.items():
+    for name, array in explanation.maps.items():
         _check(f"maps[{name!r:.80}]", array, (count, None, None))
-    for name, array in found.parts.items():
+    for name, array in explanation.parts.items():
         _check(f"parts[{name!r:.80}]", array, (count,))
-    if found.boxes is not None:
-        _check("boxes", found.boxes, (count, 4))
-    return Explanations(tuple(file), dict(found.maps), found.boxes, dict(found.parts))
+    if explanation.boxes is not None:
+        _check("boxes", explanation.boxes, (count, 4))
+    return Explanations(
+        tuple(file), dict(explanation.maps), explanation.boxes, dict(explanation.parts)
+    )
 
 
 def _check(what: str, array: Any, shape: tuple[int | None, ...]) -> None:
-    """Raise MethodError unless `array` is finite float32 of this shape, None for any length."""
+    """Raise MethodError unless `array` is finite float32 of `shape`.
+
+    None in `shape` allows any length.
+    """
     plain = type(array) is np.ndarray
     if not plain or array.dtype != np.float32:
-        found = array.dtype if plain else type(array).__name__
-        raise MethodError(f"explain().{what} must be a float32 array, not {found}")
+        kind = array.dtype if plain else type(array).__name__
+        raise MethodError(f"explain().{what} must be a float32 array, not {kind}")
     fits = len(shape) == array.ndim and array.size > 0
     if not fits or any(w not in (None, n) for w, n in zip(shape, array.shape, strict=True)):
         wanted = ", ".join("any" if n is None else str(n) for n in shape)

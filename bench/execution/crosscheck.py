@@ -1,4 +1,4 @@
-"""Our PaDiM and PatchCore beside anomalib's: the same images, the same weights, our metric.
+"""Cross-check of PaDiM and PatchCore with anomalib: same images and weights.
 
 anomalib has an environment of its own, for it is no dependency: its side is a script that another
 interpreter runs (`bench.execution.anomalib_peer`). It is handed decoded images and a state dict as
@@ -29,8 +29,8 @@ from bench.errors import BenchError, MethodError, RequestError
 from bench.execution.preparation import Preparation
 from bench.metrics import auroc
 from bench.planning.matrix import PlannedRun, Selection, expand
-from bench.planning.plan import Folders, Plan, Run, make_plan
-from bench.planning.suite import Block, Suite
+from bench.planning.plan import Folders, Plan, Run, plan_runs
+from bench.planning.suite import Suite, SuiteBlock
 from bench.registry import Registry, load_class
 from bench.system.host import cpu_count
 from bench.system.untrusted import one_line, os_reason
@@ -64,7 +64,7 @@ for needed in ("torch", "torchvision"):
 
 @dataclass(frozen=True)
 class Compared:
-    """What both sides make of the test images of one category, drawn anomalies among them."""
+    """Both sides' results on one category, drawn anomalies included."""
 
     method: str
     place: str
@@ -82,26 +82,28 @@ class Compared:
 
 
 def check_interpreter(python: Path) -> None:
-    """Ask an interpreter for its anomalib; raises RequestError where it cannot serve."""
-    place = f"--python {one_line(python)}"
+    """Check an interpreter's anomalib; raises RequestError."""
+    option = f"--python {one_line(python)}"
     try:
         done = _run([str(python), "-I", "-c", _ASK], timeout=120)
     except OSError as error:
-        raise RequestError(f"{place}: {os_reason(error)}") from None
+        raise RequestError(f"{option}: {os_reason(error)}") from None
     except subprocess.TimeoutExpired:
-        raise RequestError(f"{place} does not answer: is it a Python interpreter?") from None
-    last = (done.stderr.strip().splitlines() or ["no word of it"])[-1]
-    found = done.stdout.strip()
+        raise RequestError(f"{option} does not answer: is it a Python interpreter?") from None
+    last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+    version = done.stdout.strip()
     if "PackageNotFoundError" in last:
-        raise RequestError(f"{place} has no anomalib; an environment with it: {_INSTALL}")
+        raise RequestError(f"{option} has no anomalib; an environment with it: {_INSTALL}")
     if "ModuleNotFoundError" in last:
         needed = one_line(last.rpartition(" ")[2])
-        raise RequestError(f"{place} has anomalib, but no {needed}: install it there")
-    if done.returncode or not re.fullmatch(r"\d+(\.\w+)*", found):
-        raise RequestError(f"{place} is no Python interpreter that answers: {one_line(last)[:200]}")
-    if found != VERSION:
+        raise RequestError(f"{option} has anomalib, but no {needed}: install it there")
+    if done.returncode or not re.fullmatch(r"\d+(\.\w+)*", version):
         raise RequestError(
-            f"{place} has anomalib {found}; only {VERSION} is compared with: pip install"
+            f"{option} is no Python interpreter that answers: {one_line(last)[:200]}"
+        )
+    if version != VERSION:
+        raise RequestError(
+            f"{option} has anomalib {version}; only {VERSION} is compared with: pip install"
             f" anomalib=={VERSION} there"
         )
 
@@ -109,7 +111,7 @@ def check_interpreter(python: Path) -> None:
 def _run(
     command: Sequence[str], timeout: float | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run another interpreter, which must neither see this project's packages nor a network."""
+    """Run another interpreter without our packages and without network."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return subprocess.run(
@@ -119,45 +121,45 @@ def _run(
 
 
 def make_crosscheck(selection: Selection, folders: Folders, *, download: bool) -> Plan:
-    """Look up what is compared; raises RequestError for what anomalib has no setting for."""
+    """Return the plan of a cross-check; raises RequestError."""
     data = selection.datasets or DATA
     methods = selection.methods or METHODS
     for name in methods:
         if name not in METHODS:
             raise RequestError(f"{name} is not compared with anomalib: {' and '.join(METHODS)} are")
-    suite = Suite("crosscheck", "", (Block(methods=methods, data=data, set=SETTINGS),))
-    cells = expand(suite, selection, Registry(folders.cache), folders.data)
-    for cell in cells:
-        _check_settings(cell)
-    return make_plan(cells, folders, download=download)
+    suite = Suite("crosscheck", "", (SuiteBlock(methods=methods, data=data, set=SETTINGS),))
+    planned = expand(suite, selection, Registry(folders.cache), folders.data)
+    for run in planned:
+        _check_settings(run)
+    return plan_runs(planned, folders, download=download)
 
 
-def _check_settings(cell: PlannedRun) -> None:
-    name = cell.method.name
-    given = {**cell.parameters, "precision": cell.settings["precision"]}
+def _check_settings(planned: PlannedRun) -> None:
+    name = planned.method.name
+    given = {**planned.parameters, "precision": planned.settings["precision"]}
     for key, value in {**FIXED[name], "precision": "float32"}.items():
         if given[key] != value:
             raise RequestError(
                 f"{name}.{key} is {value} here, as in anomalib: leave it out of --set"
             )
-    if given.get("projection") != cell.method.defaults.get("projection"):
+    if given.get("projection") != planned.method.defaults.get("projection"):
         raise RequestError(f"{name}.projection is anomalib's here: leave it out of --set")
 
 
-def compare(
+def compare_sides(
     plan: Plan, python: Path, folders: Folders, threads: int | None, note: Callable[[str], None]
 ) -> Iterable[list[Compared] | str]:
-    """Yield what is found category by category, or in a line why there is nothing to compare."""
+    """Yield comparisons by category, or why there are none."""
     preparation = Preparation(folders, note)
-    places: dict[str, list[Run]] = {}
+    by_place: dict[str, list[Run]] = {}
     for run in plan.runs:
-        places.setdefault(run.spec.place, []).append(run)
-    for place, runs in places.items():
+        by_place.setdefault(run.spec.place, []).append(run)
+    for category, runs in by_place.items():
         try:
             images = load(preparation.category(runs[0], lambda: None)[0])
             yield _compare_category(runs, images, python, threads or cpu_count(), note)
         except (BenchError, MemoryError) as error:
-            yield f"{place}: {one_line(error) or type(error).__name__}"
+            yield f"{category}: {one_line(error) or type(error).__name__}"
 
 
 def _compare_category(
@@ -172,7 +174,7 @@ def _compare_category(
     )  # fmt: skip
     note(f"{spec.place}: {len(split.train_normal)} normal and {len(split.tested)} test images")
     labels = [files[i].anomalous for i in split.tested]
-    found: dict[str, Compared] = {}
+    compared: dict[str, Compared] = {}
     with tempfile.TemporaryDirectory(prefix="bench-crosscheck-") as name:
         folder = Path(name)
         np.save(folder / "normal.npy", images.pixels[list(split.train_normal)])
@@ -181,20 +183,20 @@ def _compare_category(
         theirs = _their_side([job for _, job in sides], folder, python, len(labels))
     for (scores, job), other in zip(sides, theirs, strict=True):
         method = job["method"]
-        before = found.get(method, Compared(method, spec.place, (), (), ()))
-        found[method] = replace(
+        before = compared.get(method, Compared(method, spec.place, (), (), ()))
+        compared[method] = replace(
             before,
             ours=(*before.ours, auroc(scores, labels)),
             theirs=(*before.theirs, auroc(other, labels)),
             correlation=(*before.correlation, _correlation(scores, other)),
         )
-    return list(found.values())
+    return list(compared.values())
 
 
 def _our_side(
     run: Run, images: CategoryImages, split: Split, folder: Path, threads: int
 ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """Fit and score ours; return the scores and what anomalib is asked for."""
+    """Fit and score ours; return scores and anomalib's job."""
     from bench.execution.contract import check_scores, spec_settings
     from bench.execution.determinism import make_deterministic
 
@@ -209,15 +211,15 @@ def _our_side(
     if spec.method == "patchcore":
         positions = math.ceil(spec.image_size / 8) ** 2
         parameters["projection"] = projected(len(split.train_normal) * positions)
-    cls = load_class(run.cell.method.path)
+    cls = load_class(run.planned.method.path)
     detector = cls(cls.Parameters(**parameters))
     train = TrainingSet(images.samples(split.train_normal), images.samples(()))
     detector.fit(train, context)
     scores = check_scores(detector.score(images.samples(split.tested)), len(split.tested))
     state = detector.state()
     name = f"{spec.method}-{spec.seed}"
-    arrays: dict[str, Any] = _network(state, source.name)
-    np.savez(folder / f"{name}.weights.npz", **arrays)
+    weights: dict[str, Any] = _network(state, source.name)
+    np.savez(folder / f"{name}.weights.npz", **weights)
     mobile = source.name.startswith("mobilenet")
     job = {
         "name": name, "method": spec.method, "backbone": source.name, "strides": source.strides,
@@ -231,7 +233,7 @@ def _our_side(
 
 
 def projected(patches: int) -> int:
-    """Return the dimensions that anomalib chooses its coreset in: Johnson-Lindenstrauss, eps 0.9.
+    """Return anomalib's coreset dimensions: Johnson-Lindenstrauss, eps 0.9.
 
     Where they are not fewer than there are, ours does not project; anomalib does all the same.
     """
@@ -239,7 +241,7 @@ def projected(patches: int) -> int:
 
 
 def _network(state: Mapping[str, NDArray[Any]], backbone: str) -> dict[str, NDArray[Any]]:
-    """Return the network out of a detector's state, by torchvision's names."""
+    """Return a detector's network by torchvision's names."""
     names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"]
     network = {}
     for key, array in state.items():
@@ -254,14 +256,14 @@ def _network(state: Mapping[str, NDArray[Any]], backbone: str) -> dict[str, NDAr
 def _their_side(
     jobs: Sequence[Mapping[str, Any]], folder: Path, python: Path, expected: int
 ) -> list[NDArray[np.float32]]:
-    """Have anomalib fit and score; raises MethodError with the last thing that it says."""
+    """Return anomalib's scores; raises MethodError with its last line."""
     (folder / "request.json").write_text(json.dumps(jobs))
     with resources.as_file(resources.files("bench.execution") / "anomalib_peer.py") as script:
         done = _run([str(python), "-I", str(script), str(folder)])
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise MethodError(f"anomalib's side ended with {done.returncode}: {one_line(last)[:300]}")
-    found = []
+    results = []
     for job in jobs:
         try:
             scores = np.load(folder / f"{job['name']}.scores.npy", allow_pickle=False)
@@ -269,8 +271,8 @@ def _their_side(
             scores = np.empty(0, np.float32)
         if scores.shape != (expected,) or not np.isfinite(scores).all():
             raise MethodError(f"anomalib's {job['method']} gave no {expected} finite scores")
-        found.append(scores)
-    return found
+        results.append(scores)
+    return results
 
 
 def _correlation(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:

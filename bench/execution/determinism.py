@@ -7,7 +7,7 @@ import torch
 
 
 def make_deterministic(threads: int, seed: int, device: str = "cpu") -> None:
-    """Set threads, seeds and switches so that the same spec gives the same bits on this machine.
+    """Make a spec give the same bits on this machine.
 
     CUBLAS_WORKSPACE_CONFIG is in the environment already (`bench.execution.engines.local`).
     """

@@ -1,4 +1,4 @@
-"""What is made of a run that fails: whose doing it was, and the record of it."""
+"""Causes and records of failed runs."""
 
 import errno
 import re
@@ -13,7 +13,7 @@ from bench.system.untrusted import os_reason
 
 
 def reason(error: BaseException) -> str:
-    """Return an error in one text: its type and what it says."""
+    """Return an error's type and text."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:  # an error that cannot even be written
@@ -21,7 +21,7 @@ def reason(error: BaseException) -> str:
 
 
 def disk_trouble(job: Job, error: BaseException) -> str | None:
-    """Say what the disk of the results refuses, where that is what stopped a run.
+    """Return how the disk stopped a run, else None.
 
     A method may meet full disks of its own; so the disk is asked.
     """
@@ -40,7 +40,7 @@ _OUT_OF_MEMORY = "OutOfMemoryError|can't allocate memory"
 
 
 def _kind(job: Job, error: BaseException) -> str:
-    """Say whose doing a failure is: those of the `method` would only come again."""
+    """Return the kind of a failure; `method` would repeat."""
     if isinstance(error, DataError | WeightsError):
         return "data"
     if isinstance(error, MethodError) and DISPUTED in str(error):
@@ -51,7 +51,7 @@ def _kind(job: Job, error: BaseException) -> str:
 
 
 def record_failure(job: Job, error: BaseException) -> str | None:
-    """Record a failure; return what the disk refused, if it did."""
+    """Record a failure; return the disk's refusal, if any."""
     try:
         trace = "".join(traceback.format_exception(error))
     except Exception:

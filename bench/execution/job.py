@@ -1,4 +1,4 @@
-"""What a worker is handed; apart from the worker, so that the command need not import torch."""
+"""The worker's input; importing it does not import torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ LOG_LIMIT = 64 << 20
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to carry out a run on this machine; plain data, pickled to the child."""
+    """A run's inputs on this machine, pickled to the worker."""
 
     spec: RunSpec
     method_path: str

@@ -1,13 +1,13 @@
-"""Messages of a run to its command: JSON, told apart by their `kind`."""
+"""Messages of a run to its command, in JSON."""
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 
 @dataclass(frozen=True)
 class Progress:
-    """An epoch is over; with epoch 0, the first step of training begins."""
+    """An epoch is over; 0 means that training begins."""
 
     epoch: int
     epochs: int
@@ -23,7 +23,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Trouble:
-    """The disk of the results refuses, which ends the command."""
+    """The results' disk refuses: the command ends."""
 
     reason: str
 
@@ -37,29 +37,22 @@ class Note:
 
 @dataclass(frozen=True)
 class Stayed:
-    """The run has found a sound result in its place, and dropped its own."""
+    """The stored run stays; this one was dropped."""
 
     text: str
 
 
 Message = Progress | Failed | Trouble | Note | Stayed
-_KINDS: dict[str, type[Message]] = {
-    "progress": Progress,
-    "failed": Failed,
-    "trouble": Trouble,
-    "note": Note,
-    "stayed": Stayed,
-}
-_NAMES = {cls: kind for kind, cls in _KINDS.items()}
+_KINDS: dict[str, type[Message]] = {cls.__name__.lower(): cls for cls in get_args(Message)}
 
 
-def encode(message: Message) -> bytes:
-    """Return a message as the bytes that `decode` reads."""
-    return json.dumps({"kind": _NAMES[type(message)], **asdict(message)}).encode()
+def encode_message(message: Message) -> bytes:
+    """Return a message as the bytes that `decode_message` reads."""
+    return json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}).encode()
 
 
-def decode(data: bytes) -> Message:
-    """Read what `encode` has written; raises ValueError for anything else."""
+def decode_message(data: bytes) -> Message:
+    """Read what `encode_message` returned; raises ValueError."""
     try:
         fields: dict[str, Any] = json.loads(data)
         return _KINDS[fields.pop("kind")](**fields)

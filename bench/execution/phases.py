@@ -1,11 +1,11 @@
-"""How long the stations of a run take."""
+"""How long the phases of a run take."""
 
 import time
 from datetime import UTC, datetime, timedelta
 
 
 class PhaseTimer:
-    """Seconds between the stations of a run, counted from the command's request."""
+    """Times a run's phases, from the command's request."""
 
     def __init__(self, started: float) -> None:
         self._started = self._last = started
@@ -14,16 +14,16 @@ class PhaseTimer:
         self.first_step: float | None = None
 
     def mark(self, name: str) -> None:
-        """Count what went by since the last station to this one."""
+        """End a phase that began with the last one's end."""
         now = time.monotonic()
         self.marks[name] = round(now - self._last, 4)
         self._last = now
 
     def pass_over(self) -> None:
-        """Count what went by since the last station to none."""
+        """Leave the time since the last phase out."""
         self._last = time.monotonic()
 
     def step(self) -> None:
-        """Take note of when the first step of training begins."""
+        """Record when the first training step begins."""
         if self.first_step is None:
             self.first_step = round(time.monotonic() - self._started, 4)

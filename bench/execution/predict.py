@@ -1,4 +1,4 @@
-"""Scores of images that no dataset holds, by the saved model of a stored run."""
+"""Prediction on your own images by a saved model."""
 
 import contextlib
 import dataclasses
@@ -42,43 +42,44 @@ class Predictions:
     explanation: Explanations | None
 
     def boxes(self) -> NDArray[np.float64] | None:
-        """Return left, top, right and bottom of the zoomed view in pixels of each file, (N, 4)."""
+        """Return the zoomed views in pixels, (N, 4):
+
+        left, top, right and bottom in each file.
+        """
         if self.explanation is None or self.explanation.boxes is None:
             return None
         size = np.column_stack([self.width, self.height] * 2)
         return np.asarray(self.explanation.boxes * size, np.float64)
 
 
-def find_images(places: Iterable[Path]) -> list[Path]:
-    """Return the named files, and the images in the named folders and below, each once.
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """Return named files and all images below named folders.
 
-    Raises RequestError for a place that is not there and where no image is found.
+    Raises RequestError for a path that is not there and where no image is found.
     """
-    found: dict[Path, None] = {}
-    for place in places:
-        if place.is_dir():
+    files: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
             try:
-                found |= dict.fromkeys(sorted(images_below(place)))
+                files |= dict.fromkeys(sorted(images_below(path)))
             except OSError as error:
-                raise RequestError(f"cannot read {one_line(place)}: {os_reason(error)}") from None
-        elif place.is_file():
-            found[place] = None
+                raise RequestError(f"cannot read {one_line(path)}: {os_reason(error)}") from None
+        elif path.is_file():
+            files[path] = None
         else:
-            raise RequestError(f"there is no file or folder {one_line(place)}")
-    if not found:
-        raise RequestError(f"no images in {', '.join(one_line(p) for p in places)}")
-    return list(found)
+            raise RequestError(f"there is no file or folder {one_line(path)}")
+    if not files:
+        raise RequestError(f"no images in {', '.join(one_line(p) for p in paths)}")
+    return list(files)
 
 
 def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArray[Any]]]:
-    """Return a stored run's receipt and its model, digests checked.
+    """Return a run's receipt and model, digests checked.
 
     Raises CorruptRun where they do not agree, RequestError where the run has no model.
     """
-    receipt = results.read(run_id)
-    model = None
-    if MODEL in receipt.files:
-        model = read_artifact(results.root / "runs" / run_id, run_id, MODEL, read_model)
+    receipt, folder = results.read(run_id), results.folder(run_id)
+    model = read_artifact(folder, run_id, MODEL, read_model) if folder else None
     if model is None:
         raise RequestError(
             f"run {run_id} has no saved model: give its `bench run` command again with"
@@ -88,18 +89,18 @@ def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArr
 
 
 def has_changed(receipt: Receipt) -> bool:
-    """Whether the code of a run's method is another today."""
+    """Whether a method's code differs from the run's."""
     return receipt.provenance.standing(path_of(receipt.spec)).stale
 
 
-def predict(
+def predict_images(
     receipt: Receipt,
     model: Mapping[str, NDArray[Any]],
     files: Sequence[Path],
     device: str,
     threads: int,
 ) -> Predictions:
-    """Score and explain images under the settings of the run that trained the model.
+    """Score and explain images with the run's settings.
 
     With its threads and device the scores of its own test images are the stored ones. Raises
     DataError naming a file that does not decode, RequestError where the method cannot be imported,
@@ -126,8 +127,8 @@ def predict(
     return Predictions(tuple(files), samples.width, samples.height, scores, explanation)
 
 
-def write_predictions(found: Predictions, out: Path, *, overlays: bool) -> None:
-    """Write predictions.parquet, and the pictures, to a new folder that appears when it is whole.
+def write_predictions(predictions: Predictions, out: Path, *, overlays: bool) -> None:
+    """Write predictions.parquet and overlays to a new folder.
 
     Raises RequestError where it is there already, StoreError where it cannot be written.
     """
@@ -137,44 +138,44 @@ def write_predictions(found: Predictions, out: Path, *, overlays: bool) -> None:
         )
     try:
         with staged_folder(out, ".predictions-") as staging:
-            write_synced(staging / "predictions.parquet", _parquet(found))
-            if overlays and found.explanation is not None:
+            write_synced(staging / "predictions.parquet", _parquet(predictions))
+            if overlays and predictions.explanation is not None:
                 (staging / "overlays").mkdir()
-                _draw(found, staging / "overlays")
+                _draw(predictions, staging / "overlays")
     except OSError as error:
         raise StoreError(f"cannot write {one_line(out)}: {os_reason(error)}") from error
 
 
-def _parquet(found: Predictions) -> bytes:
-    """Return one row an image: file, size, score, box, and the maps and parts of the score."""
+def _parquet(predictions: Predictions) -> bytes:
+    """Return predictions.parquet, one row an image."""
     import pyarrow as pa
 
     from bench.store.parquet import packed
 
     columns: dict[str, Any] = {
-        "file": [one_line(f) for f in found.files],
-        "width": found.width,
-        "height": found.height,
-        "score": found.scores,
+        "file": [one_line(f) for f in predictions.files],
+        "width": predictions.width,
+        "height": predictions.height,
+        "score": predictions.scores,
     }
-    columns |= box_columns(len(found.files), found.boxes(), pa.float64())
-    if found.explanation is not None:
-        columns |= part_and_map_columns(found.explanation.parts, found.explanation.maps)
+    columns |= box_columns(len(predictions.files), predictions.boxes(), pa.float64())
+    if (explanation := predictions.explanation) is not None:
+        columns |= part_and_map_columns(explanation.parts, explanation.maps)
     return packed(pa.table(columns))
 
 
 def overlay_name(index: int, file: Path) -> str:
-    """Return the name of an image's overlay: different for equal names in different folders."""
+    """Return a unique name for an image's overlay."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in file.stem)
     return f"{index:05d}_{plain[:80]}.png"
 
 
-def _draw(found: Predictions, folder: Path) -> None:
-    """Draw every image with its first map, all in one scale, and its box."""
-    assert found.explanation is not None
-    maps = next(iter(found.explanation.maps.values()))
-    boxes, top = found.boxes(), float(maps.max())
-    for i, file in enumerate(found.files):
+def _draw(predictions: Predictions, folder: Path) -> None:
+    """Draw images with their first map, on one scale."""
+    assert predictions.explanation is not None
+    maps = next(iter(predictions.explanation.maps.values()))
+    boxes, top = predictions.boxes(), float(maps.max())
+    for i, file in enumerate(predictions.files):
         image: Image.Image = decode_image(file)[0]
         picture = overlay(image, maps[i], top, None if boxes is None else boxes[i])
         picture.save(folder / overlay_name(i, file))

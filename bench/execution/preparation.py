@@ -1,4 +1,4 @@
-"""The images that runs need, brought into the cache before they begin."""
+"""Preparation: decodes the images of runs into the cache."""
 
 import time
 from collections.abc import Callable
@@ -13,21 +13,22 @@ from bench.planning.plan import Folders, Run
 
 
 class Preparation:
-    """Images that are in the cache, each decoded once a command at most."""
+    """Prepares each category once a command at most."""
 
     def __init__(self, folders: Folders, note: Callable[[str], None]) -> None:
         self._folders, self._note = folders, note
-        self._folders_known: dict[tuple[str, int, str], Path | DataError] = {}
+        self._outcomes: dict[tuple[str, int, str], Path | DataError] = {}
         self._unofficial: dict[Path, str] = {}
 
     def category(self, run: Run, meanwhile: Callable[[], None]) -> tuple[Path, str]:
-        """Return the folder of the images and why the copy is unofficial (or nothing).
+        """Return the images' folder and why they are unofficial.
 
         While images are decoded, `meanwhile` is called now and then. Raises DataError.
         """
         spec = run.spec
-        folder = self._prepared(spec.place, run.listing, spec.fingerprint, spec.image_size,
-                                spec.resize, meanwhile)  # fmt: skip
+        folder = self._prepared(
+            spec.place, run.listing, spec.fingerprint, spec.image_size, spec.resize, meanwhile
+        )
         if folder not in self._unofficial:
             dataset = find_dataset(spec.dataset, self._folders.data)
             reason = why_unofficial(dataset, spec.category, spec.fingerprint, load(folder))
@@ -37,13 +38,13 @@ class Preparation:
         return folder, self._unofficial[folder]
 
     def external(self, run: Run, meanwhile: Callable[[], None]) -> Path | None:
-        """Return the folder of the external images, where the run uses any; raises DataError."""
+        """Return the external images' folder or None; raises DataError."""
         if run.external is None:
             return None
-        found = run.external
-        size = found.prepared_size(run.spec.image_size)
-        return self._prepared(f"external images ({found.source})", found.listing,
-                              found.fingerprint, size, run.spec.resize, meanwhile)  # fmt: skip
+        images, spec = run.external, run.spec
+        title, size = f"external images ({images.source})", images.prepared_size(spec.image_size)
+        listing, fingerprint = images.listing, images.fingerprint
+        return self._prepared(title, listing, fingerprint, size, spec.resize, meanwhile)
 
     def _prepared(
         self,
@@ -54,26 +55,26 @@ class Preparation:
         resize: str,
         meanwhile: Callable[[], None],
     ) -> Path:
-        """Decode a listing into the cache unless it is there; remember what became of it."""
-        attended = time.monotonic()
+        """Decode a listing into the cache; remember the outcome."""
+        last_call = time.monotonic()
 
         def progress(done: int, total: int) -> None:
-            nonlocal attended
-            if time.monotonic() - attended > 0.5:
+            nonlocal last_call
+            if time.monotonic() - last_call > 0.5:
                 meanwhile()
-                attended = time.monotonic()
+                last_call = time.monotonic()
             if done == 1:
                 self._note(f"decoding {title}: {total} images to {size} px")
 
         key = (fingerprint, size, resize)
-        if key not in self._folders_known:
+        if key not in self._outcomes:
             try:
-                self._folders_known[key] = prepare(
+                self._outcomes[key] = prepare(
                     listing, fingerprint, self._folders.cache, size, resize, progress
                 )
             except DataError as error:
-                self._folders_known[key] = error
-        found = self._folders_known[key]
-        if isinstance(found, DataError):
-            raise found
-        return found
+                self._outcomes[key] = error
+        outcome = self._outcomes[key]
+        if isinstance(outcome, DataError):
+            raise outcome
+        return outcome

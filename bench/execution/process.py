@@ -1,4 +1,4 @@
-"""How a run's process is held: tied to its command, short of memory, its words in a log."""
+"""Process limits: die with the parent, cap memory, redirect output."""
 
 import contextlib
 import fcntl
@@ -17,7 +17,7 @@ _F_SETSIG = 10
 
 
 def die_with_parent(lifeline: Connection) -> None:
-    """See to it that this process and its children end as soon as the command is gone.
+    """End this process and its children with the command.
 
     On Linux the kernel does it: the end of the pipe is a signal to the whole group, so that not
     even a method that never lets go of the interpreter outlives its command. The thread does the
@@ -38,7 +38,7 @@ def _die_with(lifeline: Connection) -> None:
 
 
 def limit_memory(device: str) -> None:
-    """Let a run that wants more memory than there is fail by itself, and before anybody else.
+    """Cap memory, so that a large run fails alone.
 
     Where the kernel has to choose all the same, it takes this process and not the command.
     """
@@ -57,7 +57,7 @@ def limit_memory(device: str) -> None:
 
 
 def redirect_output(path: Path) -> None:
-    """Send all that this process prints, from Python and from C, to the end of a file."""
+    """Append all output, of Python and C, to a file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -67,7 +67,7 @@ def redirect_output(path: Path) -> None:
 
 
 def exit_process(code: int) -> None:
-    """End without the interpreter's shutdown, which a method's own threads could hang."""
+    """Exit at once: a method's threads could block a shutdown."""
     with contextlib.suppress(OSError):  # a full disk
         sys.stdout.flush()
         sys.stderr.flush()

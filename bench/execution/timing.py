@@ -1,10 +1,11 @@
-"""What a fitted detector costs: latency, throughput and memory, measured through `score` alone.
+"""Latency, throughput and memory of a fitted detector's `score`.
 
 Everything is measured as runs are made: with deterministic algorithms, and on the threads of the
 run. A repetition begins with decoded uint8 images of the input size in memory, or with their files,
 which the system has cached, and ends with the scores on the host: conversion, the way to the device
-and back, and whatever else the method does lie in between. A yardstick, one pass of ResNet-18, is
-measured in turns with single images, so that their ratio holds where the machine's speed drifts.
+and back, and whatever else the method does lie in between. A reference pass of ResNet-18, stored as
+`yardstick`, alternates with single images, so that their ratio holds while the machine's speed
+drifts.
 """
 
 import dataclasses
@@ -35,21 +36,21 @@ IMAGES = 64
 """Test images, at most, that are measured with in turns: two batches."""
 BATCH = 32
 LEAST_TURNS = 5
-"""Of the yardstick."""
+"""Repetitions of the reference pass (`yardstick`), at least."""
 BETWEEN_TURNS = 5
-"""Repetitions from one turn of the yardstick to the next, at least, beyond the least turns."""
+"""Repetitions between two reference passes beyond the least, at least."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How often something is repeated: until it took `seconds`, within these bounds."""
+    """Number of repetitions: for `seconds`, within these bounds."""
 
     least: int
     most: int
     seconds: float
 
     def used(self, done: Sequence[float]) -> float:
-        """Return the share that is used up, 1 where it is time to stop."""
+        """Return the used share, 1 when to stop."""
         share = max(len(done) / self.most, sum(done) / self.seconds)
         return min(share, 1.0 if len(done) >= self.least else 0.99 * len(done) / self.least)
 
@@ -62,7 +63,7 @@ EXPLAIN = Budget(3, 100, 3.0)
 
 @dataclass(frozen=True)
 class TimingResult:
-    """What a timing run adds to its receipt and its folder; nothing of any other run."""
+    """What a timing run adds to its receipt and folder."""
 
     timings: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, int] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class TimingResult:
 
 
 class Meter:
-    """Looks at memory and at the rest of the machine from before a run loads anything."""
+    """Watches memory and load from before a run starts."""
 
     def __init__(self, device: str) -> None:
         self.memory, self.watch = PeakMemory(device), LoadMonitor(device)
@@ -90,8 +91,9 @@ def measure(
     facts: Mapping[str, Any],
     meter: Meter,
 ) -> TimingResult:
-    """Measure a fitted detector on the images of these numbers; `facts` are those it recorded.
+    """Measure a fitted detector on the `tested` images.
 
+    `facts` are what the method recorded.
     What a method warns of it has warned of when it scored; here it would only take time.
     """
     with warnings.catch_warnings(), threadpool_limits(job.threads):
@@ -112,7 +114,7 @@ def measure(
 
 @dataclass(frozen=True)
 class TimingImages:
-    """What is measured with: test images one by one and in batches, decoded, and their files."""
+    """Test images to time with: single, in batches, as files."""
 
     singles: tuple[Samples, ...]
     batches: tuple[Samples, ...]
@@ -121,7 +123,7 @@ class TimingImages:
 
     @classmethod
     def of(cls, job: Job, images: CategoryImages, tested: Sequence[int]) -> "TimingImages":
-        """Choose images of all kinds: the same for every method, in an order of no meaning."""
+        """Choose test images at random, alike for all methods."""
         order = np.random.RandomState(0).permutation(len(tested))[:IMAGES]
         chosen = [int(tested[i]) for i in order]
         numbers = round_about(chosen)
@@ -134,7 +136,7 @@ class TimingImages:
 
 
 def round_about(numbers: Sequence[int]) -> list[int]:
-    """Return the numbers, and as many from their beginning as make whole batches of them."""
+    """Return the numbers, repeated to fill whole batches."""
     length = BATCH * math.ceil(len(numbers) / BATCH)
     return [numbers[i % len(numbers)] for i in range(length)]
 
@@ -146,7 +148,7 @@ def part(samples: Samples, start: int, stop: int) -> Samples:
 
 
 def _score_memory(detector: Any, subjects: TimingImages, memory: PeakMemory) -> int | None:
-    """Return the most memory held while a batch is scored; None where no peak can be told.
+    """Return peak bytes of scoring a batch, None if unknown.
 
     The gradients of the last training step, which a saved model has not, are let go.
     """
@@ -161,7 +163,7 @@ def _score_memory(detector: Any, subjects: TimingImages, memory: PeakMemory) -> 
 def _measured(
     detector: Any, job: Job, subjects: TimingImages, watch: LoadMonitor
 ) -> dict[str, list[float]]:
-    """Return the seconds of every repetition, by what was repeated."""
+    """Return seconds of all repetitions by what was repeated."""
     size, resize = job.spec.image_size, job.spec.resize
     singles, batches, files = subjects.singles, subjects.batches, subjects.files
 
@@ -173,23 +175,23 @@ def _measured(
         paths = files[start : start + BATCH]
         detector.score(read_samples(paths, size, resize, pool.map))
 
-    clock = Stopwatch(job.device)
-    clock.repeat("latency", lambda i: detector.score(singles[i % len(singles)]), SINGLE,
+    stopwatch = Stopwatch(job.device)
+    stopwatch.repeat("latency", lambda i: detector.score(singles[i % len(singles)]), SINGLE,
                  turn=reference_pass(job.device), ready=watch.look_at_clock)  # fmt: skip
     for path in files:
         path.read_bytes()
-    clock.repeat("latency_file", file, SINGLE)
-    clock.repeat("batch", lambda i: detector.score(batches[i % len(batches)]), BATCHES)
+    stopwatch.repeat("latency_file", file, SINGLE)
+    stopwatch.repeat("batch", lambda i: detector.score(batches[i % len(batches)]), BATCHES)
     with ThreadPoolExecutor(job.threads) as pool:
-        clock.repeat("batch_file", file_batch, BATCHES)
+        stopwatch.repeat("batch_file", file_batch, BATCHES)
     watch.look_at_clock()
     if hasattr(detector, "explain"):
-        clock.try_to_repeat("explain", lambda i: detector.explain(singles[i % len(singles)]))
-    return clock.seconds
+        stopwatch.try_to_repeat("explain", lambda i: detector.explain(singles[i % len(singles)]))
+    return stopwatch.seconds
 
 
 class Stopwatch:
-    """Repeats and times; the device has finished all work when a repetition begins and ends."""
+    """Times repetitions; waits for the device around each."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -212,7 +214,7 @@ class Stopwatch:
         turn: Callable[[], Any] | None = None,
         ready: Callable[[], Any] = lambda: None,
     ) -> None:
-        """Time `action(i)` for i = 0, 1, ... within a budget, once it is warm.
+        """Time `action(i)` within a budget, after warming up.
 
         What alone takes all the seconds of the budget needs no warming up and counts at once.
         `turn` is timed in turns with it as `yardstick`: a few times in any case, spread over the
@@ -238,7 +240,7 @@ class Stopwatch:
             turns.append(self.once(turn))
 
     def try_to_repeat(self, what: str, action: Callable[[int], Any]) -> None:
-        """Time what a method may lack after all, by raising NotImplementedError."""
+        """Time an action unless it raises NotImplementedError."""
         try:
             action(0)
         except NotImplementedError:
@@ -247,7 +249,7 @@ class Stopwatch:
 
 
 def reference_pass(device: str) -> Callable[[], None]:
-    """Return one inference pass of ResNet-18 with random weights: float32, 16x3x224x224."""
+    """Return an inference pass of ResNet-18, 16x3x224x224 float32."""
     from torchvision.models import resnet18
 
     network = resnet18().eval().to(device)
@@ -261,11 +263,11 @@ def reference_pass(device: str) -> Callable[[], None]:
 
 
 def _timings(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Return what a receipt says of the repetitions, in seconds or images per second."""
-    found: dict[str, float] = {}
+    """Return the receipt's values, seconds or images per second."""
+    values: dict[str, float] = {}
     for what in ("latency", "latency_file"):
         low, high = median_interval(seconds[what])
-        found |= {
+        values |= {
             f"{what}_s": float(np.median(seconds[what])),
             f"{what}_low_s": low,
             f"{what}_high_s": high,
@@ -273,23 +275,23 @@ def _timings(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
             f"{what}_repeats": float(len(seconds[what])),
         }
     for name, what in (("throughput", "batch"), ("throughput_file", "batch_file")):
-        found[f"{name}_per_s"] = BATCH / float(np.median(seconds[what]))
-        found[f"{name}_repeats"] = float(len(seconds[what]))
+        values[f"{name}_per_s"] = BATCH / float(np.median(seconds[what]))
+        values[f"{name}_repeats"] = float(len(seconds[what]))
     if "explain" in seconds:
-        found["explain_latency_s"] = float(np.median(seconds["explain"]))
-    found["yardstick_s"] = float(np.median(seconds["yardstick"]))
-    found["yardstick_repeats"] = float(len(seconds["yardstick"]))
-    return found
+        values["explain_latency_s"] = float(np.median(seconds["explain"]))
+    values["yardstick_s"] = float(np.median(seconds["yardstick"]))
+    values["yardstick_repeats"] = float(len(seconds["yardstick"]))
+    return values
 
 
 def _step(job: Job, facts: Mapping[str, Any]) -> dict[str, float]:
-    """Return the seconds of a training step, where the method has recorded its pace."""
+    """Return a training step's seconds, if the method recorded them."""
     rate, batch = facts.get("train_images_per_s"), job.spec.batch_size
     return {"step_s": batch / rate} if rate and batch else {}
 
 
 def median_interval(values: Sequence[float], repeats: int = 2000) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a median by bootstrap, the same for the same values.
+    """Return a median's 95 % bootstrap interval, deterministic.
 
     It takes repetitions as independent; that speed drifts over minutes, only other rounds show.
     """
@@ -299,7 +301,7 @@ def median_interval(values: Sequence[float], repeats: int = 2000) -> tuple[float
 
 
 def parameter_count(detector: Any) -> int:
-    """Return the elements of all parameters of the networks that are a detector's attributes."""
+    """Return the number of parameters of a detector's networks."""
     return sum({id(p): p.numel() for n in networks(detector) for p in n.parameters()}.values())
 
 
@@ -309,7 +311,7 @@ def networks(detector: Any) -> list[torch.nn.Module]:
 
 
 def _parquet(seconds: Mapping[str, Sequence[float]]) -> bytes:
-    """Return one row a repetition: what, its number from 0 on, seconds."""
+    """Return repetitions.parquet, one row a repetition."""
     rows = [(what, i, s) for what, column in seconds.items() for i, s in enumerate(column)]
     what, number, took = zip(*rows, strict=True)
     return packed(pa.table({

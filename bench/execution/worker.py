@@ -1,4 +1,4 @@
-"""One run in one process: load, fit, score, measure, publish.
+"""Worker: one run from loading to publishing.
 
 The process is forked from a server that has imported this module, so torch is already there.
 It speaks to the command only by lines of progress; its result is what it publishes in the store.
@@ -28,7 +28,7 @@ from bench.execution.contract import check_scores, make_context
 from bench.execution.determinism import make_deterministic
 from bench.execution.failure import disk_trouble, reason, record_failure
 from bench.execution.job import LOG_LIMIT, Job
-from bench.execution.messages import Failed, Message, Note, Stayed, Trouble, encode
+from bench.execution.messages import Failed, Message, Note, Stayed, Trouble, encode_message
 from bench.execution.phases import PhaseTimer
 from bench.execution.process import die_with_parent, exit_process, limit_memory, redirect_output
 from bench.execution.timing import Meter, TimingResult, measure
@@ -45,9 +45,10 @@ from bench.system.files import write_synced
 from bench.system.host import load_average
 
 
-def run(job: Job, lifeline: Connection, progress: Connection, started: float) -> None:
-    """Carry out a job and end the process: 0 published, 1 failed (and recorded), 2 disk trouble.
+def run_job(job: Job, lifeline: Connection, progress: Connection, started: float) -> None:
+    """Execute a job and end the process.
 
+    The exit code is 0 if published, 1 if failed and recorded, 2 for disk trouble.
     `lifeline` is the reading end of a pipe whose writing end only the command holds; `started` is
     the command's time.monotonic() when it asked for the process.
     """
@@ -55,32 +56,32 @@ def run(job: Job, lifeline: Connection, progress: Connection, started: float) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides what an interrupt means
     die_with_parent(lifeline)
     redirect_output(job.staged / "log.txt")
-    tell = _teller(progress)
+    send = _sender(progress)
     this_process = os.getpid()
     try:
         limit_memory(job.device)
-        _carry_out(job, tell, started)
+        _run(job, send, started)
     except BaseException as error:
         if os.getpid() != this_process:  # a method has forked, and this is the copy
             os._exit(1)
         with contextlib.suppress(OSError):  # the log may be what the disk has no room for
             traceback.print_exc()
         trouble = disk_trouble(job, error) or record_failure(job, error)
-        tell(Trouble(trouble) if trouble else Failed(reason(error)))
+        send(Trouble(trouble) if trouble else Failed(reason(error)))
         exit_process(2 if trouble else 1)
     exit_process(0)
 
 
-def _teller(progress: Connection) -> Callable[[Message], None]:
-    def tell(message: Message) -> None:
+def _sender(progress: Connection) -> Callable[[Message], None]:
+    def send(message: Message) -> None:
         with contextlib.suppress(OSError):  # the command is gone; the lifeline ends this process
-            progress.send_bytes(encode(message))
+            progress.send_bytes(encode_message(message))
 
-    return tell
+    return send
 
 
-def _carry_out(job: Job, tell: Callable[[Message], None], started: float) -> None:
-    clock = PhaseTimer(started)
+def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
+    timer = PhaseTimer(started)
     this_process = os.getpid()
     seeds = Seeds(job.spec.seed, job.spec.dataset, job.spec.category)
     make_deterministic(job.threads, seeds["init"], job.device)
@@ -89,10 +90,10 @@ def _carry_out(job: Job, tell: Callable[[Message], None], started: float) -> Non
     images, split = _data(job)
     _check_weights(job)
     facts: dict[str, Any] = {}
-    context = make_context(job, seeds, facts, clock, tell)
+    context = make_context(job, seeds, facts, timer, send)
     detector = method(method.Parameters(**job.spec.parameters))
-    scored, caught = _fit_and_score(detector, job, images, split, context, clock, meter)
-    _end_copies(this_process)
+    scored, caught = _fit_and_score(detector, job, images, split, context, timer, meter)
+    _exit_if_forked(this_process)
     if facts.get("optimiser_steps") == 0:
         raise MethodError("training made no step: epochs and steps must be positive")
     scores = _scores(job.files, split, scored)
@@ -110,13 +111,17 @@ def _carry_out(job: Job, tell: Callable[[Message], None], started: float) -> Non
     if meter is None:
         print(f"auroc {measured['auroc']:.4f}", flush=True)
     tested = partial(images.samples, split.tested)
-    kept, unsupported = collect_artifacts(detector, job, scores.file, tested, clock)
-    if EXPLANATIONS in kept:
-        whole = method.supervision == "unsupervised"
-        measured |= pixel_metrics(kept[EXPLANATIONS], job, split, scores.counted() | whole)
-    timed = _timed(detector, job, images, split, facts, clock, meter)
-    _end_copies(this_process)
-    for name, content in {**kept, **timed.files}.items():
+    artifacts, unsupported = collect_artifacts(detector, job, scores.file, tested, timer)
+    if EXPLANATIONS in artifacts:
+        counted = scores.counted() | (method.supervision == "unsupervised")
+        measured |= pixel_metrics(artifacts[EXPLANATIONS], job, split, counted)
+    timed = TimingResult()
+    if meter:
+        timer.pass_over()
+        timed = measure(detector, job, images, split.tested, facts, meter)
+        timer.mark("measure_s")
+    _exit_if_forked(this_process)
+    for name, content in {**artifacts, **timed.files}.items():
         write_synced(job.staged / name, content)
     if os.fstat(1).st_size > LOG_LIMIT:
         raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
@@ -128,18 +133,18 @@ def _carry_out(job: Job, tell: Callable[[Message], None], started: float) -> Non
         draw=tuple(Drawn(**entry) for entry in draw),
         split=_split_counts(split, scores.label),
         facts=Values({**facts, **timed.facts}),
-        timings=Timings({**clock.marks, "first_step_s": clock.first_step, **timed.timings}),
+        timings=Timings({**timer.marks, "first_step_s": timer.first_step, **timed.timings}),
         warnings=tuple(sorted(notes)),
         provenance=Provenance({**job.provenance, **taken, **timed.provenance}),
         unsupported=tuple(sorted(unsupported)),
-        started_at=clock.started_at,
+        started_at=timer.started_at,
         finished_at=datetime.now(UTC),
     )
     for ability, why in unsupported.items():
-        tell(Note(f"run {receipt.run_id} keeps no {WORDS[ability]}: {why}"))
+        send(Note(f"run {receipt.run_id} keeps no {WORDS[ability]}: {why}"))
     stayed = Store(job.results).publish(job.staged, receipt, replaces=job.replaces)
     if stayed:
-        tell(Stayed(f"run {receipt.run_id} was there already, and stays: {stayed}"))
+        send(Stayed(f"run {receipt.run_id} was there already, and stays: {stayed}"))
 
 
 def _data(job: Job) -> tuple[CategoryImages, Split]:
@@ -159,30 +164,30 @@ def _data(job: Job) -> tuple[CategoryImages, Split]:
 
 def _fit_and_score(
     detector: Any, job: Job, images: CategoryImages, split: Split, context: Context,
-    clock: PhaseTimer, meter: Meter | None,
+    timer: PhaseTimer, meter: Meter | None,
 ) -> tuple[NDArray[np.float32], list[warnings.WarningMessage]]:  # fmt: skip
-    """Train and score; return the scores of the tested files and the warnings on the way."""
+    """Train and score; return scores and warnings."""
     train = TrainingSet(
         images.samples(split.train_normal), images.samples(split.drawn[: job.spec.shots])
     )
     tested = images.samples(split.tested)
     _check_memory(detector, job, len(train.normal), context)
-    clock.mark("setup_s")
+    timer.mark("setup_s")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         detector.fit(train, context)
         synchronize(job.device)
-        clock.mark("fit_s")
+        timer.mark("fit_s")
         if meter:
             meter.fitted()
         scored = check_scores(detector.score(tested), len(tested))
         synchronize(job.device)
-        clock.mark("score_s")
+        timer.mark("score_s")
     return scored, caught
 
 
 def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> None:
-    """Refuse what has no room, before any of it is taken; raises MemoryError."""
+    """Raise MemoryError if a method needs more than is free."""
     if not hasattr(detector, "memory"):
         return
     needed, free = detector.memory(normals, job.spec.image_size, context), free_memory(job.device)
@@ -194,27 +199,14 @@ def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> No
         )
 
 
-def _timed(
-    detector: Any, job: Job, images: CategoryImages, split: Split, facts: dict[str, Any],
-    clock: PhaseTimer, meter: Meter | None,
-) -> TimingResult:  # fmt: skip
-    """Measure what the detector costs, where that is asked for."""
-    if meter is None:
-        return TimingResult()
-    clock.pass_over()
-    found = measure(detector, job, images, split.tested, facts, meter)
-    clock.mark("measure_s")
-    return found
-
-
-def _end_copies(this_process: int) -> None:
-    """End the process where a method has forked, and this is the copy: one of them publishes."""
+def _exit_if_forked(this_process: int) -> None:
+    """End a forked copy, since only the original publishes."""
     if os.getpid() != this_process:
         os._exit(1)
 
 
 def _check_weights(job: Job) -> None:
-    """Read the weights once more: what is in the id must be what is loaded."""
+    """Check that the weights are still those of the id."""
     if job.weights_file is not None and file_digest(job.weights_file) != job.spec.weights:
         raise WeightsError(
             f"{job.weights_file} is not what it was when the run was planned: put the right file"

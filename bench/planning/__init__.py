@@ -1,1 +1,1 @@
-"""From a suite to runs: what is wanted, what is missing, what it will take."""
+"""Planning: from a suite to runs and their cost."""

@@ -10,7 +10,7 @@ from typing import Any
 from bench.data.catalog import find_dataset
 from bench.data.external import SOURCES
 from bench.errors import BenchError, RequestError
-from bench.planning.suite import Block, Suite, check_seeds, check_set, check_shots, merged
+from bench.planning.suite import Suite, SuiteBlock, check_seeds, check_set, check_shots, merged
 from bench.registry import METHODS, Method, Registry, typed_like
 from bench.spec import KINDS, Value
 from bench.system.untrusted import is_one_line, parse_toml
@@ -44,7 +44,7 @@ _NEEDS = {
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A wanted run before its data and weights are looked up."""
+    """A wanted run before its inputs are looked up."""
 
     method: Method
     parameters: Mapping[str, Value]
@@ -67,7 +67,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Selection:
-    """Selected parts and overrides of a suite; None selects all."""
+    """Selection and overrides of a suite; None selects all."""
 
     methods: tuple[str, ...] | None = None
     datasets: tuple[str, ...] | None = None
@@ -128,7 +128,7 @@ def _override(text: str) -> dict[str, Any]:
 
 
 def assignment(option: str, form: str, text: str) -> tuple[str, Any]:
-    """Read `key=value` of an option, the value in TOML or a bare word."""
+    """Read an option's `key=value`, in TOML or a bare word."""
     if not is_one_line(text):
         raise RequestError(f"{option} takes one line of UTF-8, not {text!r:.200}")
     key, equals, value = text.partition("=")
@@ -143,7 +143,7 @@ def assignment(option: str, form: str, text: str) -> tuple[str, Any]:
 
 
 def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -> list[PlannedRun]:
-    """Expand a suite to unique runs, in the file's order.
+    """Return a suite's unique runs, in order.
 
     Timing runs come in rounds, all methods with one seed before the next seed: a machine that slows
     down meanwhile does so for all of them. Raises RequestError for an unknown name, key or value,
@@ -220,9 +220,9 @@ def _categories(entry: str, data: Path) -> Iterator[tuple[str, str]]:
 
 
 def _planned_runs(
-    block: Block, kind: str, selection: Selection, registry: Registry, data: Path
+    block: SuiteBlock, kind: str, selection: Selection, registry: Registry, data: Path
 ) -> Iterator[tuple[PlannedRun, set[str]]]:
-    """Yield a block's runs, each with its used keys of [set]."""
+    """Yield a block's runs with their used keys."""
     methods = [registry.find(m) for m in block.methods]
     categories = [
         (dataset, category)
@@ -245,7 +245,7 @@ def _planned_runs(
             if 0 in shots and not unsupervised:
                 raise RequestError(f"{method.name} needs at least one shot")
             for k, seen, seed in product(shots, block.seen_defects or (None,), range(seeds)):
-                planned = PlannedRun(
+                run = PlannedRun(
                     method=method,
                     parameters=parameters,
                     settings=settings,
@@ -257,7 +257,7 @@ def _planned_runs(
                     seed=seed,
                     kind=kind,
                 )
-                yield planned, used_keys
+                yield run, used_keys
 
 
 def resolve_settings(

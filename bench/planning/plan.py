@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Folders:
-    """Folders on this machine; only the name of `textures` enters a run id."""
+    """Folders on this machine; only `textures` enters run ids."""
 
     data: Path
     weights: Path
@@ -40,7 +40,7 @@ class Run:
     """A wanted run whose inputs are here."""
 
     spec: RunSpec
-    cell: PlannedRun
+    planned: PlannedRun
     listing: Listing
     weights: Weights | None
     external: External | None
@@ -53,9 +53,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Missing:
-    """A wanted run without data or weights: no id, but a remedy."""
+    """A wanted run without its inputs, and a remedy."""
 
-    cell: PlannedRun
+    planned: PlannedRun
     remedy: str
 
 
@@ -69,12 +69,12 @@ class Plan:
     @property
     def timing(self) -> bool:
         """Whether any run measures time, alone on the machine."""
-        cells = [*(r.cell for r in self.runs), *(m.cell for m in self.missing)]
-        return any(cell.kind == "timing" for cell in cells)
+        planned = [*(r.planned for r in self.runs), *(m.planned for m in self.missing)]
+        return any(p.kind == "timing" for p in planned)
 
 
-def make_plan(planned: Iterable[PlannedRun], folders: Folders, *, download: bool = False) -> Plan:
-    """Look up data and weights of planned runs; decode nothing.
+def plan_runs(planned: Iterable[PlannedRun], folders: Folders, *, download: bool = False) -> Plan:
+    """Look up inputs of planned runs; decode nothing.
 
     With `download`, published weights that are absent are fetched. Raises RequestError for what no
     file can mend.
@@ -107,7 +107,7 @@ class _Inputs:
 
 
 class _Lookup:
-    """Inputs of planned runs, each looked up once even if missing."""
+    """Looks up each input once, even a missing one."""
 
     def __init__(self, folders: Folders, digests: FingerprintCache, download: bool) -> None:
         self.folders, self.digests, self.download = folders, digests, download
@@ -148,14 +148,9 @@ class _Lookup:
             self.digests.save()  # at once: reading gigabytes is not done twice
 
     def _find_weights(self, backbone: Value, stage: Value, weights: Value) -> Weights:
+        names, folders = (str(backbone), int(stage), str(weights)), self.folders
         return find_weights(
-            str(backbone),
-            int(stage),
-            str(weights),
-            self.folders.weights,
-            self.folders.cache,
-            self.digests,
-            download=self.download,
+            *names, folders.weights, folders.cache, self.digests, download=self.download
         )
 
     def _find_external(self, source: str, dataset: str, category: str) -> External | None:
@@ -166,8 +161,9 @@ class _Lookup:
 
 
 def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
-    """Yield a run's spec; in the hard setting one per seen defect type."""
+    """Yield a run's spec; one per seen defect if hard."""
     settings, method, weights = wanted.settings, wanted.method, inputs.weights
+    external = inputs.external.identity if inputs.external else "none"
     if settings["resize"] not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}")
     seen: Iterable[str | None] = (wanted.seen_defect,)
@@ -190,7 +186,7 @@ def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
             resize=str(settings["resize"]),
             data_version=DATA_VERSION,
             fingerprint=inputs.content,
-            external=_external_identity(wanted, inputs.external),
+            external=external if "external" in method.settings else None,
             precision=str(settings["precision"]) if "precision" in method.settings else None,
             batch_size=int(settings["batch_size"]) if "batch_size" in method.settings else None,
             backbone=weights.source.name if weights else None,
@@ -199,26 +195,19 @@ def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
         )
 
 
-def _external_identity(wanted: PlannedRun, external: External | None) -> str | None:
-    """Return the identity of a method's external images, "none" included."""
-    if "external" not in wanted.method.settings:
-        return None
-    return external.identity if external else "none"
-
-
 def missing_lines(missing: Iterable[Missing]) -> list[str]:
-    """Return a line for each remedy, with its number of runs.
+    """Return a line for each remedy and its runs.
 
     Remedies that differ only by a dataset's category share the first one's line.
     """
     by_remedy: dict[str, list[Missing]] = collections.defaultdict(list)
     for m in missing:
-        remedy = m.remedy.replace(f"{m.cell.dataset}/{m.cell.category}", m.cell.dataset)
+        remedy = m.remedy.replace(f"{m.planned.dataset}/{m.planned.category}", m.planned.dataset)
         by_remedy[remedy].append(m)
     lines = []
     for group in by_remedy.values():
         count = f"{len(group)} run{'s' if len(group) > 1 else ''}"
-        categories = len({(m.cell.dataset, m.cell.category) for m in group})
+        categories = len({(m.planned.dataset, m.planned.category) for m in group})
         if categories > 1:
             count += f" of {categories} categories"
         lines.append(f"{group[0].remedy}  [{count}]")

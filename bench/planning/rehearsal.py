@@ -1,4 +1,4 @@
-"""Memory of a training step, rehearsed on tensors without memory."""
+"""Memory of a training step, rehearsed on fake tensors."""
 
 import functools
 import importlib
@@ -51,7 +51,7 @@ def torch_internals() -> tuple[Any, Any, Any]:
 
 
 def estimate_problem() -> str:
-    """Return why this torch cannot rehearse, or an empty text."""
+    """Return why this torch cannot rehearse, if so."""
     try:
         torch_internals()
     except RequestError as error:
@@ -138,7 +138,7 @@ def rehearsed(variant: Variant) -> int | None:
 
 
 def rehearsal_context(variant: Variant) -> Context:
-    """Return a run's context without weights, with one blank external image."""
+    """Return a context without weights, its external image blank."""
     settings = variant.settings
     chosen: dict[str, Any] = {k: settings[k] for k in ("precision", "batch_size") if k in settings}
     if "backbone" in settings:
@@ -151,7 +151,7 @@ def rehearsal_context(variant: Variant) -> Context:
 
 
 def step_bytes(peak: int) -> int:
-    """Return the memory of a step whose tensors take `peak` bytes."""
+    """Return a step's memory from its peak tensor bytes."""
     return FIXED + round(MARGIN * peak)
 
 

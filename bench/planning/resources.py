@@ -9,14 +9,8 @@ from statistics import fmean
 from bench.data.catalog import find_dataset
 from bench.data.images import prepared_folder
 from bench.planning.plan import Folders, Missing, Run
-from bench.planning.rehearsal import (
-    FIXED,
-    process_base,
-    rehearsal_context,
-    rehearsed,
-    step_bytes,
-)
-from bench.planning.runtime import step
+from bench.planning.rehearsal import FIXED, process_base, rehearsal_context, rehearsed, step_bytes
+from bench.planning.runtime import step_key
 from bench.planning.variants import Variant
 from bench.registry import load_class
 from bench.store.receipt import Receipt
@@ -38,7 +32,7 @@ class Decoding:
 
 
 def to_decode(runs: Iterable[Run], cache: Path) -> list[Decoding]:
-    """Return the images that runs need decoded, by category and size."""
+    """Return undecoded images by category and size."""
     by_folder: dict[Path, Decoding] = {}
     for run in runs:
         spec, size = run.spec, run.spec.image_size
@@ -54,12 +48,9 @@ def to_decode(runs: Iterable[Run], cache: Path) -> list[Decoding]:
 
 
 def bytes_of_a_run(results: Results, done: Iterable[str]) -> int | None:
-    """Return the mean size of stored runs; None where no folder is there."""
-    sizes = []
-    for run_id in done:
-        folder = results.root / "runs" / run_id
-        if folder.is_dir():  # an archive has none
-            sizes.append(sum(f.stat().st_size for f in folder.iterdir()))
+    """Return the mean bytes of stored runs, None without any."""
+    folders = [folder for run_id in done if (folder := results.folder(run_id))]
+    sizes = [sum(f.stat().st_size for f in folder.iterdir()) for folder in folders]
     return round(fmean(sizes)) if sizes else None
 
 
@@ -88,7 +79,7 @@ class DiskSpace:
 
 
 def disk_space(folders: Folders, needed: Mapping[str, int]) -> list[DiskSpace]:
-    """Return the disks of the output folders, with bytes needed and free.
+    """Return the output disks with bytes needed and free.
 
     `needed` is by option, see `bytes_to_write`; an option that it lacks needs nothing.
     """
@@ -130,7 +121,7 @@ def memory_of(
     data: Path,
     modules: Sequence[str],
 ) -> Memory:
-    """Return a variant's memory, estimated and as stored runs measured it.
+    """Return a variant's memory, estimated and measured.
 
     On a GPU its own memory is meant. `modules` are what a run's process imports.
     """
@@ -145,9 +136,9 @@ def memory_of(
         estimates.append(
             process_base(modules) + max(_memory_bank(variant, w, data) for w in wanted)
         )
-    specs = {step(w.spec) for w in wanted if isinstance(w, Run)}
+    specs = {step_key(w.spec) for w in wanted if isinstance(w, Run)}
     gpu = device != "cpu"
-    facts = [r.provenance for r in receipts if step(r.spec) in specs]
+    facts = [r.provenance for r in receipts if step_key(r.spec) in specs]
     measured = [
         f.peak_gpu_memory_bytes if gpu else f.peak_memory_bytes
         for f in facts
@@ -157,7 +148,7 @@ def memory_of(
 
 
 def _memory_bank(variant: Variant, wanted: Run | Missing, data: Path) -> int:
-    """Return the bytes of a memory bank, as the method says, and of images."""
+    """Return the bytes of a memory bank and the images."""
     cls = load_class(variant.method.path)
     detector = cls(cls.Parameters(**variant.parameters()))
     context = rehearsal_context(variant)
@@ -168,19 +159,19 @@ def _memory_bank(variant: Variant, wanted: Run | Missing, data: Path) -> int:
 
 
 def _normals(wanted: Run | Missing, data: Path) -> int:
-    """Return the number of a category's normal training images, listed or catalogued."""
+    """Return the number of a category's normal training images."""
     if isinstance(wanted, Run):
         return sum(f.fold == "train" for f in wanted.listing.files)
-    facts = find_dataset(wanted.cell.dataset, data).categories[wanted.cell.category]
+    facts = find_dataset(wanted.planned.dataset, data).categories[wanted.planned.category]
     return facts.train if facts else 0
 
 
 def image_bytes(wanted: Run | Missing, data: Path) -> int:
-    """Return the bytes of a run's images: read, and copied for training.
+    """Return the bytes of a run's images and their copies.
 
     External images are included. The catalogue gives the number for a category that is not here.
     """
-    size = int(wanted.cell.settings["image_size"])
+    size = int(wanted.planned.settings["image_size"])
     count = 0
     if isinstance(wanted, Run):
         count = len(wanted.listing.files)
@@ -188,6 +179,6 @@ def image_bytes(wanted: Run | Missing, data: Path) -> int:
             tiles = (wanted.external.prepared_size(size) // size) ** 2
             count += tiles * len(wanted.external.listing.files)
     else:
-        facts = find_dataset(wanted.cell.dataset, data).categories[wanted.cell.category]
+        facts = find_dataset(wanted.planned.dataset, data).categories[wanted.planned.category]
         count = facts.images if facts else 0
     return 2 * count * 3 * size * size

@@ -14,13 +14,10 @@ from bench.system.host import describe_host
 if TYPE_CHECKING:
     from bench.planning.slots import Slot
 
-
 RATE_PARAMETERS = frozenset(
     {"lr", "backbone_multiplier", "weight_decay", "clip", "lr_step", "lr_gamma"}
 )
 """Parameters of the project's own methods that change neither the time nor the memory of a step."""
-
-
 LENGTH_PARAMETERS = ("epochs", "steps_per_epoch")
 
 
@@ -36,55 +33,51 @@ class RuntimeEstimate:
 
 
 class RuntimeModel:
-    """What stored runs of a kind say of how long others take.
+    """Estimates run times from stored runs of a kind.
 
     The time of training follows the number of steps, or where an epoch goes once over the normal
     images, their number; the time of scoring follows the images scored; that of measuring neither.
     """
 
     def __init__(self, receipts: Iterable[Receipt], slot: "Slot | None" = None) -> None:
-        """With `slot`, only what was run on such a device and with as many threads counts."""
-        self._alike: dict[tuple[Any, ...], list[Receipt]] = collections.defaultdict(list)
+        """With `slot`, use only receipts of alike devices and threads."""
+        self._receipts: dict[tuple[Any, ...], list[Receipt]] = collections.defaultdict(list)
         for receipt in receipts:
             if slot is None or runs_like(receipt, slot):
-                self._alike[_kind(receipt.spec)].append(receipt)
-                self._alike[step(receipt.spec)].append(receipt)
+                self._receipts[_network_key(receipt.spec)].append(receipt)
+                self._receipts[step_key(receipt.spec)].append(receipt)
 
-    def guess(self, run: Run) -> RuntimeEstimate | None:
-        """Estimate the time of a run; None where there is nothing to go by."""
-        same = self._alike.get(step(run.spec))
-        known = same or self._alike.get(_kind(run.spec))
+    def estimate(self, run: Run) -> RuntimeEstimate | None:
+        """Estimate a run's time, None without stored runs alike."""
+        same = self._receipts.get(step_key(run.spec))
+        known = same or self._receipts.get(_network_key(run.spec))
         if known is None:
             return None
-        here = describe_host()["cpu"]
-        elsewhere = any(r.provenance.cpu not in (None, here) for r in known)
+        cpu = describe_host()["cpu"]
+        elsewhere = any(r.provenance.cpu not in (None, cpu) for r in known)
         return RuntimeEstimate(fmean(_scaled(r, run) for r in known), same is None, elsewhere)
 
 
 def runs_like(receipt: Receipt, slot: "Slot") -> bool:
-    """Whether a stored run had the kind of device of a slot, and on the CPU as many threads."""
+    """Whether a stored run's device and CPU threads match a slot."""
     about, kind = receipt.provenance, slot.device.partition(":")[0]
     alike = (about.device or "").partition(":")[0] == kind
     return alike and (kind != "cpu" or about.threads == slot.threads)
 
 
 def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> float | None:
-    """Estimate the seconds that `runs` will take from stored runs of the same method and size.
+    """Return the estimated seconds of `runs` from stored ones.
 
     None where there is nothing to go by for one of them.
     """
-    paces = RuntimeModel(receipts)
-    total = 0.0
-    for run in runs:
-        guess = paces.guess(run)
-        if guess is None:
-            return None
-        total += guess.seconds
-    return total / slots
+    model = RuntimeModel(receipts)
+    estimates = [model.estimate(run) for run in runs]
+    seconds = [e.seconds for e in estimates if e]
+    return sum(seconds) / slots if len(seconds) == len(estimates) else None
 
 
 def _scaled(receipt: Receipt, run: Run) -> float:
-    """Return the seconds of a stored run, brought to the length and the images of another."""
+    """Return a stored run's seconds, scaled to another run."""
     timings, split = receipt.timings, receipt.split
     length = _length(run.spec.parameters) / _length(receipt.spec.parameters)
     normals = sum(f.fold == "train" for f in run.listing.files)
@@ -96,32 +89,29 @@ def _scaled(receipt: Receipt, run: Run) -> float:
     return timings.setup_s + timings.fit_s * length + timings.score_s * scored + measure
 
 
-def _kind(spec: RunSpec) -> tuple[Any, ...]:
-    """Return what two runs must share for the time of one to say something of the other's."""
+def _network_key(spec: RunSpec) -> tuple[Any, ...]:
+    """Return what runs must share for comparable times."""
     fixed_steps = _has_fixed_steps(spec.parameters)
     network = (spec.image_size, spec.precision, spec.batch_size, spec.backbone, spec.stage)
     return (spec.kind, spec.method, *network, fixed_steps)
 
 
-def step(spec: RunSpec) -> tuple[Any, ...]:
-    """Return what two runs must share to make the same training step, up to its numbers."""
-    left_out = (
-        frozenset(LENGTH_PARAMETERS)
-        if spec.method_source
-        else RATE_PARAMETERS.union(LENGTH_PARAMETERS)
-    )
-    parameters = {k: v for k, v in spec.parameters.items() if k not in left_out}
+def step_key(spec: RunSpec) -> tuple[Any, ...]:
+    """Return what runs must share for equal training steps."""
+    # A method from outside may mean anything by the names in RATE_PARAMETERS.
+    ignored = {*LENGTH_PARAMETERS} | (frozenset() if spec.method_source else RATE_PARAMETERS)
+    parameters = {k: v for k, v in spec.parameters.items() if k not in ignored}
     source = str(spec.external).partition(":")[0]
-    return (*_kind(spec), source, spec.method_source, tuple(sorted(parameters.items())))
+    return (*_network_key(spec), source, spec.method_source, tuple(sorted(parameters.items())))
 
 
 def _has_fixed_steps(parameters: Mapping[str, Any]) -> bool:
-    """Whether an epoch has a number of steps; else its length depends on the category."""
+    """Whether an epoch's steps are independent of the category."""
     return bool(parameters.get("steps_per_epoch", 1))
 
 
 def _length(parameters: Mapping[str, Any]) -> float:
-    """Return how long a training is, in any unit: epochs times steps where they are fixed.
+    """Return a training's length: epochs times steps, if fixed.
 
     A method from outside may mean anything by these names.
     """

@@ -1,4 +1,4 @@
-"""Slots: devices and threads, one run at a time each."""
+"""Slots: devices and threads for parallel runs."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Wanted minus stored: what is done, what is left, how long that takes."""
+"""State of a plan: runs done, failed and left."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,37 +28,37 @@ class State:
 
     @cached_property
     def stale(self) -> list[Run]:
-        """Runs that are done, but by other code than today's."""
+        """Runs done by other code than today's."""
         done = [r for r in self.plan.runs if r.run_id in self.done]
         return [r for r in done if standing_of(r, self.done[r.run_id]).stale]
 
     @cached_property
     def proved_elsewhere(self) -> list[Run]:
-        """Runs that are done by code proved equal to today's on another kind of device."""
+        """Runs whose code was proved equal on another device."""
         done = [r for r in self.plan.runs if r.run_id in self.done]
         return [r for r in done if standing_of(r, self.done[r.run_id]).proved_on]
 
     @cached_property
-    def given_up(self) -> list[Run]:
-        """Runs that failed by themselves, under today's code: they would only fail again."""
+    def known_failures(self) -> list[Run]:
+        """Runs that failed under today's code and would again."""
         failed = [r for r in self.plan.runs if r.run_id in self.failed]
         return [r for r in failed if would_fail_again(r, self.failed[r.run_id])]
 
     @cached_property
     def missing_artifacts(self) -> dict[str, frozenset[str]]:
-        """Which abilities of `keep` their method has and runs that are done do not show, by id."""
+        """Supported abilities of `keep` that done runs lack, by id."""
         done = [r for r in self.plan.runs if r.run_id in self.done]
-        found = {r.run_id: missing_for(r, self.done[r.run_id], self.keep) for r in done}
-        return {run_id: abilities for run_id, abilities in found.items() if abilities}
+        missing = {r.run_id: missing_for(r, self.done[r.run_id], self.keep) for r in done}
+        return {run_id: abilities for run_id, abilities in missing.items() if abilities}
 
     @cached_property
     def todo(self) -> list[Run]:
-        """Runs that are wanted and not stored, in the order of the plan.
+        """Runs left to do, in the plan's order.
 
-        Those that were given up come with `retry_failed`, those that are stale with `redo_stale`,
-        those that lack something beside their scores with what is to be kept.
+        Known failures come with `retry_failed`, stale runs with `redo_stale`, and runs without a
+        wanted artifact with `keep`.
         """
-        left_out = set() if self.retry_failed else {r.run_id for r in self.given_up}
+        left_out = set() if self.retry_failed else {r.run_id for r in self.known_failures}
         again = {r.run_id for r in self.stale} if self.redo_stale else set()
         again |= self.missing_artifacts.keys()
         return [
@@ -69,7 +69,7 @@ class State:
 
 
 def would_fail_again(run: Run, failure: Failure) -> bool:
-    """Whether a run failed by itself, and under today's code.
+    """Whether a run's own failure is of today's code.
 
     What was killed from outside, found no memory or met bad data is no such failure.
     """
@@ -77,13 +77,13 @@ def would_fail_again(run: Run, failure: Failure) -> bool:
 
 
 def standing_of(run: Run, stored: Receipt | Failure) -> Standing:
-    """Compare the code that made a result or a failure with today's code of its method."""
-    return stored.provenance.standing(run.cell.method.path)
+    """Compare a result's or failure's code with today's."""
+    return stored.provenance.standing(run.planned.method.path)
 
 
 def missing_for(run: Run, receipt: Receipt, keep: frozenset[str]) -> frozenset[str]:
-    """Return the abilities of `keep` that the method has and the stored run does not show."""
-    return missing_artifacts(receipt, keep, run.cell.method.abilities)
+    """Return supported abilities of `keep` missing in a stored run."""
+    return missing_artifacts(receipt, keep, run.planned.method.abilities)
 
 
 def compare_with_store(
@@ -94,7 +94,7 @@ def compare_with_store(
     redo_stale: bool = False,
     keep: frozenset[str] = frozenset(),
 ) -> State:
-    """Ask the results what is there; every digest is checked.
+    """Return a plan's state in the results, digests checked.
 
     `keep` names the abilities whose files are wanted beside the scores.
     """

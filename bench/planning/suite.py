@@ -31,7 +31,7 @@ MAX_VARIED = 1000
 
 
 @dataclass(frozen=True)
-class Block:
+class SuiteBlock:
     """A matrix of methods, categories, shots and seeds."""
 
     methods: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Suite:
 
     name: str
     description: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[SuiteBlock, ...]
     save_maps: bool = False
     """Whether runs keep embeddings and explanations; not part of run ids."""
     kind: str = KINDS[0]
@@ -101,7 +101,7 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     kind = values.get("kind", KINDS[0])
     if kind not in KINDS:
         raise RequestError(f"kind is one of {', '.join(KINDS)}, not {kind!r:.80}")
-    base = _block(Block(), {k: v for k, v in values.items() if k not in ("block", *_TOP)})
+    base = _block(SuiteBlock(), {k: v for k, v in values.items() if k not in ("block", *_TOP)})
     parts = values.get("block", [])
     if not isinstance(parts, list) or not all(isinstance(p, dict) for p in parts):
         raise RequestError("block must be written as [[block]]")
@@ -125,7 +125,7 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     return Suite(name, description, blocks, save_maps, kind)
 
 
-def _block(base: Block, values: Mapping[str, Any]) -> Block:
+def _block(base: SuiteBlock, values: Mapping[str, Any]) -> SuiteBlock:
     for key in _TOP:
         if key in values:
             raise RequestError(f"{key} belongs to the top of the file, not into a [[block]]")
@@ -156,7 +156,7 @@ def _block(base: Block, values: Mapping[str, Any]) -> Block:
     return replace(base, **changes)
 
 
-def _varied(block: Block, table: Any) -> Iterator[Block]:
+def _varied(block: SuiteBlock, table: Any) -> Iterator[SuiteBlock]:
     """Yield a block for each combination of [vary]."""
     if not isinstance(table, dict):
         raise RequestError("vary must be a table")
@@ -178,7 +178,7 @@ def _varied(block: Block, table: Any) -> Iterator[Block]:
 
 
 def check_set(prefix: str, table: Mapping[str, Any], depth: int = 0) -> None:
-    """Refuse [set] values that are neither scalars nor method tables."""
+    """Refuse [set] values except scalars and method tables."""
     for key, value in table.items():
         _check_text(f"{prefix}{key!r:.80}", key)
         name = prefix + key

@@ -52,7 +52,7 @@ def shared(variants: Iterable[Variant]) -> dict[str, Value]:
     return {k: min(values) for k, values in values_of.items() if k in shown and len(values) == 1}
 
 
-def name_of(variant: Variant, common: Mapping[str, Value]) -> str:
-    """Return the method's name with its non-default, not `common` settings."""
+def variant_name(variant: Variant, common: Mapping[str, Value]) -> str:
+    """Return the method's name with settings that set it apart."""
     own = [f"{k}={v}" for k, v in variant.non_default().items() if k not in common]
     return " ".join([variant.method.name, *own])

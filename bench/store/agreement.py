@@ -1,4 +1,4 @@
-"""How far two results of one run agree: identical, close or different."""
+"""Agreement of two results of one run."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ ENVIRONMENT = (
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two results of the same run id beside each other."""
+    """How far two results of one run agree."""
 
     kind: str
     """`identical` bits; `close`: AUROC within `CLOSE`, and another environment; or `different`."""
@@ -52,7 +52,7 @@ def agreement(first: Receipt, second: Receipt) -> Agreement:
 
 
 def same_source(first: Receipt, second: Receipt) -> bool:
-    """Whether the same code of the method has made both."""
+    """Whether the same method code made both."""
     return first.provenance.source_sha256 == second.provenance.source_sha256
 
 
@@ -60,6 +60,6 @@ _NAMES = {"source_sha256": "source", "device_name": "device", "score_batch_size"
 
 
 def _short(value: object) -> str:
-    """Write a value of provenance; of a hash the beginning."""
+    """Write a value of provenance; shorten a hash."""
     text = "none" if value in (None, "") else str(value)
     return text[:8] if len(text) == 64 else text

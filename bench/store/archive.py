@@ -1,4 +1,4 @@
-"""Results packed into a few committable files, with the digest of each; numbers only.
+"""Archives: results packed into a few committable files.
 
 archive.json       schema, number of runs, sha256 of every other file; sealed
 receipts.parquet   run_id, receipt: every run.json, without the digests of the files left behind
@@ -33,13 +33,13 @@ from bench.store.failures import Failure
 from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MANIFEST
 from bench.store.parquet import RunRows, concat_runs, packed, packed_runs, run_columns, unpacked
 from bench.store.receipt import Receipt, parse, seal
-from bench.store.results import Results
+from bench.store.results import Results, read_artifacts
 from bench.store.scores import Scores
 from bench.store.table import table_bytes
 from bench.system.files import sealed, staged_folder, unsealed, write_synced, writing
 from bench.system.untrusted import one_line, os_reason
 
-Kept = TypeVar("Kept")
+Artifact = TypeVar("Artifact")
 
 ARCHIVE_SCHEMA = 1
 FILES = ("receipts.parquet", "scores.parquet", "runs.parquet")
@@ -47,7 +47,7 @@ OPTIONAL = (EMBEDDINGS, EXPLANATIONS)
 
 
 class Archive:
-    """A folder that `pack` has written, read like a `Store`.
+    """Reads an archive like a `Store`.
 
     Raises StoreError where a newer bench wrote it, CorruptRun where a file does not agree with its
     digest: then no run of it can be trusted.
@@ -56,13 +56,13 @@ class Archive:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            card = unsealed("archive", (root / MANIFEST).read_bytes().removesuffix(b"\n"))
-            if card["schema"] != ARCHIVE_SCHEMA:
+            manifest = unsealed("archive", (root / MANIFEST).read_bytes().removesuffix(b"\n"))
+            if manifest["schema"] != ARCHIVE_SCHEMA:
                 raise StoreError(
-                    f"{root} is an archive of schema {card['schema']}, this bench reads"
+                    f"{root} is an archive of schema {manifest['schema']}, this bench reads"
                     f" {ARCHIVE_SCHEMA}: a newer bench wrote it; update"
                 )
-            self._digests: dict[str, str] = card["files"]
+            self._digests: dict[str, str] = manifest["files"]
             self._bytes = {}
             for name in (*FILES, *(n for n in OPTIONAL if n in self._digests)):
                 self._bytes[name] = (root / name).read_bytes()
@@ -76,46 +76,45 @@ class Archive:
     def _receipts(self) -> dict[str, str]:
         with self._reading("receipts.parquet"):
             columns = unpacked(self._bytes["receipts.parquet"]).to_pydict()
-            found = dict(zip(columns["run_id"], columns["receipt"], strict=True))
-            if not all(type(text) is str for pair in found.items() for text in pair):
+            receipts = dict(zip(columns["run_id"], columns["receipt"], strict=True))
+            if not all(type(text) is str for pair in receipts.items() for text in pair):
                 raise ValueError("its columns are no texts")
-            return found
+            return receipts
 
     @cached_property
     def _scores(self) -> tuple[Any, dict[str, tuple[int, int]]]:
-        """The scores of all runs, and where those of each begin and how many they are."""
+        """Scores of all runs; (start, length) by run id."""
         with self._reading("scores.parquet"):
             rows = unpacked(self._bytes["scores.parquet"])
             ends = pc.run_end_encode(rows["run_id"].combine_chunks())
-            places, start = {}, 0
+            spans, start = {}, 0
             for run_id, end in zip(ends.values.to_pylist(), ends.run_ends.to_pylist(), strict=True):
-                places[run_id] = (start, end - start)
+                spans[run_id] = (start, end - start)
                 start = end
-            return rows.drop_columns("run_id"), places
+            return rows.drop_columns("run_id"), spans
 
     @cached_property
-    def _kept(self) -> dict[str, RunRows]:
-        """The optional files that are there; no more is decoded of them than whose rows they are.
+    def _artifacts(self) -> dict[str, RunRows]:
+        """The artifacts of all runs by file name; only run ids are decoded.
 
-        None of them is to be trusted where one does not read.
+        All files are opened at once: where one is damaged, none is to be trusted.
         """
-        found = {}
-        for name in OPTIONAL:
-            if name in self._bytes:
-                with self._reading(name):
-                    found[name] = RunRows(self._bytes[name])
-        return found
+        rows = {}
+        for name in self._bytes.keys() & {*OPTIONAL}:
+            with self._reading(name):
+                rows[name] = RunRows(self._bytes[name])
+        return rows
 
-    def _kept_by(self, run_id: str, name: str, read: Callable[[Any], Kept]) -> Kept | None:
-        """Read a run's rows in an optional file; None where there are none."""
-        if name not in self._kept or run_id not in self._kept[name]:
+    def _artifact(self, run_id: str, name: str, read: Callable[[Any], Artifact]) -> Artifact | None:
+        """Read one artifact of a run; None without one."""
+        if run_id not in self._artifacts.get(name, ()):
             return None
         with self._reading(name):
-            return read(run_columns(self._kept[name].of(run_id)))
+            return read(run_columns(self._artifacts[name].read(run_id)))
 
     @contextlib.contextmanager
     def _reading(self, name: str) -> Iterator[None]:
-        """Turn what a file of another form makes of its readers into one clear line."""
+        """Raise CorruptRun, one clear line, for an unreadable file."""
         try:
             yield
         except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
@@ -127,7 +126,7 @@ class Archive:
         return sorted(self._receipts)
 
     def has(self, run_id: str) -> bool:
-        """Whether a run of that id is there."""
+        """Whether a run is stored."""
         return run_id in self._receipts
 
     def read(self, run_id: str) -> Receipt:
@@ -139,24 +138,27 @@ class Archive:
         if run_id not in self._receipts:
             raise CorruptRun(f"archive {self.root} has no run {run_id}")
         receipt = parse(self._receipts[run_id].encode(), run_id, exact=False)
-        here = [name for name, rows in self._kept.items() if run_id in rows]
-        return replace(receipt, files={name: self._digests[name] for name in here})
+        names = [name for name in OPTIONAL if run_id in self._artifacts.get(name, ())]
+        return replace(receipt, files={name: self._digests[name] for name in names})
 
     def scores(self, run_id: str) -> Scores:
-        """Return the scores of a run; raises CorruptRun where they are not there."""
-        rows, places = self._scores
-        if run_id not in places:
+        """Return a run's scores; raises CorruptRun."""
+        rows, spans = self._scores
+        if run_id not in spans:
             raise CorruptRun(f"archive {self.root} has no scores of run {run_id}")
         with self._reading("scores.parquet"):
-            return Scores.from_table(rows.slice(*places[run_id]))
+            return Scores.from_table(rows.slice(*spans[run_id]))
 
     def embeddings(self, run_id: str) -> Embeddings | None:
-        """Return the embeddings of a run, None where it keeps none; raises CorruptRun."""
-        return self._kept_by(run_id, EMBEDDINGS, Embeddings.from_table)
+        """Return a run's embeddings or None; raises CorruptRun."""
+        return self._artifact(run_id, EMBEDDINGS, Embeddings.from_table)
 
     def explanations(self, run_id: str) -> Explanations | None:
-        """Return the explanations of a run, None where it keeps none; raises CorruptRun."""
-        return self._kept_by(run_id, EXPLANATIONS, Explanations.from_table)
+        """Return a run's explanations or None; raises CorruptRun."""
+        return self._artifact(run_id, EXPLANATIONS, Explanations.from_table)
+
+    def folder(self, run_id: str) -> None:
+        """Return None: an archive has no folders of runs."""
 
     def failures(self, run_id: str) -> list[Failure]:
         """Return nothing: an archive holds results only."""
@@ -172,7 +174,7 @@ class Archive:
 
 
 def pack(results: Results, out: Path) -> int:
-    """Write all runs of `results` as an archive at `out`; return how many they are.
+    """Write all runs as an archive; return their number.
 
     An archive that is there is replaced as a whole, if all its runs are among the results. Raises
     CorruptRun where a run does not verify, RequestError where there is nothing to pack or
@@ -181,34 +183,36 @@ def pack(results: Results, out: Path) -> int:
     ids = results.ids()
     if not ids:
         raise RequestError(f"there are no runs in {results.root} to archive")
-    _check_place(out, ids)
-    read, receipts = [], []
+    _check_target(out, ids)
+    receipts, sealed_receipts = [], []
     tables: dict[str, dict[str, Any]] = {"scores.parquet": {}, EMBEDDINGS: {}, EXPLANATIONS: {}}
     for run_id in ids:
-        receipt, found = results.read(run_id), results.scores(run_id)
-        if found.digest() != receipt.metrics.scores_sha256:
+        receipt, scores = results.read(run_id), results.scores(run_id)
+        if scores.digest() != receipt.metrics.scores_sha256:
             raise CorruptRun(f"run {run_id} is damaged: its scores are not those of its receipt")
-        read.append(receipt)
-        receipts.append(seal(replace(receipt, files={})).decode())  # the files stay behind
-        tables["scores.parquet"][run_id] = found.table()
-        for name, kept in ((EMBEDDINGS, results.embeddings(run_id)),
-                           (EXPLANATIONS, results.explanations(run_id))):  # fmt: skip
-            if kept is not None:
-                tables[name][run_id] = kept.table()
+        receipts.append(receipt)
+        sealed_receipts.append(seal(replace(receipt, files={})).decode())  # the files stay behind
+        tables["scores.parquet"][run_id] = scores.table()
+        for name, artifact in read_artifacts(results, run_id).items():
+            tables[name][run_id] = artifact.table()
+    receipt_table = pa.table({"run_id": ids, "receipt": sealed_receipts})
     contents = {
-        "receipts.parquet": _write(pa.table({"run_id": ids, "receipt": receipts})),
-        "scores.parquet": _write(concat_runs(tables["scores.parquet"])),
+        "receipts.parquet": packed(receipt_table, compression="zstd"),
+        "scores.parquet": packed(concat_runs(tables["scores.parquet"]), compression="zstd"),
         **{name: packed_runs(tables[name]) for name in OPTIONAL if tables[name]},
-        "runs.parquet": table_bytes(read),
+        "runs.parquet": table_bytes(receipts),
     }
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    card = {"schema": ARCHIVE_SCHEMA, "runs": len(ids), "files": digests}
-    _replace(out, {**contents, MANIFEST: sealed("archive", card) + b"\n"})
+    manifest = {"schema": ARCHIVE_SCHEMA, "runs": len(ids), "files": digests}
+    contents[MANIFEST] = sealed("archive", manifest) + b"\n"
+    with writing(out.parent), staged_folder(out, replace=True) as staging:
+        for name, content in contents.items():
+            write_synced(staging / name, content)
     return len(ids)
 
 
-def _check_place(out: Path, ids: Sequence[str]) -> None:
-    """Refuse a folder that holds anything else, or runs that would be lost."""
+def _check_target(out: Path, ids: Sequence[str]) -> None:
+    """Refuse to overwrite other files or lose runs."""
     if not out.exists():
         return
     known = {*FILES, *OPTIONAL, MANIFEST}
@@ -222,14 +226,3 @@ def _check_place(out: Path, ids: Sequence[str]) -> None:
                 f"{out} holds {len(lost)} runs that are not among the results: bring them in first"
                 f" with `bench merge {out}`"
             )
-
-
-def _replace(out: Path, contents: dict[str, bytes]) -> None:
-    """Put the files in place as one folder: whole, or not at all."""
-    with writing(out.parent), staged_folder(out, replace=True) as staging:
-        for name, content in contents.items():
-            write_synced(staging / name, content)
-
-
-def _write(table: Any) -> bytes:
-    return packed(table, compression="zstd")

@@ -1,4 +1,4 @@
-"""What a run can keep beside its scores: the model, embeddings, explanations.
+"""Artifacts beside a run's scores: model, embeddings, explanations.
 
 None of it enters a run's identity. Where a stored run lacks what is wanted and its method has the
 ability, the run is repeated, and its scores must match.
@@ -20,36 +20,36 @@ MODELS, MAPS = frozenset({"state"}), frozenset({"embed", "explain"})
 
 
 def stored_artifacts(receipt: Receipt) -> frozenset[str]:
-    """Return the abilities of which a stored run keeps the file."""
+    """Return abilities whose artifact a receipt lists."""
     return frozenset(a for a, name in FILES.items() if name in receipt.files)
 
 
 def artifacts_in(run: Path) -> frozenset[str]:
-    """Return the abilities whose file lies in a run's folder, whatever its receipt says."""
+    """Return abilities whose artifact lies in a run's folder."""
     return frozenset(a for a, name in FILES.items() if (run / name).is_file())
 
 
 def settled_artifacts(receipt: Receipt) -> frozenset[str]:
-    """Return the abilities of which a run keeps the file, or knows that its method lacks them."""
+    """Return abilities that a run stored or found unsupported."""
     return stored_artifacts(receipt).union(receipt.unsupported)
 
 
 def missing_artifacts(
     receipt: Receipt, wanted: Collection[str], abilities: Collection[str]
 ) -> frozenset[str]:
-    """Return of the wanted abilities those that a method has and its stored run has not used."""
+    """Return wanted artifacts that the method supports and the run lacks."""
     return (frozenset(wanted) & frozenset(abilities)) - settled_artifacts(receipt)
 
 
 def new_artifacts(receipt: Receipt, stored: Receipt) -> frozenset[str]:
-    """Return the abilities of which a run keeps or knows what a stored one does not."""
+    """Return abilities settled in a run but not in the stored one."""
     return (stored_artifacts(receipt) - stored_artifacts(stored)) | (
         settled_artifacts(receipt) - settled_artifacts(stored)
     )
 
 
 def merged_unsupported(one: Receipt, other: Receipt, files: Collection[str]) -> Receipt:
-    """Return the first of two receipts of equal scores with what either says is unsupported.
+    """Return a receipt with the unsupported abilities of both.
 
     What lies in the `files` of both is supported after all.
     """

@@ -1,11 +1,10 @@
-"""The embeddings of one run: where its method sees each tested image, in few dimensions.
+"""Embeddings of a run's tested images, in few dimensions.
 
 What a detector's `embed` returns has hundreds of dimensions; a run keeps its first principal
 components, from which plots start. They lie outside of a run's identity.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bench.store.parquet import packed, unpacked
-from bench.system.files import write_synced
 
 COMPONENTS = 50
 """The most that are kept."""
@@ -26,7 +24,7 @@ SCHEMA = pa.schema({
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The features of the N images that a run has scored, in the order of its scores."""
+    """Features of a run's N images, ordered like its scores."""
 
     file: tuple[str, ...]
     values: NDArray[np.float32]
@@ -38,24 +36,24 @@ class Embeddings:
         """Return the embeddings as a `pyarrow.Table` of `SCHEMA`."""
         ends = np.arange(len(self.file) + 1, dtype=np.int32) * self.values.shape[1]
         values = pa.ListArray.from_arrays(ends, pa.array(self.values.ravel(), pa.float32()))
-        kept = np.full(len(self.file), self.kept)
-        columns = [pa.array(self.file, pa.string()), values, pa.array(kept)]
+        shares = pa.array(np.full(len(self.file), self.kept))
+        columns = [pa.array(self.file, pa.string()), values, shares]
         return pa.Table.from_arrays(columns, schema=SCHEMA)
 
     @classmethod
     def from_table(cls, table: Any) -> "Embeddings":
-        """Read a `pyarrow.Table` of `SCHEMA`; raises ValueError for any other."""
+        """Read a table of `SCHEMA`; raises ValueError."""
         if not table.schema.equals(SCHEMA) or any(c.null_count for c in table.columns):
             raise ValueError(f"embeddings have columns {', '.join(table.column_names)}")
         lists = table["values"].combine_chunks()
         lengths = set(lists.value_lengths().to_pylist())
-        values, kept = lists.flatten(), table["kept"].to_numpy()
-        if len(lengths) != 1 or 0 in lengths or len(set(kept.tolist())) != 1:
+        values, shares = lists.flatten(), table["kept"].to_numpy()
+        if len(lengths) != 1 or 0 in lengths or len(set(shares.tolist())) != 1:
             raise ValueError("embeddings differ in length")
         values = values.to_numpy(zero_copy_only=False).reshape(len(table), -1)
-        if not np.isfinite(values).all() or not 0 <= kept[0] <= 1:
+        if not np.isfinite(values).all() or not 0 <= shares[0] <= 1:
             raise ValueError("embeddings hold values that are not finite, or a share that is none")
-        return cls(tuple(table["file"].to_pylist()), values, float(kept[0]))
+        return cls(tuple(table["file"].to_pylist()), values, float(shares[0]))
 
 
 def embeddings_bytes(embeddings: Embeddings) -> bytes:
@@ -63,11 +61,6 @@ def embeddings_bytes(embeddings: Embeddings) -> bytes:
     return packed(embeddings.table())
 
 
-def write_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Write a run's embeddings.parquet; raises OSError where the disk refuses."""
-    write_synced(path, embeddings_bytes(embeddings))
-
-
 def read_embeddings(content: bytes) -> Embeddings:
-    """Read the bytes of a run's embeddings.parquet; raises ValueError where it is not one."""
+    """Read the bytes of embeddings.parquet; raises ValueError."""
     return Embeddings.from_table(unpacked(content))

@@ -1,4 +1,4 @@
-"""The explanations of one run: maps, boxes and parts of the score of each tested image.
+"""Explanations of a run: maps, boxes, parts of scores.
 
 They are what a detector's `explain` returned, on its own coarse grids, and lie outside of a run's
 identity.
@@ -6,7 +6,6 @@ identity.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bench.store.parquet import packed, unpacked
-from bench.system.files import write_synced
 
 SIDES = ("left", "top", "right", "bottom")
 EXTENTS = ("_height", "_width")
@@ -23,7 +21,7 @@ EXTENTS = ("_height", "_width")
 
 @dataclass(frozen=True)
 class Explanations:
-    """What a method saw in the N images that a run has scored, in the order of its scores."""
+    """Explanations of a run's N images, ordered like its scores."""
 
     file: tuple[str, ...]
     maps: Mapping[str, NDArray[np.float32]]
@@ -34,7 +32,7 @@ class Explanations:
     """(N,) each: the terms that the score is made of."""
 
     def table(self) -> Any:
-        """Return the explanations as a `pyarrow.Table`, its columns in the order of the maps."""
+        """Return the explanations as a `pyarrow.Table`."""
         boxes = self.boxes
         return pa.table({
             "file": pa.array(self.file, pa.string()),
@@ -44,40 +42,35 @@ class Explanations:
 
     @classmethod
     def from_table(cls, table: Any) -> "Explanations":
-        """Read a `pyarrow.Table` as `table` makes it; raises ValueError for any other."""
+        """Read what `table` returned; raises ValueError."""
         try:
-            maps = {n.removeprefix("map_"): _map(table, n)
-                    for n in table.column_names if _names_a_map(n)}  # fmt: skip
-            parts = {n.removeprefix("part_"): _floats(table[n])
-                     for n in table.column_names if n.startswith("part_")}  # fmt: skip
+            names = table.column_names
+            map_names = [n for n in names if n.startswith("map_") and not n.endswith(EXTENTS)]
+            maps = {n.removeprefix("map_"): _map(table, n) for n in map_names}
+            part_names = [n for n in names if n.startswith("part_")]
+            parts = {n.removeprefix("part_"): _floats(table[n]) for n in part_names}
             boxed = [table[f"box_{side}"] for side in SIDES]
             boxes = None
             if any(column.null_count < len(table) for column in boxed):
                 boxes = np.stack([_floats(column) for column in boxed], axis=1)
-            found = cls(tuple(table["file"].to_pylist()), maps, boxes, parts)
-            sound = found.table().schema.equals(table.schema) and None not in found.file
-        except (KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            raise ValueError(f"explanations have columns {_told(table)}") from error
-        if not sound or not maps:
-            raise ValueError(f"explanations have columns {_told(table)}")
-        return found
-
-
-def _told(table: Any) -> str:
-    return ", ".join(f"{field.name} ({field.type})" for field in table.schema)
-
-
-def _names_a_map(column: str) -> bool:
-    return column.startswith("map_") and not column.endswith(EXTENTS)
+            explanations = cls(tuple(table["file"].to_pylist()), maps, boxes, parts)
+            same_schema = explanations.table().schema.equals(table.schema)
+            sound = same_schema and maps and None not in explanations.file
+        except (KeyError, TypeError, AttributeError, pa.ArrowException):
+            sound = False
+        if not sound:
+            columns = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
+            raise ValueError(f"explanations have columns {columns}")
+        return explanations
 
 
 def _floats(column: Any) -> NDArray[np.float32]:
-    """Return a column of finite float32; raises ValueError for any other."""
+    """Return a column of finite float32; raises ValueError."""
     values = column.to_numpy() if isinstance(column, pa.ChunkedArray) else column
     if values.dtype != np.float32 or column.null_count or not np.isfinite(values).all():
         raise ValueError("explanations hold values that are not finite")
-    found: NDArray[np.float32] = values
-    return found
+    floats: NDArray[np.float32] = values
+    return floats
 
 
 def _map(table: Any, name: str) -> NDArray[np.float32]:
@@ -98,7 +91,7 @@ def _map(table: Any, name: str) -> NDArray[np.float32]:
 
 
 def box_columns(count: int, boxes: NDArray[Any] | None, kind: Any) -> dict[str, Any]:
-    """Return the four columns of `boxes` (N, 4), null where there are none."""
+    """Return the columns of `boxes` (N, 4), null without boxes."""
     return {
         f"box_{side}": pa.nulls(count, kind) if boxes is None else pa.array(boxes[:, i], kind)
         for i, side in enumerate(SIDES)
@@ -108,7 +101,10 @@ def box_columns(count: int, boxes: NDArray[Any] | None, kind: Any) -> dict[str, 
 def part_and_map_columns(
     parts: Mapping[str, NDArray[np.float32]], maps: Mapping[str, NDArray[np.float32]]
 ) -> dict[str, Any]:
-    """Return a column for each part, and for each map its rows as lists, its height and width."""
+    """Return a column for each part, three for each map:
+
+    values as lists, height, width.
+    """
     columns: dict[str, Any] = {f"part_{name}": pa.array(part) for name, part in parts.items()}
     for name, values in maps.items():
         count, height, width = values.shape
@@ -124,11 +120,6 @@ def explanations_bytes(explanations: Explanations) -> bytes:
     return packed(explanations.table())
 
 
-def write_explanations(path: Path, explanations: Explanations) -> None:
-    """Write a run's explanations.parquet; raises OSError where the disk refuses."""
-    write_synced(path, explanations_bytes(explanations))
-
-
 def read_explanations(content: bytes) -> Explanations:
-    """Read the bytes of a run's explanations.parquet; raises ValueError where it is not one."""
+    """Read the bytes of explanations.parquet; raises ValueError."""
     return Explanations.from_table(unpacked(content))

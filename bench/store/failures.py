@@ -1,4 +1,4 @@
-"""Records of runs that failed: one numbered folder each, with failure.json and log.txt."""
+"""Failure records: numbered folders with failure.json and log.txt."""
 
 import json
 import os
@@ -19,7 +19,7 @@ LOG_KEPT = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """The record of a run that failed; what an older one lacks is empty or `?`."""
+    """Record of a failed run; absent values are empty or `?`."""
 
     run_id: str
     spec: RunSpec | None
@@ -38,11 +38,11 @@ class Failure:
 def strip(
     staged: Path, spec: RunSpec, kind: str, reason: str, traceback: str, provenance: Provenance
 ) -> None:
-    """Leave of a staged folder its log, not too long, and add the facts of the failure."""
+    """Reduce a staged folder to failure.json and its log."""
     content = {
         "run_id": spec.run_id,
         "spec": spec.as_dict(),
-        "time": _now(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "kind": kind,
         "reason": reason,
         "traceback": traceback,
@@ -60,7 +60,7 @@ def strip(
 
 
 def add_record(folder: Path, staged: Path) -> Path:
-    """Move a stripped folder into the `folder` of its run, under the next number; return where."""
+    """Move a record into its run's `folder`; return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = [int(p.name) for p in folder.iterdir() if p.name.isdecimal()]
     target = folder / str(1 + max(numbers, default=0))
@@ -70,7 +70,7 @@ def add_record(folder: Path, staged: Path) -> Path:
 
 
 def records(folder: Path) -> list[Failure]:
-    """Return what is recorded in the folder of a run, oldest first."""
+    """Return the failures recorded in a folder, oldest first."""
     numbered = []
     for path in folder.glob("*/failure.json"):
         try:
@@ -82,7 +82,7 @@ def records(folder: Path) -> list[Failure]:
 
 
 def _failure(content: Any, folder: Path) -> Failure:
-    """Return a record; what it lacks, or holds in another form, is taken for absent."""
+    """Return a record; values of another form count as absent."""
 
     def text(name: str, absent: str = "") -> str:
         value = content.get(name)
@@ -106,7 +106,7 @@ def _failure(content: Any, folder: Path) -> Failure:
 
 
 def _shorten(log: Path) -> None:
-    """Keep the beginning and the end of a log that has grown out of hand."""
+    """Keep the beginning and end of a long log."""
     size = log.stat().st_size
     if size <= LOG_KEPT:
         return
@@ -118,7 +118,3 @@ def _shorten(log: Path) -> None:
         gap = size - len(head) - len(tail)
         file.write(head + f"\n... {gap} bytes left out ...\n".encode() + tail)
         file.truncate()
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

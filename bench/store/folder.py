@@ -1,4 +1,4 @@
-"""Finished runs on disk: staged, published by one rename, checked on every read.
+"""Results folder: runs are staged, published whole, checked when read.
 
 results/runs/<run_id>/run.json        the receipt, see `bench.store.receipt`
 results/runs/<run_id>/scores.parquet  one row an image: file, label, defect, role, score
@@ -58,7 +58,7 @@ class Store:
     # Writing
 
     def open_for_writing(self) -> None:
-        """Make the folders and clear what dead commands left in staging.
+        """Make the folders; publish or clear abandoned staged runs.
 
         What was sealed there when its command died is a finished run, and is published. Raises
         StoreError where the folder cannot be written, or is an archive.
@@ -83,7 +83,7 @@ class Store:
             os.rename(staged, self.runs / run_id)  # which refuses where the run is there
 
     def stage(self, run_id: str) -> Path:
-        """Return a new empty folder for a run under way, named by this host and process."""
+        """Return a new staging folder of this process."""
         folder = self.staging / staging_name(run_id)
         with writing(self.staging):
             shutil.rmtree(folder, ignore_errors=True)
@@ -91,84 +91,74 @@ class Store:
         return folder
 
     def keep_alive(self, staged: Path) -> None:
-        """Show other commands that a run is still under way."""
+        """Give a staged run a heartbeat."""
         with contextlib.suppress(OSError):
             os.utime(staged)
 
     def claimed(self, run_id: str) -> bool:
-        """Whether another command has this run under way: its process lives, its heart beats."""
+        """Whether another live command has staged this run."""
         return any(in_use(f) for f in self.staging.glob(f"{run_id}@*") if not is_ours(f))
 
     def publish(
-        self,
-        staged: Path,
-        receipt: Receipt,
-        *,
-        replaces: str = "",
-        brought: bool = False,
+        self, staged: Path, receipt: Receipt, *, replaces: str = "", imported: bool = False
     ) -> Agreement | None:
-        """Seal a staged folder with its receipt and rename it into `runs/`.
+        """Seal a staged folder and publish it, unless a stored run stays.
 
-        Where the run is there already, the stored one stays, the staged one is dropped and how far
-        they agree is returned; but the one whose receipt has the digest `replaces` gives way, and
-        moves to `superseded/`. So does one beside which the staged one keeps more, see
-        `bench.store.artifacts`; unless it is close and would take with it what only it keeps. Of
-        two that are identical and of the same source, one run is made that keeps what either does:
-        it has the receipt and log of the later one, or where the staged one was `brought` from
-        elsewhere those of the stored one. What was brought never takes a place otherwise.
-
-        Raises MethodError where the two differ and nothing in their environments explains it,
-        StoreError where the disk is full or cannot be written.
+        Returns the agreement with the stored run that stays, None where the staged one is published
+        (see `_resolve_conflict`). `replaces` is the digest of a receipt to supersede, `imported`
+        says that the run was made elsewhere. Raises MethodError where the scores of two runs differ
+        and their environments do not explain it, StoreError where the disk refuses.
         """
         receipt = seal_run(staged, receipt)
         try:
-            with self._locked():  # from reading the stored run until it has given way
-                found = self._settle(staged, receipt, replaces, brought)
-            if found is None:
+            with self._locked():  # from reading the stored run until it is superseded
+                stays = self._resolve_conflict(staged, receipt, replaces, imported)
+            if stays is None:
                 sync_folder(self.runs)
         except OSError as error:
             raise StoreError(f"cannot publish run {receipt.run_id}: {os_reason(error)}") from error
-        if found:
+        if stays:
             shutil.rmtree(staged, ignore_errors=True)
-        return found
+        return stays
 
-    def _settle(
-        self, staged: Path, receipt: Receipt, replaces: str, brought: bool
+    def _resolve_conflict(
+        self, staged: Path, receipt: Receipt, replaces: str, imported: bool
     ) -> Agreement | None:
-        """Place a sealed folder, or say how far it agrees with the stored run that stays."""
-        stored = self._make_room(staged, receipt.run_id)
+        """Publish a sealed folder; return the agreement if a stored run stays."""
+        # Why does the last run not simply win? Commands on several machines finish the same run,
+        # even at the same time. A result that somebody has read must not change behind them, and
+        # artifacts must not get lost. So the first run stays, unless it is damaged, to be replaced,
+        # or has fewer artifacts than the staged one.
+        stored = self._publish_or_read(staged, receipt.run_id)
         if stored is None:
             return None
         if stored.digest() == replaces:
             self._swap(staged, stored)
             return None
-        found = agreement(stored, receipt)
-        if found.kind == "different":
-            remedy = "; run it with those of the stored one" if found.environment else ""
+        match = agreement(stored, receipt)
+        if match.kind == "different":
+            remedy = "; run it with those of the stored one" if match.environment else ""
             raise MethodError(
                 f"run {receipt.run_id} {DISPUTED} with different scores: the stored one stays;"
-                f" {found}{remedy}"
+                f" {match}{remedy}"
             )
-        alike = same_source(stored, receipt)
-        one = alike and found.kind == "identical"
-        lost = (
-            stored_artifacts(stored) - stored_artifacts(receipt)
-            if found.kind == "close"
-            else frozenset()
-        )
-        if not new_artifacts(receipt, stored) or (not one and (brought or lost)):
-            return found
-        if one:
-            self._unite(staged, stored, receipt, brought)
-        elif alike:
+        same_code = same_source(stored, receipt)
+        mergeable = same_code and match.kind == "identical"
+        # Artifacts of close scores do not belong to both runs, so they cannot be merged.
+        loses = match.kind == "close" and stored_artifacts(stored) - stored_artifacts(receipt)
+        if not new_artifacts(receipt, stored) or (not mergeable and (imported or loses)):
+            return match
+        if mergeable:
+            self._merge_artifacts(staged, stored, receipt, imported)
+        elif same_code:
             seal_again(staged, merged_unsupported(receipt, stored, receipt.files))
         older = self._swap(staged, stored)
-        if one:  # all that it alone kept is in the new one
+        if mergeable:  # the new run has all its artifacts
             shutil.rmtree(older, ignore_errors=True)
         return None
 
-    def _make_room(self, staged: Path, run_id: str) -> Receipt | None:
-        """Rename a sealed folder into `runs/`, or return the receipt of the sound run there."""
+    def _publish_or_read(self, staged: Path, run_id: str) -> Receipt | None:
+        """Publish a sealed folder, or return the stored receipt."""
         if self.has(run_id):
             try:
                 return self.read(run_id)
@@ -182,22 +172,27 @@ class Store:
             return self.read(run_id)
         return None
 
-    def _unite(self, staged: Path, stored: Receipt, receipt: Receipt, brought: bool) -> None:
-        """Make one run of a sealed folder and the stored run of the same scores."""
-        run, (whole, other) = self.runs / stored.run_id, (receipt, stored)
-        taken = {n for n in FILES.values() if n in stored.files and n not in receipt.files}
-        if brought:
-            whole, other, taken = stored, receipt, {*stored.files}
-            for name in {*receipt.files} - {*FILES.values()} - taken:
+    def _merge_artifacts(
+        self, staged: Path, stored: Receipt, receipt: Receipt, imported: bool
+    ) -> None:
+        """Merge the stored run's artifacts into a sealed folder.
+
+        The receipt and log are those of the later run; of an imported run, those stored.
+        """
+        base, other = receipt, stored
+        copied = {n for n in FILES.values() if n in stored.files and n not in receipt.files}
+        if imported:
+            base, other, copied = stored, receipt, {*stored.files}
+            for name in {*receipt.files} - {*FILES.values()} - copied:
                 (staged / name).unlink()
-        for name in taken:
-            shutil.copyfile(run / name, staged / name)
+        for name in copied:
+            shutil.copyfile(self.runs / stored.run_id / name, staged / name)
             if file_digest(staged / name) != stored.files[name]:
-                raise CorruptRun(f"run {run.name} is damaged: {name} changed meanwhile")
-        seal_again(staged, merged_unsupported(whole, other, {*stored.files, *receipt.files}))
+                raise CorruptRun(f"run {stored.run_id} is damaged: {name} changed meanwhile")
+        seal_again(staged, merged_unsupported(base, other, {*stored.files, *receipt.files}))
 
     def _swap(self, staged: Path, stored: Receipt) -> Path:
-        """Put a sealed folder in the place of a stored run; return where that is then."""
+        """Publish a sealed folder; return the superseded run's folder."""
         target = self.runs / stored.run_id
         older = self._move(target, self.superseded)
         try:
@@ -218,14 +213,14 @@ class Store:
         provenance: Provenance,
         traceback: str = "",
     ) -> Path:
-        """Keep a failed run's facts and log under `failures/`, apart from all results."""
+        """Move a failed run to `failures/`; return its record."""
         with writing(self.failed):
             strip(staged, spec, kind, reason, traceback, provenance)
             with self._locked():
                 return add_record(self.failed / spec.run_id, staged)
 
-    def set_aside(self, run_id: str) -> Path | None:
-        """Move a run that does not verify to `quarantine/`; return where, if there was one.
+    def quarantine_run(self, run_id: str) -> Path | None:
+        """Move a damaged run to `quarantine/`; return its folder.
 
         Another command may have put a good one in its place: it is looked at once more.
         """
@@ -241,7 +236,7 @@ class Store:
         return locked(self.root / ".lock")
 
     def _move(self, run: Path, folder: Path) -> Path | None:
-        """Move a run away; return where it is now, or None where another command was faster."""
+        """Move a run away; return its new folder, None if gone."""
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / f"{run.name}-{time.time_ns()}"
         try:
@@ -251,7 +246,7 @@ class Store:
         return target
 
     def compact(self) -> Path:
-        """Rebuild runs.parquet from the receipts; runs that do not verify are left out.
+        """Rebuild runs.parquet from all receipts that verify.
 
         One command at a time, so that the last to finish sees the runs of all. A table that says
         what it should is left alone.
@@ -271,7 +266,7 @@ class Store:
         return sorted(p.name for p in self.runs.iterdir() if RUN_ID.match(p.name))
 
     def has(self, run_id: str) -> bool:
-        """Whether a run of that id is stored; says nothing of its digests."""
+        """Whether a run is stored, its digests unchecked."""
         return os.path.lexists(self.runs / run_id)
 
     def read(self, run_id: str) -> Receipt:
@@ -282,7 +277,7 @@ class Store:
         return read_run(self.runs / run_id, run_id)
 
     def scores(self, run_id: str) -> "Scores":
-        """Return the scores of a run that `read` has passed; raises CorruptRun."""
+        """Return the scores of a verified run; raises CorruptRun."""
         from bench.store.scores import read_scores
 
         try:
@@ -291,19 +286,23 @@ class Store:
             raise CorruptRun(f"run {run_id} is damaged: {error}") from error
 
     def embeddings(self, run_id: str) -> "Embeddings | None":
-        """Return what a run keeps, its digest checked; None for nothing. Raises CorruptRun."""
+        """Return a verified run's embeddings or None; raises CorruptRun."""
         from bench.store.embeddings import read_embeddings
 
         return read_artifact(self.runs / run_id, run_id, EMBEDDINGS, read_embeddings)
 
     def explanations(self, run_id: str) -> "Explanations | None":
-        """Return what a run keeps, its digest checked; None for nothing. Raises CorruptRun."""
+        """Return a verified run's explanations or None; raises CorruptRun."""
         from bench.store.explanations import read_explanations
 
         return read_artifact(self.runs / run_id, run_id, EXPLANATIONS, read_explanations)
 
+    def folder(self, run_id: str) -> Path:
+        """Return the folder of a run."""
+        return self.runs / run_id
+
     def table_bytes(self) -> bytes | None:
-        """Return runs.parquet as it is stored: None where there is none, nothing if unreadable."""
+        """Return runs.parquet: None if missing, empty if unreadable."""
         try:
             return self.table.read_bytes()
         except FileNotFoundError:
@@ -312,11 +311,11 @@ class Store:
             return b""
 
     def failed_ids(self) -> list[str]:
-        """Return the ids of all runs with a recorded failure, sorted."""
+        """Return the sorted ids of runs with failures."""
         if not self.failed.is_dir():
             return []
         return sorted(p.name for p in self.failed.iterdir() if RUN_ID.match(p.name))
 
     def failures(self, run_id: str) -> list[Failure]:
-        """Return what is recorded of a run's failures, oldest first; `folder` says where."""
+        """Return a run's recorded failures, oldest first."""
         return records(self.failed / run_id)

@@ -1,4 +1,4 @@
-"""The groups of values in a receipt: metrics, split, timings, provenance, facts."""
+"""Groups of values in a receipt, such as metrics."""
 
 import inspect
 import types
@@ -15,7 +15,7 @@ OTHER_FORM = "run.json has another form"
 
 
 class Values(Mapping[str, Plain]):
-    """Plain values by name, in the order they were recorded.
+    """Plain values by name, in recorded order.
 
     The names that a subclass declares are attributes too: None where a run has no such value and
     the declared type allows it. Whatever else was recorded is kept, and written again.
@@ -36,7 +36,7 @@ class Values(Mapping[str, Plain]):
 
     @classmethod
     def checked(cls, values: Any) -> Self:
-        """Return the group; raises ValueError unless plain values, known ones as declared."""
+        """Return the group, types checked; raises ValueError."""
         if type(values) is not dict or not cls._required <= values.keys():
             raise ValueError(OTHER_FORM)
         allowed = cls._known.get
@@ -59,13 +59,13 @@ class Values(Mapping[str, Plain]):
         return f"{type(self).__name__}({self._values})"
 
     def number(self, name: str) -> float | None:
-        """Return a number by its name; None where there is none."""
+        """Return a number by name, else None."""
         value = self._values.get(name)
         return value if type(value) in (int, float) else None
 
 
 def _types(hint: Any) -> frozenset[type]:
-    """Return the exact types that a declared type allows; a float may be written as an int."""
+    """Return the types that an annotation allows; float allows int."""
     union = isinstance(hint, types.UnionType)
     allowed = frozenset(typing.get_args(hint) if union else (hint,))
     return allowed | {int} if float in allowed else allowed
@@ -78,7 +78,7 @@ def _attribute(name: str, required: bool) -> property:
 
 
 class Metrics(Values):
-    """How well the scores tell anomalous images from normal ones; all from 0 to 1."""
+    """Quality of the scores, 0 to 1 each."""
 
     __slots__ = ()
 
@@ -95,14 +95,14 @@ class Metrics(Values):
 
     @classmethod
     def checked(cls, values: Any) -> Self:
-        """Return the group; raises ValueError also where AUROC or AP is no share."""
+        """Return the group; AUROC and AP must be shares."""
         metrics = super().checked(values)
         if not all(type(m) is float and 0 <= m <= 1 for m in (metrics.auroc, metrics.ap)):
             raise ValueError(OTHER_FORM)
         return metrics
 
     def share(self, name: str) -> float:
-        """Return a metric by its name; raises KeyError where the run has none."""
+        """Return a metric by name; raises KeyError."""
         value = self.number(name)
         if value is None:
             raise KeyError(name)
@@ -124,7 +124,7 @@ class SplitCounts(Values):
 
 
 class Timings(Values):
-    """Seconds of the stations of a run; of a timing run also what was measured."""
+    """Seconds of a run's phases, and a timing run's measurements."""
 
     __slots__ = ()
 
@@ -144,13 +144,13 @@ class Timings(Values):
     step_s: float | None
 
     @property
-    def stations_s(self) -> float:
-        """All stations that a stored run of its kind passes, together."""
+    def phases_s(self) -> float:
+        """Sum of all phases before publishing, without artifacts."""
         return self.setup_s + self.fit_s + self.score_s + (self.measure_s or 0)
 
 
 class Provenance(Values):
-    """What a run was made by and on; none of it is identity."""
+    """Software and hardware of a run; no part of its id."""
 
     __slots__ = ()
 
@@ -199,7 +199,7 @@ class Provenance(Values):
     """What else ran while a timing run measured."""
 
     def standing(self, path: str) -> Standing:
-        """Compare the code of the method at `path` (`package.module:Class`) with today's."""
+        """Compare the code of `package.module:Class` with today's."""
         return standing(path, self.source_sha256, self.device or "")
 
 

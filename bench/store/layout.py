@@ -3,20 +3,10 @@
 import re
 
 MODEL = "model.safetensors"
-
-
 EMBEDDINGS = "embeddings.parquet"
-
-
 EXPLANATIONS = "explanations.parquet"
-
-
 RUN_ID = re.compile(r"[0-9a-f]{16}\Z")
-
-
 MANIFEST = "archive.json"
 """The file that makes a folder an archive, see `bench.store.archive`."""
-
-
 DISPUTED = "was finished twice"
 """The kind of a failure that a run is not one result but two."""

@@ -8,16 +8,14 @@ from pathlib import Path
 from bench.errors import CorruptRun, MethodError
 from bench.store.agreement import agreement, same_source
 from bench.store.artifacts import artifact_words, new_artifacts
-from bench.store.embeddings import write_embeddings
-from bench.store.explanations import write_explanations
 from bench.store.folder import Store
-from bench.store.layout import EMBEDDINGS, EXPLANATIONS
+from bench.store.parquet import packed
 from bench.store.receipt import Receipt
-from bench.store.results import Results
+from bench.store.results import Results, read_artifacts
 from bench.store.scores import write_scores
 from bench.store.verify import contradictions, files_beside
 from bench.system.digests import file_digest
-from bench.system.files import writing
+from bench.system.files import write_synced, writing
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,12 @@ class Merged:
     detail: str = ""
 
 
-def merge(source: Results, store: Store) -> Iterator[Merged]:
-    """Bring the runs of `source` into `store`, one after the other, and say of each what it was.
+def merge_results(source: Results, store: Store) -> Iterator[Merged]:
+    """Merge runs into `store` one by one, yielding each outcome.
 
-    Only what verifies is brought in, down to the metrics. Where the run is there already, the one
-    that is there stays, unless it is damaged: then it moves to quarantine. It is given what an
-    identical one of the same source keeps beside its scores and it does not. Raises StoreError
-    where the disk refuses; what was brought in by then stays.
+    Only runs that verify are merged, down to the metrics. A run that is stored already stays, and
+    gains the artifacts of an identical run of the same source; a damaged one moves to quarantine.
+    Raises StoreError where the disk refuses; runs merged by then stay.
     """
     store.open_for_writing()
     for run_id in source.ids():
@@ -56,23 +53,23 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
     if store.has(run_id):
         try:
             ours = store.read(run_id)
-            found = agreement(ours, receipt)
+            match = agreement(ours, receipt)
             more = new_artifacts(receipt, ours)
-            if found.kind != "identical" or not more or not same_source(ours, receipt):
-                return Merged(run_id, found.kind, str(found))
+            if match.kind != "identical" or not more or not same_source(ours, receipt):
+                return Merged(run_id, match.kind, str(match))
             detail = f"the one that was here had no {artifact_words(more, 'or')}"
         except CorruptRun:
-            if store.set_aside(run_id):
+            if store.quarantine_run(run_id):
                 detail = "the one that was here was damaged"
     staged = store.stage(run_id)
     try:
         with writing(staged):
-            damaged = _fill(staged, source, receipt)
+            damaged = _copy_files(source, receipt, staged)
         if damaged:
             return Merged(run_id, "damaged", f"run {run_id}: {damaged} changed while it was read")
-        there = store.publish(staged, receipt, brought=True)
-        if there:  # another command was faster
-            return Merged(run_id, there.kind, str(there))
+        stays = store.publish(staged, receipt, imported=True)
+        if stays:  # another command was faster
+            return Merged(run_id, stays.kind, str(stays))
     except MethodError as error:  # and had other scores
         return Merged(run_id, "different", str(error))
     finally:
@@ -80,22 +77,19 @@ def _merge_one(source: Results, store: Store, run_id: str) -> Merged:
     return Merged(run_id, "new", detail)
 
 
-def _fill(staged: Path, source: Results, receipt: Receipt) -> str:
-    """Copy a run's files, or write them again from an archive, which holds no files of runs.
+def _copy_files(source: Results, receipt: Receipt, staged: Path) -> str:
+    """Copy a run's files; return the name of a damaged one.
 
-    Returns the name of a file that is not what the receipt says.
+    An archive has no files of runs: they are written anew from its tables.
     """
-    run_id = receipt.run_id
-    if not isinstance(source, Store):
-        write_scores(staged / "scores.parquet", source.scores(run_id))
-        embeddings, explanations = source.embeddings(run_id), source.explanations(run_id)
-        if embeddings is not None:
-            write_embeddings(staged / EMBEDDINGS, embeddings)
-        if explanations is not None:
-            write_explanations(staged / EXPLANATIONS, explanations)
+    folder = source.folder(receipt.run_id)
+    if folder is None:
+        write_scores(staged / "scores.parquet", source.scores(receipt.run_id))
+        for name, artifact in read_artifacts(source, receipt.run_id).items():
+            write_synced(staged / name, packed(artifact.table()))
         return ""
     for name, digest in receipt.files.items():
-        shutil.copyfile(source.runs / run_id / name, staged / name)
+        shutil.copyfile(folder / name, staged / name)
         if file_digest(staged / name) != digest:
             return name
     return ""

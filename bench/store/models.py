@@ -1,14 +1,12 @@
-"""The saved model of a run, `model.safetensors`: what a detector's `state` returns."""
+"""A run's saved model, `model.safetensors`: a detector's `state`."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import MethodError
-from bench.system.files import write_synced
 from bench.system.untrusted import is_one_line
 
 DTYPES = frozenset(
@@ -19,18 +17,9 @@ DTYPES = frozenset(
 
 
 def model_bytes(state: Any) -> bytes:
-    """Return the file for what `state()` returned; raises MethodError unless arrays by name."""
+    """Return `state()` as safetensors bytes; raises MethodError."""
     from safetensors.numpy import save
 
-    return save(_storable(state))
-
-
-def write_model(path: Path, state: Any) -> None:
-    """Write what `state()` returned; raises MethodError unless it is arrays by name."""
-    write_synced(path, model_bytes(state))
-
-
-def _storable(state: Any) -> dict[str, NDArray[Any]]:
     if not isinstance(state, Mapping) or not state:
         raise MethodError(f"state() must return arrays by name, not {type(state).__name__}")
     arrays = {}
@@ -38,15 +27,15 @@ def _storable(state: Any) -> dict[str, NDArray[Any]]:
         if type(name) is not str or not is_one_line(name):
             raise MethodError(f"state() must name its arrays by a text, not {name!r:.80}")
         if type(array) is not np.ndarray or array.dtype.name not in DTYPES:
-            found = array.dtype if type(array) is np.ndarray else type(array).__name__
-            raise MethodError(f"state()[{name!r:.80}] must be an array of numbers, not {found}")
+            kind = array.dtype if type(array) is np.ndarray else type(array).__name__
+            raise MethodError(f"state()[{name!r:.80}] must be an array of numbers, not {kind}")
         # Dense, in C order: safetensors takes the memory as it lies, whatever the strides.
         arrays[name] = np.array(array, order="C")
-    return arrays
+    return save(arrays)
 
 
 def read_model(content: bytes) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a saved model, writable; raises ValueError for what is none."""
+    """Return a saved model's arrays, writable; raises ValueError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 

@@ -9,7 +9,7 @@ from bench.store.results import Results
 
 
 def open_results(path: Path) -> Results:
-    """Return what reads a results folder or an archive; raises StoreError where there is neither.
+    """Return the results at `path`; raises StoreError without any.
 
     An archive's own digests are checked at once.
     """
@@ -19,7 +19,7 @@ def open_results(path: Path) -> Results:
 
 
 def results_at(path: Path) -> Results:
-    """Return what reads the archive at `path`, else a results folder that may not be there yet."""
+    """Return the archive at `path`, else a possibly new store."""
     if not (path / MANIFEST).is_file():
         return Store(path)
     from bench.store.archive import Archive

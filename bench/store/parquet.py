@@ -1,4 +1,4 @@
-"""Tables as the bytes of a Parquet file, and back."""
+"""Tables to bytes of Parquet files, and back."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 
 def packed(table: Any, **options: Any) -> bytes:
-    """Return a `pyarrow.Table` as the bytes of a file; options go to pyarrow's `write_table`."""
+    """Return a `pyarrow.Table` as bytes; options go to `write_table`."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, **options)
     content: bytes = sink.getvalue().to_pybytes()
@@ -19,7 +19,7 @@ def packed(table: Any, **options: Any) -> bytes:
 
 
 def unpacked(content: bytes) -> Any:
-    """Return the `pyarrow.Table` in the bytes of a file; raises ValueError where there is none."""
+    """Return the `pyarrow.Table` in a file's bytes; raises ValueError."""
     try:
         return pq.ParquetFile(pa.BufferReader(content)).read()
     except (pa.ArrowException, OSError) as error:
@@ -27,7 +27,7 @@ def unpacked(content: bytes) -> Any:
 
 
 class RunRows:
-    """The bytes of a file that `packed_runs` has written; raises ValueError where it is none."""
+    """Reads tables by run from what `packed_runs` returned."""
 
     def __init__(self, content: bytes) -> None:
         try:
@@ -38,21 +38,21 @@ class RunRows:
         encoded = pc.run_end_encode(ids)
         ends = encoded.run_ends.to_pylist()
         runs = zip(encoded.values.to_pylist(), [0, *ends], ends, strict=False)
-        self._places: dict[str, tuple[int, int]] = {run: (start, end) for run, start, end in runs}
+        self._spans: dict[str, tuple[int, int]] = {run: (start, end) for run, start, end in runs}
         meta = self._file.metadata
         sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         self._starts = [0, *accumulate(sizes)]
         self._last: tuple[range, Any] = (range(0), None)
 
     def __contains__(self, run_id: str) -> bool:
-        return run_id in self._places
+        return run_id in self._spans
 
-    def of(self, run_id: str) -> Any:
-        """Return the rows of a run that is there as a `pyarrow.Table`, without its id."""
-        start, end = self._places[run_id]
+    def read(self, run_id: str) -> Any:
+        """Return a run's rows without its id."""
+        start, end = self._spans[run_id]
         first = bisect_right(self._starts, start) - 1
         groups = range(first, bisect_left(self._starts, end))
-        if groups != self._last[0]:  # of many runs in one group, the next is there already
+        if groups != self._last[0]:  # older archives have many runs in one group
             try:
                 self._last = groups, self._file.read_row_groups(list(groups))
             except OSError as error:
@@ -62,19 +62,19 @@ class RunRows:
 
 
 def packed_runs(tables: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a file of these tables by run, each with one row at least."""
-    whole, start = concat_runs(tables), 0
+    """Return the bytes of nonempty tables by run, a row group each."""
+    combined, start = concat_runs(tables), 0
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, whole.schema, compression="zstd") as writer:
+    with pq.ParquetWriter(sink, combined.schema, compression="zstd") as writer:
         for table in tables.values():
-            writer.write_table(whole.slice(start, len(table)).combine_chunks())
+            writer.write_table(combined.slice(start, len(table)).combine_chunks())
             start += len(table)
     content: bytes = sink.getvalue().to_pybytes()
     return content
 
 
 def concat_runs(tables: Mapping[str, Any]) -> Any:
-    """Put the tables of several runs below each other, by run_id.
+    """Concatenate the tables of several runs, by run_id.
 
     Where their columns differ, each row names those of its run.
     """
@@ -90,7 +90,7 @@ def concat_runs(tables: Mapping[str, Any]) -> Any:
 
 
 def run_columns(rows: Any) -> Any:
-    """Return the rows of one run with the columns that it had before `below`."""
+    """Return a run's rows with its own columns alone."""
     if "columns" not in rows.column_names:
         return rows
     return rows.select(rows["columns"][0].as_py())

@@ -1,4 +1,4 @@
-"""The receipt of a finished run, `run.json`: its form, its digests, how it is read and written.
+"""Receipt of a finished run, `run.json`: form, digests, reading, writing.
 
 A receipt holds spec, draw, split, facts, metrics, timings, when the run began and ended, warnings
 and provenance, the sha256 of every other file of the run, and the sha256 of itself.
@@ -8,22 +8,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.errors import CorruptRun, RequestError, StoreError
 from bench.spec import RunSpec
-from bench.store.groups import (
-    OTHER_FORM,
-    Drawn,
-    Metrics,
-    Provenance,
-    SplitCounts,
-    Timings,
-    Values,
-)
+from bench.store.groups import OTHER_FORM, Drawn, Metrics, Provenance, SplitCounts, Timings, Values
 from bench.system.digests import file_digest
 from bench.system.files import json_digest, sync_folder, write_synced
 from bench.system.untrusted import is_one_line, one_line, os_reason, read_regular
@@ -41,7 +33,7 @@ MAX_KEPT = 4 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What a finished run is, has found and was made by."""
+    """Identity, outcome and provenance of a finished run."""
 
     run_id: str
     """As stored; `bench verify` holds it to the spec."""
@@ -75,17 +67,14 @@ class Receipt:
             raise ValueError("a receipt says in UTC when its run began and ended")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the receipt as plain JSON types, in the form of its schema."""
+        """Return the receipt as JSON types of its schema."""
         moments = {"started_at": self.started_at, "finished_at": self.finished_at}
         return {
             "schema": self.schema,
             "run_id": self.run_id,
             "spec": self.spec.as_dict(),
             "metrics": dict(self.metrics),
-            "draw": [
-                {"file": d.file, "defect": d.defect, "pixels_sha256": d.pixels_sha256}
-                for d in self.draw
-            ],
+            "draw": [asdict(drawn) for drawn in self.draw],
             "split": dict(self.split),
             "facts": dict(self.facts),
             "timings": dict(self.timings),
@@ -97,7 +86,7 @@ class Receipt:
         }
 
     def digest(self) -> str:
-        """Return the sha256 of the content; raises ValueError for a number that is not finite."""
+        """Return the content's sha256; raises ValueError for infinite numbers."""
         return json_digest(self.as_dict())
 
 
@@ -107,12 +96,12 @@ _KEYS = frozenset(Receipt.__dataclass_fields__) - {"unsupported"}
 
 
 def moment_text(moment: datetime) -> str:
-    """Write a moment in UTC as ISO 8601 text with microseconds."""
+    """Return UTC as ISO 8601 text with microseconds."""
     return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def _moment(text: Any) -> datetime | None:
-    """Read what `moment_text` has written; raises ValueError for any other text."""
+    """Read what `moment_text` returned; raises ValueError."""
     if text is None:
         return None
     moment = datetime.fromisoformat(text).astimezone(UTC)
@@ -122,7 +111,7 @@ def _moment(text: Any) -> datetime | None:
 
 
 def seal(receipt: Receipt) -> bytes:
-    """Return the bytes of run.json: the receipt with the digest of itself.
+    """Return the bytes of run.json, own digest included.
 
     Raises ValueError for a number that is not finite.
     """
@@ -135,7 +124,7 @@ def _sealed(content: Mapping[str, Any], digest: str) -> bytes:
 
 
 def parse(data: bytes, run_id: str, *, exact: bool = True) -> Receipt:
-    """Read run.json and check its own digest, its schema and that it is of this run.
+    """Read run.json; check its digest, schema and run id.
 
     `exact` holds what stands between the values to how it was written, too: not needed where the
     bytes have a digest of their own, as in an archive, and the slower part of reading. Raises
@@ -156,7 +145,9 @@ def parse(data: bytes, run_id: str, *, exact: bool = True) -> Receipt:
             raise ValueError(f"run.json has schema {schema!r:.40}")
         if content["run_id"] != run_id:
             raise ValueError(f"run.json is of run {one_line(content['run_id'])[:40]}")
-        receipt = _receipt(_from_schema_1(content) if schema == 1 else content)
+        # Schema 1 lacks two moments; a receipt of it keeps its schema.
+        moments = {"started_at": None, "finished_at": None} if schema == 1 else {}
+        receipt = _receipt({**moments, **content})
         if exact and _sealed(content, stated) != data:  # a stray bit counts anywhere
             raise ValueError("run.json is not as it was written")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -165,13 +156,8 @@ def parse(data: bytes, run_id: str, *, exact: bool = True) -> Receipt:
     return receipt
 
 
-def _from_schema_1(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the content of a receipt of schema 1 to today's form; it keeps its schema."""
-    return {"started_at": None, "finished_at": None, **content}
-
-
 def _receipt(content: Mapping[str, Any]) -> Receipt:
-    """Return the receipt of this content; raises ValueError unless all is there, and no more."""
+    """Return the receipt of this content; raises ValueError."""
     if content.keys() - _OPTIONAL != _KEYS:
         raise ValueError(OTHER_FORM)
     try:
@@ -216,7 +202,7 @@ def _drawn(entry: Any) -> Drawn:
 
 
 def read_run(folder: Path, run_id: str) -> Receipt:
-    """Read the receipt in `folder` and check its digests, its id and every file that it names.
+    """Read a run's receipt; check it and all its files.
 
     Raises CorruptRun naming the first file that does not agree.
     """
@@ -236,7 +222,7 @@ def read_run(folder: Path, run_id: str) -> Receipt:
 def read_artifact(
     folder: Path, run_id: str, name: str, read: Callable[[bytes], Artifact]
 ) -> Artifact | None:
-    """Read a file kept beside the scores, its digest checked; None where there is none.
+    """Read a run's artifact, digest checked; None without one.
 
     `read` raises ValueError for what it cannot read. Raises CorruptRun.
     """
@@ -256,7 +242,7 @@ def read_artifact(
 
 
 def seal_run(staged: Path, receipt: Receipt) -> Receipt:
-    """Write run.json over what lies in a staged folder; return it with the files' digests."""
+    """Add run.json to a staged folder; return the receipt with digests."""
     try:
         for path in staged.iterdir():
             with path.open("rb") as file:
@@ -271,6 +257,6 @@ def seal_run(staged: Path, receipt: Receipt) -> Receipt:
 
 
 def seal_again(staged: Path, receipt: Receipt) -> None:
-    """Give a sealed folder this receipt, over what lies in it now."""
+    """Replace run.json in a sealed folder."""
     (staged / "run.json").unlink()
     seal_run(staged, receipt)

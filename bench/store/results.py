@@ -1,4 +1,4 @@
-"""What can be asked of results alike, whether they lie in a results folder or in an archive."""
+"""One interface to results folders and archives."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import CorruptRun, RequestError
 from bench.store.failures import Failure
+from bench.store.layout import EMBEDDINGS, EXPLANATIONS
 from bench.store.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Results(Protocol):
-    """What can be read alike from a results folder (`Store`) and from an archive (`Archive`)."""
+    """Results of a folder (`Store`) or an archive (`Archive`)."""
 
     root: Path
 
@@ -23,41 +24,50 @@ class Results(Protocol):
         """Return the ids of all runs, sorted."""
 
     def has(self, run_id: str) -> bool:
-        """Whether a run of that id is there; says nothing of its digests."""
+        """Whether a run is stored, its digests unchecked."""
 
     def read(self, run_id: str) -> Receipt:
         """Return a receipt, its digests checked; raises CorruptRun."""
 
     def scores(self, run_id: str) -> "Scores":
-        """Return the scores of a run that `read` has passed; raises CorruptRun."""
+        """Return the scores of a verified run; raises CorruptRun."""
 
     def embeddings(self, run_id: str) -> "Embeddings | None":
-        """Return what a run that `read` has passed keeps, None for nothing; raises CorruptRun."""
+        """Return a verified run's embeddings or None; raises CorruptRun."""
 
     def explanations(self, run_id: str) -> "Explanations | None":
-        """Return what a run that `read` has passed keeps, None for nothing; raises CorruptRun."""
+        """Return a verified run's explanations or None; raises CorruptRun."""
 
     def failures(self, run_id: str) -> list[Failure]:
-        """Return what is recorded of a run's failures, oldest first."""
+        """Return a run's recorded failures, oldest first."""
 
     def failed_ids(self) -> list[str]:
-        """Return the ids of all runs with a recorded failure, sorted."""
+        """Return the sorted ids of runs with failures."""
 
     def table_bytes(self) -> bytes | None:
         """Return runs.parquet as it is stored."""
 
+    def folder(self, run_id: str) -> Path | None:
+        """Return the folder of a run; None in an archive."""
+
 
 def find(results: Results, beginning: str) -> str:
-    """Return the one id that begins so; raises RequestError for none or several."""
-    found = [i for i in results.ids() if i.startswith(beginning)] if beginning else []
-    if len(found) != 1:
-        what = f"{len(found)} runs begin" if found else "no run begins"
+    """Return the only id with this beginning; raises RequestError."""
+    matches = [i for i in results.ids() if i.startswith(beginning)] if beginning else []
+    if len(matches) != 1:
+        what = f"{len(matches)} runs begin" if matches else "no run begins"
         raise RequestError(f"{what} with {beginning!r} in {results.root}")
-    return found[0]
+    return matches[0]
+
+
+def read_artifacts(results: Results, run_id: str) -> "dict[str, Embeddings | Explanations]":
+    """Return a run's embeddings and explanations by file name; raises CorruptRun."""
+    artifacts = {EMBEDDINGS: results.embeddings(run_id), EXPLANATIONS: results.explanations(run_id)}
+    return {name: artifact for name, artifact in artifacts.items() if artifact is not None}
 
 
 def receipts(results: Results) -> Iterator[Receipt]:
-    """Yield the receipts of all runs that verify, in the order of their ids."""
+    """Yield the receipts that verify, ordered by id."""
     for run_id in results.ids():
         try:
             yield results.read(run_id)
@@ -66,7 +76,7 @@ def receipts(results: Results) -> Iterator[Receipt]:
 
 
 def verified(results: Results, wanted: Iterable[str]) -> tuple[dict[str, Receipt], list[str]]:
-    """Return the receipts of the wanted runs that are stored, and the ids that do not verify."""
+    """Return stored receipts of wanted runs, and damaged ids."""
     good, bad = {}, []
     for run_id in wanted:
         if results.has(run_id):

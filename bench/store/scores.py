@@ -1,4 +1,4 @@
-"""The scores of one run: one row for each tested image, their digest, the metrics they give."""
+"""Scores of a run's tested images, and their metrics."""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ SCHEMA = pa.schema({
 
 @dataclass(frozen=True)
 class Scores:
-    """What a run said of the N images of the test fold; every field has N values."""
+    """Scores of a run's test fold; every field has N values."""
 
     file: Sequence[str]
     label: NDArray[np.bool_]
@@ -43,7 +43,7 @@ class Scores:
         return digest.hexdigest()
 
     def counted(self) -> NDArray[np.bool_]:
-        """Return of each image whether it counts, (N,)."""
+        """Return whether each image counts, (N,)."""
         return np.array([role == "test" for role in self.role], bool)
 
     def metrics(self, *, full: bool) -> dict[str, float]:
@@ -53,17 +53,17 @@ class Scores:
         2's print). Raises ValueError where only one class is left.
         """
         counted = self.counted()
-        found = {
+        values = {
             "auroc": metrics.auroc(self.score[counted], self.label[counted]),
             "ap": metrics.average_precision(self.score[counted], self.label[counted]),
         }
         if full:
-            found["auroc_full"] = metrics.auroc(self.score, self.label)
-            found["ap_full"] = metrics.average_precision(self.score, self.label)
-        return found
+            values["auroc_full"] = metrics.auroc(self.score, self.label)
+            values["ap_full"] = metrics.average_precision(self.score, self.label)
+        return values
 
     def gap(self, other: "Scores") -> float | None:
-        """Return the largest difference of one image's score; None where the images differ."""
+        """Return the largest score difference; None for other images."""
         if self.file != other.file:
             return None
         return float(np.abs(self.score.astype(float) - other.score).max(initial=0.0))
@@ -76,7 +76,7 @@ class Scores:
 
     @classmethod
     def from_table(cls, table: Any) -> "Scores":
-        """Read a `pyarrow.Table` of `SCHEMA`; raises ValueError for any other."""
+        """Read a table of `SCHEMA`; raises ValueError."""
         if not table.schema.equals(SCHEMA) or any(c.null_count for c in table.columns):
             raise ValueError(f"scores have columns {', '.join(table.column_names)}")
         label = table["label"].to_numpy()
@@ -92,12 +92,12 @@ class Scores:
 
 
 def write_scores(path: Path, scores: Scores) -> None:
-    """Write a run's scores.parquet; raises OSError where the disk refuses."""
+    """Write a run's scores.parquet; raises OSError."""
     write_synced(path, packed(scores.table()))
 
 
 def read_scores(path: Path) -> Scores:
-    """Read a run's scores.parquet; raises ValueError where it is not one."""
+    """Read a run's scores.parquet; raises ValueError."""
     try:
         return Scores.from_table(unpacked(path.read_bytes()))
     except OSError as error:

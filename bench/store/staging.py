@@ -1,4 +1,4 @@
-"""Whose a staged folder is, and whether they still live: `<run_id>@<host>@<process id>`.
+"""Owners of staged folders, `<run_id>@<host>@<process id>`, and their heartbeats.
 
 On one host a process tells; from other hosts, where results are shared, only the heartbeat is seen:
 the folder's time of change.
@@ -17,7 +17,7 @@ SILENT = 120.0
 
 
 def staging_name(run_id: str) -> str:
-    """Return the name of the folder that this process stages a run in."""
+    """Return the name of this process's staging folder."""
     return f"{run_id}@{_host()}@{os.getpid()}"
 
 
@@ -33,7 +33,10 @@ def in_use(staged: Path) -> bool:
 
 @functools.cache
 def _host() -> str:
-    """Return a name for where process ids mean the same: containers may share a host's name."""
+    """Return this host's name, with its process namespace.
+
+    Containers may share a host's name and yet count processes apart.
+    """
     try:
         return f"{platform.node()}-{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
@@ -42,6 +45,8 @@ def _host() -> str:
 
 def is_abandoned(staged: Path) -> bool:
     """Whether nobody works on a staged folder any more."""
+    # Why not the heartbeat alone? A stopped or swapped-out process is silent and yet comes back;
+    # on its own host it can be asked whether it lives. From elsewhere only a long silence tells.
     host, pid = _owner(staged)
     if host == _host():
         return not _alive(pid)
@@ -49,7 +54,7 @@ def is_abandoned(staged: Path) -> bool:
 
 
 def _silence(staged: Path) -> float:
-    """Return the seconds since the last sign of life; clocks of hosts differ either way."""
+    """Return seconds since the heartbeat; hosts' clocks may differ."""
     try:
         return abs(time.time() - staged.stat().st_mtime)
     except FileNotFoundError:
@@ -57,7 +62,11 @@ def _silence(staged: Path) -> float:
 
 
 def _owner(staged: Path) -> tuple[str, str]:
-    """Return host and process id of the command that a staged folder is of."""
+    """Return host and process id of a folder's owner.
+
+    They stand in the name, since the folder's first instant must tell it: a file written inside
+    comes too late. Process ids alone would do on one host only.
+    """
     _, host, pid = (*staged.name.split("@"), "", "")[:3]
     return host, pid
 

@@ -18,10 +18,8 @@ def flat(receipt: Receipt) -> dict[str, Any]:
     if receipt.spec.kind != "accuracy":
         metrics = {"scores_sha256": receipt.metrics.scores_sha256}
     head = ("kind", "method", "method_version", "dataset", "category", "setting", "shots", "seed")
-    row = {"run_id": receipt.run_id, **{k: spec[k] for k in head}}
-    row["version"] = row.pop("method_version")
-    order = ["run_id", "kind", "method", "version", *head[3:]]
-    row = {k: row[k] for k in order}
+    row: dict[str, Any] = {"run_id": receipt.run_id}
+    row |= {"version" if k == "method_version" else k: spec[k] for k in head}
     row["auroc"], row["ap"] = metrics.get("auroc"), metrics.get("ap")
     row |= {k: v for k, v in spec.items() if k not in head and k != "parameters"}
     row |= {f"metric.{k}": v for k, v in metrics.items() if k not in ("auroc", "ap")}
@@ -40,24 +38,24 @@ def flat(receipt: Receipt) -> dict[str, Any]:
     return row
 
 
-def table(receipts: Iterable[Receipt]) -> Any:
-    """Return the `pyarrow.Table` of runs.parquet: one row a run, flat and typed."""
+def runs_table(receipts: Iterable[Receipt]) -> Any:
+    """Return the `pyarrow.Table` of runs.parquet, flat and typed."""
     import pyarrow as pa
 
     rows = [{k: _storable(v) for k, v in flat(receipt).items()} for receipt in receipts]
-    found = pa.Table.from_pylist(_same_columns(rows)) if rows else pa.table({})
-    return found.replace_schema_metadata({"bench.schema": str(TABLE_SCHEMA)})
+    table = pa.Table.from_pylist(_same_columns(rows)) if rows else pa.table({})
+    return table.replace_schema_metadata({"bench.schema": str(TABLE_SCHEMA)})
 
 
 def _storable(value: Any) -> Any:
-    """Return a value as a column can hold it: numbers of 64 bits, text that is UTF-8."""
+    """Return a value as 64-bit number or UTF-8 text."""
     if type(value) is int and value.bit_length() > 63:
         return str(value)
     return value.encode(errors="backslashreplace").decode() if type(value) is str else value
 
 
 def _same_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give every row every column, and a column that holds several types one of them."""
+    """Give every row all columns, each column one type."""
     columns: dict[str, set[type]] = {}
     for row in rows:
         for key, value in row.items():
@@ -74,8 +72,8 @@ def _same_columns(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: cast(k, row.get(k)) for k in columns} for row in rows]
 
 
-def table_bytes(found: Iterable[Receipt]) -> bytes:
+def table_bytes(receipts: Iterable[Receipt]) -> bytes:
     """Return the bytes of runs.parquet, made from receipts."""
     from bench.store.parquet import packed
 
-    return packed(table(found))
+    return packed(runs_table(receipts))

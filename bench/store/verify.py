@@ -1,25 +1,24 @@
-"""Looks at results and says what does not agree; changes nothing."""
+"""Verification of stored results; changes nothing."""
 
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from bench.errors import CorruptRun
 from bench.store.folder import Store
 from bench.store.groups import Plain
-from bench.store.layout import DISPUTED, EMBEDDINGS, EXPLANATIONS, RUN_ID
+from bench.store.layout import DISPUTED, RUN_ID
 from bench.store.parquet import unpacked
 from bench.store.receipt import Receipt
-from bench.store.results import Results, receipts
+from bench.store.results import Results, read_artifacts, receipts
 from bench.store.scores import Scores
 from bench.store.table import table_bytes
 from bench.system.untrusted import one_line
 
 
 def problems(results: Results) -> Iterator[str]:
-    """Yield one line for everything that does not agree with its digest or with itself.
+    """Yield a line for every contradiction in the results.
 
     Of every run: the digests, the id against the spec, the metrics against the scores, the images
     of embeddings and explanations against those of the scores; then the table against the
@@ -39,18 +38,17 @@ def problems(results: Results) -> Iterator[str]:
 
 
 def files_beside(results: Results, run_id: str) -> dict[str, tuple[str, ...]]:
-    """Return the images that a run's embeddings and explanations are of, by the name of the file.
+    """Return the images of a run's artifacts, by file name.
 
     Raises CorruptRun where one does not read.
     """
-    read = {EMBEDDINGS: results.embeddings(run_id), EXPLANATIONS: results.explanations(run_id)}
-    return {name: kept.file for name, kept in read.items() if kept is not None}
+    return {name: artifact.file for name, artifact in read_artifacts(results, run_id).items()}
 
 
 def contradictions(
     receipt: Receipt, scores: Scores, beside: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 ) -> Iterator[str]:
-    """Yield what a receipt says that its spec or its scores do not bear out.
+    """Yield contradictions between a receipt and its spec or scores.
 
     `beside` is what `files_beside` returns.
     """
@@ -64,10 +62,10 @@ def contradictions(
         if scores.digest() != receipt.metrics.scores_sha256:
             yield "its scores are not those of its receipt"
         stated = {k: v for k, v in receipt.metrics.items() if k not in BEYOND_SCORES}
-        found = scores.metrics(full="auroc_full" in stated)
-        for name in sorted(found.keys() | stated.keys()):
-            if not _equal(stated.get(name), found.get(name)):
-                yield f"{name} is {stated.get(name)}, its scores give {found.get(name)}"
+        computed = scores.metrics(full="auroc_full" in stated)
+        for name in sorted(computed.keys() | stated.keys()):
+            if not _equal(stated.get(name), computed.get(name)):
+                yield f"{name} is {stated.get(name)}, its scores give {computed.get(name)}"
         drawn = {d.file for d in receipt.draw}
         roles = {f for f, role in zip(scores.file, scores.role, strict=True) if role == "drawn"}
         if drawn != roles:
@@ -81,30 +79,33 @@ BEYOND_SCORES = ("scores_sha256", "pixel_auroc", "box_recall", "box_recall_by_ch
 
 
 def _equal(one: Plain, other: float | None) -> bool:
-    """Whether two metrics are the same but for the order in which some other CPU adds."""
+    """Whether metrics are equal but for another CPU's rounding."""
     if one is None or isinstance(one, str) or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=1e-12)
 
 
 def _table_problems(results: Results) -> Iterator[str]:
-    """Compare the table with the receipts of the runs in it; what it lacks, `leftovers` tells."""
-    stored, place = results.table_bytes(), results.root / "runs.parquet"
+    """Compare runs.parquet with its runs' receipts.
+
+    Runs that it lacks are reported by `leftovers`.
+    """
+    stored, path = results.table_bytes(), results.root / "runs.parquet"
     if stored is None:
         return
     try:
-        there = unpacked(stored)
-        listed = set(there["run_id"].to_pylist()) if there.num_rows else set()
+        table = unpacked(stored)
+        listed = set(table["run_id"].to_pylist()) if table.num_rows else set()
     except (ValueError, KeyError) as error:
-        yield f"{place} {one_line(error)}"
+        yield f"{path} {one_line(error)}"
         return
-    made = table_bytes(r for r in receipts(results) if r.run_id in listed)
-    if not there.equals(unpacked(made)):
-        yield f"{place} is not what the receipts give"
+    rebuilt = table_bytes(r for r in receipts(results) if r.run_id in listed)
+    if not table.equals(unpacked(rebuilt)):
+        yield f"{path} is not what the receipts give"
 
 
 def _disputed(results: Results) -> Iterator[str]:
-    """Yield a line for each run that was finished twice, with different scores."""
+    """Yield a line for each run with two different results."""
     for run_id in results.ids():
         for failure in results.failures(run_id):
             if failure.kind == DISPUTED:
@@ -112,10 +113,13 @@ def _disputed(results: Results) -> Iterator[str]:
 
 
 def leftovers(results: Results) -> Iterator[str]:
-    """Yield a line for what lies beside the runs and is no result; nothing is wrong with it."""
+    """Yield a line for each leftover, none of it wrong."""
     if not isinstance(results, Store):
         return
-    behind = len(results.ids()) - _listed(results)
+    listed = 0
+    with contextlib.suppress(ValueError):
+        listed = unpacked(results.table_bytes() or b"").num_rows
+    behind = len(results.ids()) - listed
     if behind > 0:
         yield f"runs.parquet lacks {behind} of the runs: the next `bench run` brings it up to date"
     if results.runs.is_dir():
@@ -128,16 +132,6 @@ def leftovers(results: Results) -> Iterator[str]:
         (results.superseded, "that were run again since: of older code, or keeping less"),
         (results.failed, "that failed"),
     ):
-        count = _entries(folder)
+        count = len([*folder.iterdir()]) if folder.is_dir() else 0
         if count:
             yield f"{folder.name}/ holds {count} {'run' if count == 1 else 'runs'} {what}"
-
-
-def _listed(results: Store) -> int:
-    with contextlib.suppress(ValueError):
-        return int(unpacked(results.table_bytes() or b"").num_rows)
-    return 0
-
-
-def _entries(folder: Path) -> int:
-    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else 0

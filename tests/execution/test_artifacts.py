@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.store.archive import pack
-from bench.store.explanations import write_explanations
+from bench.store.explanations import explanations_bytes
 from bench.store.folder import Store
 from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MODEL
 from bench.store.results import receipts
@@ -82,7 +82,8 @@ def test_a_run_again_that_may_not_take_the_place_is_no_failure(
     scores = command.store.scores(run_id)
     close = replace(scores, score=np.nextafter(scores.score, np.float32(9)))
     rewrite_scores(folder / run_id, close)
-    write_explanations(folder / run_id / EXPLANATIONS, explanations_of(scores.file, "score"))
+    explained = explanations_of(scores.file, "score")
+    (folder / run_id / EXPLANATIONS).write_bytes(explanations_bytes(explained))
     digest = file_digest(folder / run_id / EXPLANATIONS)
     rewrite(folder / run_id, lambda r: (
         r["files"].update({EXPLANATIONS: digest}), r["provenance"].update(threads=77),

@@ -50,7 +50,7 @@ if sys.argv[2] == "-c":
         (f"print('{VERSION}')", ""),
         ("print('2.6.1')", "has anomalib 2.6.1; only 2.7.0 is compared with"),
         ("raise ModuleNotFoundError('torch')", "has anomalib, but no torch: install it there"),
-        ("print('hello')", "is no Python interpreter that answers: no word of it"),
+        ("print('hello')", "is no Python interpreter that answers: it printed nothing"),
         ("raise SystemExit('quite\\x1b other')", "that answers: quite\\x1b other"),
         ("class PackageNotFoundError(Exception): pass\nraise PackageNotFoundError('anomalib')",
          "has no anomalib; an environment with it: python -m venv"),
@@ -272,7 +272,7 @@ def test_the_network_goes_by_torchvisions_names_and_is_read_where_ours_is(
     ("body", "said"),
     [
         ("raise SystemExit('no room')", "synthetic/weave: anomalib's side ended with 1: no room"),
-        ("import os; os.kill(os.getpid(), 9)", "ended with -9: it says nothing"),
+        ("import os; os.kill(os.getpid(), 9)", "ended with -9: it printed nothing"),
         (STAND_IN.replace("mean((1, 2, 3))", "mean((1, 2))"), "gave no 128 finite scores"),
         (STAND_IN.replace("normal.mean(0)", "np.nan"), "gave no 128 finite scores"),
         (STAND_IN.replace("np.save(", "print("), "gave no 128 finite scores"),

@@ -11,8 +11,8 @@ from bench.execution.messages import (
     Progress,
     Stayed,
     Trouble,
-    decode,
-    encode,
+    decode_message,
+    encode_message,
 )
 
 
@@ -27,8 +27,8 @@ from bench.execution.messages import (
     ],
 )
 def test_a_message_is_read_back_as_what_it_was(message: Message) -> None:
-    assert decode(encode(message)) == message
-    assert json.loads(encode(message))["kind"] == type(message).__name__.lower()
+    assert decode_message(encode_message(message)) == message
+    assert json.loads(encode_message(message))["kind"] == type(message).__name__.lower()
 
 
 @pytest.mark.parametrize(
@@ -40,4 +40,4 @@ def test_a_message_is_read_back_as_what_it_was(message: Message) -> None:
 )  # fmt: skip
 def test_what_is_no_message_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
-        decode(data)
+        decode_message(data)

@@ -1,4 +1,4 @@
-"""Seconds between the stations of a run."""
+"""Seconds between the phases of a run."""
 
 import time
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.data.synthetic import generated
 from bench.errors import RequestError
-from bench.execution.predict import find_images, overlay_name, predict, saved_model
+from bench.execution.predict import find_images, overlay_name, predict_images, saved_model
 from bench.store.archive import pack
 from bench.store.folder import Store
 from bench.store.layout import MODEL
@@ -64,7 +64,7 @@ def test_a_loaded_models_scores_are_the_stored_ones(
     receipt, model = saved_model(store, run_id)
     stored = store.scores(run_id)
     root = generated(warm_cache, "washer")
-    found = predict(receipt, model, [root / f for f in stored.file], where(receipt), 1)
+    found = predict_images(receipt, model, [root / f for f in stored.file], where(receipt), 1)
     assert np.array_equal(found.scores, stored.score)
 
 
@@ -86,7 +86,7 @@ def test_a_loaded_models_scores_are_the_stored_ones_whatever_was_set(
     assert ("references.pool" in model) == (method == "dra")
     stored = bent.store.scores(run.run_id)
     files = [generated(warm_cache, "washer") / f for f in stored.file]
-    found = predict(receipt, model, files, where(receipt), 1)
+    found = predict_images(receipt, model, files, where(receipt), 1)
     assert np.array_equal(found.scores, stored.score)
     assert len(set(stored.score.tolist())) > 1
 

@@ -27,7 +27,7 @@ from bench.errors import RequestError
 from bench.execution import timing
 from bench.execution.timing import BATCH, Budget, Meter, Stopwatch, measure, median_interval
 from bench.planning.matrix import PlannedRun, Selection, expand
-from bench.planning.plan import Folders, Plan, Run, make_plan
+from bench.planning.plan import Folders, Plan, Run, plan_runs
 from bench.planning.runtime import time_left
 from bench.planning.slots import Slot
 from bench.planning.state import compare_with_store
@@ -36,7 +36,7 @@ from bench.registry import Registry
 from bench.store.agreement import agreement
 from bench.store.archive import Archive, pack
 from bench.store.folder import Store
-from bench.store.merge import merge
+from bench.store.merge import merge_results
 from bench.store.parquet import unpacked
 from bench.store.results import receipts
 from bench.store.table import flat
@@ -387,7 +387,7 @@ def cells(tmp_path: Path, warm_cache: Path) -> Callable[..., list[PlannedRun]]:
 
 def planned(cells: Sequence[PlannedRun], tmp_path: Path, cache: Path) -> Plan:
     folders = Folders(tmp_path / "data", tmp_path / "weights", tmp_path / "results", cache)
-    return make_plan(cells, folders)
+    return plan_runs(cells, folders)
 
 
 MINE = TIMING.format(methods='"devnet", "shortcut", "cutmix"', seeds=3)
@@ -641,11 +641,11 @@ def test_a_timing_suite_becomes_times(bench: Bench) -> None:
     assert not list(problems(store))
     pack(store, bench.folder / "archive")
     back = Store(bench.folder / "back")
-    merged = list(merge(Archive(bench.folder / "archive"), back))
+    merged = list(merge_results(Archive(bench.folder / "archive"), back))
     assert [m.kind for m in merged] == ["new"]
     assert not list(problems(back))
     copied = Store(bench.folder / "copied")
-    assert [m.kind for m in merge(store, copied)] == ["new"]
+    assert [m.kind for m in merge_results(store, copied)] == ["new"]
     assert (copied.runs / receipt.run_id / "repetitions.parquet").is_file()
 
     code, said = bench("run", "--suite", str(path))

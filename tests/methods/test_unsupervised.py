@@ -18,7 +18,7 @@ from bench.data.images import read_samples
 from bench.data.synthetic import generated
 from bench.detector import BackboneSource, Context, MethodError, Samples, Seeds, TrainingSet
 from bench.execution.determinism import make_deterministic
-from bench.execution.predict import predict, saved_model
+from bench.execution.predict import predict_images, saved_model
 from bench.execution.worker import _check_memory
 from bench.metrics import auroc
 from bench.store.models import model_bytes, read_model
@@ -322,7 +322,7 @@ def test_a_saved_models_scores_are_the_stored_ones(
     stored = store.scores(run_id)
     files = [generated(warm_cache, "washer") / f for f in stored.file[:24]]  # three batches
     threads = torch.get_num_threads()
-    found = predict(receipt, model, files, receipt.provenance.device, 1)
+    found = predict_images(receipt, model, files, receipt.provenance.device, 1)
     torch.set_num_threads(threads)
     assert np.array_equal(found.scores, stored.score[:24])
     assert found.explanation is not None

@@ -1,7 +1,7 @@
 """The runs of a plan and their ids."""
 
 from bench.planning.matrix import Selection, expand
-from bench.planning.plan import Folders, make_plan
+from bench.planning.plan import Folders, plan_runs
 from bench.planning.suite import read_suite
 from bench.registry import Registry
 
@@ -10,7 +10,7 @@ def planned(tmp_path, warm_cache, *overrides):
     folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
     narrowing = Selection(methods=("saoe", "devnet"), shots=(10,), overrides=overrides)
     cells = expand(read_suite("smoke"), narrowing, Registry(warm_cache), folders.data)
-    return make_plan(cells, folders)
+    return plan_runs(cells, folders)
 
 
 def test_only_what_uses_external_images_has_them_in_its_id(tmp_path, warm_cache):

@@ -23,7 +23,7 @@ from bench.data.catalog import MVTEC_AD
 from bench.data.images import prepare
 from bench.errors import RequestError
 from bench.planning.matrix import Selection, expand
-from bench.planning.plan import Folders, make_plan
+from bench.planning.plan import Folders, plan_runs
 from bench.planning.rehearsal import (
     FIXED,
     MARGIN,
@@ -215,8 +215,8 @@ def test_a_method_that_cannot_rehearse_is_unknown_until_it_has_run(
     warm_cache: Path, tmp_path: Path
 ) -> None:
     folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
-    wanted = make_plan(cells(warm_cache, tmp_path, "smoke", methods=("shortcut",)), folders).runs
-    variant = variant_of(wanted[0].cell)
+    wanted = plan_runs(cells(warm_cache, tmp_path, "smoke", methods=("shortcut",)), folders).runs
+    variant = variant_of(wanted[0].planned)
     assert memory_of(variant, wanted, [], "cpu", tmp_path, RUN_MODULES).likely is None
     stored = receipt(wanted[0], peak_memory_bytes=300 * MIB)
     found = memory_of(variant, wanted, [stored], "cpu", tmp_path, RUN_MODULES)
@@ -229,7 +229,7 @@ def test_images_are_counted_twice_and_external_ones_as_well(
 ) -> None:
     folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
     narrowed = cells(warm_cache, tmp_path, "smoke", methods=("devnet", "saoe"), shots=(10,))
-    runs = make_plan(narrowed, folders).runs
+    runs = plan_runs(narrowed, folders).runs
     one = {r.spec.method: image_bytes(r, tmp_path) // (2 * 3 * 64 * 64) for r in runs}
     assert one["devnet"] == 64 + 32 + 96
     assert one["saoe"] == one["devnet"] + 48
@@ -238,7 +238,7 @@ def test_images_are_counted_twice_and_external_ones_as_well(
 def test_what_is_in_the_cache_is_not_decoded_again(cache: Path, tmp_path: Path) -> None:
     folders = Folders(tmp_path, tmp_path, tmp_path / "results", cache)
     narrowed = cells(cache, tmp_path, "smoke", categories=("washer",), methods=("devnet",))
-    runs = make_plan(narrowed, folders).runs
+    runs = plan_runs(narrowed, folders).runs
     (left,) = to_decode(runs, cache)
     assert (left.images, left.bytes) == (192, 192 * 3 * 64 * 64)
     prepare(runs[0].listing, runs[0].spec.fingerprint, cache, 64)

@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def today(run: Run) -> str:
-    return source_hash(run.cell.method.module)
+    return source_hash(run.planned.method.module)
 
 
 def fail(store: Store, run: Run, kind: str | None, source: str | None = None) -> None:
@@ -54,7 +54,7 @@ def test_what_is_stored_is_done_and_the_rest_is_to_do(three: Plan, store: Store)
     assert isinstance(state, State)
     assert list(state.done) == [second.run_id]
     assert state.todo == [first, third]
-    assert (state.damaged, state.failed, state.stale, state.given_up) == ((), {}, [], [])
+    assert (state.damaged, state.failed, state.stale, state.known_failures) == ((), {}, [], [])
 
 
 def test_damaged_runs_are_still_to_do(three: Plan, store: Store) -> None:
@@ -70,7 +70,7 @@ def test_damaged_runs_are_still_to_do(three: Plan, store: Store) -> None:
 
 
 @pytest.mark.parametrize("kind", ["method", "time limit"])
-def test_what_failed_by_itself_under_todays_code_is_given_up(
+def test_what_failed_by_itself_under_todays_code_is_known_failures(
     three: Plan, store: Store, kind: str
 ) -> None:
     """It would only fail again; with --retry-failed it is tried all the same."""
@@ -78,10 +78,10 @@ def test_what_failed_by_itself_under_todays_code_is_given_up(
     fail(store, second, kind)
     state = compare_with_store(three, store)
     assert state.failed[second.run_id].reason == "because"
-    assert state.given_up == [second]
+    assert state.known_failures == [second]
     assert state.todo == [first, third]
     state = compare_with_store(three, store, retry_failed=True)
-    assert state.given_up == [second]
+    assert state.known_failures == [second]
     assert state.todo == [first, second, third]
 
 
@@ -98,7 +98,7 @@ def test_what_failed_from_outside_or_under_other_code_is_tried_again(
     fail(store, three.runs[0], kind, source)
     state = compare_with_store(three, store)
     assert list(state.failed) == [three.runs[0].run_id]
-    assert state.given_up == []
+    assert state.known_failures == []
     assert state.todo == list(three.runs)
 
 
@@ -109,7 +109,7 @@ def test_the_last_failure_decides(three: Plan, store: Store) -> None:
     fail(store, second, "killed")
     fail(store, second, "method")
     state = compare_with_store(three, store)
-    assert state.given_up == [second]
+    assert state.known_failures == [second]
     assert state.failed[first.run_id].kind == "killed"
 
 
@@ -132,7 +132,7 @@ def test_what_was_done_after_a_failure_is_done(three: Plan, store: Store) -> Non
     succeed(store, three.runs[0])
     state = compare_with_store(three, store)
     assert state.failed == {}
-    assert state.given_up == []
+    assert state.known_failures == []
     assert state.todo == list(three.runs[1:])
 
 

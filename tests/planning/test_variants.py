@@ -1,6 +1,6 @@
 """Variants of a method: told apart by what differs from the defaults."""
 
-from bench.planning.variants import name_of, shared, variant_of
+from bench.planning.variants import shared, variant_name, variant_of
 from tests.fixtures.suites import SMALL
 
 
@@ -10,5 +10,5 @@ def test_variants_are_named_by_what_they_do_not_share(cells):
     assert small.key != large.key
     common = shared([small, large])
     assert "black" not in common
-    assert name_of(small, common) != name_of(large, common)
+    assert variant_name(small, common) != variant_name(large, common)
     assert large.parameters()["black"] == 20

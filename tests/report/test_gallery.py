@@ -12,8 +12,8 @@ from bench.report.figures import ranks
 from bench.report.gallery import SECTIONS, drawings
 from bench.report.pictures import EMBEDDED, Pictures
 from bench.store.archive import pack
-from bench.store.embeddings import Embeddings, write_embeddings
-from bench.store.explanations import Explanations, write_explanations
+from bench.store.embeddings import Embeddings, embeddings_bytes
+from bench.store.explanations import Explanations, explanations_bytes
 from bench.store.layout import EMBEDDINGS, EXPLANATIONS
 from bench.store.open import open_results
 from bench.store.results import receipts
@@ -48,12 +48,14 @@ def kept(folder, seed, zoomed=True):
     """Keep embeddings and explanations of the images beside their scores."""
     random = np.random.RandomState(seed)
     values = (random.normal(0, 1, (10, 4)) + 3 * LABEL[:, None]).astype(np.float32)
-    write_embeddings(folder / EMBEDDINGS, Embeddings(FILES, values, 1.0))
+    embedded = Embeddings(FILES, values, 1.0)
+    (folder / EMBEDDINGS).write_bytes(embeddings_bytes(embedded))
     names = ["score", "attention", "grad_cam", *(["grad_cam_zoomed"] if zoomed else [])]
     maps = {n: random.uniform(0, 1, (10, 3, 3)).astype(np.float32) for n in names}
     boxes = np.tile(np.array([0, 1 / 3, 2 / 3, 1], np.float32), (10, 1))
     parts = {n: random.uniform(0, 9, 10).astype(np.float32) for n in ("raw", "zoomed")}
-    write_explanations(folder / EXPLANATIONS, Explanations(FILES, maps, boxes, parts))
+    explained = Explanations(FILES, maps, boxes, parts)
+    (folder / EXPLANATIONS).write_bytes(explanations_bytes(explained))
 
 
 def publish(store, spec, of=None, **keeping):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bench.errors import CorruptRun, RequestError, StoreError
 from bench.store.archive import FILES, MANIFEST, Archive, pack
 from bench.store.folder import Store
-from bench.store.merge import merge
+from bench.store.merge import merge_results
 from bench.store.open import open_results, results_at
 from bench.store.results import find, receipts, verified
 from bench.store.scores import write_scores
@@ -90,7 +90,7 @@ def test_an_archive_holds_four_files_that_others_can_read_and_no_log(out):
 
 def test_there_and_back_gives_the_same_bytes(store, out, tmp_path):
     back = Store(tmp_path / "back")
-    assert [m.kind for m in merge(Archive(out), back)] == ["new", "new"]
+    assert [m.kind for m in merge_results(Archive(out), back)] == ["new", "new"]
     pack(back, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(out)
     pack(Archive(out), tmp_path / "copy")
@@ -161,7 +161,7 @@ def test_an_archive_of_schema_1_is_read(tmp_path):
     rows = pq.read_table(pa.BufferReader(archive.table_bytes())).to_pylist()
     assert [row["auroc"] for row in rows] == [0.754, 0.8124444444444444, 0.6752777777777778]
     store = Store(tmp_path / "results")
-    assert [m.kind for m in merge(archive, store)] == ["new"] * 3
+    assert [m.kind for m in merge_results(archive, store)] == ["new"] * 3
     assert store.read("107e662b2a61541b").metrics.auroc == 0.754
 
 

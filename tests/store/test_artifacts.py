@@ -15,10 +15,10 @@ from bench.execution.contract import project
 from bench.store.archive import FILES, MANIFEST, Archive, pack
 from bench.store.artifacts import artifact_words, missing_artifacts, settled_artifacts
 from bench.store.embeddings import embeddings_bytes
-from bench.store.explanations import Explanations, explanations_bytes, write_explanations
+from bench.store.explanations import Explanations, explanations_bytes
 from bench.store.folder import Store
 from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MODEL
-from bench.store.merge import Merged, merge
+from bench.store.merge import Merged, merge_results
 from bench.store.scores import write_scores
 from bench.store.verify import problems
 from bench.system.digests import file_digest
@@ -217,7 +217,7 @@ def publish_apart(store, *names):
     write_scores(folder / "scores.parquet", SCORES)
     (folder / "log.txt").write_text("epoch 1/1\n")
     if EXPLANATIONS in names:
-        write_explanations(folder / EXPLANATIONS, EXPLAINED)
+        (folder / EXPLANATIONS).write_bytes(explanations_bytes(EXPLAINED))
     return Store(store.root).publish(folder, receipt_of())
 
 
@@ -244,7 +244,7 @@ def test_a_run_that_another_command_swaps_is_never_taken_for_damaged(store, monk
     monkeypatch.undo()
     publish_with(theirs, EXPLANATIONS)
     monkeypatch.setattr(store, "read", read.__get__(store))
-    assert list(merge(theirs, store)) == [Merged(ID, "new")]
+    assert list(merge_results(theirs, store)) == [Merged(ID, "new")]
     monkeypatch.undo()
     assert kept(store) == {MODEL, *MAPS}
     assert not store.quarantine.exists()
@@ -342,7 +342,7 @@ def test_an_archive_of_runs_that_keep_nothing_has_no_file_for_it(tmp_path):
 def test_there_and_back_gives_the_same_bytes(several, tmp_path):
     archive = archived(several, tmp_path / "archive")
     back = store_at(tmp_path / "back")
-    assert [m.kind for m in merge(archive, back)] == ["new"] * 3
+    assert [m.kind for m in merge_results(archive, back)] == ["new"] * 3
     assert kept(back) == {*MAPS}
     assert list(problems(back)) == []
     for results in (back, archive):
@@ -474,7 +474,7 @@ def test_embeddings_of_other_images_are_a_problem_wherever_they_lie(tmp_path):
             f"run {OTHER.run_id}: {EXPLANATIONS} is of 3 other images than its 5 scores",
         ])  # fmt: skip
         here = store_at(tmp_path / "here")
-        assert {m.kind for m in merge(results, here)} == {"damaged"}
+        assert {m.kind for m in merge_results(results, here)} == {"damaged"}
         assert here.ids() == []
 
 
@@ -489,12 +489,12 @@ def test_a_run_that_keeps_more_comes_in_and_ours_loses_nothing(store, tmp_path):
         here = store_at(tmp_path / source.root.name / "here")
         publish_with(here, MODEL)
         detail = "the one that was here had no embeddings or maps"
-        assert list(merge(source, here)) == [Merged(ID, "new", detail)]
+        assert list(merge_results(source, here)) == [Merged(ID, "new", detail)]
         assert kept(here) == {MODEL, *MAPS}
         assert same(here)
         assert list(problems(here)) == []
         before = tree(here.runs)
-        assert [m.kind for m in merge(source, here)] == ["identical"]
+        assert [m.kind for m in merge_results(source, here)] == ["identical"]
         assert tree(here.runs) == before
 
 
@@ -518,7 +518,7 @@ def test_what_merge_brings_in_leaves_our_log_and_what_our_receipt_says(store, tm
         {n: file_digest(theirs.runs / ID / n) for n in ("log.txt", MODEL)}
     ))  # fmt: skip
     source = archived(theirs, tmp_path / "archive") if pack_it else theirs
-    assert [m.kind for m in merge(source, store)] == ["new"]
+    assert [m.kind for m in merge_results(source, store)] == ["new"]
     after = contents(store.runs / ID)
     assert after.keys() == {*before, EMBEDDINGS}
     assert all(after[name] == before[name] for name in before if name != "run.json")
@@ -533,7 +533,7 @@ def test_merge_also_brings_in_that_a_method_cannot(store, tmp_path):
     theirs = store_at(tmp_path / "theirs")
     publish_with(theirs, **ABROAD)
     before = contents(store.runs / ID)
-    assert [m.kind for m in merge(theirs, store)] == ["new"]
+    assert [m.kind for m in merge_results(theirs, store)] == ["new"]
     after = contents(store.runs / ID)
     assert {n for n in after if after[n] != before[n]} == {"run.json"}
     assert store.read(ID).unsupported == ("explain",)
@@ -545,7 +545,7 @@ def test_a_log_that_only_theirs_has_does_not_come_to_ours(store, tmp_path):
     rewrite(store.runs / ID, lambda r: r["files"].pop("log.txt"))
     theirs = store_at(tmp_path / "theirs")
     publish_with(theirs, *MAPS)
-    assert [m.kind for m in merge(theirs, store)] == ["new"]
+    assert [m.kind for m in merge_results(theirs, store)] == ["new"]
     assert contents(store.runs / ID).keys() == {"run.json", "scores.parquet", *MAPS}
 
 
@@ -554,7 +554,7 @@ def test_what_other_code_has_made_does_not_come_to_ours(store, tmp_path):
     before = tree(store.runs)
     theirs = store_at(tmp_path / "theirs")
     publish_with(theirs, MODEL, *MAPS, provenance=OTHER_CODE)
-    assert [m.kind for m in merge(theirs, store)] == ["identical"]
+    assert [m.kind for m in merge_results(theirs, store)] == ["identical"]
     assert tree(store.runs) == before
     assert not list(store.root.glob("superseded/*"))
 
@@ -570,7 +570,7 @@ def test_a_run_that_another_command_brings_in_closely_meanwhile_stays(store, tmp
         return real(*arguments, **more)
 
     monkeypatch.setattr("shutil.copyfile", copy_late)
-    assert [m.kind for m in merge(theirs, store)] == ["close"]
+    assert [m.kind for m in merge_results(theirs, store)] == ["close"]
     assert kept(store) == set()
 
 
@@ -581,7 +581,7 @@ def test_a_run_that_keeps_less_or_is_close_does_not_come_in(store, tmp_path):
     theirs = store_at(tmp_path / "theirs")
     publish_with(theirs, EMBEDDINGS)
     publish_with(theirs, MODEL, *MAPS, spec=OTHER, scores=CLOSE, provenance=ELSEWHERE)
-    assert {m.run_id: m.kind for m in merge(theirs, store)} == {
+    assert {m.run_id: m.kind for m in merge_results(theirs, store)} == {
         ID: "identical", OTHER.run_id: "close",
     }  # fmt: skip
     assert tree(store.runs) == before

@@ -214,7 +214,7 @@ def test_what_lies_in_the_place_of_a_run_is_corrupt_and_can_be_set_aside(store, 
         store.scores(ID)
     assert list(receipts(store)) == []
     assert verified(store, [ID]) == ({}, [ID])
-    store.set_aside(ID)
+    store.quarantine_run(ID)
     assert store.ids() == []
     assert len(list(store.quarantine.iterdir())) == 1
     assert publish(store) is None
@@ -223,16 +223,16 @@ def test_what_lies_in_the_place_of_a_run_is_corrupt_and_can_be_set_aside(store, 
 def test_a_link_to_nothing_in_the_place_of_a_run_is_corrupt_and_can_be_set_aside(store):
     link_to_nothing(store.runs / ID)
     assert verified(store, [ID]) == ({}, [ID])
-    store.set_aside(ID)
+    store.quarantine_run(ID)
     assert publish(store) is None
 
 
 def test_what_verifies_by_now_is_not_set_aside(store):
     """Another command has put a good run in the place of a damaged one."""
     publish(store)
-    assert store.set_aside(ID) is None
+    assert store.quarantine_run(ID) is None
     assert store.read(ID)
-    assert store.set_aside(OTHER.run_id) is None
+    assert store.quarantine_run(OTHER.run_id) is None
 
 
 def test_a_run_that_was_sealed_when_its_command_died_is_published(store):
@@ -261,7 +261,7 @@ def test_what_is_set_aside_can_be_run_again_and_is_kept(store):
     for _ in range(2):
         publish(store)
         truncate(store.runs / ID / "scores.parquet")
-        store.set_aside(ID)
+        store.quarantine_run(ID)
         assert not store.has(ID)
     publish(store)
     assert len(list(store.quarantine.glob(f"{ID}-*/scores.parquet"))) == 2
@@ -271,8 +271,8 @@ def test_setting_aside_what_another_command_has_moved_is_no_error(store):
     publish(store)
     truncate(store.runs / ID / "scores.parquet")
     other_command = Store(store.root)
-    other_command.set_aside(ID)
-    store.set_aside(ID)
+    other_command.quarantine_run(ID)
+    store.quarantine_run(ID)
     assert len(list(store.quarantine.iterdir())) == 1
 
 

@@ -14,7 +14,7 @@ import pytest
 from bench.errors import CorruptRun, StoreError
 from bench.store.archive import MANIFEST, Archive, pack
 from bench.store.folder import Store
-from bench.store.merge import Merged, merge
+from bench.store.merge import Merged, merge_results
 from bench.store.receipt import seal
 from bench.store.verify import problems
 from tests.fixtures.runs import (
@@ -55,7 +55,7 @@ def source(tmp_path):
 
 def told(source, store):
     """Return what was said of each run."""
-    return {m.run_id: m.kind for m in merge(source, store)}
+    return {m.run_id: m.kind for m in merge_results(source, store)}
 
 
 # What becomes of a run
@@ -63,7 +63,7 @@ def told(source, store):
 
 def test_runs_come_in_whole_and_are_in_the_table(source, store):
     before = tree(source.root)
-    assert list(merge(source, store)) == [Merged(i, "new") for i in source.ids()]
+    assert list(merge_results(source, store)) == [Merged(i, "new") for i in source.ids()]
     assert store.ids() == source.ids()
     for run_id in source.ids():
         assert contents(store.runs / run_id) == contents(source.runs / run_id)
@@ -88,7 +88,9 @@ def test_the_same_runs_again_change_nothing(source, store, tmp_path):
     told(source, store)
     before = tree(store.runs)
     table = store.table.stat()
-    assert list(merge(source, store)) == [Merged(i, "identical", "identical") for i in store.ids()]
+    assert list(merge_results(source, store)) == [
+        Merged(i, "identical", "identical") for i in store.ids()
+    ]
     pack(source, tmp_path / "archive")
     assert set(told(Archive(tmp_path / "archive"), store).values()) == {"identical"}
     assert set(told(store, store).values()) == {"identical"}
@@ -109,7 +111,7 @@ def test_of_runs_that_differ_ours_stays(store, tmp_path, scores, provenance, kin
     publish(store)
     theirs = store_at(tmp_path / "theirs", SPEC, OTHER, scores=scores, provenance=provenance)
     before = tree(store.runs / ID)
-    found = {m.run_id: m for m in merge(theirs, store)}
+    found = {m.run_id: m for m in merge_results(theirs, store)}
     assert (found[ID].kind, found[OTHER.run_id].kind) == (kind, "new")
     assert says in found[ID].detail
     assert tree(store.runs / ID) == before
@@ -176,7 +178,7 @@ DAMAGES = [
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_run_that_does_not_verify_stays_out_and_the_others_come(source, store, damage):
     damage(source.runs / ID)
-    found = {m.run_id: m for m in merge(source, store)}
+    found = {m.run_id: m for m in merge_results(source, store)}
     assert {i: m.kind for i, m in found.items()} == {
         ID: "damaged", OTHER.run_id: "new", THIRD.run_id: "new",
     }  # fmt: skip
@@ -198,7 +200,7 @@ def test_a_run_that_does_not_verify_harms_no_run_that_is_here(source, store, dam
 def test_a_damaged_run_that_is_here_moves_aside_for_a_sound_one(source, store, damage):
     publish(store)
     damage(store.runs / ID)
-    found = {m.run_id: m for m in merge(source, store)}
+    found = {m.run_id: m for m in merge_results(source, store)}
     assert found[ID] == Merged(ID, "new", "the one that was here was damaged")
     assert store.read(ID).metrics.auroc == 0.75
     assert len(list(store.quarantine.glob(f"{ID}-*"))) == 1
@@ -230,7 +232,7 @@ def test_runs_of_a_newer_bench_end_it_and_are_never_moved(source, store, where):
 
 
 def test_what_is_left_half_way_is_whole_and_the_rest_comes_the_next_time(source, store):
-    first = next(merge(source, store))
+    first = next(merge_results(source, store))
     assert store.ids() == [first.run_id]
     assert list(store.staging.iterdir()) == []
     assert store.read(first.run_id) == source.read(first.run_id)
@@ -240,7 +242,7 @@ def test_what_is_left_half_way_is_whole_and_the_rest_comes_the_next_time(source,
 
 @pytest.mark.parametrize("step", ["os.rename", "os.fsync", "shutil.copyfile"])
 def test_a_full_disk_leaves_whole_runs_only(source, store, monkeypatch, step):
-    under_way = merge(source, store)
+    under_way = merge_results(source, store)
     first = next(under_way)
     monkeypatch.setattr(step, NO_SPACE)
     with pytest.raises(StoreError, match="No space left"):
@@ -418,7 +420,7 @@ def test_the_reference_results_can_be_merged(store):
     """So that a campaign goes on from what is committed; what is there stays, wherever made."""
     for folder in sorted(REFERENCE.iterdir()):
         source = Archive(folder) if (folder / MANIFEST).exists() else Store(folder)
-        for merged in list(merge(source, store)):
+        for merged in list(merge_results(source, store)):
             assert merged.kind in {"new", "identical", "close", "different"}
             if merged.kind == "different":  # trained through choices of a box, on a GPU and on none
                 assert "device cpu and" in merged.detail

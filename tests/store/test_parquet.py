@@ -22,4 +22,4 @@ def test_each_run_gets_its_own_rows_and_columns_back():
     assert "r1" in rows
     assert "r3" not in rows
     for run_id, table in tables.items():
-        assert run_columns(rows.of(run_id)).to_pydict() == table.to_pydict()
+        assert run_columns(rows.read(run_id)).to_pydict() == table.to_pydict()

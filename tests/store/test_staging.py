@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_store(store, monkeyp
         store.open_for_writing,
         lambda: store.stage(ID),
         lambda: fail(store, store.staging / "x", ""),
-        lambda: store.set_aside(ID),
+        lambda: store.quarantine_run(ID),
     ):
         with pytest.raises(StoreError, match=rf"cannot write to .*: {os.strerror(number)}"):
             write()

@@ -281,7 +281,7 @@ def test_what_lies_beside_the_runs_is_told_and_no_problem(store, tmp_path):
     assert list(leftovers(store)) == []
     staged(store, THIRD)
     truncate(store.runs / ID / "scores.parquet")
-    store.set_aside(ID)
+    store.quarantine_run(ID)
     publish(store)
     publish(store, again=True)
     fail(store, store.stage("x"), spec=THIRD)

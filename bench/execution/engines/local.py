@@ -1,4 +1,4 @@
-"""Process slots on this machine: each run in a process of its own, forked from a warm server.
+"""Local slots: processes forked from a warm server.
 
 The server (`multiprocessing`'s fork server) has imported torch and the methods, so isolation costs
 milliseconds. It is started before anything touches CUDA. Each child holds the reading end of a
@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bench.errors import RequestError
-from bench.execution.messages import Message, decode
+from bench.execution.messages import Message, decode_message
 from bench.planning.slots import Slot
 
 
@@ -38,14 +38,14 @@ class Ended:
 
     @property
     def kind(self) -> str:
-        """Whose doing it was: the `method`, the `time limit`, or it was `killed` from outside."""
+        """Cause of the end: `method`, `time limit` or `killed`."""
         if self.stopped:
             return "time limit" if self.stopped == TIME_LIMIT else "method"
         return "killed" if self.lost or self.exit_code in _FROM_OUTSIDE else "method"
 
     @property
     def reason(self) -> str:
-        """Say how the process ended, for a failure that it could not record itself."""
+        """How the process ended, for its failure record."""
         if self.stopped == TIME_LIMIT:
             return f"ran into the time limit after {self.seconds:.0f} s"
         if self.stopped:
@@ -78,7 +78,7 @@ class _Running:
 
 
 class LocalEngine:
-    """Runs targets in slots; use as a context manager, which ends what is left."""
+    """Context manager that runs processes in slots."""
 
     def __init__(self, slots: Sequence[Slot], preload: Sequence[str], timeout: float | None):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -91,7 +91,7 @@ class LocalEngine:
         self._timeout = timeout
 
     def __enter__(self) -> "LocalEngine":
-        """Start the server and wait until its imports are done, so that no run waits for them."""
+        """Start the server and wait for its imports."""
         self._fork(_nothing, ()).join()
         return self
 
@@ -110,7 +110,10 @@ class LocalEngine:
         return bool(self._running)
 
     def start(self, key: str, target: str, argument: Any) -> None:
-        """Call `module:function` with (argument, lifeline, progress, started) in the free slot."""
+        """Start `module:function` in the free slot.
+
+        It is called with (argument, lifeline, progress, started).
+        """
         slot = self._free.pop(0)
         child_lifeline, lifeline = self._context.Pipe(duplex=False)
         progress, child_progress = self._context.Pipe(duplex=False)
@@ -122,7 +125,7 @@ class LocalEngine:
         self._running[key] = _Running(process, slot, lifeline, progress, started, _server())
 
     def _fork(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
-        """Fork a process from the server; a server that is not there, or goes, is started anew.
+        """Fork a process from the server, restarted if gone.
 
         Raises RequestError where that does not help.
         """
@@ -137,14 +140,14 @@ class LocalEngine:
                 time.sleep(0.1)
         raise RequestError(f"no process can be started on this machine: {trouble!r}")
 
-    def events(self, patience: float = 0.5) -> Iterator[tuple[str, Message] | Ended]:
-        """Wait up to `patience` seconds; yield (key, message) of the runs, and those that ended."""
+    def events(self, timeout: float = 0.5) -> Iterator[tuple[str, Message] | Ended]:
+        """Yield messages and ends of runs within `timeout` seconds."""
         watched: dict[Any, str] = {}
         for key, running in self._running.items():
             watched[running.process.sentinel] = key
             if not running.progress.closed:
                 watched[running.progress] = key
-        ready = wait(list(watched), patience)
+        ready = wait(list(watched), timeout)
         for source in ready:
             if isinstance(source, Connection):
                 yield from self._messages(watched[source], source)
@@ -166,12 +169,12 @@ class LocalEngine:
     def _messages(self, key: str, progress: Connection) -> Iterator[tuple[str, Message]]:
         try:
             while progress.poll():
-                yield key, decode(progress.recv_bytes())
+                yield key, decode_message(progress.recv_bytes())
         except (EOFError, OSError, ValueError):
             progress.close()
 
     def _end(self, key: str, stopped: str = "") -> Ended:
-        """Kill what is left of a process and its group; free its slot."""
+        """Kill a process and its group; free its slot."""
         running = self._running.pop(key)
         pid = running.process.pid
         # The group is the child's own once it has begun, and may outlive it where a method forked.
@@ -190,7 +193,7 @@ class LocalEngine:
 
 @contextlib.contextmanager
 def _interrupts_deferred() -> Iterator[None]:
-    """Let an interrupt wait: it is the command's alone, and what is started here never gets it."""
+    """Hold back interrupts, so that no started process inherits one."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -199,12 +202,12 @@ def _interrupts_deferred() -> Iterator[None]:
 
 
 def _server() -> int:
-    """Return the process id of the fork server; `multiprocessing` knows it and does not tell."""
+    """Return the fork server's process id, private to `multiprocessing`."""
     return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
 
 
 def _gone(server: int) -> bool:
-    """Whether a fork server has ended; it is left for `multiprocessing` to reap.
+    """Whether a fork server has ended; does not reap it.
 
     A dying process lets go of its pipes some time before it is dead, so it is waited for a little.
     """
@@ -219,17 +222,17 @@ def _gone(server: int) -> bool:
 
 
 def _nothing() -> None:
-    """What the first process does, which only waits for the server's imports."""
+    """Do nothing: the first process awaits the server's imports."""
 
 
 def _call(target: str, *arguments: Any) -> None:
-    """Find and call a function in the child; by name, so that the command need not import it."""
+    """Import and call a function in the child."""
     module, _, function = target.partition(":")
     getattr(importlib.import_module(module), function)(*arguments)
 
 
 class _main_hidden:
-    """Keep `multiprocessing` from importing the command's main module in every child."""
+    """Keep `multiprocessing` from importing `__main__` in children."""
 
     def __enter__(self) -> None:
         main = sys.modules["__main__"]

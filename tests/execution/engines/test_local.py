@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from bench.execution.engines.local import Ended, LocalEngine
-from bench.execution.messages import Note, Progress, encode
+from bench.execution.messages import Note, Progress, encode_message
 from bench.planning.slots import Slot
 
 
 def obey(argument: str, lifeline: Any, progress: Any, started: float) -> None:
     """What the children of these tests do."""
     if argument == "talk":
-        progress.send_bytes(encode(Progress(1, 2, "0.5")))
+        progress.send_bytes(encode_message(Progress(1, 2, "0.5")))
     elif argument == "sleep":
         time.sleep(60)
     elif argument == "segfault":
@@ -21,7 +21,7 @@ def obey(argument: str, lifeline: Any, progress: Any, started: float) -> None:
     elif argument == "exit":
         os._exit(3)
     elif argument == "threads":
-        progress.send_bytes(encode(Note(f"late: {time.monotonic() - started > 5}")))
+        progress.send_bytes(encode_message(Note(f"late: {time.monotonic() - started > 5}")))
 
 
 def events(engine: LocalEngine, seconds: float = 30) -> list[Any]:
