@@ -76,3 +76,8 @@ def figures(value: float, like: float | None = None) -> str:
     size = float(f"{value if like is None else like:.3g}")
     decimals = 2 - math.floor(math.log10(size)) if size > 0 else 0
     return f"{value:.{min(max(decimals, 0), 4)}f}"
+
+
+def compact(value: float) -> str:
+    """Write a number with three digits at most, thousands in full."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

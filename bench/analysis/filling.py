@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
+from bench.analysis.selection import registered
 from bench.analysis.statistics import shared_difference
 from bench.analysis.tables import Block, Cell, Column, MeanCell, MeanRow, ReportTable, Row
 from bench.analysis.timings import (
@@ -29,7 +30,6 @@ from bench.published.tables import (
     pixel_level,
     published,
 )
-from bench.registry import METHODS
 from bench.spec import Place, RunSpec
 from bench.text import joined
 
@@ -88,7 +88,7 @@ def _nearer(cell: Cell, source: PrintedTable, stored: StoredRuns) -> bool:
         return False
     key = cell.key
     place = key.dataset, key.category
-    nearest = stored.ways(place, key.shots, key.method, cell.ours.metric, source)[0]
+    nearest = stored.configurations(place, key.shots, key.method, cell.ours.metric, source)[0]
     stated = {way.row: way.departures for way in (cell.ours, *cell.others)}
     return len(nearest.departures) < len(stated[nearest.row])
 
@@ -100,8 +100,7 @@ def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTabl
     groups = sorted(g for g in stored.groups if (*g[0], g[1], g[2]) not in shown)
     if not groups:
         return None
-    order = {name: i for i, name in enumerate(METHODS)}
-    wanted = {(shots, order.get(m, len(order)), m) for _, shots, m in groups if m != REFERENCE}
+    wanted = {(shots, registered(m), m) for _, shots, m in groups if m != REFERENCE}
     ran = [(shots, m) for shots, _, m in sorted(wanted)]
     ran += [(shots, REFERENCE) for shots in {s for _, s, m in groups if m == REFERENCE}]
     columns = tuple(
@@ -156,13 +155,13 @@ def _row(
         if (leader := _significant_best([c for c in cells if c.key.shots == shots]))
     }
     cells = [replace(c, best=id(c) in best) for c in cells]
-    unofficial = {reason for c in cells if c.ours for reason in c.ours.copies}
+    unofficial = {reason for c in cells if c.ours for reason in c.ours.unofficial_reasons}
     return Row(title, tuple(cells), "; ".join(sorted(unofficial)))
 
 
 def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: StoredRuns) -> Cell:
     key = Key(*place, column.shots, column.method, "image_auroc")
-    ways = stored.ways(place, column.shots, column.method, column.metric, table)
+    ways = stored.configurations(place, column.shots, column.method, column.metric, table)
     return Cell(
         key=key,
         name="-".join(_plain(str(part)) for part in (name, *place, column.shots, column.method)),
@@ -246,7 +245,7 @@ def _mean_cell(
         said = verdict(by_seed, float(printed.value), margin, seedless=seedless)
     variants = {way.variant for way in ways}
     ours = fmean(way.estimate.mean for way in ways)
-    same_test = fmean(way.estimate.mean for w in ways if (way := w.by("auroc")))
+    same_test = fmean(way.estimate.mean for w in ways if (way := w.with_metric("auroc")))
     return MeanCell(printed, ours, 0, said, mixed=len(variants) > 1, same_test=same_test)
 
 

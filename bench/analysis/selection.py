@@ -31,7 +31,7 @@ def configurations(
     stored: StoredRuns, place: Place, shots: int, method: str
 ) -> list[Configuration]:
     """Return the ways that a method was run, the one to show first."""
-    return stored.ways(place, shots, method, "auroc", published()["atacnet_table1"])
+    return stored.configurations(place, shots, method, "auroc", published()["atacnet_table1"])
 
 
 def best_configurations(stored: StoredRuns, place: Place, shots: int) -> list[Configuration]:
@@ -58,9 +58,13 @@ def without_parameter(row: RunSpec, parameter: str) -> tuple[RunSpec, Value | No
 
 
 def order(method: str) -> tuple[bool, int, str]:
-    """Sort methods: ATAC-Net, then the others as they are registered, then those from outside."""
-    known = list(METHODS)
-    return method != OURS, known.index(method) if method in known else len(known), method
+    """Sort ATAC-Net first, then registered methods, then those from outside."""
+    return method != OURS, registered(method), method
+
+
+def registered(method: str) -> int:
+    """Return a method's place in the registry, after all where it has none."""
+    return list(METHODS).index(method) if method in METHODS else len(METHODS)
 
 
 def places(stored: StoredRuns) -> Mapping[Place, list[int]]:

@@ -5,7 +5,7 @@ They are never mixed: seeds say what training again gives, images what other tes
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TypeVar
@@ -40,6 +40,11 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
 
     half = float(t.ppf((1 + level) / 2, n - 1)) * stdev(values) / math.sqrt(n)
     return Estimate(mean, n, (mean - half, mean + half))
+
+
+def deviation(values: Collection[float]) -> float | None:
+    """Return the standard deviation; None below two values."""
+    return stdev(values) if len(values) > 1 else None
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:

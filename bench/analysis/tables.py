@@ -61,12 +61,12 @@ class Cell:
     @property
     def same_test(self) -> Configuration | None:
         """Ours without the images that train ATAC-Net, whatever the column is of."""
-        return self.ours.by("auroc") if self.ours else None
+        return self.ours.with_metric("auroc") if self.ours else None
 
     @property
     def pixels(self) -> Configuration | None:
         """Ours by pixel AUROC, where runs have measured it."""
-        return self.ours.by("pixel_auroc") if self.ours else None
+        return self.ours.with_metric("pixel_auroc") if self.ours else None
 
     @property
     def word(self) -> str:

@@ -5,14 +5,14 @@ is of a model that was hardly trained, and nothing here reads it.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench.analysis.configurations import REFERENCE, StoredRuns, is_stale
-from bench.analysis.labels import method_name, name_of
+from bench.analysis.configurations import REFERENCE, StoredRuns, grouped, is_stale
+from bench.analysis.labels import ConfigurationNames, method_name, name_of
 from bench.analysis.selection import order, ranked
 from bench.analysis.statistics import Estimate, mean_interval, paired_ratio
 from bench.published.tables import Printed
@@ -93,11 +93,6 @@ class TimedConfiguration:
         found = {r.spec.seed: r.timings.number(name) for r in self.rounds}
         return {number: float(value) for number, value in found.items() if value is not None}
 
-    def middle(self, number: Callable[[Receipt], float | None]) -> float | None:
-        """Return the median over rounds of a number of their receipts; None where none has it."""
-        numbers = [value for r in self.rounds if (value := number(r)) is not None]
-        return float(median(numbers)) if numbers else None
-
     def span(self, name: str) -> Span | None:
         """Return `latency` or `latency_file`, seconds an image, with its interval."""
         values = self.by_round(f"{name}_s")
@@ -116,6 +111,23 @@ class TimedConfiguration:
         return median(values) if values else None
 
 
+class TimingColumn(NamedTuple):
+    """A number of timing runs in tables."""
+
+    title: str
+    """With its unit; empty where it stands in the CSV alone."""
+    group: str
+    """`facts`, `timings` or `provenance` of a receipt."""
+    key: str
+    unit: float = 1.0
+
+    def middle(self, timed: TimedConfiguration) -> float | None:
+        """Return the median over rounds; None where none has it."""
+        groups = (getattr(receipt, self.group) for receipt in timed.rounds)
+        numbers = [value for group in groups if (value := group.number(self.key)) is not None]
+        return float(median(numbers)) if numbers else None
+
+
 def over_rounds(values: Sequence[float], within: tuple[float, float] | None) -> Span:
     """Return the median over rounds; `within` is the interval that a single round has."""
     interval = mean_interval(values).interval if len(values) > 1 else within
@@ -128,20 +140,23 @@ Rows = Mapping[RunSpec, TimedConfiguration]
 
 def clocks(stored: StoredRuns) -> dict[TimingSetup, Rows]:
     """Return all that was timed; the clock of the most methods first, then the paper's places."""
-    found: dict[TimingSetup, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
+    by_clock: dict[TimingSetup, list[Receipt]] = defaultdict(list)
     for receipt in stored.timing:
-        clock = TimingSetup(machine_of(receipt), place_of(receipt.spec))
-        found[clock][receipt.spec.row].append(receipt)
-    places = ranked(clock.place for clock in found)
+        by_clock[TimingSetup(machine_of(receipt), place_of(receipt.spec))].append(receipt)
+    places = ranked(clock.place for clock in by_clock)
+    label = ConfigurationNames(r.spec for r in stored.timing)
 
-    def first(clock: TimingSetup) -> tuple[Any, ...]:
-        methods = {row.method for row in found[clock]} - {REFERENCE}
-        rounds = sum(map(len, found[clock].values()))
-        return -len(methods), -rounds, places.index(clock.place), clock.machine
+    def rank(clock: TimingSetup) -> tuple[Any, ...]:
+        receipts = by_clock[clock]
+        methods = {r.spec.method for r in receipts} - {REFERENCE}
+        return -len(methods), -len(receipts), places.index(clock.place), clock.machine
+
+    def named(row: RunSpec) -> str:
+        return method_name(row.method) + brief(label(row).removeprefix(row.method), 200)
 
     return {
-        clock: {row: _timed(stored, row, found[clock][row]) for row in found[clock]}
-        for clock in sorted(found, key=first)
+        clock: {timed.row: timed for timed in timed_configurations(by_clock[clock], named)}
+        for clock in sorted(by_clock, key=rank)
     }
 
 
@@ -153,14 +168,14 @@ def machine_of(receipt: Receipt) -> Machine:
     return Machine(device, host, about.threads, receipt.spec.precision or "float32")
 
 
-def _timed(stored: StoredRuns, row: RunSpec, receipts: Sequence[Receipt]) -> TimedConfiguration:
-    rounds = sorted(receipts, key=lambda r: r.spec.seed)
-    calm = [r for r in rounds if not r.provenance.disturbed]
-    label = stored.timing_label(row).removeprefix(row.method)
-    kept = tuple(calm or rounds)
-    return TimedConfiguration(
-        row, method_name(row.method) + brief(label, 200), kept, len(rounds) - len(kept)
-    )
+def timed_configurations(
+    receipts: Iterable[Receipt], label: Callable[[RunSpec], str]
+) -> Iterator[TimedConfiguration]:
+    """Yield timing runs of one clock as configurations; disturbed rounds only where all are."""
+    for timed in grouped(receipts, label):
+        calm = tuple(r for r in timed.receipts if not r.provenance.disturbed)
+        rounds = calm or timed.receipts
+        yield TimedConfiguration(timed.row, timed.label, rounds, len(timed.receipts) - len(rounds))
 
 
 def same_but_length(row: RunSpec) -> RunSpec:

@@ -153,7 +153,7 @@ def times(results: ResultsOption = RESULTS) -> None:
     say(f"{READING}\n")
     for table in tables:
         say(f"{table.title}\n")
-        say(as_markdown([list(HEAD), *map(list, table.rows)]))
+        say(as_markdown([list(HEAD), *table.rows]))
         for text in filter(None, [table.told, *table.remarks]):
             say(f"{text}\n")
 

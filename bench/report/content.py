@@ -8,7 +8,7 @@ from typing import Any
 from bench.analysis.configurations import Configuration, StoredRuns, is_stale
 from bench.analysis.filling import other_table, printed_table, source_tables
 from bench.analysis.provenance import Facts, provenance
-from bench.analysis.tables import Cell, ReportTable
+from bench.analysis.tables import ReportTable
 from bench.analysis.timing_tables import TimeTable, time_tables
 from bench.published.audit import findings
 from bench.published.findings import Finding
@@ -42,8 +42,8 @@ class Contents:
             run.run_id: is_stale(run)
             for table in self.tables
             for cell in table.cells()
-            if (way := cell.ours)
-            for run in way.receipts
+            if cell.ours
+            for run in cell.ours.receipts
         }
         shown |= {
             run.run_id: is_stale(run)
@@ -64,13 +64,9 @@ class Contents:
         results = self.stored.results
         return sum(not results.has(run_id) for run_id in results.failed_ids())
 
-    def copies(self, cell: Cell) -> list[str]:
-        """Say why the data of a cell's runs is not official, where it is not."""
-        return sorted(cell.ours.copies) if cell.ours else []
-
-    def settings(self, way: Configuration) -> dict[str, Any]:
-        """Return what all runs of a way were asked alike, by name."""
-        spec = way.receipts[0].spec
+    def settings(self, configuration: Configuration) -> dict[str, Any]:
+        """Return the settings and parameters that all its runs share."""
+        spec = configuration.receipts[0].spec
         left_out = ("kind", "method", "dataset", "category", "shots", "seed", "parameters")
         asked = {k: v for k, v in spec.as_dict().items() if k not in left_out and v is not None}
         return {**asked, **spec.parameters}

@@ -40,7 +40,7 @@ def write_exports(contents: Contents, folder: Path) -> int:
 def exports(contents: Contents) -> Iterator[tuple[str, str]]:
     """Give the files by name."""
     for table in contents.tables:
-        cells = [list(CELL_FIELDS), *(list(_told(contents, c)) for c in table.cells())]
+        cells = [list(CELL_FIELDS), *(list(_values(c)) for c in table.cells())]
         groups = [(shots, grid(table, shots)) for shots, _ in table.groups]
         yield f"{table.name}.csv", as_csv(cells)
         yield f"{table.name}.md", as_markdown(grid(table))
@@ -73,8 +73,8 @@ def _times(tables: Sequence[TimeTable]) -> Iterator[tuple[str, str]]:
     """Give the tables of times: in one CSV, and below each other; nothing where none is there."""
     if not tables:
         return
-    layouts = [(t.title, [list(HEAD), *map(list, t.rows)]) for t in tables]
-    yield "times.csv", as_csv([list(FIELDS), *(row for t in tables for row in t.told_in_full())])
+    layouts = [(t.title, [list(HEAD), *t.rows]) for t in tables]
+    yield "times.csv", as_csv([list(FIELDS), *(row for t in tables for row in t.values)])
     told = (f"{escape_markdown(title)}\n\n{as_markdown(layout)}" for title, layout in layouts)
     yield "times.md", "\n".join(told)
     yield "times.tex", "\n".join(as_latex(layout, title) for title, layout in layouts)
@@ -84,7 +84,7 @@ def _file_name(title: str) -> str:
     return title.lower().replace(" ", "_")
 
 
-def _told(contents: Contents, cell: Cell) -> Iterator[str]:
+def _values(cell: Cell) -> Iterator[str]:
     """Give the values of `CELL_FIELDS` for one cell; digits are those that the runs gave."""
     key, ours, said = cell.key, cell.ours, cell.verdict
     yield from (key.dataset, key.category, str(key.shots), key.method)
@@ -98,7 +98,12 @@ def _told(contents: Contents, cell: Cell) -> Iterator[str]:
     yield from (str(cell.source[1].value), cell.source[0]) if cell.source else ("", "")
     yield _repr(cell.difference)
     yield from map(repr, said.interval) if said and said.interval else ("", "")
-    yield from (cell.word, cell.basis, cell.not_comparable, "; ".join(contents.copies(cell)))
+    yield from (
+        cell.word,
+        cell.basis,
+        cell.not_comparable,
+        "; ".join(ours.unofficial_reasons if ours else ()),
+    )
     yield from ("yes" if cell.best else "no", "yes" if ours and ours.stale else "no")
     yield from (ours.label, "; ".join(ours.machines)) if ours else ("", "")
     yield " ".join(r.run_id for r in ours.receipts) if ours else ""

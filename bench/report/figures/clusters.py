@@ -99,7 +99,7 @@ def _versions(stored: StoredRuns, place: Place, shots: int) -> dict[str, Configu
     rest = None
     for name, method, view in reversed(VERSIONS):
         there = [w for way in choice.configurations(stored, place, shots, method)
-                 if (w := way.keeping(EMBEDDINGS))
+                 if (w := way.with_artifact(EMBEDDINGS))
                  and (view is None or _is_version(way.row.parameters, view))]  # fmt: skip
         alike = [
             w

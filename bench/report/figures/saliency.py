@@ -155,7 +155,8 @@ def _explained(stored: StoredRuns) -> list[Receipt]:
             kept.receipts[0]
             for shots in several
             for way in choice.configurations(stored, place, shots, OURS)
-            if way.row.parameters.get("view") == "attention" and (kept := way.keeping(EXPLANATIONS))
+            if way.row.parameters.get("view") == "attention"
+            and (kept := way.with_artifact(EXPLANATIONS))
         ]
         found += there[:1]
     return found
