@@ -12,7 +12,8 @@ from bench.analysis.tables import ReportTable
 from bench.analysis.timing_tables import TimeTable, time_tables
 from bench.published.audit import findings
 from bench.published.findings import Finding
-from bench.report.gallery import Figure, drawings
+from bench.report.figures.figure import Figure
+from bench.report.gallery import draw_figures
 from bench.report.pictures import Pictures
 from bench.store.results import Results, receipts
 
@@ -29,7 +30,7 @@ class Contents:
 
     stored: StoredRuns
     tables: tuple[ReportTable, ...]
-    drawings: tuple[Figure, ...]
+    figures: tuple[Figure, ...]
     findings: tuple[Finding, ...]
     provenance: tuple[Facts, ...]
     times: tuple[TimeTable, ...]
@@ -85,7 +86,7 @@ def contents(results: Results, data: Path | None = None, cache: Path | None = No
     return Contents(
         stored,
         tuple(sorted((*tables, other) if other else tables, key=lambda table: not table.ran)),
-        tuple(drawings(stored, Pictures(data, cache))),
+        tuple(draw_figures(stored, Pictures(data, cache))),
         tuple(findings()),
         tuple(provenance(stored)),
         tuple(time_tables(stored)),

@@ -58,8 +58,7 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
         rows = [list(row) for row in facts.rows]
         yield from _forms(_file_name(facts.title), facts.title, facts.columns, rows)
     yield from _times(contents.times)
-    for drawing in contents.drawings:
-        yield f"{drawing.slug}.svg", drawing.svg + "\n"
+    yield from ((f"{figure.slug}.svg", f"{figure.svg}\n") for figure in contents.figures)
 
 
 def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[tuple[str, str]]:

@@ -161,7 +161,7 @@ def test_a_page_of_nothing_says_that_nothing_was_run(tmp_path):
 def test_the_auroc_of_a_timing_run_is_shown_nowhere():
     found = content_of_times(*rounds(PADIM, 0.1, 0.1, 0.1), timed(ATACNET, 0.1))
     assert not any(cell.ours for table in found.tables for cell in table.cells())
-    assert not found.drawings
+    assert not found.figures
     assert "0.123" not in render(found)
     assert not [name for name, text in exports(found) if "0.123" in text]
     assert {table.name for table in found.tables} == {"atacnet_table1", "atacnet_table2"}

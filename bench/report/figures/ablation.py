@@ -7,7 +7,7 @@ from bench.analysis.configurations import StoredRuns
 from bench.analysis.labels import name_of
 from bench.analysis.selection import OURS, cells, configurations, without_parameter
 from bench.analysis.statistics import Estimate, shared_difference
-from bench.report.figures.figure import Figure, slug
+from bench.report.figures.figure import Figure, Kind, Section, slug
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.spec import RunSpec, shots_of
 from bench.text import brief, signed
@@ -101,3 +101,11 @@ def _told(label: str, gap: Estimate) -> str:
     if gap.interval is not None:
         span = f" ({signed(gap.interval[0])} to {signed(gap.interval[1])})"
     return f"{label} {signed(gap.mean)}{span}, {gap.n} seed" + "s" * (gap.n != 1)
+
+
+SECTION = Section(
+    "ablation",
+    "Does the zoomed view help?",
+    READING,
+    {"ablation": Kind(20, lambda sources: plans(sources.stored))},
+)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from bench.analysis import selection as choice
 from bench.analysis.configurations import Configuration, StoredRuns
 from bench.analysis.labels import name_of
-from bench.analysis.selection import OURS, ScoreCache
-from bench.report.figures.figure import Figure, slug
+from bench.analysis.selection import OURS
+from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
 from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, legend, panels, plotting, svg
 from bench.spec import Place, shots_of
 from bench.store.layout import EMBEDDINGS
@@ -80,17 +80,17 @@ class Cloud:
         return found
 
 
-def plans(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure | None]]:
+def plans(sources: Sources) -> list[partial[Figure | None]]:
     """Plan a figure for each place where ATAC-Net or CutMix keeps embeddings, with most shots."""
-    found = []
-    for place, several in choice.places(stored).items():
+    figures = []
+    for place, several in choice.places(sources.stored).items():
         for shots in several:
-            versions = _versions(stored, place, shots)
+            versions = _versions(sources.stored, place, shots)
             if versions:
                 where = f"{name_of(place)}, {shots_of(shots)}"
-                found.append(partial(_drawing, stored, versions, where, reader))
+                figures.append(partial(_figure, sources, versions, where))
                 break
-    return found
+    return figures
 
 
 def _versions(stored: StoredRuns, place: Place, shots: int) -> dict[str, Configuration]:
@@ -119,15 +119,13 @@ def _is_version(parameters: Mapping[str, Any], view: str) -> bool:
     return whole and parameters.get("view") == view
 
 
-def _drawing(
-    stored: StoredRuns, versions: Mapping[str, Configuration], where: str, reader: ScoreCache
-) -> Figure | None:
+def _figure(sources: Sources, versions: Mapping[str, Configuration], where: str) -> Figure | None:
     shared = set.intersection(*({*way.by_seed} for way in versions.values()))
     if not shared:  # no seed has them all: the last version is the paper's own
         versions = dict([list(versions.items())[-1]])
         shared = {*next(iter(versions.values())).by_seed}
     seed = min(shared)
-    clouds = _clouds(stored, [way.run(seed) for way in versions.values()], reader)
+    clouds = _clouds(sources, [version.run(seed) for version in versions.values()])
     if len(clouds) < len(versions) or min(np.bincount(clouds[0].group, minlength=2)[:2]) < LEAST:
         return None
     by_name = dict(zip(versions, clouds, strict=True))
@@ -147,17 +145,17 @@ def _drawing(
     return Figure(name, "clusters", title, note, alt, plot(by_name, alt))
 
 
-def _clouds(stored: StoredRuns, runs: Sequence[Receipt], reader: ScoreCache) -> list[Cloud]:
-    """Return what runs keep of the images that all of them have, in one order."""
-    kept = [stored.results.embeddings(r.run_id) for r in runs]
-    places = [{f: i for i, f in enumerate(k.file)} if k else {} for k in kept]
-    scores = reader.scores(runs[0])
-    rows = [i for i, f in enumerate(scores.file) if all(f in p for p in places)]
+def _clouds(sources: Sources, runs: Sequence[Receipt]) -> list[Cloud]:
+    """Return the embeddings of the images that all runs share, in one order."""
+    embeddings = [sources.stored.results.embeddings(r.run_id) for r in runs]
+    indices = [{f: i for i, f in enumerate(e.file)} if e else {} for e in embeddings]
+    scores = sources.reader.scores(runs[0])
+    rows = [i for i, f in enumerate(scores.file) if all(f in index for index in indices)]
     group = np.where(choice.test_mask(scores), scores.label.astype(int), 2)[rows]
     return [
-        Cloud(k.values[[p[scores.file[i]] for i in rows]], group, k.kept)
-        for k, p in zip(kept, places, strict=True)
-        if k
+        Cloud(e.values[[index[scores.file[i]] for i in rows]], group, e.kept)
+        for e, index in zip(embeddings, indices, strict=True)
+        if e
     ]
 
 
@@ -188,3 +186,11 @@ def plot(clouds: Mapping[str, Cloud], alt: str) -> str:
             axis.set(xticks=[], yticks=[])
         legend(figure, axes[0], 3)
         return svg(figure, alt)
+
+
+SECTION = Section(
+    "clusters",
+    "Embeddings of three training versions (Figure 4)",
+    READING,
+    {"clusters": Kind(5, plans)},
+)

@@ -9,7 +9,7 @@ from bench.analysis import selection as choice
 from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.labels import method_name
 from bench.analysis.statistics import Ranking, ranking
-from bench.report.figures.figure import Figure, slug
+from bench.report.figures.figure import Figure, Kind, Section, slug
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.spec import Place, RunSpec, shots_of
 from bench.text import listed
@@ -137,3 +137,11 @@ def plot(found: Ranking, alt: str) -> str:
         axis.set_ylim(bottom + 0.3 * len(bars), -0.75)
         axis.set(xlabel="mean rank, 1 is best", xlim=(0.9, len(found.ranks) + 0.1))
         return svg(figure, alt)
+
+
+SECTION = Section(
+    "ranks",
+    "Ranks over datasets",
+    READING,
+    {"ranks": Kind(4, lambda sources: plans(sources.stored))},
+)

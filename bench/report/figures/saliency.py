@@ -12,10 +12,10 @@ from PIL import Image
 from bench.analysis import selection as choice
 from bench.analysis.configurations import StoredRuns
 from bench.analysis.labels import name_of
-from bench.analysis.selection import OURS, ScoreCache
+from bench.analysis.selection import OURS
 from bench.data.overlay import overlay
 from bench.metrics import auroc
-from bench.report.figures.figure import Figure, slug
+from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
 from bench.report.figures.sheet import Box, TextLine, Tile, coarse, cut, sheet, two_tone
 from bench.report.pictures import Pictures
 from bench.spec import RunSpec, place_of, shots_of
@@ -24,19 +24,18 @@ from bench.store.layout import EXPLANATIONS
 from bench.store.receipt import Receipt
 from bench.text import brief, listed, signed
 
-Plan = partial[Figure | None]
 MAPS = ("score", "attention", "grad_cam", "grad_cam_zoomed")
 """What a run must keep for these figures."""
 HOT = 0.5
 """Share of a map's own highest value from which a cell counts as hot."""
-ZOOM = (
+READING_ZOOM = (
     "Grad-CAM of each view’s own score, one colour scale for both views of an image, and how the"
     " score changes from the whole image to the zoomed view (white frame). Images are chosen by"
     " that change among all anomalous test images, and the median of the normal ones. The share of"
     " a view in which the map exceeds half its maximum grows by itself where a crop is made around"
     " what is hot."
 )
-CROPS = (
+READING_CROPS = (
     "Score map (one colour scale for all test images), the cells where the attention, scaled to 0-1"
     " by itself, reaches the threshold, the tight box around them, and the zoomed view. Images are"
     " chosen by their score among all test images, right and wrong ones alike."
@@ -137,37 +136,37 @@ def _once(cases: Sequence[Case]) -> list[Case]:
 # Planning
 
 
-def zooms(stored: StoredRuns, reader: ScoreCache, pictures: Pictures | None) -> list[Plan]:
-    """Plan Figure 1 for each place where ATAC-Net keeps explanations, with the most shots."""
-    return [partial(_drawn, _zoom, stored, r, reader, pictures) for r in _explained(stored)]
-
-
-def crops(stored: StoredRuns, reader: ScoreCache, pictures: Pictures | None) -> list[Plan]:
-    """Plan Figure 5 for each place where ATAC-Net keeps explanations, with the most shots."""
-    return [partial(_drawn, _crops, stored, r, reader, pictures) for r in _explained(stored)]
+def _plans(
+    draw: Callable[[Views, Pictures | None], Figure], sources: Sources
+) -> list[partial[Figure | None]]:
+    """Plan a figure for each place where ATAC-Net keeps explanations, with the most shots."""
+    return [partial(_drawn, draw, r, sources) for r in _explained(sources.stored)]
 
 
 def _explained(stored: StoredRuns) -> list[Receipt]:
-    """Return of each place the run to show: the best way with the attention's box, lowest seed."""
-    found = []
+    """Return each place's run to show: the best with the attention's box, lowest seed."""
+    runs = []
     for place, several in choice.places(stored).items():
-        there = [
-            kept.receipts[0]
+        explained = [
+            shown.receipts[0]
             for shots in several
-            for way in choice.configurations(stored, place, shots, OURS)
-            if way.row.parameters.get("view") == "attention"
-            and (kept := way.with_artifact(EXPLANATIONS))
+            for c in choice.configurations(stored, place, shots, OURS)
+            if c.row.parameters.get("view") == "attention"
+            and (shown := c.with_artifact(EXPLANATIONS))
         ]
-        found += there[:1]
-    return found
+        runs += explained[:1]
+    return runs
 
 
-def seen_by(stored: StoredRuns, receipt: Receipt, reader: ScoreCache) -> Views | None:
-    """Return what a run saw of the images that count; None where it does not keep all of it."""
-    kept, scores = stored.results.explanations(receipt.run_id), reader.scores(receipt)
-    if kept is None or kept.boxes is None or tuple(kept.file) != tuple(scores.file):
+def views_of(receipt: Receipt, sources: Sources) -> Views | None:
+    """Return what a run saw; None where it does not keep all of it."""
+    stored, scores = (
+        sources.stored.results.explanations(receipt.run_id),
+        sources.reader.scores(receipt),
+    )
+    if stored is None or stored.boxes is None or tuple(stored.file) != tuple(scores.file):
         return None
-    if not {*MAPS} <= kept.maps.keys() or not {"raw", "zoomed"} <= kept.parts.keys():
+    if not {*MAPS} <= stored.maps.keys() or not {"raw", "zoomed"} <= stored.parts.keys():
         return None
     rows = [int(i) for i in np.flatnonzero(choice.test_mask(scores))]
     return Views(
@@ -176,10 +175,10 @@ def seen_by(stored: StoredRuns, receipt: Receipt, reader: ScoreCache) -> Views |
         label=scores.label[rows],
         defect=tuple(scores.defect[i] for i in rows),
         score=scores.score[rows],
-        maps={name: kept.maps[name][rows] for name in MAPS},
-        boxes=kept.boxes[rows],
-        raw=kept.parts["raw"][rows],
-        zoomed=kept.parts["zoomed"][rows],
+        maps={name: stored.maps[name][rows] for name in MAPS},
+        boxes=stored.boxes[rows],
+        raw=stored.parts["raw"][rows],
+        zoomed=stored.parts["zoomed"][rows],
         held=_held(receipt.metrics),
     )
 
@@ -191,15 +190,11 @@ def _held(metrics: Metrics) -> tuple[float, float] | None:
 
 
 def _drawn(
-    draw: Callable[[Views, Pictures | None], Figure],
-    stored: StoredRuns,
-    receipt: Receipt,
-    reader: ScoreCache,
-    pictures: Pictures | None,
+    draw: Callable[[Views, Pictures | None], Figure], receipt: Receipt, sources: Sources
 ) -> Figure | None:
     """Draw what a run saw; None where it does not keep all of it."""
-    seen = seen_by(stored, receipt, reader)
-    return None if seen is None else draw(seen, pictures)
+    views = views_of(receipt, sources)
+    return None if views is None else draw(views, sources.pictures)
 
 
 def _where(spec: RunSpec) -> str:
@@ -364,3 +359,17 @@ def _shown(seen: Views, cases: Sequence[Case], pictures: Pictures | None) -> str
     if any(seen.picture(i, pictures) is None for _, i in cases):
         return f"Files: {files}. The images are not at hand (--data), so their maps stand alone."
     return f"Files: {files}."
+
+
+ZOOM = Section(
+    "zoom",
+    "What the zoom changes (Figure 1)",
+    READING_ZOOM,
+    {"zoom": Kind(5, partial(_plans, _zoom))},
+)
+CROPS = Section(
+    "crops",
+    "What the attention crops (Figure 5)",
+    READING_CROPS,
+    {"crops": Kind(5, partial(_plans, _crops))},
+)

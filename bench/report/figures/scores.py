@@ -1,6 +1,6 @@
 """Figure 3 (scores of normal and anomalous images, and how far they overlap) and ROC curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ from bench.analysis import selection as choice
 from bench.analysis.configurations import REFERENCE, StoredRuns
 from bench.analysis.labels import method_name, name_of
 from bench.analysis.selection import ScoreCache, Tested
-from bench.report.figures.figure import Figure, slug
+from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
 from bench.report.figures.svg import (
     ANOMALOUS,
     NORMAL,
@@ -129,14 +129,12 @@ def roc(by_method: Mapping[str, Sequence[Tested]], alt: str) -> str:
         return svg(figure, alt)
 
 
-def histogram_plans(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure]]:
-    """Plan histograms for each place and number of shots."""
-    return [partial(_scores, stored, *cell, reader) for cell in _cells(stored)]
-
-
-def roc_plans(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure]]:
-    """Plan ROC curves for each place and number of shots."""
-    return [partial(_roc, stored, *cell, reader) for cell in _cells(stored)]
+def _plans(
+    figure: Callable[[StoredRuns, Place, int, ScoreCache], Figure], sources: Sources
+) -> list[partial[Figure]]:
+    """Plan a figure for each place and number of shots."""
+    stored = sources.stored
+    return [partial(figure, stored, *cell, sources.reader) for cell in _cells(stored)]
 
 
 def _cells(stored: StoredRuns) -> list[tuple[Place, int]]:
@@ -184,3 +182,11 @@ def _roc(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Fi
 def _area(method: str, runs: Sequence[Tested]) -> str:
     seeds = f" ({len(runs)} seeds)" if len(runs) > 1 else ""
     return f"{method} {choice.mean_auroc(runs):.3f}{seeds}"
+
+
+SECTION = Section(
+    "scores",
+    "Scores (Figure 3) and ROC",
+    READING,
+    {"histograms": Kind(20, partial(_plans, _scores)), "roc": Kind(40, partial(_plans, _roc))},
+)

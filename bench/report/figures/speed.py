@@ -23,7 +23,7 @@ from bench.analysis.timings import (
     over_rounds,
     same_but_length,
 )
-from bench.report.figures.figure import Figure, slug
+from bench.report.figures.figure import Figure, Kind, Section, slug
 from bench.report.figures.svg import legend, marks, panels, plotting, svg
 from bench.spec import Place, RunSpec
 from bench.text import brief, listed
@@ -184,3 +184,11 @@ def ticks(low: float, high: float) -> list[float]:
     digits = (1, 1.5, 2, 3, 5, 7) if high < 12 * low else (1, 2, 5) if high < 200 * low else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [t for p in powers for d in digits if low <= (t := d * 10.0**p) <= high]
+
+
+SECTION = Section(
+    "time",
+    "AUROC against inference time",
+    READING,
+    {"time": Kind(4, lambda sources: plans(sources.stored))},
+)

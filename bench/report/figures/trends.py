@@ -9,22 +9,21 @@ import numpy as np
 from bench.analysis import selection as choice
 from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.labels import method_name, name_of
-from bench.analysis.selection import ScoreCache
 from bench.analysis.statistics import Estimate, estimated, mean_interval
 from bench.metrics import auroc
-from bench.report.figures.figure import Figure, slug
+from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
 from bench.report.figures.svg import PALETTE, label_rows, legend, marks, panels, plotting, svg
 from bench.spec import Place, RunSpec, shots_of
 from bench.store.scores import Scores
 from bench.text import brief, listed
 
-SHOTS = (
+READING_SHOTS = (
     "Mean over seeds with its 95 % t-interval, over labelled anomalies in training: k shots are the"
     " first k of a seed’s ten, so the test set stays the same. Of each method the way is shown that"
     " ran with the most numbers of shots, of equal ones that which departs least from the paper’s"
     " stated protocol."
 )
-DEFECTS = (
+READING_DEFECTS = (
     "Each type of defect against the same normal test images: mean over seeds with its 95 %"
     " t-interval, the hardest type of the first method on top. n is the number of images at the"
     f" lowest seed, of at most {choice.MOST_SEEDS}; few images make a coarse number. {choice.RULE}"
@@ -38,18 +37,18 @@ By = Mapping[str, Mapping[int, Estimate]]
 # Against shots
 
 
-def by_shots(stored: StoredRuns) -> list[partial[Figure]]:
+def by_shots(sources: Sources) -> list[partial[Figure]]:
     """Plan AUROC against shots for each place where more than one number of shots ran."""
-    found = []
-    for place, shots in choice.places(stored).items():
+    figures = []
+    for place, shots in choice.places(sources.stored).items():
         if len(shots) > 1:
-            values = _same_way(stored, place, shots)
+            values = _same_configuration(sources.stored, place, shots)
             if any(len(v) > 1 for m, v in values.items() if m != REFERENCE):
-                found.append(partial(_shots, place, values))
-    return found
+                figures.append(partial(_shots, place, values))
+    return figures
 
 
-def _same_way(
+def _same_configuration(
     stored: StoredRuns, place: Place, shots: Sequence[int]
 ) -> dict[str, dict[int, Estimate]]:
     """Return AUROC by method and shots; of each method one way, the same for all shots."""
@@ -109,14 +108,15 @@ def shots_plot(values: By, alt: str) -> str:
 # By type of defect
 
 
-def by_defect(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure]]:
+def by_defect(sources: Sources) -> list[partial[Figure]]:
     """Plan AUROC by type of defect, with the most shots, for each place with several types."""
-    found = []
-    for place, shots in choice.places(stored).items():
-        first = choice.best_configurations(stored, place, shots[0])[0]
-        if first.row.method != REFERENCE and len(_types(reader.scores(first.receipts[0]))) > 1:
-            found.append(partial(_defects, stored, place, shots[0], reader))
-    return found
+    figures = []
+    for place, shots in choice.places(sources.stored).items():
+        first = choice.best_configurations(sources.stored, place, shots[0])[0]
+        scores = sources.reader.scores
+        if first.row.method != REFERENCE and len(_types(scores(first.receipts[0]))) > 1:
+            figures.append(partial(_defects, sources, place, shots[0]))
+    return figures
 
 
 def _types(scores: Scores) -> dict[str, int]:
@@ -139,11 +139,13 @@ def _over_seeds(runs: Sequence[Scores], defect: str) -> Estimate | None:
     return mean_interval(found) if found else None
 
 
-def _defects(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
-    found = choice.best_configurations(stored, place, shots)
+def _defects(sources: Sources, place: Place, shots: int) -> Figure:
+    found = choice.best_configurations(sources.stored, place, shots)
     shown = found[:MOST_METHODS]
     runs = {
-        method_name(w.row.method): [reader.scores(r) for r in w.receipts[: choice.MOST_SEEDS]]
+        method_name(w.row.method): [
+            sources.reader.scores(r) for r in w.receipts[: choice.MOST_SEEDS]
+        ]
         for w in shown
     }
     types = _types(next(iter(runs.values()))[0])
@@ -188,3 +190,17 @@ def defects_plot(rows: By, labels: Sequence[str], alt: str) -> str:
         axis.set_xlabel("AUROC")
         legend(figure, axis, min(3, len(rows)))
         return svg(figure, alt)
+
+
+SHOTS = Section(
+    "shots",
+    "AUROC against labelled anomalies",
+    READING_SHOTS,
+    {"shots": Kind(20, by_shots)},
+)
+DEFECTS = Section(
+    "defects",
+    "AUROC by defect type",
+    READING_DEFECTS,
+    {"defects": Kind(20, by_defect)},
+)
