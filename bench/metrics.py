@@ -66,8 +66,8 @@ def auroc_interval(
     anomalous, normal = s[y], s[~y]
     drawn, against = _resampled(anomalous.size, normal.size, repeats, seed)
     twice = 1 + np.sign(anomalous[:, None] - normal).astype(drawn.dtype)  # 2 above, 1 for a tie
-    found = np.einsum("ra,ra->r", drawn @ twice, against).astype(np.float64) / (2 * twice.size)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    resampled = np.einsum("ra,ra->r", drawn @ twice, against).astype(np.float64) / (2 * twice.size)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -82,13 +82,13 @@ def _resampled(
     """
     exact: Any = np.float32 if 2 * anomalous * normal < 2**24 else np.float64
     random = np.random.RandomState(seed)
-    found = []
+    counts = []
     for n in (anomalous, normal):
         cells = random.randint(n, size=(repeats, n)) + n * np.arange(repeats)[:, None]
         times = np.bincount(cells.ravel(), minlength=repeats * n).reshape(repeats, n)
-        found.append(times.astype(exact))
-        found[-1].flags.writeable = False
-    return found[0], found[1]
+        counts.append(times.astype(exact))
+        counts[-1].flags.writeable = False
+    return counts[0], counts[1]
 
 
 def pixel_auroc(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
@@ -147,10 +147,10 @@ def bilinear(cells: int, pixels: int) -> NDArray[np.float32]:
 
     Cells are centred in their stretch, and the outer ones reach to the edges.
     """
-    place = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0, cells - 1)
-    low = place.astype(int)
+    position = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0, cells - 1)
+    low = position.astype(int)
     weights = np.zeros((pixels, cells), np.float32)
     each = np.arange(pixels)
-    weights[each, low] = 1 - (place - low)
-    weights[each, np.minimum(low + 1, cells - 1)] += place - low
+    weights[each, low] = 1 - (position - low)
+    weights[each, np.minimum(low + 1, cells - 1)] += position - low
     return weights

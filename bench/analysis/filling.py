@@ -49,10 +49,10 @@ def printed_table(
     datasets = dict.fromkeys(k.dataset for k in keys)
     blocks = []
     for dataset in datasets:
-        there = dict.fromkeys(k.category for k in keys if k.dataset == dataset)
-        places = [(dataset, c) for c in there if c not in MEANS]
+        categories = dict.fromkeys(k.category for k in keys if k.dataset == dataset)
+        places = [(dataset, c) for c in categories if c not in MEANS]
         rows = tuple(_row(name, table, place, place[1], columns, stored) for place in places)
-        means = tuple(_mean(table, dataset, c, columns, rows) for c in there if c in MEANS)
+        means = tuple(_mean(table, dataset, c, columns, rows) for c in categories if c in MEANS)
         blocks.append(Block(dataset, rows, means))
     about = f"{table.citation}. It states: {table.states}."
     if methods is not None:
@@ -76,9 +76,9 @@ def source_tables(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[Rep
                 cells = (c for c in table.cells() if c.key.method in methods)
                 copied.setdefault(source, []).extend(cells)
     return [
-        printed_table(source, stored, {c.key.method for c in found})
-        for source, found in copied.items()
-        if any(_nearer(cell, published()[source], stored) for cell in found)
+        printed_table(source, stored, {c.key.method for c in cells})
+        for source, cells in copied.items()
+        if any(_nearer(cell, published()[source], stored) for cell in cells)
     ]
 
 
@@ -89,7 +89,7 @@ def _nearer(cell: Cell, source: PrintedTable, stored: StoredRuns) -> bool:
     key = cell.key
     place = key.dataset, key.category
     nearest = stored.configurations(place, key.shots, key.method, cell.ours.metric, source)[0]
-    stated = {way.row: way.departures for way in (cell.ours, *cell.others)}
+    stated = {c.row: c.departures for c in (cell.ours, *cell.others)}
     return len(nearest.departures) < len(stated[nearest.row])
 
 
@@ -161,14 +161,14 @@ def _row(
 
 def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: StoredRuns) -> Cell:
     key = Key(*place, column.shots, column.method, "image_auroc")
-    ways = stored.configurations(place, column.shots, column.method, column.metric, table)
+    configurations = stored.configurations(place, column.shots, column.method, column.metric, table)
     return Cell(
         key=key,
         name="-".join(_plain(str(part)) for part in (name, *place, column.shots, column.method)),
         printed=table.cells.get(key),
         source=_source(table, key),
-        ours=ways[0] if ways else None,
-        others=tuple(ways[1:]),
+        ours=configurations[0] if configurations else None,
+        others=tuple(configurations[1:]),
         margin=table.margin,
         not_comparable=table.not_comparable.get(f"{place[0]} {column.method}", ""),
         pixel_level=pixel_level(key),
@@ -194,16 +194,16 @@ def _significant_best(cells: Sequence[Cell]) -> Cell | None:
     None where a printed one has no run, and where `shortcut` is the only rival.
     """
     seeds = {seed for cell in cells if cell.ours for seed in cell.ours.by_seed}
-    there = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
-    rivals = [cell for cell, _ in there if cell.key.method != REFERENCE]
-    if len(rivals) < 2 or any(cell.printed and not cell.ours for cell in cells):
+    ran = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
+    baselines = [cell for cell, _ in ran if cell.key.method != REFERENCE]
+    if len(baselines) < 2 or any(cell.printed and not cell.ours for cell in cells):
         return None
-    for cell, values in there:
+    for cell, values in ran:
         gaps = []
-        for other, theirs in there:
+        for other, other_values in ran:
             if other is cell:
                 continue
-            gap = shared_difference(values, theirs)
+            gap = shared_difference(values, other_values)
             if gap is None:
                 break
             gaps.append(gap)
@@ -213,10 +213,10 @@ def _significant_best(cells: Sequence[Cell]) -> Cell | None:
     return None
 
 
-def _of_seeds(way: Configuration, seeds: Iterable[int]) -> Mapping[int, float]:
+def _of_seeds(configuration: Configuration, seeds: Iterable[int]) -> Mapping[int, float]:
     """Return AUROC by seed; the one value of a method without randomness is that of every seed."""
-    value = next(iter(way.by_seed.values()))
-    return dict.fromkeys(seeds, value) if way.seedless else way.by_seed
+    value = next(iter(configuration.by_seed.values()))
+    return dict.fromkeys(seeds, value) if configuration.seedless else configuration.by_seed
 
 
 def _mean(
@@ -226,45 +226,46 @@ def _mean(
     cells = []
     for i, column in enumerate(columns):
         ran = [row.cells[i].ours for row in rows if averages(category, row.cells[i].key.category)]
-        there = [ours for ours in ran if ours is not None]
+        missing = ran.count(None)
         key = Key(dataset, category, column.shots, column.method, "image_auroc")
-        cells.append(_mean_cell(table.cells.get(key), there, len(ran) - len(there), table.margin))
+        ours = [configuration for configuration in ran if configuration]
+        cells.append(_mean_cell(table.cells.get(key), ours, missing, table.margin))
     return MeanRow(TITLES[category], tuple(cells))
 
 
 def _mean_cell(
-    printed: Printed | None, ways: Sequence[Configuration], missing: int, margin: float
+    printed: Printed | None, configurations: Sequence[Configuration], missing: int, margin: float
 ) -> MeanCell:
     if missing:
         return MeanCell(printed, None, missing)
-    seeds = sorted(set.intersection(*({*way.by_seed} for way in ways)))
-    by_seed = [fmean(way.by_seed[seed] for way in ways) for seed in seeds]
-    said = None
+    seeds = sorted(set.intersection(*({*c.by_seed} for c in configurations)))
+    by_seed = [fmean(c.by_seed[seed] for c in configurations) for seed in seeds]
+    outcome = None
     if printed and seeds:
-        seedless = all(way.seedless for way in ways)
-        said = verdict(by_seed, float(printed.value), margin, seedless=seedless)
-    variants = {way.variant for way in ways}
-    ours = fmean(way.estimate.mean for way in ways)
-    same_test = fmean(way.estimate.mean for w in ways if (way := w.with_metric("auroc")))
-    return MeanCell(printed, ours, 0, said, mixed=len(variants) > 1, same_test=same_test)
+        seedless = all(c.seedless for c in configurations)
+        outcome = verdict(by_seed, float(printed.value), margin, seedless=seedless)
+    variants = {c.variant for c in configurations}
+    ours = fmean(c.estimate.mean for c in configurations)
+    same_test = fmean(c.estimate.mean for row in configurations if (c := row.with_metric("auroc")))
+    return MeanCell(printed, ours, 0, outcome, mixed=len(variants) > 1, same_test=same_test)
 
 
 def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -> TimeRow | None:
     """Return a printed row of times with ours of the one clock that has most of its methods."""
-    found = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
-    if not found:
+    printed = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
+    if not printed:
         return None
-    methods = {method for method, _ in found}
+    methods = {method for method, _ in printed}
     timed = clocks(stored)
 
     def most(clock: TimingSetup) -> tuple[int, bool]:
-        there = {row.method for row in timed[clock]} & methods
-        return len(there), OURS in there
+        shared = {row.method for row in timed[clock]} & methods
+        return len(shared), OURS in shared
 
     clock = max(timed, key=most, default=None)
     rows = timed[clock] if clock else {}
     cells = tuple(
-        _time_cell(table, column, found.get((column.method, column.shots)), rows)
+        _time_cell(table, column, printed.get((column.method, column.shots)), rows)
         for column in columns
     )
     (remark,) = (f.text for f in read_findings() if f.key == "table2-times")
@@ -292,14 +293,18 @@ def _time_cell(
 
 def _order(columns: Sequence[Column], cells: Sequence[TimeCell]) -> str:
     """Say whether the order in print holds, as far as methods were timed."""
-    in_print = [(column, c.printed.value, c.ours)
-                for column, c in zip(columns, cells, strict=True) if c.printed]  # fmt: skip
-    fastest, _, _ = min(in_print, key=lambda said: said[1])
-    by_method = {column.method: ours for column, _, ours in in_print if ours}
+    published = [
+        (column, cell.printed.value, cell.ours)
+        for column, cell in zip(columns, cells, strict=True)
+        if cell.printed
+    ]
+    fastest = min(published, key=lambda entry: entry[1])[0]
+    by_method = {column.method: ours for column, _, ours in published if ours}
     if not by_method:
         return ""
     ours = by_method.pop(OURS, None)
-    said = compared(ours, list(by_method.values())) if ours else ""
-    missing = [column.title for column, _, there in in_print if not there]
-    out = f"Not timed there: {joined(missing)}." if missing else ""
-    return " ".join(filter(None, (f"In print {fastest.title} is the fastest.", said, out)))
+    comparison = compared(ours, list(by_method.values())) if ours else ""
+    missing = [column.title for column, _, ours in published if not ours]
+    untimed = f"Not timed there: {joined(missing)}." if missing else ""
+    claim = f"In print {fastest.title} is the fastest."
+    return " ".join(filter(None, (claim, comparison, untimed)))

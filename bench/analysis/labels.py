@@ -20,26 +20,26 @@ class ConfigurationNames:
     def __init__(self, specs: Iterable[RunSpec]) -> None:
         self._values: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
         for spec in specs:
-            for key, value in self._told(spec).items():
+            for key, value in self._settings(spec).items():
                 self._values[spec.method][key].add(value)
 
     @staticmethod
-    def _told(spec: RunSpec) -> dict[str, Any]:
-        told = {f: getattr(spec, f) for f in FIELDS}
+    def _settings(spec: RunSpec) -> dict[str, Any]:
+        values = {f: getattr(spec, f) for f in FIELDS}
         if spec.weights is not None:
-            told["weights"] = spec.weights[:8]
+            values["weights"] = spec.weights[:8]
         if spec.method_source is not None:
-            told["method_source"] = spec.method_source[-8:]
+            values["method_source"] = spec.method_source[-8:]
         if spec.external is not None:
-            told["external"] = spec.external.partition(":")[0]
+            values["external"] = spec.external.partition(":")[0]
         hard = {"seen": spec.seen_defect} if spec.seen_defect else {}
-        return {**spec.parameters, **told, **hard}
+        return {**spec.parameters, **values, **hard}
 
     def __call__(self, spec: RunSpec) -> str:
         """Return the name of a row."""
         varied = [
             f"{key}={value}"
-            for key, value in self._told(spec).items()
+            for key, value in self._settings(spec).items()
             if len(self._values[spec.method][key]) > 1
         ]
         return f"{spec.method} {' '.join(varied)}".strip()

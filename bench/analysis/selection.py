@@ -39,14 +39,14 @@ def best_configurations(stored: StoredRuns, place: Place, shots: int) -> list[Co
 
     Methods that train on no anomaly stand beside those that do: they are scored on the same images.
     """
-    there = {(s, m) for p, s, m in stored.groups if p == place and s in (0, shots)}
-    found = sorted(there, key=lambda sm: (order(sm[1]), -sm[0]))
-    return [configurations(stored, place, s, m)[0] for s, m in found]
+    methods = {(s, m) for p, s, m in stored.groups if p == place and s in (0, shots)}
+    ordered = sorted(methods, key=lambda sm: (order(sm[1]), -sm[0]))
+    return [configurations(stored, place, s, m)[0] for s, m in ordered]
 
 
-def left_out(found: Sequence[object], shown: Sequence[object]) -> str:
+def left_out(ran: Sequence[object], shown: Sequence[object]) -> str:
     """Say how many methods ran that a figure has no room for."""
-    more = len(found) - len(shown)
+    more = len(ran) - len(shown)
     return f" {more} more method{'s' * (more > 1)} ran." if more else ""
 
 
@@ -73,10 +73,10 @@ def places(stored: StoredRuns) -> Mapping[Place, list[int]]:
     Those of the paper's table come first, in its order. Zero shots are there only where they are
     all: else they stand beside the others.
     """
-    found: dict[Place, set[int]] = {}
+    shots_at: dict[Place, set[int]] = {}
     for place, shots, _ in stored.groups:
-        found.setdefault(place, set()).add(shots)
-    return {p: sorted(found[p] - {0} or {0}, reverse=True) for p in ranked(found)}
+        shots_at.setdefault(place, set()).add(shots)
+    return {p: sorted(shots_at[p] - {0} or {0}, reverse=True) for p in ranked(shots_at)}
 
 
 def ranked(places: Iterable[Place]) -> list[Place]:
@@ -100,15 +100,15 @@ class ScoreCache:
 
     def scores(self, receipt: Receipt) -> Scores:
         """Return the scores of a run; raises CorruptRun where they are damaged."""
-        found = self._last.pop(receipt.run_id, None) or self._stored.scores(receipt)
-        self._last[receipt.run_id] = found  # the newest last
+        scores = self._last.pop(receipt.run_id, None) or self._stored.scores(receipt)
+        self._last[receipt.run_id] = scores  # the newest last
         if len(self._last) > MOST_READ:
             del self._last[next(iter(self._last))]
-        return found
+        return scores
 
-    def tested(self, way: Configuration) -> Iterator[Tested]:
+    def tested(self, configuration: Configuration) -> Iterator[Tested]:
         """Yield scores and labels of the images that count, of the first `MOST_SEEDS` runs."""
-        for receipt in way.receipts[:MOST_SEEDS]:
+        for receipt in configuration.receipts[:MOST_SEEDS]:
             yield test_scores(self.scores(receipt))
 
 

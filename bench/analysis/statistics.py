@@ -65,10 +65,10 @@ def paired_ratio(first: Sequence[float], second: Sequence[float]) -> Estimate:
 
     By logarithms, so that turning the ratio round turns mean and interval round.
     """
-    found = mean_interval([math.log(a / b) for a, b in zip(first, second, strict=True)])
-    ends = found.interval
+    logarithms = mean_interval([math.log(a / b) for a, b in zip(first, second, strict=True)])
+    ends = logarithms.interval
     interval = None if ends is None else (math.exp(ends[0]), math.exp(ends[1]))
-    return Estimate(math.exp(found.mean), found.n, interval)
+    return Estimate(math.exp(logarithms.mean), logarithms.n, interval)
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ def signed_rank(first: Sequence[float], second: Sequence[float]) -> float:
 
 def holm(p: Mapping[Name, float]) -> dict[Name, float]:
     """Adjust p values for their number by Holm's step-down procedure."""
-    found: dict[Name, float] = {}
+    adjusted: dict[Name, float] = {}
     least = 0.0
     for i, name in enumerate(sorted(p, key=p.__getitem__)):
         least = max(least, min(1.0, (len(p) - i) * p[name]))
-        found[name] = least
-    return found
+        adjusted[name] = least
+    return adjusted
 
 
 def estimated(estimate: Estimate) -> str:

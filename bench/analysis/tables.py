@@ -193,18 +193,18 @@ class ReportTable:
     @cached_property
     def counts(self) -> Mapping[str, int]:
         """How many printed cells have each verdict."""
-        said = [cell.word for cell in self.cells() if cell.printed is not None]
-        return {word: said.count(word) for word in WORDS}
+        words = [cell.word for cell in self.cells() if cell.printed is not None]
+        return {word: words.count(word) for word in WORDS}
 
     @cached_property
     def departures(self) -> Mapping[str, int]:
         """What the shown runs depart in from the stated protocol, and in how many cells."""
-        found: dict[str, int] = {}
+        cells_by_text: dict[str, int] = {}
         for cell in self.cells():
             if cell.ours and cell.printed:
                 for text in cell.ours.departures:
-                    found[text] = found.get(text, 0) + 1
-        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+                    cells_by_text[text] = cells_by_text.get(text, 0) + 1
+        return dict(sorted(cells_by_text.items(), key=lambda item: (-item[1], item[0])))
 
 
 def named(method: str) -> str:

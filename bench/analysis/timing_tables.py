@@ -182,5 +182,5 @@ def _exact(value: float | None) -> str:
 
 def _printed(timed: TimedConfiguration) -> str:
     cells = published()["atacnet_table2"].cells.items()
-    found = [p for k, p in cells if (k.metric, k.method) == ("inference_ms", timed.row.method)]
-    return str(found[0].value) if found else ""
+    printed = [p for k, p in cells if (k.metric, k.method) == ("inference_ms", timed.row.method)]
+    return str(printed[0].value) if printed else ""

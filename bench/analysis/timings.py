@@ -90,8 +90,8 @@ class TimedConfiguration:
 
     def by_round(self, name: str) -> dict[int, float]:
         """Return a timing by round, where it was measured."""
-        found = {r.spec.seed: r.timings.number(name) for r in self.rounds}
-        return {number: float(value) for number, value in found.items() if value is not None}
+        values = {r.spec.seed: r.timings.number(name) for r in self.rounds}
+        return {number: float(value) for number, value in values.items() if value is not None}
 
     def span(self, name: str) -> Span | None:
         """Return `latency` or `latency_file`, seconds an image, with its interval."""
@@ -198,27 +198,29 @@ def ratio_of_ours(ours: TimedConfiguration, other: TimedConfiguration) -> Estima
 
 def compared(ours: TimedConfiguration, others: Sequence[TimedConfiguration]) -> str:
     """Say how ATAC-Net's time stands to those of others on the same clock, in two sentences."""
-    found = [(t.label, r) for t in others if (r := ratio_of_ours(ours, t)) is not None]
-    if not found:
+    ratios = [(t.label, r) for t in others if (r := ratio_of_ours(ours, t)) is not None]
+    if not ratios:
         return "No other method was timed in the same rounds."
-    told = listed([f"{_ratio(r)} times as long as {label}" for label, r in found])
-    faster = [label for label, r in found if r.interval and r.interval[0] > 1]
-    level = [label for label, r in found if not r.interval or r.interval[0] <= 1 <= r.interval[1]]
-    said = f"{ours.label} takes {told}."
+    multiples = listed([f"{_ratio(r)} times as long as {label}" for label, r in ratios])
+    faster = [label for label, r in ratios if r.interval and r.interval[0] > 1]
+    level = [label for label, r in ratios if not r.interval or r.interval[0] <= 1 <= r.interval[1]]
+    sentence = f"{ours.label} takes {multiples}."
     if faster:
         take = "takes" if len(faster) == 1 else "take"
-        return f"{said} So it is not the fastest of them: {listed(faster)} {take} less."
-    if not any(r.interval for _, r in found):
-        return f"{said} One round does not tell which of them is the fastest."
+        return f"{sentence} So it is not the fastest of them: {listed(faster)} {take} less."
+    if not any(r.interval for _, r in ratios):
+        return f"{sentence} One round does not tell which of them is the fastest."
     if level:
-        return f"{said} Whether it is the fastest of them is open: {listed(level)} may take less."
-    return f"{said} So it is the fastest of them."
+        return (
+            f"{sentence} Whether it is the fastest of them is open: {listed(level)} may take less."
+        )
+    return f"{sentence} So it is the fastest of them."
 
 
-def _ratio(found: Estimate) -> str:
-    if found.interval is None:
-        return f"{figures(found.mean)} (one round)"
-    return spanned(found.mean, found.interval)
+def _ratio(ratio: Estimate) -> str:
+    if ratio.interval is None:
+        return f"{figures(ratio.mean)} (one round)"
+    return spanned(ratio.mean, ratio.interval)
 
 
 # The row of a printed table

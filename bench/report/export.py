@@ -62,10 +62,10 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
 
 
 def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[tuple[str, str]]:
-    whole = [list(head), *rows]
-    yield f"{name}.csv", as_csv(whole)
-    yield f"{name}.md", as_markdown(whole)
-    yield f"{name}.tex", as_latex(whole, title)
+    grid = [list(head), *rows]
+    yield f"{name}.csv", as_csv(grid)
+    yield f"{name}.md", as_markdown(grid)
+    yield f"{name}.tex", as_latex(grid, title)
 
 
 def _times(tables: Sequence[TimeTable]) -> Iterator[tuple[str, str]]:
@@ -74,8 +74,8 @@ def _times(tables: Sequence[TimeTable]) -> Iterator[tuple[str, str]]:
         return
     layouts = [(t.title, [list(HEAD), *t.rows]) for t in tables]
     yield "times.csv", as_csv([list(FIELDS), *(row for t in tables for row in t.values)])
-    told = (f"{escape_markdown(title)}\n\n{as_markdown(layout)}" for title, layout in layouts)
-    yield "times.md", "\n".join(told)
+    sections = (f"{escape_markdown(title)}\n\n{as_markdown(layout)}" for title, layout in layouts)
+    yield "times.md", "\n".join(sections)
     yield "times.tex", "\n".join(as_latex(layout, title) for title, layout in layouts)
 
 
@@ -85,7 +85,7 @@ def _file_name(title: str) -> str:
 
 def _values(cell: Cell) -> Iterator[str]:
     """Give the values of `CELL_FIELDS` for one cell; digits are those that the runs gave."""
-    key, ours, said = cell.key, cell.ours, cell.verdict
+    key, ours, verdict = cell.key, cell.ours, cell.verdict
     yield from (key.dataset, key.category, str(key.shots), key.method)
     if ours:
         interval = ours.estimate.interval
@@ -96,7 +96,7 @@ def _values(cell: Cell) -> Iterator[str]:
     yield str(cell.printed.value) if cell.printed else ""
     yield from (str(cell.source[1].value), cell.source[0]) if cell.source else ("", "")
     yield _repr(cell.difference)
-    yield from map(repr, said.interval) if said and said.interval else ("", "")
+    yield from map(repr, verdict.interval) if verdict and verdict.interval else ("", "")
     yield from (
         cell.word,
         cell.basis,

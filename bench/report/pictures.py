@@ -42,8 +42,8 @@ class Pictures:
         """
         if dataset == SYNTHETIC.name:
             return _embedded(category, file) if EMBEDDED.get(category) == content else None
-        there, paths = self._category(dataset, category)
-        if there != content or file not in paths:
+        stated, paths = self._category(dataset, category)
+        if stated != content or file not in paths:
             return None
         try:
             return decode(paths[file])[0]
@@ -74,18 +74,18 @@ class Pictures:
 
 def _embedded(category: str, file: str) -> Image.Image | None:
     """Draw an image of the embedded dataset again; None for a name that it does not have."""
-    found = re.fullmatch(rf"{re.escape(category)}/(train|test)/([a-z]+)/([0-9]{{3}})\.bmp", file)
-    if not found:
+    match = re.fullmatch(rf"{re.escape(category)}/(train|test)/([a-z]+)/([0-9]{{3}})\.bmp", file)
+    if not match:
         return None
-    fold, defect, number = found[1], found[2], int(found[3])
+    fold, defect, number = match[1], match[2], int(match[3])
     facts = SYNTHETIC.categories[category]
     defects = synthetic.CATEGORIES[category][1]
     if defect == "good":
-        there = facts.train if fold == "train" else facts.test_normal
+        count = facts.train if fold == "train" else facts.test_normal
         index = number + facts.train * (fold == "test")
     else:
-        there = facts.test_anomalous // len(defects) if fold == "test" and defect in defects else 0
+        count = facts.test_anomalous // len(defects) if fold == "test" and defect in defects else 0
         index = number
-    if number >= there:
+    if number >= count:
         return None
     return Image.fromarray(synthetic.render(category, defect, index)[0])

@@ -51,20 +51,20 @@ def intervals(gaps: Sequence[Gap], alt: str) -> str:
 
 def plans(stored: StoredRuns) -> list[partial[Figure]]:
     """Plan the paired differences of ATAC-Net's second views from the compute-matched one."""
-    found = []
+    figures = []
     for place, shots in cells(stored):
         by_rest: dict[RunSpec, dict[tuple[str, bool], Mapping[int, float]]] = {}
-        for way in configurations(stored, place, shots, OURS):
-            row, view = without_parameter(way.row, "view")
+        for configuration in configurations(stored, place, shots, OURS):
+            row, view = without_parameter(configuration.row, "view")
             rest, block = without_parameter(row, "attention")
             views = by_rest.setdefault(rest, {})
-            views.setdefault((str(view), block is not False), way.by_seed)
+            views.setdefault((str(view), block is not False), configuration.by_seed)
         for rest, views in by_rest.items():
             gaps = _gaps(views)
             if gaps:
                 where = f"{name_of(place)}, {shots_of(shots)}"
-                found.append(partial(_drawing, gaps, where, rest, stored))
-    return found
+                figures.append(partial(_drawing, gaps, where, rest, stored))
+    return figures
 
 
 def _gaps(views: Views) -> list[Gap]:

@@ -36,7 +36,7 @@ VERSIONS = (
 LEAST = 2
 """Images of each class; fewer make no cloud."""
 MOST_IMAGES = 400
-"""Images of a plot; of more, every so manieth in the order of their names."""
+"""Images of a plot; of more, evenly spaced ones in the order of their names."""
 GROUPS = (
     ("normal", "o", NORMAL), ("anomalous", "^", ANOMALOUS), ("does not count", "x", BLACK),
 )  # fmt: skip
@@ -76,8 +76,8 @@ class Cloud:
         perplexity = min(30.0, (len(values) - 1) / 3)
         tsne = TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=0)
         with threadpool_limits(1):  # the order in which threads add up would show in every point
-            found: NDArray[np.float64] = tsne.fit_transform(values)
-        return found
+            plane: NDArray[np.float64] = tsne.fit_transform(values)
+        return plane
 
 
 def plans(sources: Sources) -> list[partial[Figure | None]]:
@@ -95,32 +95,35 @@ def plans(sources: Sources) -> list[partial[Figure | None]]:
 
 def _versions(stored: StoredRuns, place: Place, shots: int) -> dict[str, Configuration]:
     """Return the versions that keep embeddings; both of ATAC-Net alike but for the view."""
-    found: dict[str, Configuration] = {}
+    versions: dict[str, Configuration] = {}
     rest = None
     for name, method, view in reversed(VERSIONS):
-        there = [w for way in choice.configurations(stored, place, shots, method)
-                 if (w := way.with_artifact(EMBEDDINGS))
-                 and (view is None or _is_version(way.row.parameters, view))]  # fmt: skip
-        alike = [
-            w
-            for w in there
-            if method == OURS and choice.without_parameter(w.row, "view")[0] == rest
+        candidates = [
+            embedded
+            for c in choice.configurations(stored, place, shots, method)
+            if (embedded := c.with_artifact(EMBEDDINGS))
+            and (view is None or _is_version(c.row.parameters, view))
         ]
-        if there:
-            found[name] = (alike or there)[0]
+        alike = [
+            c
+            for c in candidates
+            if method == OURS and choice.without_parameter(c.row, "view")[0] == rest
+        ]
+        if candidates:
+            versions[name] = (alike or candidates)[0]
             if method == OURS:
-                rest, _ = choice.without_parameter(found[name].row, "view")
-    return dict(reversed(found.items()))
+                rest, _ = choice.without_parameter(versions[name].row, "view")
+    return dict(reversed(versions.items()))
 
 
 def _is_version(parameters: Mapping[str, Any], view: str) -> bool:
     """Whether these are ATAC-Net's parameters for one of the paper's versions."""
-    whole = all(parameters.get(name, True) for name in ("pseudo", "attention"))
-    return whole and parameters.get("view") == view
+    complete = all(parameters.get(name, True) for name in ("pseudo", "attention"))
+    return complete and parameters.get("view") == view
 
 
 def _figure(sources: Sources, versions: Mapping[str, Configuration], where: str) -> Figure | None:
-    shared = set.intersection(*({*way.by_seed} for way in versions.values()))
+    shared = set.intersection(*({*version.by_seed} for version in versions.values()))
     if not shared:  # no seed has them all: the last version is the paper's own
         versions = dict([list(versions.items())[-1]])
         shared = {*next(iter(versions.values())).by_seed}
@@ -129,18 +132,18 @@ def _figure(sources: Sources, versions: Mapping[str, Configuration], where: str)
     if len(clouds) < len(versions) or min(np.bincount(clouds[0].group, minlength=2)[:2]) < LEAST:
         return None
     by_name = dict(zip(versions, clouds, strict=True))
-    told = listed([f"{name} {signed(c.silhouette, 2)}" for name, c in by_name.items()])
+    silhouettes = listed([f"{name} {signed(c.silhouette, 2)}" for name, c in by_name.items()])
     missing = [name for name, *_ in VERSIONS if name not in versions]
     counted = int((clouds[0].group < 2).sum())
     total, shown = len(clouds[0].values), len(thinned(clouds[0]).values)
-    kept = floor(1000 * min(c.kept for c in clouds)) / 10
+    share = floor(1000 * min(c.kept for c in clouds)) / 10
     note = (
-        f"Silhouette of {counted} test images: {told}. The stored components of the embeddings hold"
-        f" {kept}% of their variance or more. Seed {seed}."
-        + (f" Of {total} images every so manieth is drawn." if shown < total else "")
+        f"Silhouette of {counted} test images: {silhouettes}. The stored components of the"
+        f" embeddings hold {share}% of their variance or more. Seed {seed}."
+        + (f" Of {total} images {shown} evenly spaced ones are drawn." if shown < total else "")
         + (f" No run of {listed(missing)} keeps embeddings." if missing else "")
     )
-    alt = f"t-SNE of test images on {where}. Silhouette of normal against anomalous: {told}."
+    alt = f"t-SNE of test images on {where}. Silhouette of normal against anomalous: {silhouettes}."
     name, title = slug("clusters", where), f"Embeddings on {where}"
     return Figure(name, "clusters", title, note, alt, plot(by_name, alt))
 

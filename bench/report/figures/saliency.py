@@ -67,8 +67,8 @@ class Views:
         low = self.maps["attention"].min((1, 2), keepdims=True)
         spread = self.maps["attention"].max((1, 2), keepdims=True) - low
         scaled = (self.maps["attention"] - low) / np.where(spread > 0, spread, np.nan)
-        found: NDArray[np.bool_] = scaled >= self.threshold  # nowhere on a constant map
-        return found
+        active: NDArray[np.bool_] = scaled >= self.threshold  # nowhere on a constant map
+        return active
 
     @property
     def threshold(self) -> float:
@@ -206,12 +206,12 @@ def _where(spec: RunSpec) -> str:
 
 def _zoom(seen: Views, pictures: Pictures | None) -> Figure:
     cases, where = zoom_cases(seen), _where(seen.spec)
-    told = "; ".join(
+    scores = "; ".join(
         f"{why} ({_kind(seen, i)}) {seen.raw[i]:.2f} to {seen.zoomed[i]:.2f}" for why, i in cases
     )
-    alt = f"Grad-CAM of the whole image and of the zoomed view on {where}. Scores: {told}."
+    alt = f"Grad-CAM of the whole image and of the zoomed view on {where}. Scores: {scores}."
     note = (
-        f"Scores of the whole image and the zoomed view: {told}."
+        f"Scores of the whole image and the zoomed view: {scores}."
         f" {_what_the_zoom_does(seen)} Seed {seen.spec.seed}. {_shown(seen, cases, pictures)}"
     )
     name = slug("zoom", where)
@@ -256,12 +256,12 @@ def zoom_layout(
     tiles = []
     for row, (why, i) in enumerate(cases):
         y = 20 + row * step
-        whole, zoomed = seen.maps["grad_cam"][i], seen.maps["grad_cam_zoomed"][i]
-        top = float(max(whole.max(), zoomed.max()))
+        full, zoomed = seen.maps["grad_cam"][i], seen.maps["grad_cam_zoomed"][i]
+        top = float(max(full.max(), zoomed.max()))
         picture, box = seen.picture(i, pictures), seen.box(i)
         view = None if picture is None else cut(picture, box)
         tiles += [
-            _tile(first, y, side, picture, whole, top, box),
+            _tile(first, y, side, picture, full, top, box),
             _tile(second, y, side, view, zoomed, top),
         ]
         lines = (brief(_kind(seen, i), 18), f"{seen.raw[i]:.2f} {ARROW} {seen.zoomed[i]:.2f}",
@@ -296,10 +296,10 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
 
 def _crops(seen: Views, pictures: Pictures | None) -> Figure:
     cases, where = crop_cases(seen), _where(seen.spec)
-    told = "; ".join(_caption(seen, *case) for case in cases)
-    alt = f"What ATAC-Net crops on {where}: {told}."
+    captions = "; ".join(_caption(seen, *case) for case in cases)
+    alt = f"What ATAC-Net crops on {where}: {captions}."
     note = (
-        f"{told}. Threshold of the attention {seen.threshold:g}. Seed {seen.spec.seed}."
+        f"{captions}. Threshold of the attention {seen.threshold:g}. Seed {seen.spec.seed}."
         f" {_shown(seen, cases, pictures)}"
     )
     tiles, words, height = crop_layout(seen, cases, pictures)
@@ -310,9 +310,9 @@ def _crops(seen: Views, pictures: Pictures | None) -> Figure:
 def _caption(seen: Views, why: str, i: int) -> str:
     others = seen.score[~seen.label if seen.label[i] else seen.label]
     above = int((seen.score[i] > others).sum())
-    of = "normals" if seen.label[i] else "anomalies"
+    others_name = "normals" if seen.label[i] else "anomalies"
     kind = f" ({brief(seen.defect[i], 16)})" if seen.label[i] else ""
-    return f"{why}{kind}, {seen.score[i]:.2f}, above {above} of {len(others)} {of}"
+    return f"{why}{kind}, {seen.score[i]:.2f}, above {above} of {len(others)} {others_name}"
 
 
 def crop_layout(

@@ -140,42 +140,43 @@ def _plans(
 def _cells(stored: StoredRuns) -> list[tuple[Place, int]]:
     """Return places and shots where more than the reference ran, the most shots first."""
     trained = {(p, s) for p, s, m in stored.groups if m != REFERENCE}
-    found = [c for c in choice.cells(stored) if c in trained or (c[0], 0) in trained]
-    return sorted(found, key=lambda cell: -cell[1])
+    cells = [c for c in choice.cells(stored) if c in trained or (c[0], 0) in trained]
+    return sorted(cells, key=lambda cell: -cell[1])
 
 
 def _scores(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
     where = f"{name_of(place)}, {shots_of(shots)}"
-    found = [
-        w for w in choice.best_configurations(stored, place, shots) if w.row.method != REFERENCE
+    configurations = [
+        c for c in choice.best_configurations(stored, place, shots) if c.row.method != REFERENCE
     ]
-    shown = found[:MOST_PANELS]
-    shared = set.intersection(*({*way.by_seed} for way in shown))
-    chosen = [min(shared or way.by_seed) for way in shown]
+    shown = configurations[:MOST_PANELS]
+    shared = set.intersection(*({*c.by_seed} for c in shown))
+    chosen = [min(shared or c.by_seed) for c in shown]
     scores = {
-        method_name(way.row.method): choice.test_scores(reader.scores(way.run(seed)))
-        for way, seed in zip(shown, chosen, strict=True)
+        method_name(c.row.method): choice.test_scores(reader.scores(c.run(seed)))
+        for c, seed in zip(shown, chosen, strict=True)
     }
     name, title = slug("scores", where), f"Scores on {where}"
-    told = listed([f"{m} {overlap(*tested):.2f}" for m, tested in scores.items()])
+    overlaps = listed([f"{m} {overlap(*tested):.2f}" for m, tested in scores.items()])
     _, label = next(iter(scores.values()))
     note = (
-        f"{(~label).sum()} normal and {label.sum()} anomalous test images. Overlap: {told}. Seed"
-        f" {listed(sorted({str(s) for s in chosen}))}." + choice.left_out(found, shown)
+        f"{(~label).sum()} normal and {label.sum()} anomalous test images. Overlap: {overlaps}."
+        f" Seed {listed(sorted({str(s) for s in chosen}))}."
+        + choice.left_out(configurations, shown)
     )
-    alt = f"Histograms of anomaly scores on {where}. Overlap of the classes: {told}."
+    alt = f"Histograms of anomaly scores on {where}. Overlap of the classes: {overlaps}."
     return Figure(name, "scores", title, note, alt, histograms(scores, alt))
 
 
 def _roc(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
     where = f"{name_of(place)}, {shots_of(shots)}"
-    found = choice.best_configurations(stored, place, shots)
-    shown = found[: len(PALETTE)]
-    runs = {method_name(way.row.method): list(reader.tested(way)) for way in shown}
-    told = listed([_area(*item) for item in runs.items()])
+    configurations = choice.best_configurations(stored, place, shots)
+    shown = configurations[: len(PALETTE)]
+    runs = {method_name(c.row.method): list(reader.tested(c)) for c in shown}
+    areas = listed([_area(*item) for item in runs.items()])
     name, title = slug("roc", where), f"ROC on {where}"
-    note = f"Area under the mean curve: {told}." + choice.left_out(found, shown)
-    alt = f"ROC curves on {where}. Area under the curve: {told}."
+    note = f"Area under the mean curve: {areas}." + choice.left_out(configurations, shown)
+    alt = f"ROC curves on {where}. Area under the curve: {areas}."
     return Figure(name, "scores", title, note, alt, roc(runs, alt))
 
 

@@ -60,9 +60,9 @@ def sheet(height: int, tiles: Sequence[Tile], words: Sequence[TextLine], alt: st
         f'<rect {size} fill="#ffffff"/>',
     ]
     for photo in (True, False):
-        there = [tile for tile in tiles if tile.photo == photo]
-        if there:
-            parts.append(f'<image {size} xlink:href="{_raster(height, there, photo)}"/>')
+        chosen = [tile for tile in tiles if tile.photo == photo]
+        if chosen:
+            parts.append(f'<image {size} xlink:href="{_raster(height, chosen, photo)}"/>')
     parts += [_frame(tile) for tile in tiles]
     parts += [
         f'<text x="{w.x}" y="{w.y}" font-size="{w.size}" fill="#000000"'
@@ -101,13 +101,13 @@ def _frame(tile: Tile) -> str:
     if tile.box is None:
         return outline
     left, top, right, bottom = (share * tile.side for share in tile.box)
-    place = (
+    geometry = (
         f'x="{tile.x + left:.1f}" y="{tile.y + top:.1f}" width="{right - left:.1f}"'
         f' height="{bottom - top:.1f}" fill="none"'
     )
     return (  # a light line within a dark one is seen on any picture
-        f'{outline}<rect {place} stroke="#000000" stroke-width="3"/>'
-        f'<rect {place} stroke="#ffffff" stroke-width="1.5"/>'
+        f'{outline}<rect {geometry} stroke="#000000" stroke-width="3"/>'
+        f'<rect {geometry} stroke="#ffffff" stroke-width="1.5"/>'
     )
 
 

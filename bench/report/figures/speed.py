@@ -63,7 +63,7 @@ def plans(stored: StoredRuns) -> list[partial[Figure]]:
     timed = clocks(stored)
     for machine in dict.fromkeys(clock.machine for clock in timed):
         rows = {c.place: rows for c, rows in timed.items() if c.machine == machine}
-        methods = {r.method for of in rows.values() for r in of}
+        methods = {r.method for rows_of in rows.values() for r in rows_of}
         by_method = {m: both for m in sorted(methods, key=choice.order)
                      if (both := _both(stored, m, rows))}  # fmt: skip
         shown, places = common(by_method)
@@ -82,36 +82,36 @@ def _both(
     """Return where a method was timed and ran, of the one variant that has the most places."""
     variants: dict[RunSpec, dict[Place, tuple[TimedConfiguration, Configuration]]] = {}
     for place, rows in timed.items():
-        for there in (t for row, t in rows.items() if row.method == method and t.span(LATENCY)):
-            alike = same_but_length(there.row)
-            ways = choice.configurations(stored, place, there.row.shots, method)
-            same = [w for w in ways if same_but_length(w.row) == alike]
-            same.sort(key=lambda w: w.row.precision != there.row.precision)  # stable
+        for timing in (t for row, t in rows.items() if row.method == method and t.span(LATENCY)):
+            alike = same_but_length(timing.row)
+            configurations = choice.configurations(stored, place, timing.row.shots, method)
+            same = [c for c in configurations if same_but_length(c.row) == alike]
+            same.sort(key=lambda c: c.row.precision != timing.row.precision)  # stable
             if same:
-                variants.setdefault(same[0].variant, {})[place] = there, same[0]
+                variants.setdefault(same[0].variant, {})[place] = timing, same[0]
     return min(variants.items(), key=lambda item: _rank(*item))[1] if variants else {}
 
 
 def _rank(variant: RunSpec, both: Both) -> tuple[int, int, str]:
-    return -len(both), sum(len(way.departures) for _, way in both.values()), variant.run_id
+    return -len(both), sum(len(c.departures) for _, c in both.values()), variant.run_id
 
 
 def common(by_method: Mapping[str, Both]) -> tuple[list[str], list[Place]]:
     """Return methods that share a place, as many as can be, and all places that they share."""
-    there = choice.ranked(place for both in by_method.values() for place in both)
-    if not there:
+    places = choice.ranked(place for both in by_method.values() for place in both)
+    if not places:
         return [], []
-    most = max(there, key=lambda place: sum(place in both for both in by_method.values()))
+    most = max(places, key=lambda place: sum(place in both for both in by_method.values()))
     shown = [m for m, both in by_method.items() if most in both]
-    return shown, [p for p in there if all(p in by_method[m] for m in shown)]
+    return shown, [p for p in places if all(p in by_method[m] for m in shown)]
 
 
 def _point(both: Both, places: Sequence[Place], machine: Machine) -> Point:
-    ways = [both[p][1] for p in places]
-    seeds = sorted(set.intersection(*({*way.by_seed} for way in ways)))
-    by_seed = [fmean(way.by_seed[s] for way in ways) for s in seeds]
-    apart = Estimate(fmean(way.estimate.mean for way in ways), 0, None)
-    precision = ways[0].row.precision or machine.precision
+    configurations = [both[p][1] for p in places]
+    seeds = sorted(set.intersection(*({*c.by_seed} for c in configurations)))
+    by_seed = [fmean(c.by_seed[s] for c in configurations) for s in seeds]
+    apart = Estimate(fmean(c.estimate.mean for c in configurations), 0, None)
+    precision = configurations[0].row.precision or machine.precision
     return Point(
         mean_interval(by_seed) if seeds else apart,
         mean_time([both[p][0] for p in places]),
@@ -119,16 +119,16 @@ def _point(both: Both, places: Sequence[Place], machine: Machine) -> Point:
     )
 
 
-def mean_time(there: Sequence[TimedConfiguration]) -> Span:
+def mean_time(timings: Sequence[TimedConfiguration]) -> Span:
     """Return a method's latency, its mean over places round by round; all have one."""
-    spans = [span for timed in there if (span := timed.span(LATENCY))]
+    spans = [span for timed in timings if (span := timed.span(LATENCY))]
     if len(spans) == 1:
         return spans[0]
-    by_place = [timed.by_round(f"{LATENCY}_s") for timed in there]
-    shared = sorted(set.intersection(*({*of} for of in by_place)))
+    by_place = [timed.by_round(f"{LATENCY}_s") for timed in timings]
+    shared = sorted(set.intersection(*({*seconds} for seconds in by_place)))
     if not shared:
         return Span(fmean(span.middle for span in spans), None, 0)
-    return over_rounds([fmean(of[number] for of in by_place) for number in shared], None)
+    return over_rounds([fmean(seconds[number] for seconds in by_place) for number in shared], None)
 
 
 def _drawing(
@@ -136,12 +136,12 @@ def _drawing(
     look: Mapping[str, Mark],
 ) -> Figure:  # fmt: skip
     where = listed([name_of(p) for p in places])
-    told = "; ".join(f"{m}: {_told(point)}" for m, point in points.items())
-    note = f"On {where}. {told}."
+    summary = "; ".join(f"{m}: {_told(point)}" for m, point in points.items())
+    note = f"On {where}. {summary}."
     if out:
         note += f" Timed on this machine, but without such runs there: {listed(out)}."
     title = f"AUROC against inference time on {brief(str(machine), 120)}"
-    alt = f"{title}, {where}. {told}."
+    alt = f"{title}, {where}. {summary}."
     return Figure(slug("time", machine), "time", title, note, alt, plot(points, look, alt))
 
 

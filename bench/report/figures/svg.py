@@ -73,11 +73,11 @@ def panels(
     holds a legend. Places are reckoned here: matplotlib would draw all text twice to find them.
     """
     right, bottom = 0.1, 0.45
-    whole = top + down * (above + height) + (down - 1) * 0.25 + bottom
+    total = top + down * (above + height) + (down - 1) * 0.25 + bottom
     width = (WIDTH - left - right - (across - 1) * beside) / across
-    figure, axes = plt.subplots(down, across, figsize=(WIDTH, whole), squeeze=False)
+    figure, axes = plt.subplots(down, across, figsize=(WIDTH, total), squeeze=False)
     figure.subplots_adjust(
-        left / WIDTH, bottom / whole, 1 - right / WIDTH, 1 - (top + above) / whole,
+        left / WIDTH, bottom / total, 1 - right / WIDTH, 1 - (top + above) / total,
         beside / width, (above + 0.25) / height,
     )  # fmt: skip
     return figure, list(axes.flat)
@@ -98,8 +98,8 @@ def label_rows(axis: Any, labels: Sequence[str]) -> None:
     """
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for y, label in enumerate(labels):
-        place = {"transform": axis.get_yaxis_transform(), "va": "bottom", "zorder": 1}
-        axis.text(0.0, y - 0.2, label, bbox=ground, **place)
+        position = {"transform": axis.get_yaxis_transform(), "va": "bottom", "zorder": 1}
+        axis.text(0.0, y - 0.2, label, bbox=ground, **position)
     axis.set_ylim(len(labels) - 0.6, -0.75)
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
@@ -118,7 +118,7 @@ def svg(figure: Any, alt: str) -> str:
     text = sink.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<[^<>!?]+>", lambda found: _tag(found[0]), text)
+    text = re.sub(r"<[^<>!?]+>", lambda match: _tag(match[0]), text)
     text = re.sub(r"\s*\n\s*", " ", text).strip()
     return f'<svg {head(alt)} stroke-linejoin="round"{text.removeprefix("<svg")}'
 
@@ -134,14 +134,14 @@ def _tag(tag: str) -> str:
     return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
 
 
-def _attributes(found: re.Match[str]) -> str:
+def _attributes(match: re.Match[str]) -> str:
     """Turn `fill: none; font: 8px 'x', y` into attributes."""
-    pairs = [part.partition(":")[::2] for part in found[1].split(";") if part.strip()]
-    said: dict[str, str] = {}
+    pairs = [part.partition(":")[::2] for part in match[1].split(";") if part.strip()]
+    attributes: dict[str, str] = {}
     for name, value in ((n.strip(), v.strip()) for n, v in pairs):
         if name == "font":
             size, _, family = value.partition(" ")
-            said |= {"font-size": size, "font-family": family}
+            attributes |= {"font-size": size, "font-family": family}
         else:
-            said[name] = value
-    return "".join(f' {name}="{value}"' for name, value in said.items())
+            attributes[name] = value
+    return "".join(f' {name}="{value}"' for name, value in attributes.items())

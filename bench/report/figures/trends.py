@@ -53,30 +53,32 @@ def _same_configuration(
 ) -> dict[str, dict[int, Estimate]]:
     """Return AUROC by method and shots; of each method one way, the same for all shots."""
     methods = {m for p, s, m in stored.groups if p == place and s in shots}
-    found = {}
+    by_method = {}
     for method in sorted(methods, key=choice.order)[:MOST_METHODS]:
         rows: dict[RunSpec, dict[int, Configuration]] = {}
         for s in shots:
-            for way in choice.configurations(stored, place, s, method):
-                rows.setdefault(replace(way.row, shots=0), {})[s] = way
+            for configuration in choice.configurations(stored, place, s, method):
+                rows.setdefault(replace(configuration.row, shots=0), {})[s] = configuration
         best = min(rows.items(), key=lambda item: _rank(*item))[1]
-        found[method_name(method)] = {
+        by_method[method_name(method)] = {
             s: mean_interval(list(best[s].by_seed.values())) for s in sorted(best)
         }
-    return found
+    return by_method
 
 
 def _rank(row: RunSpec, by_shots: Mapping[int, Configuration]) -> tuple[int, int, int, str]:
-    runs = sum(len(way.receipts) for way in by_shots.values())
-    return -len(by_shots), min(len(way.departures) for way in by_shots.values()), -runs, row.run_id
+    runs = sum(len(c.receipts) for c in by_shots.values())
+    return -len(by_shots), min(len(c.departures) for c in by_shots.values()), -runs, row.run_id
 
 
 def _shots(place: Place, values: By) -> Figure:
     where = name_of(place)
     name, title = slug("shots", where), f"AUROC against shots on {where}"
-    told = "; ".join(f"{m}: {listed([_at(s, e) for s, e in v.items()])}" for m, v in values.items())
-    note = f"{told}."
-    alt = f"AUROC against shots on {where}. {told}."
+    summary = "; ".join(
+        f"{m}: {listed([_at(s, e) for s, e in v.items()])}" for m, v in values.items()
+    )
+    note = f"{summary}."
+    alt = f"AUROC against shots on {where}. {summary}."
     return Figure(name, "shots", title, note, alt, shots_plot(values, alt))
 
 
@@ -121,27 +123,27 @@ def by_defect(sources: Sources) -> list[partial[Figure]]:
 
 def _types(scores: Scores) -> dict[str, int]:
     """Return the types of defects of the images that count, with their number."""
-    there = [d for d, y, role in zip(scores.defect, scores.label, scores.role, strict=True)
+    defects = [d for d, y, role in zip(scores.defect, scores.label, scores.role, strict=True)
              if y and role == "test"]  # fmt: skip
-    return {d: there.count(d) for d in sorted(set(there))}
+    return {d: defects.count(d) for d in sorted(set(defects))}
 
 
 def defect_auroc(scores: Scores, defect: str) -> float | None:
     """Return the AUROC of one type of defect against all normal images; None where it has none."""
-    there = choice.test_mask(scores) & (~scores.label | (np.array(scores.defect) == defect))
-    if not scores.label[there].any():
+    chosen = choice.test_mask(scores) & (~scores.label | (np.array(scores.defect) == defect))
+    if not scores.label[chosen].any():
         return None
-    return auroc(scores.score[there], scores.label[there])
+    return auroc(scores.score[chosen], scores.label[chosen])
 
 
 def _over_seeds(runs: Sequence[Scores], defect: str) -> Estimate | None:
-    found = [value for of in runs if (value := defect_auroc(of, defect)) is not None]
-    return mean_interval(found) if found else None
+    values = [value for scores in runs if (value := defect_auroc(scores, defect)) is not None]
+    return mean_interval(values) if values else None
 
 
 def _defects(sources: Sources, place: Place, shots: int) -> Figure:
-    found = choice.best_configurations(sources.stored, place, shots)
-    shown = found[:MOST_METHODS]
+    configurations = choice.best_configurations(sources.stored, place, shots)
+    shown = configurations[:MOST_METHODS]
     runs = {
         method_name(w.row.method): [
             sources.reader.scores(r) for r in w.receipts[: choice.MOST_SEEDS]
@@ -151,7 +153,8 @@ def _defects(sources: Sources, place: Place, shots: int) -> Figure:
     types = _types(next(iter(runs.values()))[0])
     most = sorted(types, key=lambda d: (-types[d], d))[:MOST_TYPES]
     values = {
-        method: {d: e for d in most if (e := _over_seeds(of, d))} for method, of in runs.items()
+        method: {d: e for d in most if (e := _over_seeds(scores, d))}
+        for method, scores in runs.items()
     }
     first = next(iter(values.values()))
     hardest_first = sorted(most, key=lambda d: (first[d].mean, d))
@@ -159,14 +162,14 @@ def _defects(sources: Sources, place: Place, shots: int) -> Figure:
     rows = {m: {hardest_first.index(d): e for d, e in by.items()} for m, by in values.items()}
     where = f"{name_of(place)}, {shots_of(shots)}"
     name, title = slug("defects", where), f"AUROC by type of defect on {where}"
-    told = "; ".join(
+    summary = "; ".join(
         f"{label}: {listed([f'{m} {by[i].mean:.3f}' for m, by in rows.items() if i in by])}"
         for i, label in enumerate(labels)
     )
     left_out = len(types) - len(most)
-    note = f"{told}." + choice.left_out(found, shown)
+    note = f"{summary}." + choice.left_out(configurations, shown)
     note += f" {left_out} types with fewer images are left out." if left_out else ""
-    alt = f"AUROC by type of defect on {where}. {told}."
+    alt = f"AUROC by type of defect on {where}. {summary}."
     return Figure(name, "defects", title, note, alt, defects_plot(rows, labels, alt))
 
 
