@@ -62,7 +62,7 @@ class Configuration:
         return replace(self, receipts=receipts, metric=metric) if receipts else None
 
     def with_artifact(self, file: str) -> "Configuration | None":
-        """Return the runs that keep a file beside their scores; None for none."""
+        """Return the runs that keep a file; None for none."""
         receipts = tuple(r for r in self.receipts if file in r.files)
         return replace(self, receipts=receipts) if receipts else None
 
@@ -72,7 +72,7 @@ class Configuration:
 
     @property
     def seedless(self) -> bool:
-        """Whether no seed changes its values: neither method nor test set is random.
+        """Whether neither method nor test set is random.
 
         Runs that do not state it of their method are taken to be random.
         """
@@ -85,12 +85,12 @@ class Configuration:
 
     @property
     def variant(self) -> RunSpec:
-        """The spec that it shares with the same configuration at another place."""
+        """The spec without its place."""
         return replace(self.row, dataset="", category="", fingerprint="", external=None)
 
     @property
     def unofficial_reasons(self) -> list[str]:
-        """Why the data of its runs is not official, each reason once."""
+        """Why its data is not official, each reason once."""
         return sorted({r.provenance.unofficial_copy for r in self.receipts} - {""})
 
     @property
@@ -209,7 +209,7 @@ def _preference(configuration: Configuration) -> tuple[int, int, int, bool, int,
 
 
 def by_row(receipts: Iterable[Receipt]) -> dict[RunSpec, list[Receipt]]:
-    """Return runs by their spec without the seed, in the order of their first."""
+    """Return runs by their spec without the seed."""
     rows: dict[RunSpec, list[Receipt]] = defaultdict(list)
     for receipt in receipts:
         rows[receipt.spec.row].append(receipt)
@@ -217,7 +217,7 @@ def by_row(receipts: Iterable[Receipt]) -> dict[RunSpec, list[Receipt]]:
 
 
 def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> list[Configuration]:
-    """Return runs as configurations, in the order of their first."""
+    """Return runs as configurations, in first-seen order."""
     return [
         Configuration(row, label(row), tuple(sorted(runs, key=lambda r: r.spec.seed)))
         for row, runs in by_row(receipts).items()
@@ -225,6 +225,6 @@ def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> lis
 
 
 def is_stale(receipt: Receipt) -> bool:
-    """Whether older code of a method of the project made a run."""
+    """Whether older code of the method made a run."""
     entry = METHODS.get(receipt.spec.method)
     return entry is not None and receipt.provenance.standing(entry.path).stale

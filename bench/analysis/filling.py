@@ -1,4 +1,4 @@
-"""Fills the tables of a report with stored runs: the printed ones, and what is beyond print."""
+"""Tables of a report, filled with stored runs."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -39,7 +39,7 @@ TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "me
 def printed_table(
     name: str, stored: StoredRuns, methods: Container[str] | None = None
 ) -> ReportTable:
-    """Fill a table in print with our runs, in its own order; `shortcut` is added to its columns.
+    """Fill a published table with our runs; `shortcut` joins its columns.
 
     With `methods` only their columns are shown.
     """
@@ -62,7 +62,7 @@ def printed_table(
 
 
 def source_tables(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[ReportTable]:
-    """Fill the tables that columns were copied from, where runs are nearer to their protocols.
+    """Fill the sources of copied columns whose protocols runs follow better.
 
     The paper copied numbers of other protocols than the one it states: a run that departs less from
     such a source's is to be judged by that too. Where there is none, a table of its own would only
@@ -83,7 +83,7 @@ def source_tables(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[Rep
 
 
 def _nearer(cell: Cell, source: PrintedTable, stored: StoredRuns) -> bool:
-    """Whether a way to run a cell departs less from its source's protocol than from the stated."""
+    """Whether a configuration follows its source's protocol better than the stated one."""
     if cell.ours is None:
         return False
     key = cell.key
@@ -94,7 +94,7 @@ def _nearer(cell: Cell, source: PrintedTable, stored: StoredRuns) -> bool:
 
 
 def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTable | None:
-    """Return what was run and stands in none of the tables, or None."""
+    """Return the runs that no table shows, or None."""
     shown = {((k := c.key).dataset, k.category, k.shots, k.method)
              for table in tables for c in table.cells() if c.ours}  # fmt: skip
     groups = sorted(g for g in stored.groups if (*g[0], g[1], g[2]) not in shown)
@@ -117,10 +117,12 @@ def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTabl
         )
         blocks.append(Block(dataset, rows, ()))
     about = (
-        "Data, settings, methods and numbers of labelled anomalies that no table in print has;"
+        "Data, settings, methods and numbers of labelled anomalies that no published table has;"
         " departures are from Table 1's protocol."
     )
-    return ReportTable("other", "Beyond print", about, columns, tuple(blocks), protocol.margin)
+    return ReportTable(
+        "other", "Beyond the published tables", about, columns, tuple(blocks), protocol.margin
+    )
 
 
 def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
@@ -135,7 +137,7 @@ def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
 
 
 def _columns(table: PrintedTable, methods: Container[str] | None) -> Iterator[Column]:
-    """Give the printed columns, each group of shots with `shortcut` at its end."""
+    """Yield the published columns, `shortcut` last in each group of shots."""
     printed = [c for c in table.columns() if methods is None or c[1] in methods]
     for shots in dict.fromkeys(s for s, _ in printed):
         for method in (m for s, m in printed if s == shots):
@@ -176,7 +178,7 @@ def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: 
 
 
 def _plain(text: str) -> str:
-    """Return a text as part of a link: what is no letter or digit by its number."""
+    """Return a text as part of a link, special characters by number."""
     return "".join(c if c.isascii() and (c.isalnum() or c == "_") else f".{ord(c):x}" for c in text)
 
 
@@ -189,9 +191,9 @@ def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
 
 
 def _significant_best(cells: Sequence[Cell]) -> Cell | None:
-    """Return the cell whose paired difference from each other one is above zero at 95 %.
+    """Return the cell that is above each other one at 95 %.
 
-    None where a printed one has no run, and where `shortcut` is the only rival.
+    By paired differences. None where a published one has no run, or for one baseline alone.
     """
     seeds = {seed for cell in cells if cell.ours for seed in cell.ours.by_seed}
     ran = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
@@ -214,7 +216,7 @@ def _significant_best(cells: Sequence[Cell]) -> Cell | None:
 
 
 def _of_seeds(configuration: Configuration, seeds: Iterable[int]) -> Mapping[int, float]:
-    """Return AUROC by seed; the one value of a method without randomness is that of every seed."""
+    """Return AUROC by seed; a value without randomness counts for all."""
     value = next(iter(configuration.by_seed.values()))
     return dict.fromkeys(seeds, value) if configuration.seedless else configuration.by_seed
 
@@ -222,7 +224,7 @@ def _of_seeds(configuration: Configuration, seeds: Iterable[int]) -> Mapping[int
 def _mean(
     table: PrintedTable, dataset: str, category: str, columns: Sequence[Column], rows: Sequence[Row]
 ) -> MeanRow:
-    """Return a printed row of means, ours only over columns that are complete."""
+    """Return a row of means, ours over complete columns only."""
     cells = []
     for i, column in enumerate(columns):
         ran = [row.cells[i].ours for row in rows if averages(category, row.cells[i].key.category)]
@@ -251,7 +253,7 @@ def _mean_cell(
 
 
 def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -> TimeRow | None:
-    """Return a printed row of times with ours of the one clock that has most of its methods."""
+    """Return published times with ours of the clock with most methods."""
     printed = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
     if not printed:
         return None
@@ -275,7 +277,7 @@ def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -
 def _time_cell(
     table: PrintedTable, column: Column, printed: Printed | None, rows: Rows
 ) -> TimeCell:  # fmt: skip
-    """Choose of the ways that a method was timed the one that departs least in what takes time."""
+    """Return the timed configuration that departs least in what takes time."""
     stated = {**table.protocol, **table.methods.get(column.method, {})}
     shape = {k: v for k, v in stated.items() if k in SHAPE}
     departs = {row: differences(row, shape) for row, timed in rows.items()
@@ -292,7 +294,7 @@ def _time_cell(
 
 
 def _order(columns: Sequence[Column], cells: Sequence[TimeCell]) -> str:
-    """Say whether the order in print holds, as far as methods were timed."""
+    """Say whether the published order holds among timed methods."""
     published = [
         (column, cell.printed.value, cell.ours)
         for column, cell in zip(columns, cells, strict=True)
@@ -306,5 +308,5 @@ def _order(columns: Sequence[Column], cells: Sequence[TimeCell]) -> str:
     comparison = compared(ours, list(by_method.values())) if ours else ""
     missing = [column.title for column, _, ours in published if not ours]
     untimed = f"Not timed there: {joined(missing)}." if missing else ""
-    claim = f"In print {fastest.title} is the fastest."
+    claim = f"By the published times {fastest.title} is the fastest."
     return " ".join(filter(None, (claim, comparison, untimed)))

@@ -1,4 +1,4 @@
-"""What the runs of a report were made with: each fact once, with how many runs it holds for."""
+"""Facts about the runs of a report, counted."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +33,7 @@ class Facts:
 
 
 def provenance(stored: StoredRuns) -> list[Facts]:
-    """Return what is worth saying of where the numbers come from; empty tables are left out."""
+    """Return tables of where the numbers come from, without empty ones."""
     runs = stored.receipts
     tables = [
         _counted("Machines", ("machine", "precision", "runs"), runs, _machine),

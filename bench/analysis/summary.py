@@ -1,4 +1,4 @@
-"""Stored results as a table: rows of data and shots, columns of configurations."""
+"""Stored AUROC by data and shots, a column per configuration."""
 
 import itertools
 from collections import defaultdict
@@ -104,14 +104,14 @@ def _weights(receipt: Receipt) -> str | None:
 
 
 def _order(row: Row) -> tuple[bool, str, int]:
-    """Medical sets first, then MVTec AD's categories by name; fewer shots before more."""
+    """Sort medical sets, then MVTec AD's categories, fewer shots first."""
     return "/" in row[0], row[0], row[1]
 
 
 def _settings(
     by_method: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return settings that methods share, and those that differ, by method.
+    """Return shared settings, and differing ones by method.
 
     What varies within a method is in its label.
     """
@@ -152,7 +152,7 @@ def markdown(table: ResultTable) -> str:
 
 
 def written(cell: Mapping[int, float]) -> str:
-    """Write a mean, with standard deviation and number of several seeds."""
+    """Write a mean, with deviation and number of several seeds."""
     if not cell:
         return ""
     spread = deviation(cell.values())
@@ -161,7 +161,7 @@ def written(cell: Mapping[int, float]) -> str:
 
 
 def notes(table: ResultTable) -> list[str]:
-    """Return the settings and hardware behind the numbers, in sentences."""
+    """Return sentences on settings and hardware behind the numbers."""
     seeds = {s for cell in table.cells.values() for s in cell}
     several = any(len(cell) > 1 for cell in table.cells.values())
     metric = "AUROC, mean ± standard deviation over seeds (number of seeds)" if several else "AUROC"
@@ -182,7 +182,7 @@ def notes(table: ResultTable) -> list[str]:
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
-    """Write settings; 0 steps an epoch mean once over the normal images."""
+    """Write settings; 0 steps mean once over the normal images."""
     once = " (once over the normal images)"
     return ", ".join(
         f"{key} {value}" + once * ((key, value) == ("steps_per_epoch", 0))
@@ -191,7 +191,7 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 
 def differences(table: ResultTable, against: str) -> dict[tuple[Row, str], Estimate]:
-    """Return each column's paired difference from one, over shared seeds.
+    """Return paired differences from one column, over shared seeds.
 
     Raises RequestError for a column that does not exist.
     """

@@ -1,4 +1,4 @@
-"""Inference and training time by clock: texts for people, a CSV for programs.
+"""Times by clock: texts for people, a CSV for programs.
 
 Numbers are medians over rounds; a row is one configuration.
 """
@@ -79,7 +79,7 @@ class TimeTable:
 
     @cached_property
     def ours(self) -> TimedConfiguration | None:
-        """ATAC-Net with the most rounds, of equal ones the paper's own configuration."""
+        """ATAC-Net with the most rounds, then the paper's configuration."""
         return max(
             (t for t in self.timed if t.row.method == OURS),
             key=lambda t: (len(t.rounds), t.row.parameters.get("view") == "attention"),
@@ -87,7 +87,7 @@ class TimeTable:
         )
 
     @property
-    def told(self) -> str:
+    def comparison(self) -> str:
         """ATAC-Net's time against other methods'; nothing where either lacks."""
         others = [t for t in self.timed if t.row.method not in (OURS, REFERENCE)]
         return compared(self.ours, others) if self.ours and others else ""
@@ -127,7 +127,7 @@ class TimeTable:
 
 
 def time_tables(stored: StoredRuns) -> list[TimeTable]:
-    """Return a table for each clock, that of the most methods first."""
+    """Return a table per clock, most methods first."""
     return [TimeTable(clock, tuple(ordered(rows))) for clock, rows in clocks(stored).items()]
 
 

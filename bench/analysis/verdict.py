@@ -1,4 +1,4 @@
-"""What our runs say of a printed number: reproduced, differs or inconclusive; on what basis."""
+"""Verdicts on published numbers, and departures from their protocols."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from bench.spec import RunSpec
 from bench.store.receipt import Receipt
 
 LEAST_SEEDS = 3
-"""Below this many seeds nothing is said of a printed number."""
+"""Below this many seeds every verdict is inconclusive."""
 LEVEL = 0.90
 """Two one-sided tests at 5 % each are a 90 % interval."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What our values say of a printed number, by two one-sided tests on the seed means."""
+    """A verdict on a published number by two one-sided tests."""
 
     word: str
     """`reproduced`, `differs` or `inconclusive`."""
     difference: float
-    """Our mean minus the printed number."""
+    """Our mean minus the published number."""
     interval: tuple[float, float] | None
     """The 90 % t-interval of the difference."""
     why: str
@@ -30,7 +30,7 @@ class Verdict:
 def verdict(
     values: Sequence[float], printed: float, margin: float, *, seedless: bool = False
 ) -> Verdict:
-    """Compare one value a seed with a printed number.
+    """Compare one value per seed with a published number.
 
     `reproduced`: the 90 % t-interval of the difference lies within the margin on either side, so
     both one-sided tests reject a larger difference at 5 %. `differs`: it lies wholly beyond the
@@ -62,7 +62,7 @@ def _word(low: float, high: float, margin: float) -> str:
 
 
 def differences(spec: RunSpec, stated: Mapping[str, Any]) -> list[str]:
-    """Say which settings and parameters of a spec are not as stated; what it lacks is neither."""
+    """Return settings that differ from stated ones; absent ones do not."""
     own = _settings(spec)
     if spec.external:
         own["external"] = spec.external.partition(":")[0]  # its source, not its content
@@ -79,7 +79,7 @@ def _settings(spec: RunSpec) -> dict[str, Any]:
 
 
 def departures(receipt: Receipt, protocol: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say where a run departs from the protocol that a printed table states.
+    """Return a run's departures from a published protocol.
 
     `protocol` has settings and parameters by name. What the source leaves open is no departure.
     The number of steps counts, not how it is given: as many as the stated epochs over the normal

@@ -1,4 +1,4 @@
-"""Progress of a command: live matrix, log lines and result tables."""
+"""Progress of a command: matrix, log lines, result tables."""
 
 import time
 from collections import Counter, defaultdict
@@ -250,7 +250,7 @@ TIMES = (
 
 
 def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
-    """Return a table of medians over rounds; `bench times` shows more.
+    """Return a table of medians over rounds.
 
     Disturbed rounds count only where all are. Other processors, GPUs or numbers of threads have
     rows of their own.

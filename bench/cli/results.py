@@ -154,7 +154,7 @@ def times(results: ResultsOption = RESULTS) -> None:
     for table in tables:
         say(f"{table.title}\n")
         say(as_markdown([list(HEAD), *table.rows]))
-        for text in filter(None, [table.told, *table.remarks]):
+        for text in filter(None, [table.comparison, *table.remarks]):
             say(f"{text}\n")
 
 

@@ -1,4 +1,4 @@
-"""Everything that a report shows, before it takes a form: page, tables or figures as files."""
+"""Contents of a report, for the page and exported files."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +23,7 @@ PRINTED = ("atacnet_table1", "atacnet_table2")
 
 @dataclass(frozen=True)
 class Contents:
-    """Tables, figures, findings and provenance, all from the same stored runs.
+    """Tables, figures, findings and provenance of stored runs.
 
     Tables of which nothing was run stand behind the others.
     """
@@ -38,7 +38,7 @@ class Contents:
 
     @cached_property
     def stale(self) -> int:
-        """How many of the cells' and the timing runs older code has made."""
+        """How many shown runs older code made."""
         shown = {
             run.run_id: is_stale(run)
             for table in self.tables
@@ -56,7 +56,7 @@ class Contents:
 
     @cached_property
     def damaged(self) -> int:
-        """How many runs do not verify and are left out."""
+        """How many damaged runs are left out."""
         return len(self.stored.results.ids()) - len(self.stored.receipts)
 
     @cached_property
@@ -66,7 +66,7 @@ class Contents:
         return sum(not results.has(run_id) for run_id in results.failed_ids())
 
     def settings(self, configuration: Configuration) -> dict[str, Any]:
-        """Return the settings and parameters that all its runs share."""
+        """Return settings and parameters that its runs share."""
         spec = configuration.receipts[0].spec
         left_out = ("kind", "method", "dataset", "category", "shots", "seed", "parameters")
         asked = {k: v for k, v in spec.as_dict().items() if k not in left_out and v is not None}

@@ -1,4 +1,4 @@
-"""Tables and figures of a report as files: CSV for programs, Markdown and LaTeX for papers, SVG.
+"""Tables of a report as CSV, Markdown and LaTeX; figures as SVG.
 
 A CSV table has one row a cell with everything that is known of it; the two others have the layout
 of the page, with the printed number in brackets behind ours.
@@ -26,7 +26,7 @@ FINDING_FIELDS = ("about", "finding", "evidence", "source", "confidence")
 
 
 def write_exports(contents: Contents, folder: Path) -> int:
-    """Write every table as CSV, Markdown and LaTeX and every figure as SVG; return the number.
+    """Write all tables and figures; return the number of files.
 
     Files of the same names are replaced, others left alone. Raises StoreError where the folder
     cannot be written.
@@ -53,7 +53,7 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
     findings = [
         [f.about, f.text, " | ".join(f.evidence), f.source, f.confidence] for f in contents.findings
     ]
-    yield from _forms("findings", "Audit of what is printed", FINDING_FIELDS, findings)
+    yield from _forms("findings", "Audit of the published numbers", FINDING_FIELDS, findings)
     for facts in contents.provenance:
         rows = [list(row) for row in facts.rows]
         yield from _forms(_file_name(facts.title), facts.title, facts.columns, rows)
@@ -69,7 +69,7 @@ def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[t
 
 
 def _times(tables: Sequence[TimeTable]) -> Iterator[tuple[str, str]]:
-    """Give the tables of times: in one CSV, and below each other; nothing where none is there."""
+    """Yield the tables of times, all in one file of each form."""
     if not tables:
         return
     layouts = [(t.title, [list(HEAD), *t.rows]) for t in tables]
@@ -84,7 +84,7 @@ def _file_name(title: str) -> str:
 
 
 def _values(cell: Cell) -> Iterator[str]:
-    """Give the values of `CELL_FIELDS` for one cell; digits are those that the runs gave."""
+    """Yield a cell's values of `CELL_FIELDS`, with all digits."""
     key, ours, verdict = cell.key, cell.ours, cell.verdict
     yield from (key.dataset, key.category, str(key.shots), key.method)
     if ours:
@@ -120,7 +120,7 @@ def _repr(value: float | None) -> str:
 
 
 def grid(table: ReportTable, shots: int | None = None) -> Grid:
-    """Return a table as on the page: a column a method and number of shots, means below.
+    """Return a table with the columns and rows of the page.
 
     With `shots` only these columns.
     """

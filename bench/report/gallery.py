@@ -1,4 +1,4 @@
-"""All figures of a report: what to draw from stored runs, and how many."""
+"""All figures of a report, section by section."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +25,7 @@ SECTIONS: tuple[Section, ...] = (
 
 
 def draw_figures(stored: StoredRuns, pictures: Pictures | None) -> Iterator[Figure]:
-    """Yield the figures section by section, those with the most shots first.
+    """Yield figures by section, most shots first.
 
     On one machine with one set of libraries, the same runs and pictures give the same bytes.
     """
@@ -47,7 +47,7 @@ def _left_out(number: int) -> str:
 
 
 def _with_own_slug(figure: Figure, taken: set[str]) -> Figure:
-    """Number the slugs of figures whose names differ only in what a slug leaves out."""
+    """Number slugs that would be equal."""
     slugs = (figure.slug if i == 1 else f"{figure.slug}-{i}" for i in count(1))
     own = next(slug for slug in slugs if slug not in taken)
     taken.add(own)

@@ -26,7 +26,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(contents: Contents) -> str:
-    """Return the page. The same contents give the same bytes."""
+    """Return the page, the same bytes for the same contents."""
     style, script = ((TEMPLATES / f).read_text() for f in ("page.css", "page.js"))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
@@ -52,7 +52,7 @@ def _csp_hash(text: str) -> str:
 
 
 def _sections(contents: Contents) -> list[tuple[Section, list[Figure]]]:
-    """Return the sections with their figures; empty ones only where a table fills them."""
+    """Return sections with figures or a table of times."""
     figures = {s.key: [f for f in contents.figures if f.section == s.key] for s in SECTIONS}
     filled = {"time"} if contents.times else set()
     return [(s, figures[s.key]) for s in SECTIONS if figures[s.key] or s.key in filled]
@@ -71,7 +71,7 @@ def number(value: Any) -> str:
 
 
 def span(interval: tuple[float, float] | None) -> str:
-    """Write an interval of AUROC, which ends at 0 and 1 whatever t says; nothing for none."""
+    """Write an AUROC interval, clipped to [0, 1]; nothing for none."""
     if interval is None:
         return ""
     low, high = (min(1.0, max(0.0, end)) for end in interval)

@@ -1,4 +1,4 @@
-"""Pictures of the images that runs have scored, where they are at hand; else there are none."""
+"""Pictures of scored images, where they are at hand."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ EMBEDDED: Mapping[str, str] = {
 
 
 class Pictures:
-    """Images by dataset, category and file name, as long as they are what a run has seen.
+    """Images by dataset, category and file, with unchanged content.
 
     Nothing is written: of the cache only the known digests of files are read. Without a data folder
     and a cache only the embedded dataset has pictures.
@@ -51,7 +51,7 @@ class Pictures:
             return None
 
     def _category(self, dataset: str, category: str) -> tuple[str, Mapping[str, Path]]:
-        """Return fingerprint and files of a category in the data folder; nothing for none."""
+        """Return a category's fingerprint and files; nothing for none."""
         place = (dataset, category)
         if place not in self._known:
             self._known[place] = self._look(dataset, category)
@@ -73,7 +73,7 @@ class Pictures:
 
 
 def _embedded(category: str, file: str) -> Image.Image | None:
-    """Draw an image of the embedded dataset again; None for a name that it does not have."""
+    """Draw an embedded image again; None for an unknown name."""
     match = re.fullmatch(rf"{re.escape(category)}/(train|test)/([a-z]+)/([0-9]{{3}})\.bmp", file)
     if not match:
         return None

@@ -1,4 +1,4 @@
-"""The ablation that answers the paper's title: what a second view adds, on shared seeds."""
+"""Ablation of ATAC-Net's second view on shared seeds."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -35,7 +35,7 @@ Views = Mapping[tuple[str, bool], Mapping[int, float]]
 
 
 def intervals(gaps: Sequence[Gap], alt: str) -> str:
-    """Draw differences with their intervals, a line each, beside zero."""
+    """Draw differences with their intervals, a line each."""
     with plotting(alt) as plt:
         figure, (axis,) = panels(plt, 0.42 * len(gaps), left=0.15)
         for y, (_, gap) in enumerate(gaps):
@@ -50,7 +50,7 @@ def intervals(gaps: Sequence[Gap], alt: str) -> str:
 
 
 def plans(stored: StoredRuns) -> list[partial[Figure]]:
-    """Plan the paired differences of ATAC-Net's second views from the compute-matched one."""
+    """Plan paired differences from the compute-matched view."""
     figures = []
     for place, shots in cells(stored):
         by_rest: dict[RunSpec, dict[tuple[str, bool], Mapping[int, float]]] = {}
@@ -63,12 +63,12 @@ def plans(stored: StoredRuns) -> list[partial[Figure]]:
             gaps = _gaps(views)
             if gaps:
                 where = f"{name_of(place)}, {shots_of(shots)}"
-                figures.append(partial(_drawing, gaps, where, rest, stored))
+                figures.append(partial(_figure, gaps, where, rest, stored))
     return figures
 
 
 def _gaps(views: Views) -> list[Gap]:
-    """Compare each view with the base, and the attention's with the random one."""
+    """Compare views with the base, and attention with random."""
     base = BASE, True
     gaps = [
         (_named(view), gap)
@@ -86,17 +86,17 @@ def _named(view: tuple[str, bool]) -> str:
     return VIEWS.get(name, brief(name)) + ("" if block else ", no attention block")
 
 
-def _drawing(gaps: Sequence[Gap], where: str, rest: RunSpec, stored: StoredRuns) -> Figure:
+def _figure(gaps: Sequence[Gap], where: str, rest: RunSpec, stored: StoredRuns) -> Figure:
     name = slug("ablation", where, stored.label(rest))
-    told = "; ".join(_told(*gap) for gap in gaps)
-    way = f"{rest.backbone} to stage {rest.stage}, {rest.image_size} px, {rest.precision}"
-    note = f"{told}. {way} ({stored.label(rest)})."
+    summary = "; ".join(_in_words(*gap) for gap in gaps)
+    network = f"{rest.backbone} to stage {rest.stage}, {rest.image_size} px, {rest.precision}"
+    note = f"{summary}. {network} ({stored.label(rest)})."
     title = f"Does the zoomed view help? {where}"
-    alt = f"Differences of AUROC, from the whole image twice if not said, on {where}: {told}."
+    alt = f"Differences of AUROC, from the whole image twice if not said, on {where}: {summary}."
     return Figure(name, "ablation", title, note, alt, intervals(gaps, alt))
 
 
-def _told(label: str, gap: Estimate) -> str:
+def _in_words(label: str, gap: Estimate) -> str:
     span = ""
     if gap.interval is not None:
         span = f" ({signed(gap.interval[0])} to {signed(gap.interval[1])})"

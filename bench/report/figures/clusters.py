@@ -1,4 +1,4 @@
-"""Figure 4: what three versions of training make of the same images, as t-SNE and in a number."""
+"""Figure 4: embeddings of three training versions by t-SNE."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Cloud:
 
     @property
     def silhouette(self) -> float:
-        """How far normal and anomalous images lie apart in D dimensions, -1 to 1.
+        """Separation of the classes in D dimensions, -1 to 1.
 
         The mean over images of (b - a) / max(a, b), with a the mean distance to the image's own
         class and b that to the other one (Rousseeuw 1987). Images of the training do not count.
@@ -66,7 +66,7 @@ class Cloud:
         return float(silhouette_score(self.values[counts].astype(float), self.group[counts]))
 
     def plane(self) -> NDArray[np.float64]:
-        """Return the images in two dimensions, (N, 2), by t-SNE from a fixed seed."""
+        """Return the images in the plane (N, 2) by t-SNE."""
         from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits
 
@@ -81,7 +81,7 @@ class Cloud:
 
 
 def plans(sources: Sources) -> list[partial[Figure | None]]:
-    """Plan a figure for each place where ATAC-Net or CutMix keeps embeddings, with most shots."""
+    """Plan a figure per place with embeddings, most shots first."""
     figures = []
     for place, several in choice.places(sources.stored).items():
         for shots in several:
@@ -94,7 +94,7 @@ def plans(sources: Sources) -> list[partial[Figure | None]]:
 
 
 def _versions(stored: StoredRuns, place: Place, shots: int) -> dict[str, Configuration]:
-    """Return the versions that keep embeddings; both of ATAC-Net alike but for the view."""
+    """Return versions with embeddings; ATAC-Net's differ by view alone."""
     versions: dict[str, Configuration] = {}
     rest = None
     for name, method, view in reversed(VERSIONS):
@@ -117,7 +117,7 @@ def _versions(stored: StoredRuns, place: Place, shots: int) -> dict[str, Configu
 
 
 def _is_version(parameters: Mapping[str, Any], view: str) -> bool:
-    """Whether these are ATAC-Net's parameters for one of the paper's versions."""
+    """Whether parameters are those of the paper's version."""
     complete = all(parameters.get(name, True) for name in ("pseudo", "attention"))
     return complete and parameters.get("view") == view
 
@@ -149,7 +149,7 @@ def _figure(sources: Sources, versions: Mapping[str, Configuration], where: str)
 
 
 def _clouds(sources: Sources, runs: Sequence[Receipt]) -> list[Cloud]:
-    """Return the embeddings of the images that all runs share, in one order."""
+    """Return embeddings of shared images, in one order."""
     embeddings = [sources.stored.results.embeddings(r.run_id) for r in runs]
     indices = [{f: i for i, f in enumerate(e.file)} if e else {} for e in embeddings]
     scores = sources.reader.scores(runs[0])
@@ -163,7 +163,7 @@ def _clouds(sources: Sources, runs: Sequence[Receipt]) -> list[Cloud]:
 
 
 def thinned(cloud: Cloud) -> Cloud:
-    """Return at most `MOST_IMAGES` of the images, evenly from all."""
+    """Return at most `MOST_IMAGES` evenly spaced images."""
     n = len(cloud.values)
     if n <= MOST_IMAGES:
         return cloud
@@ -172,7 +172,7 @@ def thinned(cloud: Cloud) -> Cloud:
 
 
 def plot(clouds: Mapping[str, Cloud], alt: str) -> str:
-    """Draw a panel for each version; shape and colour tell the groups apart."""
+    """Draw a panel per version, groups by shape and colour."""
     down = -(-len(clouds) // 2)
     with plotting(alt) as plt:
         figure, axes = panels(plt, 1.6, down, min(2, len(clouds)), left=0.1, top=0.25,

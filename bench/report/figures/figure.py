@@ -1,4 +1,4 @@
-"""Figures with their texts, and the sections of a page that hold them."""
+"""Figures with their texts, and sections that hold them."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ Plan = Callable[[], Figure | None]
 
 
 class Kind(NamedTuple):
-    """Figures of one kind: how many a page has room for, and what could be drawn."""
+    """Figures of one kind: most on a page, and plans."""
 
     most: int
     plans: Callable[[Sources], Sequence[Plan]]

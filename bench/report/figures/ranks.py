@@ -1,4 +1,4 @@
-"""Methods ranked across datasets, once enough of them are complete."""
+"""Methods ranked across datasets."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,10 +15,10 @@ from bench.spec import Place, RunSpec, shots_of
 from bench.text import listed
 
 READING = (
-    "Mean rank of each method’s AUROC over datasets and categories, 1 is best; one way to run each"
-    " method, the same everywhere. Friedman’s test that all are alike, then each pair by Wilcoxon’s"
-    " signed-rank test, p adjusted by Holm over all pairs; a bar joins methods of which no pair"
-    f" differs at 0.05. {REFERENCE} is not ranked."
+    "Mean rank of each method’s AUROC over datasets and categories, 1 is best; one configuration of"
+    " each method, the same everywhere. Friedman’s test that all are alike, then each pair by"
+    " Wilcoxon’s signed-rank test, p adjusted by Holm over all pairs; a bar joins methods of which"
+    f" no pair differs at 0.05. {REFERENCE} is not ranked."
 )
 LEAST_PLACES = 10
 LEAST_METHODS = 3
@@ -26,18 +26,18 @@ LEVEL = 0.05
 
 
 def plans(stored: StoredRuns) -> list[partial[Figure]]:
-    """Plan a ranking for each number of shots with enough complete places."""
+    """Plan a ranking per number of shots with enough places."""
     figures = []
     for shots in sorted({s for _, s, _ in stored.groups} - {0}, reverse=True):
         by_method = _by_method(stored, shots)
         complete = complete_places({m: frozenset(by_place) for m, by_place in by_method.items()})
         if complete:
-            figures.append(partial(_drawing, shots, by_method, *complete))
+            figures.append(partial(_figure, shots, by_method, *complete))
     return figures
 
 
 def _by_method(stored: StoredRuns, shots: int) -> dict[str, dict[Place, Configuration]]:
-    """Return the ways of each method by place: of each one variant, the same everywhere."""
+    """Return each method's configurations by place, of one variant."""
     methods = {m for _, s, m in stored.groups if s in (0, shots)} - {REFERENCE}
     by_method = {}
     for method in sorted(methods, key=choice.order):
@@ -59,7 +59,7 @@ def _rank(variant: RunSpec, by_place: Mapping[Place, Configuration]) -> tuple[in
 def complete_places(
     by_method: Mapping[str, frozenset[Place]],
 ) -> tuple[list[Place], list[str]] | None:
-    """Return the largest set of places that three methods share, and the methods that have it all.
+    """Return the most places that three methods share, and their methods.
 
     None where it has fewer than ten. Of equally large sets, the one that more methods have.
     """
@@ -74,7 +74,7 @@ def complete_places(
     return complete
 
 
-def _drawing(
+def _figure(
     shots: int,
     by_method: Mapping[str, Mapping[Place, Configuration]],
     places: list[Place],
@@ -108,7 +108,7 @@ def _p(value: float) -> str:
 
 
 def alike(result: Ranking) -> list[tuple[str, str]]:
-    """Return first and last of each longest run of methods, by rank, of which no pair differs."""
+    """Return ends of the longest ranges in which no pair differs."""
     names = list(result.ranks)
     p = {frozenset(pair): value for pair, value in result.pairs.items()}
     spans: list[tuple[int, int]] = []
@@ -124,7 +124,7 @@ def alike(result: Ranking) -> list[tuple[str, str]]:
 
 
 def plot(result: Ranking, alt: str) -> str:
-    """Draw a row for each method, its mean rank on a line, and bars that join what is alike."""
+    """Draw mean ranks, with bars that join methods alike."""
     bars = alike(result)
     with plotting(alt) as plt:
         figure, (axis,) = panels(plt, 0.42 * len(result.ranks) + 0.14 * len(bars), left=0.15)

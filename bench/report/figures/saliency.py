@@ -1,4 +1,4 @@
-"""Figures 1 and 5: where ATAC-Net looks, what its zoomed view sees, and what that changes."""
+"""Figures 1 and 5: ATAC-Net's attention, crops and zoomed view."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Views:
 
     @cached_property
     def active(self) -> NDArray[np.bool_]:
-        """(N, h, w): where the attention, scaled to 0-1 by itself, reaches the threshold."""
+        """(N, h, w): where the attention, scaled to 0-1, reaches the threshold."""
         low = self.maps["attention"].min((1, 2), keepdims=True)
         spread = self.maps["attention"].max((1, 2), keepdims=True) - low
         scaled = (self.maps["attention"] - low) / np.where(spread > 0, spread, np.nan)
@@ -92,7 +92,7 @@ Case = tuple[str, int]
 
 
 def zoom_cases(seen: Views) -> list[Case]:
-    """Choose anomalies by what the zoom did to their score, and a normal image likewise."""
+    """Choose images by how the zoom changed their score."""
     change = seen.zoomed - seen.raw
     by_change = _sorted(seen.file, -change)
     anomalous = [i for i in by_change if seen.label[i]]
@@ -107,7 +107,7 @@ def zoom_cases(seen: Views) -> list[Case]:
 
 
 def crop_cases(seen: Views) -> list[Case]:
-    """Choose the best, a middling and the worst anomaly, and the worst and a middling normal."""
+    """Choose anomalies and normal images by score."""
     by_score = _sorted(seen.file, -seen.score)
     anomalous = [i for i in by_score if seen.label[i]]
     normal = [i for i in by_score if not seen.label[i]]
@@ -126,7 +126,7 @@ def _sorted(file: Sequence[str], values: NDArray[np.float32]) -> list[int]:
 
 
 def _once(cases: Sequence[Case]) -> list[Case]:
-    """Leave out an image that is there already, for want of others."""
+    """Leave out repeated images."""
     first: dict[int, str] = {}
     for why, i in cases:
         first.setdefault(i, why)
@@ -139,12 +139,12 @@ def _once(cases: Sequence[Case]) -> list[Case]:
 def _plans(
     draw: Callable[[Views, Pictures | None], Figure], sources: Sources
 ) -> list[partial[Figure | None]]:
-    """Plan a figure for each place where ATAC-Net keeps explanations, with the most shots."""
-    return [partial(_drawn, draw, r, sources) for r in _explained(sources.stored)]
+    """Plan a figure per place with ATAC-Net's explanations."""
+    return [partial(_figure, draw, r, sources) for r in _explained(sources.stored)]
 
 
 def _explained(stored: StoredRuns) -> list[Receipt]:
-    """Return each place's run to show: the best with the attention's box, lowest seed."""
+    """Return each place's best run with the attention's box."""
     runs = []
     for place, several in choice.places(stored).items():
         explained = [
@@ -159,7 +159,7 @@ def _explained(stored: StoredRuns) -> list[Receipt]:
 
 
 def views_of(receipt: Receipt, sources: Sources) -> Views | None:
-    """Return what a run saw; None where it does not keep all of it."""
+    """Return what a run saw; None for an incomplete record."""
     stored, scores = (
         sources.stored.results.explanations(receipt.run_id),
         sources.reader.scores(receipt),
@@ -189,10 +189,10 @@ def _held(metrics: Metrics) -> tuple[float, float] | None:
     return metrics.box_recall, metrics.box_recall_by_chance
 
 
-def _drawn(
+def _figure(
     draw: Callable[[Views, Pictures | None], Figure], receipt: Receipt, sources: Sources
 ) -> Figure | None:
-    """Draw what a run saw; None where it does not keep all of it."""
+    """Draw what a run saw; None for an incomplete record."""
     views = views_of(receipt, sources)
     return None if views is None else draw(views, sources.pictures)
 
@@ -221,7 +221,7 @@ def _zoom(seen: Views, pictures: Pictures | None) -> Figure:
 
 
 def _what_the_zoom_does(seen: Views) -> str:
-    """Say over all test images whether the zoomed view tells the classes apart better."""
+    """Compare both views over all test images in sentences."""
     views = (("the whole image", seen.raw), ("the zoomed view", seen.zoomed), ("both", seen.score))
     by_view = ", ".join(f"{auroc(score, seen.label):.3f} by {name}" for name, score in views)
     change = seen.zoomed.astype(float) - seen.raw
@@ -241,7 +241,7 @@ def _what_the_zoom_does(seen: Views) -> str:
 
 
 def hot(maps: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return of each map (N, h, w) the share of cells above half of its highest value."""
+    """Return each map's share of cells above half its maximum."""
     highest = maps.max((1, 2), keepdims=True)
     share: NDArray[np.float64] = ((maps >= HOT * highest) & (highest > 0)).mean((1, 2))
     return share
@@ -250,7 +250,7 @@ def hot(maps: NDArray[np.float32]) -> NDArray[np.float64]:
 def zoom_layout(
     seen: Views, cases: Sequence[Case], pictures: Pictures | None
 ) -> tuple[list[Tile], list[TextLine], int]:
-    """Place a row for each case: words, the whole image, the zoomed view."""
+    """Lay out rows of words, whole image and zoomed view."""
     side, step, first, second = 112, 122, 128, 248
     words = [TextLine(first, 12, "whole image"), TextLine(second, 12, "zoomed view")]
     tiles = []
@@ -280,14 +280,14 @@ def _tile(
     top: float,
     box: Box | None = None,
 ) -> Tile:
-    """Return a map over its picture, or alone where there is none."""
+    """Return a map over its picture, or alone without one."""
     if picture is None:
         return Tile(x, y, side, coarse(values, top), False, box)
     return Tile(x, y, side, overlay(_square(picture, side), values, top), True, box)
 
 
 def _square(picture: Image.Image, side: int) -> Image.Image:
-    """Return a picture as a network sees it: a square, whatever its own ratio."""
+    """Return a picture as a square, as networks see it."""
     return picture.resize((2 * side, 2 * side), Image.Resampling.BILINEAR)
 
 
@@ -318,7 +318,7 @@ def _caption(seen: Views, why: str, i: int) -> str:
 def crop_layout(
     seen: Views, cases: Sequence[Case], pictures: Pictures | None
 ) -> tuple[list[Tile], list[TextLine], int]:
-    """Place a row for each case: image, score map, binarised attention, box and crop."""
+    """Lay out rows of image, map, attention, box and crop."""
     side, across, step = 66, 73, 88
     top = float(seen.maps["score"].max())
     tiles, columns = [], 0
@@ -354,7 +354,7 @@ def _kind(seen: Views, i: int) -> str:
 
 
 def _shown(seen: Views, cases: Sequence[Case], pictures: Pictures | None) -> str:
-    """Name the files, and say why there are no pictures of them."""
+    """Name the files, and why pictures lack."""
     files = listed([brief(seen.file[i]) for _, i in cases])
     if any(seen.picture(i, pictures) is None for _, i in cases):
         return f"Files: {files}. The images are not at hand (--data), so their maps stand alone."

@@ -1,4 +1,4 @@
-"""Figure 3 (scores of normal and anomalous images, and how far they overlap) and ROC curves."""
+"""Figure 3: histograms of scores with their overlap; ROC curves."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -40,7 +40,7 @@ MOST_POINTS = 200
 
 
 def overlap(score: NDArray[np.float32], label: NDArray[np.bool_]) -> float:
-    """Return how far the two classes overlap, in [0, 1]; 0 where a threshold parts them.
+    """Return the classes' overlap in [0, 1]; 0 where a threshold parts them.
 
     One minus the largest distance of their distribution functions (Kolmogorov and Smirnov), which
     no width of bins enters: the least sum of false positive and false negative rate.
@@ -52,7 +52,7 @@ def overlap(score: NDArray[np.float32], label: NDArray[np.bool_]) -> float:
 def roc_points(
     score: NDArray[np.float32], label: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return false and true positive rates over all thresholds, from (0, 0) to (1, 1)."""
+    """Return false and true positive rates over all thresholds."""
     order = np.argsort(-score, kind="stable")
     last = np.append(np.diff(score[order]) != 0, True)
     hits = np.cumsum(label[order])[last]
@@ -64,7 +64,7 @@ def roc_points(
 def mean_roc(
     runs: Sequence[Tested], points: int = MOST_POINTS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average ROC curves vertically: the mean true positive rate at each false positive rate.
+    """Average ROC curves vertically, at each false positive rate.
 
     A rate at which curves rise is there twice, before and after the rise, so the area under the
     mean curve is the mean of the areas, unless it has more than twice `points` points.
@@ -82,7 +82,7 @@ def mean_roc(
 
 
 def histograms(by_method: Mapping[str, Tested], alt: str) -> str:
-    """Draw the scores of normal and anomalous test images, a panel for each method."""
+    """Draw histograms of test scores, a panel per method."""
     import seaborn as sns
 
     across = min(2, len(by_method))
@@ -112,7 +112,7 @@ def histograms(by_method: Mapping[str, Tested], alt: str) -> str:
 
 
 def roc(by_method: Mapping[str, Sequence[Tested]], alt: str) -> str:
-    """Draw the mean ROC curve of each method; the first one's seeds thin beside it."""
+    """Draw mean ROC curves; the first method's seeds thin."""
     with plotting(alt) as plt:
         figure, (axis,) = panels(plt, WIDTH - 0.6)
         for i, ((method, runs), mark) in enumerate(
@@ -138,7 +138,7 @@ def _plans(
 
 
 def _cells(stored: StoredRuns) -> list[tuple[Place, int]]:
-    """Return places and shots where more than the reference ran, the most shots first."""
+    """Return places and shots where more than the reference ran."""
     trained = {(p, s) for p, s, m in stored.groups if m != REFERENCE}
     cells = [c for c in choice.cells(stored) if c in trained or (c[0], 0) in trained]
     return sorted(cells, key=lambda cell: -cell[1])

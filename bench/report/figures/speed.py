@@ -1,4 +1,4 @@
-"""AUROC against inference time: what a method gives beside what it takes, on one machine."""
+"""AUROC against inference time on one machine."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ Both = Mapping[Place, tuple[TimedConfiguration, Configuration]]
 
 
 def plans(stored: StoredRuns) -> list[partial[Figure]]:
-    """Plan a figure for each machine on which two methods or more were timed and also ran."""
+    """Plan a figure per machine that timed two methods that ran."""
     shown_by: dict[Machine, tuple[dict[str, Point], list[Place], list[str]]] = {}
     timed = clocks(stored)
     for machine in dict.fromkeys(clock.machine for clock in timed):
@@ -73,13 +73,13 @@ def plans(stored: StoredRuns) -> list[partial[Figure]]:
             shown_by[machine] = points, places, out
     names = list(dict.fromkeys(name for points, _, _ in shown_by.values() for name in points))
     look = dict(zip(names, marks(names), strict=True))  # the same on every machine
-    return [partial(_drawing, machine, *shown, look) for machine, shown in shown_by.items()]
+    return [partial(_figure, machine, *shown, look) for machine, shown in shown_by.items()]
 
 
 def _both(
     stored: StoredRuns, method: str, timed: Mapping[Place, Mapping[RunSpec, TimedConfiguration]]
 ) -> dict[Place, tuple[TimedConfiguration, Configuration]]:
-    """Return where a method was timed and ran, of the one variant that has the most places."""
+    """Return a method's timed and full runs, of one variant."""
     variants: dict[RunSpec, dict[Place, tuple[TimedConfiguration, Configuration]]] = {}
     for place, rows in timed.items():
         for timing in (t for row, t in rows.items() if row.method == method and t.span(LATENCY)):
@@ -97,7 +97,7 @@ def _rank(variant: RunSpec, both: Both) -> tuple[int, int, str]:
 
 
 def common(by_method: Mapping[str, Both]) -> tuple[list[str], list[Place]]:
-    """Return methods that share a place, as many as can be, and all places that they share."""
+    """Return the most methods that share a place, and shared places."""
     places = choice.ranked(place for both in by_method.values() for place in both)
     if not places:
         return [], []
@@ -120,7 +120,7 @@ def _point(both: Both, places: Sequence[Place], machine: Machine) -> Point:
 
 
 def mean_time(timings: Sequence[TimedConfiguration]) -> Span:
-    """Return a method's latency, its mean over places round by round; all have one."""
+    """Return the mean latency over places, round by round."""
     spans = [span for timed in timings if (span := timed.span(LATENCY))]
     if len(spans) == 1:
         return spans[0]
@@ -131,12 +131,12 @@ def mean_time(timings: Sequence[TimedConfiguration]) -> Span:
     return over_rounds([fmean(seconds[number] for seconds in by_place) for number in shared], None)
 
 
-def _drawing(
+def _figure(
     machine: Machine, points: Mapping[str, Point], places: Sequence[Place], out: list[str],
     look: Mapping[str, Mark],
 ) -> Figure:  # fmt: skip
     where = listed([name_of(p) for p in places])
-    summary = "; ".join(f"{m}: {_told(point)}" for m, point in points.items())
+    summary = "; ".join(f"{m}: {_in_words(point)}" for m, point in points.items())
     note = f"On {where}. {summary}."
     if out:
         note += f" Timed on this machine, but without such runs there: {listed(out)}."
@@ -145,7 +145,7 @@ def _drawing(
     return Figure(slug("time", machine), "time", title, note, alt, plot(points, look, alt))
 
 
-def _told(point: Point) -> str:
+def _in_words(point: Point) -> str:
     other = f" in {point.precision}" if point.precision else ""
     seeds = point.auroc.n
     auroc = estimated(point.auroc) if seeds else f"{point.auroc.mean:.3f} (no seed in common)"
@@ -154,7 +154,7 @@ def _told(point: Point) -> str:
 
 
 def plot(points: Mapping[str, Point], look: Mapping[str, Mark], alt: str) -> str:
-    """Draw a mark for each method, its intervals across it."""
+    """Draw a mark per method with its intervals."""
     with plotting(alt) as plt:
         columns = min(3, len(points))
         top = 0.1 + 0.17 * -(-len(points) // columns)
@@ -180,7 +180,7 @@ def plot(points: Mapping[str, Point], look: Mapping[str, Mark], alt: str) -> str
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Return round numbers within a range of a logarithmic axis: as many as there is room for."""
+    """Return round numbers within the range of a logarithmic axis."""
     digits = (1, 1.5, 2, 3, 5, 7) if high < 12 * low else (1, 2, 5) if high < 200 * low else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [t for p in powers for d in digits if low <= (t := d * 10.0**p) <= high]

@@ -1,4 +1,4 @@
-"""From matplotlib to SVG that a strict policy takes: the same figure gives the same bytes."""
+"""Reproducible SVG from matplotlib, safe for a strict policy."""
 
 import io
 import re
@@ -36,7 +36,7 @@ _STYLE: dict[str, Any] = {
 
 
 def marks(methods: Iterable[str]) -> list[dict[str, Any]]:
-    """Return colour, marker and stroke of each method; those without a slot take what is free.
+    """Return each method's colour, marker and stroke.
 
     Beyond seven a colour comes again with another marker and stroke, for 49 methods at most.
     """
@@ -51,7 +51,7 @@ def marks(methods: Iterable[str]) -> list[dict[str, Any]]:
 
 @contextmanager
 def plotting(salt: str) -> Iterator[Any]:
-    """Give pyplot in our style; `salt` keeps the ids of one figure apart from those of others."""
+    """Yield pyplot in our style; `salt` makes ids unique."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -67,7 +67,7 @@ def panels(
     plt: Any, height: float, down: int = 1, across: int = 1, *, left: float = 0.5, top: float = 0.1,
     above: float = 0.0, beside: float = 0.35,
 ) -> tuple[Any, list[Any]]:  # fmt: skip
-    """Return a figure and its axes, row by row, all measures in inches.
+    """Return a figure and its axes; measures are in inches.
 
     An axis is `height` high, with `above` over each for a title and `beside` between two; `top`
     holds a legend. Places are reckoned here: matplotlib would draw all text twice to find them.
@@ -92,7 +92,7 @@ def legend(figure: Any, axis: Any, columns: int) -> None:
 
 
 def label_rows(axis: Any, labels: Sequence[str]) -> None:
-    """Write a label above each row of a plot, where it takes no width; the first row on top.
+    """Write a label above each row, the first on top.
 
     It hides what stands at `zorder` 0, say a line through all rows, and lies under the data.
     """
@@ -106,7 +106,7 @@ def label_rows(axis: Any, labels: Sequence[str]) -> None:
 
 
 def svg(figure: Any, alt: str) -> str:
-    """Return a figure as one <svg> element, and close it; call it within `plotting`.
+    """Return a figure as one <svg>, within `plotting`, and close it.
 
     Matplotlib writes style attributes; they become presentation attributes.
     """

@@ -1,4 +1,4 @@
-"""AUROC against the number of labelled anomalies, and by type of defect."""
+"""AUROC by number of labelled anomalies and by defect."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,9 +19,9 @@ from bench.text import brief, listed
 
 READING_SHOTS = (
     "Mean over seeds with its 95 % t-interval, over labelled anomalies in training: k shots are the"
-    " first k of a seed’s ten, so the test set stays the same. Of each method the way is shown that"
-    " ran with the most numbers of shots, of equal ones that which departs least from the paper’s"
-    " stated protocol."
+    " first k of a seed’s ten, so the test set stays the same. Of each method the configuration is"
+    " shown that ran with the most numbers of shots, of equal ones that which departs least from"
+    " the paper’s stated protocol."
 )
 READING_DEFECTS = (
     "Each type of defect against the same normal test images: mean over seeds with its 95 %"
@@ -38,7 +38,7 @@ By = Mapping[str, Mapping[int, Estimate]]
 
 
 def by_shots(sources: Sources) -> list[partial[Figure]]:
-    """Plan AUROC against shots for each place where more than one number of shots ran."""
+    """Plan AUROC against shots per place with several numbers."""
     figures = []
     for place, shots in choice.places(sources.stored).items():
         if len(shots) > 1:
@@ -51,7 +51,7 @@ def by_shots(sources: Sources) -> list[partial[Figure]]:
 def _same_configuration(
     stored: StoredRuns, place: Place, shots: Sequence[int]
 ) -> dict[str, dict[int, Estimate]]:
-    """Return AUROC by method and shots; of each method one way, the same for all shots."""
+    """Return AUROC by method and shots, in one configuration each."""
     methods = {m for p, s, m in stored.groups if p == place and s in shots}
     by_method = {}
     for method in sorted(methods, key=choice.order)[:MOST_METHODS]:
@@ -87,7 +87,7 @@ def _at(shots: int, estimate: Estimate) -> str:
 
 
 def shots_plot(values: By, alt: str) -> str:
-    """Draw a line for each method over the numbers of shots, evenly spaced."""
+    """Draw a line per method over evenly spaced shots."""
     ticks = sorted({s for by in values.values() for s in by})
     with plotting(alt) as plt:
         legend_rows = -(-len(values) // 3)
@@ -111,7 +111,7 @@ def shots_plot(values: By, alt: str) -> str:
 
 
 def by_defect(sources: Sources) -> list[partial[Figure]]:
-    """Plan AUROC by type of defect, with the most shots, for each place with several types."""
+    """Plan AUROC by defect type per place, with most shots."""
     figures = []
     for place, shots in choice.places(sources.stored).items():
         first = choice.best_configurations(sources.stored, place, shots[0])[0]
@@ -122,14 +122,14 @@ def by_defect(sources: Sources) -> list[partial[Figure]]:
 
 
 def _types(scores: Scores) -> dict[str, int]:
-    """Return the types of defects of the images that count, with their number."""
+    """Return the counting images' defect types, with their number."""
     defects = [d for d, y, role in zip(scores.defect, scores.label, scores.role, strict=True)
              if y and role == "test"]  # fmt: skip
     return {d: defects.count(d) for d in sorted(set(defects))}
 
 
 def defect_auroc(scores: Scores, defect: str) -> float | None:
-    """Return the AUROC of one type of defect against all normal images; None where it has none."""
+    """Return one defect type's AUROC; None where no image counts."""
     chosen = choice.test_mask(scores) & (~scores.label | (np.array(scores.defect) == defect))
     if not scores.label[chosen].any():
         return None
@@ -174,7 +174,7 @@ def _defects(sources: Sources, place: Place, shots: int) -> Figure:
 
 
 def defects_plot(rows: By, labels: Sequence[str], alt: str) -> str:
-    """Draw a row of marks for each type of defect, one for each method."""
+    """Draw a row per defect type, a mark per method."""
     with plotting(alt) as plt:
         legend_rows = -(-len(rows) // 3)
         top = 0.1 + 0.17 * legend_rows
