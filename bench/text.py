@@ -81,3 +81,8 @@ def figures(value: float, like: float | None = None) -> str:
 def compact(value: float) -> str:
     """Write a number with three digits at most, thousands in full."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def exact(value: float | None) -> str:
+    """Write a number with all its digits; nothing for none."""
+    return "" if value is None else repr(value)

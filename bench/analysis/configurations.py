@@ -208,19 +208,14 @@ def _preference(configuration: Configuration) -> tuple[int, int, int, bool, int,
     return -row.data_version, -row.method_version, departs, configuration.stale, -runs, row.run_id
 
 
-def by_row(receipts: Iterable[Receipt]) -> dict[RunSpec, list[Receipt]]:
-    """Return runs by their spec without the seed."""
+def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> list[Configuration]:
+    """Return runs as configurations, in first-seen order."""
     rows: dict[RunSpec, list[Receipt]] = defaultdict(list)
     for receipt in receipts:
         rows[receipt.spec.row].append(receipt)
-    return rows
-
-
-def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> list[Configuration]:
-    """Return runs as configurations, in first-seen order."""
     return [
         Configuration(row, label(row), tuple(sorted(runs, key=lambda r: r.spec.seed)))
-        for row, runs in by_row(receipts).items()
+        for row, runs in rows.items()
     ]
 
 

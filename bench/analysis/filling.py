@@ -276,7 +276,7 @@ def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -
 
 def _time_cell(
     table: PrintedTable, column: Column, printed: Printed | None, rows: Rows
-) -> TimeCell:  # fmt: skip
+) -> TimeCell:
     """Return the timed configuration that departs least in what takes time."""
     stated = {**table.protocol, **table.methods.get(column.method, {})}
     shape = {k: v for k, v in stated.items() if k in SHAPE}

@@ -112,14 +112,9 @@ class ScoreCache:
             yield test_scores(self.scores(receipt))
 
 
-def test_mask(scores: Scores) -> NDArray[np.bool_]:
-    """Return which images count."""
-    return scores.counted()
-
-
 def test_scores(scores: Scores) -> Tested:
     """Return scores and labels of the images that count."""
-    test = test_mask(scores)
+    test = scores.counted()
     return scores.score[test], scores.label[test]
 
 

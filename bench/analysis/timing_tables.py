@@ -23,7 +23,7 @@ from bench.analysis.timings import (
     ratio_of_ours,
 )
 from bench.published.tables import published
-from bench.text import figures
+from bench.text import exact, figures
 
 TITLE = "Inference and training time"
 READING = (
@@ -161,12 +161,12 @@ def _values(table: TimeTable, timed: TimedConfiguration) -> Iterator[str]:
         ends[f"{name}_low_s"], ends[f"{name}_high_s"] = (span and span.interval) or (None, None)
     for column in COLUMNS:
         value = ends[column.key] if column.key in ends else column.middle(timed)
-        yield _exact(value) if column.group == "timings" else _count(value)
-    yield _exact(timed.of_yardstick)
+        yield exact(value) if column.group == "timings" else _count(value)
+    yield exact(timed.of_yardstick)
     ours = table.ours
     ratio = ratio_of_ours(ours, timed) if ours and timed is not ours else None
-    yield _exact(ratio.mean if ratio else None)
-    yield from map(_exact, (ratio and ratio.interval) or (None, None))
+    yield exact(ratio.mean if ratio else None)
+    yield from map(exact, (ratio and ratio.interval) or (None, None))
     yield _printed(timed)
     yield "yes" if timed.stale else "no"
     yield " ".join(r.run_id for r in timed.rounds)
@@ -174,10 +174,6 @@ def _values(table: TimeTable, timed: TimedConfiguration) -> Iterator[str]:
 
 def _count(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
-
-
-def _exact(value: float | None) -> str:
-    return "" if value is None else repr(value)
 
 
 def _printed(timed: TimedConfiguration) -> str:

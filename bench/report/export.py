@@ -14,6 +14,7 @@ from bench.analysis.timings import LATENCY, TimeCell, milliseconds
 from bench.report.content import Contents
 from bench.report.markup import Grid, as_csv, as_latex, as_markdown, escape_markdown
 from bench.system.files import write_atomically
+from bench.text import exact
 
 CELL_FIELDS = (
     "dataset", "category", "shots", "method", "metric", "mean", "std", "seeds", "low95", "high95",
@@ -44,19 +45,16 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
         groups = [(shots, grid(table, shots)) for shots, _ in table.groups]
         yield f"{table.name}.csv", as_csv(cells)
         yield f"{table.name}.md", as_markdown(grid(table))
-        yield (
-            f"{table.name}.tex",
-            "\n".join(
-                as_latex(layout, f"{table.title}: {labelled(shots)}") for shots, layout in groups
-            ),
-        )
+        latex = (as_latex(layout, f"{table.title}: {labelled(n)}") for n, layout in groups)
+        yield f"{table.name}.tex", "\n".join(latex)
     findings = [
         [f.about, f.text, " | ".join(f.evidence), f.source, f.confidence] for f in contents.findings
     ]
     yield from _forms("findings", "Audit of the published numbers", FINDING_FIELDS, findings)
     for facts in contents.provenance:
         rows = [list(row) for row in facts.rows]
-        yield from _forms(_file_name(facts.title), facts.title, facts.columns, rows)
+        name = facts.title.lower().replace(" ", "_")
+        yield from _forms(name, facts.title, facts.columns, rows)
     yield from _times(contents.times)
     yield from ((f"{figure.slug}.svg", f"{figure.svg}\n") for figure in contents.figures)
 
@@ -79,41 +77,29 @@ def _times(tables: Sequence[TimeTable]) -> Iterator[tuple[str, str]]:
     yield "times.tex", "\n".join(as_latex(layout, title) for title, layout in layouts)
 
 
-def _file_name(title: str) -> str:
-    return title.lower().replace(" ", "_")
-
-
 def _values(cell: Cell) -> Iterator[str]:
     """Yield a cell's values of `CELL_FIELDS`, with all digits."""
     key, ours, verdict = cell.key, cell.ours, cell.verdict
     yield from (key.dataset, key.category, str(key.shots), key.method)
     if ours:
         interval = ours.estimate.interval
-        yield from (ours.metric, repr(ours.estimate.mean), _repr(ours.deviation))
+        yield from (ours.metric, repr(ours.estimate.mean), exact(ours.deviation))
         yield from (str(ours.estimate.n), *(map(repr, interval) if interval else ("", "")))
     else:
         yield from ("", "", "", "0", "", "")
     yield str(cell.printed.value) if cell.printed else ""
     yield from (str(cell.source[1].value), cell.source[0]) if cell.source else ("", "")
-    yield _repr(cell.difference)
+    yield exact(cell.difference)
     yield from map(repr, verdict.interval) if verdict and verdict.interval else ("", "")
-    yield from (
-        cell.word,
-        cell.basis,
-        cell.not_comparable,
-        "; ".join(ours.unofficial_reasons if ours else ()),
-    )
+    yield from (cell.word, cell.basis, cell.not_comparable)
+    yield "; ".join(ours.unofficial_reasons) if ours else ""
     yield from ("yes" if cell.best else "no", "yes" if ours and ours.stale else "no")
     yield from (ours.label, "; ".join(ours.machines)) if ours else ("", "")
     yield " ".join(r.run_id for r in ours.receipts) if ours else ""
     same, pixels, printed = cell.same_test, cell.pixels, cell.pixel_level
-    yield from (repr(same.estimate.mean), _repr(same.deviation)) if same else ("", "")
+    yield from (repr(same.estimate.mean), exact(same.deviation)) if same else ("", "")
     yield repr(pixels.estimate.mean) if pixels else ""
     yield from (str(printed[1].value), printed[0]) if printed and pixels else ("", "")
-
-
-def _repr(value: float | None) -> str:
-    return "" if value is None else repr(value)
 
 
 # The layout of the page
@@ -128,8 +114,8 @@ def grid(table: ReportTable, shots: int | None = None) -> Grid:
     head = [f"{c.title}, {c.shots} shots" if shots is None else c.title for c in table.columns]
     rows = [["category", *head]]
     for block in table.blocks:
-        rows += [[row.title + "*" * bool(row.unofficial), *map(_cell, row.cells)]
-                 for row in block.rows]  # fmt: skip
+        for row in block.rows:
+            rows.append([row.title + "*" * bool(row.unofficial), *map(_cell, row.cells)])
         rows += [[mean.title, *map(_mean, mean.cells)] for mean in block.means]
     if table.times:
         where = f", on {table.times.clock}" if table.times.clock else ""
@@ -159,6 +145,3 @@ def _time(cell: TimeCell) -> str:
         return f"not run{printed}" if printed else ""
     marks = STALE * cell.ours.stale + DISTURBED * bool(cell.ours.disturbed)
     return f"{milliseconds(span)}{marks}{printed}"
-
-
-# The forms

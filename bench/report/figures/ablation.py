@@ -107,5 +107,5 @@ SECTION = Section(
     "ablation",
     "Does the zoomed view help?",
     READING,
-    {"ablation": Kind(20, lambda sources: plans(sources.stored))},
+    {"ablation": Kind(20, lambda s: plans(s.stored))},
 )

@@ -154,7 +154,7 @@ def _clouds(sources: Sources, runs: Sequence[Receipt]) -> list[Cloud]:
     indices = [{f: i for i, f in enumerate(e.file)} if e else {} for e in embeddings]
     scores = sources.reader.scores(runs[0])
     rows = [i for i, f in enumerate(scores.file) if all(f in index for index in indices)]
-    group = np.where(choice.test_mask(scores), scores.label.astype(int), 2)[rows]
+    group = np.where(scores.counted(), scores.label.astype(int), 2)[rows]
     return [
         Cloud(e.values[[index[scores.file[i]] for i in rows]], group, e.kept)
         for e, index in zip(embeddings, indices, strict=True)

@@ -143,8 +143,5 @@ def plot(result: Ranking, alt: str) -> str:
 
 
 SECTION = Section(
-    "ranks",
-    "Ranks over datasets",
-    READING,
-    {"ranks": Kind(4, lambda sources: plans(sources.stored))},
+    "ranks", "Ranks over datasets", READING, {"ranks": Kind(4, lambda s: plans(s.stored))}
 )

@@ -168,7 +168,7 @@ def views_of(receipt: Receipt, sources: Sources) -> Views | None:
         return None
     if not {*MAPS} <= stored.maps.keys() or not {"raw", "zoomed"} <= stored.parts.keys():
         return None
-    rows = [int(i) for i in np.flatnonzero(choice.test_mask(scores))]
+    rows = [int(i) for i in np.flatnonzero(scores.counted())]
     return Views(
         spec=receipt.spec,
         file=tuple(scores.file[i] for i in rows),

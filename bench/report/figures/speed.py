@@ -24,7 +24,7 @@ from bench.analysis.timings import (
     same_but_length,
 )
 from bench.report.figures.figure import Figure, Kind, Section, slug
-from bench.report.figures.svg import legend, marks, panels, plotting, svg
+from bench.report.figures.svg import draw_interval, legend, legend_top, marks, panels, plotting, svg
 from bench.spec import Place, RunSpec
 from bench.text import brief, listed
 
@@ -157,14 +157,11 @@ def plot(points: Mapping[str, Point], look: Mapping[str, Mark], alt: str) -> str
     """Draw a mark per method with its intervals."""
     with plotting(alt) as plt:
         columns = min(3, len(points))
-        top = 0.1 + 0.17 * -(-len(points) // columns)
-        figure, (axis,) = panels(plt, 2.2, left=0.62, top=top)
+        figure, (axis,) = panels(plt, 2.2, left=0.62, top=legend_top(len(points)))
         for method, point in points.items():
             x, y, mark = 1e3 * point.time.middle, point.auroc.mean, look[method]
             axis.plot([x], [y], markersize=5.5, label=method, **{**mark, "linestyle": "none"})
-            if point.auroc.interval is not None:
-                ends = np.clip(point.auroc.interval, 0, 1)
-                axis.plot([x, x], ends, color=mark["color"], linewidth=1)
+            draw_interval(axis, x, point.auroc.interval, mark["color"], upright=True)
             if point.time.interval is not None:
                 ends = 1e3 * np.clip(point.time.interval, 1e-9, None)
                 axis.plot(ends, [y, y], color=mark["color"], linewidth=1)
@@ -187,8 +184,5 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 SECTION = Section(
-    "time",
-    "AUROC against inference time",
-    READING,
-    {"time": Kind(4, lambda sources: plans(sources.stored))},
+    "time", "AUROC against inference time", READING, {"time": Kind(4, lambda s: plans(s.stored))}
 )

@@ -91,6 +91,20 @@ def legend(figure: Any, axis: Any, columns: int) -> None:
     )
 
 
+def legend_top(labels: int) -> float:
+    """Return inches on top of a figure that hold a legend in three columns."""
+    return 0.1 + 0.17 * -(-labels // 3)
+
+
+def draw_interval(
+    axis: Any, at: float, interval: tuple[float, float] | None, colour: Any, *, upright: bool
+) -> None:
+    """Draw an interval of AUROC, clipped to [0, 1]; nothing for none."""
+    if interval is not None:
+        ends, position = [min(1.0, max(0.0, end)) for end in interval], [at, at]
+        axis.plot(*((position, ends) if upright else (ends, position)), color=colour, linewidth=1)
+
+
 def label_rows(axis: Any, labels: Sequence[str]) -> None:
     """Write a label above each row, the first on top.
 

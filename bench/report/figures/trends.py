@@ -12,7 +12,17 @@ from bench.analysis.labels import method_name, name_of
 from bench.analysis.statistics import Estimate, estimated, mean_interval
 from bench.metrics import auroc
 from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
-from bench.report.figures.svg import PALETTE, label_rows, legend, marks, panels, plotting, svg
+from bench.report.figures.svg import (
+    PALETTE,
+    draw_interval,
+    label_rows,
+    legend,
+    legend_top,
+    marks,
+    panels,
+    plotting,
+    svg,
+)
 from bench.spec import Place, RunSpec, shots_of
 from bench.store.scores import Scores
 from bench.text import brief, listed
@@ -90,17 +100,14 @@ def shots_plot(values: By, alt: str) -> str:
     """Draw a line per method over evenly spaced shots."""
     ticks = sorted({s for by in values.values() for s in by})
     with plotting(alt) as plt:
-        legend_rows = -(-len(values) // 3)
-        figure, (axis,) = panels(plt, 2.0, top=0.1 + 0.17 * legend_rows)
+        figure, (axis,) = panels(plt, 2.0, top=legend_top(len(values)))
         for i, ((method, by), mark) in enumerate(zip(values.items(), marks(values), strict=True)):
             beside = 0.06 * (i - (len(values) - 1) / 2)  # so that intervals do not hide each other
             x = [ticks.index(s) + beside for s in by]
             axis.plot(x, [e.mean for e in by.values()], markersize=4, linewidth=1.2, label=method,
                       **mark)  # fmt: skip
             for at, estimate in zip(x, by.values(), strict=True):
-                if estimate.interval is not None:
-                    ends = np.clip(estimate.interval, 0, 1)
-                    axis.plot([at, at], ends, color=mark["color"], linewidth=1)
+                draw_interval(axis, at, estimate.interval, mark["color"], upright=True)
         axis.set_xticks(range(len(ticks)), [str(s) for s in ticks])
         axis.set(xlabel="labelled anomalies", ylabel="AUROC", xlim=(-0.4, len(ticks) - 0.6))
         legend(figure, axis, min(3, len(values)))
@@ -130,7 +137,7 @@ def _types(scores: Scores) -> dict[str, int]:
 
 def defect_auroc(scores: Scores, defect: str) -> float | None:
     """Return one defect type's AUROC; None where no image counts."""
-    chosen = choice.test_mask(scores) & (~scores.label | (np.array(scores.defect) == defect))
+    chosen = scores.counted() & (~scores.label | (np.array(scores.defect) == defect))
     if not scores.label[chosen].any():
         return None
     return auroc(scores.score[chosen], scores.label[chosen])
@@ -176,18 +183,14 @@ def _defects(sources: Sources, place: Place, shots: int) -> Figure:
 def defects_plot(rows: By, labels: Sequence[str], alt: str) -> str:
     """Draw a row per defect type, a mark per method."""
     with plotting(alt) as plt:
-        legend_rows = -(-len(rows) // 3)
-        top = 0.1 + 0.17 * legend_rows
-        figure, (axis,) = panels(plt, 0.5 * len(labels), left=0.15, top=top)
+        figure, (axis,) = panels(plt, 0.5 * len(labels), left=0.15, top=legend_top(len(rows)))
         for i, ((method, by), mark) in enumerate(zip(rows.items(), marks(rows), strict=True)):
             below = 0.1 * (i - (len(rows) - 1) / 2)
             y = [row + below for row in by]
             axis.plot([e.mean for e in by.values()], y, markersize=4.5, label=method, alpha=0.85,
                       **{**mark, "linestyle": "none"})  # fmt: skip
             for at, estimate in zip(y, by.values(), strict=True):
-                if estimate.interval is not None:
-                    ends = np.clip(estimate.interval, 0, 1)
-                    axis.plot(ends, [at, at], color=mark["color"], linewidth=1)
+                draw_interval(axis, at, estimate.interval, mark["color"], upright=False)
         axis.axvline(0.5, color="0.6", linewidth=0.7, linestyle=":", zorder=0)
         label_rows(axis, labels)
         axis.set_xlabel("AUROC")
@@ -196,14 +199,8 @@ def defects_plot(rows: By, labels: Sequence[str], alt: str) -> str:
 
 
 SHOTS = Section(
-    "shots",
-    "AUROC against labelled anomalies",
-    READING_SHOTS,
-    {"shots": Kind(20, by_shots)},
+    "shots", "AUROC against labelled anomalies", READING_SHOTS, {"shots": Kind(20, by_shots)}
 )
 DEFECTS = Section(
-    "defects",
-    "AUROC by defect type",
-    READING_DEFECTS,
-    {"defects": Kind(20, by_defect)},
+    "defects", "AUROC by defect type", READING_DEFECTS, {"defects": Kind(20, by_defect)}
 )
