@@ -23,7 +23,7 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64],
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Area under the ROC curve by mid-ranks (Mann-Whitney), in [0, 1].
+    """Return the AUROC by mid-ranks (Mann-Whitney), in [0, 1].
 
     `scores`: (N,), higher = more anomalous; `labels`: (N,), 1 = anomalous. A tie counts one half.
     Raises ValueError for one class only, unequal lengths or scores that are not finite.
@@ -38,7 +38,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Average precision: sum over thresholds of (recall step) x precision, without interpolation.
+    """Return average precision: recall steps x precision, not interpolated.
 
     Arguments and errors as for `auroc`. Tied scores share one threshold.
     """
@@ -54,7 +54,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
 def auroc_interval(
     scores: ArrayLike, labels: ArrayLike, *, level: float = 0.95, repeats: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the AUROC by a bootstrap over images, each class for itself.
+    """Return the AUROC's bootstrap interval over images, per class.
 
     Arguments and errors as for `auroc`. It says what other test images might have given, with this
     trained model; nothing of other seeds. It is too sure where few images are ranked nearly
@@ -66,8 +66,8 @@ def auroc_interval(
     anomalous, normal = s[y], s[~y]
     drawn, against = _resampled(anomalous.size, normal.size, repeats, seed)
     twice = 1 + np.sign(anomalous[:, None] - normal).astype(drawn.dtype)  # 2 above, 1 for a tie
-    found = np.einsum("ra,ra->r", drawn @ twice, against).astype(np.float64) / (2 * twice.size)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    resampled = np.einsum("ra,ra->r", drawn @ twice, against).astype(np.float64) / (2 * twice.size)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -75,20 +75,20 @@ def auroc_interval(
 def _resampled(
     anomalous: int, normal: int, repeats: int, seed: int
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Say how often each image is drawn in each repeat, class by class: (repeats, images) each.
+    """Return draws of each image by class, (repeats, images) each.
 
     Test sets of one size share the draw, which takes most of the time. The counts are float32
     where that holds every sum of pairs exactly, for the sake of quick matrix products.
     """
     exact: Any = np.float32 if 2 * anomalous * normal < 2**24 else np.float64
     random = np.random.RandomState(seed)
-    found = []
+    counts = []
     for n in (anomalous, normal):
         cells = random.randint(n, size=(repeats, n)) + n * np.arange(repeats)[:, None]
         times = np.bincount(cells.ravel(), minlength=repeats * n).reshape(repeats, n)
-        found.append(times.astype(exact))
-        found[-1].flags.writeable = False
-    return found[0], found[1]
+        counts.append(times.astype(exact))
+        counts[-1].flags.writeable = False
+    return counts[0], counts[1]
 
 
 def pixel_auroc(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
@@ -105,7 +105,7 @@ def pixel_auroc(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
 
 
 def box_recall(boxes: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return how much of a defect its image's box holds, and would hold by chance, in [0, 1].
+    """Return a defect's share in the box, and by chance.
 
     It is the mean share of the defect's pixels over the images that show one; by chance: of the
     same box at a place uniform over the image. `boxes` (N, 4): left, top, right, bottom as shares
@@ -126,14 +126,14 @@ def box_recall(boxes: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[fl
 
 
 def _inside(side: NDArray[np.float32], middle: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (N, pixels): 1 where a pixel's middle lies in a side (N, 2) from start to end."""
+    """Return (N, pixels): 1 where a side (N, 2) holds the pixel."""
     return ((side[:, :1] <= middle) & (middle < side[:, 1:])).astype(float)
 
 
 def _inside_by_chance(
     side: NDArray[np.float32], middle: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return (N, pixels): how likely a pixel's middle lies in a side that starts anywhere."""
+    """Return (N, pixels): the chance that a random side holds it."""
     length = np.diff(side.astype(float))
     room = 1 - length
     starts = np.minimum(middle, room) - np.maximum(middle - length, 0)
@@ -143,14 +143,14 @@ def _inside_by_chance(
 
 
 def bilinear(cells: int, pixels: int) -> NDArray[np.float32]:
-    """Return the weights (pixels, cells) of a line of cells stretched over a line of pixels.
+    """Return weights (pixels, cells) that stretch cells over pixels.
 
     Cells are centred in their stretch, and the outer ones reach to the edges.
     """
-    place = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0, cells - 1)
-    low = place.astype(int)
+    position = ((np.arange(pixels) + 0.5) * cells / pixels - 0.5).clip(0, cells - 1)
+    low = position.astype(int)
     weights = np.zeros((pixels, cells), np.float32)
     each = np.arange(pixels)
-    weights[each, low] = 1 - (place - low)
-    weights[each, np.minimum(low + 1, cells - 1)] += place - low
+    weights[each, low] = 1 - (position - low)
+    weights[each, np.minimum(low + 1, cells - 1)] += position - low
     return weights

@@ -17,13 +17,13 @@ def shots_in_words(number: int) -> str:
 
 
 def joined(words: Iterable[str]) -> str:
-    """Return words as a list in a sentence; raises ValueError for none."""
+    """Return words as a list; raises ValueError for none."""
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last
 
 
 def brief(text: str, longest: int = LONGEST) -> str:
-    """Return a name from outside on one line, cut where it is too long for a figure.
+    """Return an outside name on one line, shortened for figures.
 
     Names that begin alike are told apart by what is put in place of the rest.
     """
@@ -58,7 +58,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def listed(words: list[str]) -> str:
-    """Write words as a list in a sentence; nothing for none."""
+    """Write words as a list; nothing for none."""
     return joined(words) if words else ""
 
 
@@ -82,7 +82,7 @@ def gigabytes(count: int) -> str:
 
 
 def spanned(middle: float, interval: tuple[float, float] | None) -> str:
-    """Write a positive number with its interval; an end below zero is zero."""
+    """Write a positive number with its interval, clipped at zero."""
     if interval is None:
         return figures(middle)
     low, high = (figures(max(0.0, end), middle) for end in interval)
@@ -90,7 +90,17 @@ def spanned(middle: float, interval: tuple[float, float] | None) -> str:
 
 
 def figures(value: float, like: float | None = None) -> str:
-    """Write a number with three digits that count, or with as many decimals as another has so."""
+    """Write three significant digits, or the decimals that `like` has."""
     size = float(f"{value if like is None else like:.3g}")
     decimals = 2 - math.floor(math.log10(size)) if size > 0 else 0
     return f"{value:.{min(max(decimals, 0), 4)}f}"
+
+
+def compact(value: float) -> str:
+    """Write a number with three digits at most, thousands in full."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def exact(value: float | None) -> str:
+    """Write a number with all its digits; nothing for none."""
+    return "" if value is None else repr(value)

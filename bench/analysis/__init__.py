@@ -1,1 +1,1 @@
-"""What stored runs say: averaged, compared with each other and with print."""
+"""Stored runs averaged, compared with each other and with publications."""

@@ -1,14 +1,13 @@
-"""Stored runs as a report asks for them: by place, shots and method, then by how they were made."""
+"""Stored runs by place, shots and method, then by configuration."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from statistics import stdev
-from typing import Any
+from statistics import fmean
 
 from bench.analysis.labels import ConfigurationNames, hardware
-from bench.analysis.statistics import Estimate, mean_interval
+from bench.analysis.statistics import Estimate, deviation, mean_interval
 from bench.analysis.verdict import departures
 from bench.errors import CorruptRun
 from bench.metrics import auroc_interval
@@ -20,85 +19,89 @@ from bench.store.results import Results
 from bench.store.scores import Scores
 
 REFERENCE = "shortcut"
-"""The method that stands beside every row: who does not beat it has shown nothing."""
+"""The method beside every row: one that does not beat it has shown nothing."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One way to run a method: runs that differ by their seed alone."""
+    """Runs of a method that differ by their seed alone."""
 
     row: RunSpec
-    """The spec that its runs share, with seed 0."""
+    """The shared spec, with seed 0."""
     label: str
     receipts: tuple[Receipt, ...]
     """In the order of their seeds."""
-    metric: str
-    """Which metric of the receipts counts: `auroc`, or `auroc_full` over the whole test set."""
-    departures: tuple[str, ...]
+    metric: str = "auroc"
+    """`auroc`, `auroc_full` over the whole test set, or another metric of the receipts."""
+    departures: tuple[str, ...] = ()
     """From the protocol of the table."""
 
     @cached_property
     def by_seed(self) -> Mapping[int, float]:
-        """AUROC by seed."""
+        """The metric by seed."""
         return {r.spec.seed: r.metrics.share(self.metric) for r in self.receipts}
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return fmean(self.by_seed.values())
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds; None for one."""
+        return deviation(self.by_seed.values())
 
     @cached_property
     def estimate(self) -> Estimate:
         """Mean over seeds, with a 95 % t-interval."""
         return mean_interval(list(self.by_seed.values()))
 
-    def by(self, metric: str) -> "Configuration | None":
-        """Return it by another metric, with the runs that have that; None for none."""
-        there = tuple(r for r in self.receipts if r.metrics.number(metric) is not None)
-        return replace(self, receipts=there, metric=metric) if there else None
+    def with_metric(self, metric: str) -> "Configuration | None":
+        """Return the runs that have another metric; None for none."""
+        receipts = tuple(r for r in self.receipts if r.metrics.number(metric) is not None)
+        return replace(self, receipts=receipts, metric=metric) if receipts else None
 
-    @property
-    def seedless(self) -> bool:
-        """Whether no seed touches its values: nothing is random in the method or drawn to test on.
-
-        Runs that do not say so of their method are taken to be random.
-        """
-        says = all(r.provenance.seedless for r in self.receipts)
-        return says and self.metric == "auroc_full"
-
-    @property
-    def deviation(self) -> float | None:
-        """Standard deviation over seeds."""
-        return stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
+    def with_artifact(self, file: str) -> "Configuration | None":
+        """Return the runs that keep a file; None for none."""
+        receipts = tuple(r for r in self.receipts if file in r.files)
+        return replace(self, receipts=receipts) if receipts else None
 
     def run(self, seed: int) -> Receipt:
         """Return the run of a seed."""
         return next(r for r in self.receipts if r.spec.seed == seed)
 
-    def keeping(self, file: str) -> "Configuration | None":
-        """Return the runs of it that keep such a file beside their scores; None for none."""
-        there = tuple(r for r in self.receipts if file in r.files)
-        return replace(self, receipts=there) if there else None
+    @property
+    def seedless(self) -> bool:
+        """Whether neither method nor test set is random.
+
+        Runs that do not state it of their method are taken to be random.
+        """
+        return self.metric == "auroc_full" and all(r.provenance.seedless for r in self.receipts)
 
     @cached_property
     def stale(self) -> bool:
-        """Whether a run of it comes from older code of the method."""
+        """Whether older code of the method made a run."""
         return any(is_stale(r) for r in self.receipts)
 
     @property
     def variant(self) -> RunSpec:
-        """What it shares with the same way at another place."""
+        """The spec without its place."""
         return replace(self.row, dataset="", category="", fingerprint="", external=None)
 
     @property
-    def copies(self) -> set[str]:
-        """Why the data of its runs is not official, where it is not."""
-        return {r.provenance.unofficial_copy for r in self.receipts} - {""}
+    def unofficial_reasons(self) -> list[str]:
+        """Why its data is not official, each reason once."""
+        return sorted({r.provenance.unofficial_copy for r in self.receipts} - {""})
 
     @property
     def machines(self) -> list[str]:
-        """On what its runs were made; more than one is worth saying."""
+        """The hardware of its runs, each once."""
         return sorted({hardware(r) for r in self.receipts})
 
 
 @dataclass(frozen=True)
 class RunLine:
-    """One run of a cell."""
+    """One run of a table's cell."""
 
     receipt: Receipt
     auroc: float
@@ -109,12 +112,12 @@ class RunLine:
 
     @property
     def stale(self) -> bool:
-        """Whether older code of the method has made it."""
+        """Whether older code of the method made it."""
         return is_stale(self.receipt)
 
     @property
     def labelled(self) -> list[str]:
-        """The anomalies that it trained on."""
+        """Files of the anomalies that it trained on."""
         return [d.file for d in self.receipt.draw[: self.receipt.spec.shots]]
 
     @property
@@ -125,48 +128,47 @@ class RunLine:
 
 @dataclass(frozen=True)
 class StoredRuns:
-    """All runs of some results, and what is asked of them more than once."""
+    """All runs of some results, grouped for tables and figures."""
 
     results: Results
     receipts: tuple[Receipt, ...]
 
     @cached_property
-    def groups(self) -> Mapping[tuple[Place, int, str], Mapping[RunSpec, list[Receipt]]]:
-        """Accuracy runs by place, shots and method, and then by all of their spec but the seed."""
-        found: dict[Any, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
-        for receipt in self.receipts:
-            spec = receipt.spec
-            if spec.kind == "accuracy":
-                found[place_of(spec), spec.shots, spec.method][spec.row].append(receipt)
-        return found
+    def groups(self) -> Mapping[tuple[Place, int, str], Sequence[Configuration]]:
+        """Configurations of accuracy runs by place, shots and method."""
+        groups: dict[tuple[Place, int, str], list[Configuration]] = defaultdict(list)
+        for configuration in grouped(self.accuracy, self.label):
+            row = configuration.row
+            groups[place_of(row), row.shots, row.method].append(configuration)
+        return groups
+
+    @cached_property
+    def accuracy(self) -> Sequence[Receipt]:
+        """Accuracy runs."""
+        return [r for r in self.receipts if r.spec.kind == "accuracy"]
 
     @cached_property
     def label(self) -> ConfigurationNames:
-        """Names of the ways to run a method."""
-        return ConfigurationNames(row for group in self.groups.values() for row in group)
+        """Names of the configurations."""
+        return ConfigurationNames(r.spec for r in self.accuracy)
 
     @cached_property
     def timing(self) -> Sequence[Receipt]:
         """Timing runs."""
         return [r for r in self.receipts if r.spec.kind == "timing"]
 
-    @cached_property
-    def timing_label(self) -> ConfigurationNames:
-        """Names of the ways that a method was timed."""
-        return ConfigurationNames(r.spec.row for r in self.timing)
-
-    def ways(
+    def configurations(
         self, place: Place, shots: int, method: str, metric: str, table: PrintedTable
     ) -> list[Configuration]:
-        """Return the ways that a method was run, the one to show first.
+        """Return a method's configurations, the one to show first.
 
         That is the one of the newest data and method version; of these, the one that departs least
         from a table; then one by today's code; then that with the most seeds.
         """
         protocol = {**table.protocol, **table.methods.get(method, {})}
-        found = []
-        for row, receipts in self.groups.get((place, shots, method), {}).items():
-            runs = tuple(sorted(receipts, key=lambda r: r.spec.seed))
+        configurations = []
+        for configuration in self.groups.get((place, shots, method), ()):
+            row, runs = configuration.row, configuration.receipts
             if not all(metric in r.metrics for r in runs):
                 continue
             departs = list(departures(runs[0], protocol))
@@ -174,13 +176,12 @@ class StoredRuns:
                 departs.insert(0, f"method from outside: {row.method_source.partition('@')[0]}")
             if method != REFERENCE and place[0] in table.datasets:
                 departs.append(table.datasets[place[0]])
-            way = Configuration(row, self.label(row), runs, metric, tuple(departs))
-            version = (-row.data_version, -row.method_version)
-            found.append(((*version, len(departs), way.stale, -len(runs), row.run_id), way))
-        return [way for _, way in sorted(found, key=lambda f: f[0])]
+            shown = replace(configuration, metric=metric, departures=tuple(departs))
+            configurations.append(shown)
+        return sorted(configurations, key=_preference)
 
     def scores(self, receipt: Receipt) -> Scores:
-        """Return the scores of a run; raises CorruptRun where they are not its receipt's."""
+        """Return a run's scores; raises CorruptRun where its receipt states others."""
         scores = self.results.scores(receipt.run_id)
         if scores.digest() != receipt.metrics.scores_sha256:
             raise CorruptRun(
@@ -189,9 +190,9 @@ class StoredRuns:
             )
         return scores
 
-    def lines(self, way: Configuration) -> list[RunLine]:
-        """Return the runs of a way, each with its interval over images."""
-        return [self._line(r, way.metric) for r in way.receipts]
+    def lines(self, configuration: Configuration) -> list[RunLine]:
+        """Return the runs, each with its interval over images."""
+        return [self._line(r, configuration.metric) for r in configuration.receipts]
 
     def _line(self, receipt: Receipt, metric: str) -> RunLine:
         scores = self.scores(receipt)
@@ -201,7 +202,24 @@ class StoredRuns:
         return RunLine(receipt, receipt.metrics.share(metric), interval, precision)
 
 
+def _preference(configuration: Configuration) -> tuple[int, int, int, bool, int, str]:
+    row, departs = configuration.row, len(configuration.departures)
+    runs = len(configuration.receipts)
+    return -row.data_version, -row.method_version, departs, configuration.stale, -runs, row.run_id
+
+
+def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> list[Configuration]:
+    """Return runs as configurations, in first-seen order."""
+    rows: dict[RunSpec, list[Receipt]] = defaultdict(list)
+    for receipt in receipts:
+        rows[receipt.spec.row].append(receipt)
+    return [
+        Configuration(row, label(row), tuple(sorted(runs, key=lambda r: r.spec.seed)))
+        for row, runs in rows.items()
+    ]
+
+
 def is_stale(receipt: Receipt) -> bool:
-    """Whether older code of a method of the project has made a run."""
+    """Whether older code of the method made a run."""
     entry = METHODS.get(receipt.spec.method)
     return entry is not None and receipt.provenance.standing(entry.path).stale

@@ -1,10 +1,11 @@
-"""Fills the tables of a report with stored runs: the printed ones, and what is beyond print."""
+"""Tables of a report, filled with stored runs."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
 from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
+from bench.analysis.selection import registered
 from bench.analysis.statistics import shared_difference
 from bench.analysis.tables import Block, Cell, Column, MeanCell, MeanRow, ReportTable, Row
 from bench.analysis.timings import (
@@ -29,7 +30,6 @@ from bench.published.tables import (
     pixel_level,
     published,
 )
-from bench.registry import METHODS
 from bench.spec import Place, RunSpec
 from bench.text import joined
 
@@ -39,7 +39,7 @@ TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "me
 def printed_table(
     name: str, stored: StoredRuns, methods: Container[str] | None = None
 ) -> ReportTable:
-    """Fill a table in print with our runs, in its own order; `shortcut` is added to its columns.
+    """Fill a published table with our runs; `shortcut` joins its columns.
 
     With `methods` only their columns are shown.
     """
@@ -49,10 +49,10 @@ def printed_table(
     datasets = dict.fromkeys(k.dataset for k in keys)
     blocks = []
     for dataset in datasets:
-        there = dict.fromkeys(k.category for k in keys if k.dataset == dataset)
-        places = [(dataset, c) for c in there if c not in MEANS]
+        categories = dict.fromkeys(k.category for k in keys if k.dataset == dataset)
+        places = [(dataset, c) for c in categories if c not in MEANS]
         rows = tuple(_row(name, table, place, place[1], columns, stored) for place in places)
-        means = tuple(_mean(table, dataset, c, columns, rows) for c in there if c in MEANS)
+        means = tuple(_mean(table, dataset, c, columns, rows) for c in categories if c in MEANS)
         blocks.append(Block(dataset, rows, means))
     about = f"{table.citation}. It states: {table.states}."
     if methods is not None:
@@ -62,7 +62,7 @@ def printed_table(
 
 
 def source_tables(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[ReportTable]:
-    """Fill the tables that columns were copied from, where runs are nearer to their protocols.
+    """Fill the sources of copied columns whose protocols runs follow better.
 
     The paper copied numbers of other protocols than the one it states: a run that departs less from
     such a source's is to be judged by that too. Where there is none, a table of its own would only
@@ -76,32 +76,31 @@ def source_tables(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[Rep
                 cells = (c for c in table.cells() if c.key.method in methods)
                 copied.setdefault(source, []).extend(cells)
     return [
-        printed_table(source, stored, {c.key.method for c in found})
-        for source, found in copied.items()
-        if any(_nearer(cell, published()[source], stored) for cell in found)
+        printed_table(source, stored, {c.key.method for c in cells})
+        for source, cells in copied.items()
+        if any(_nearer(cell, published()[source], stored) for cell in cells)
     ]
 
 
 def _nearer(cell: Cell, source: PrintedTable, stored: StoredRuns) -> bool:
-    """Whether a way to run a cell departs less from its source's protocol than from the stated."""
+    """Whether a configuration follows its source's protocol better than the stated one."""
     if cell.ours is None:
         return False
     key = cell.key
     place = key.dataset, key.category
-    nearest = stored.ways(place, key.shots, key.method, cell.ours.metric, source)[0]
-    stated = {way.row: way.departures for way in (cell.ours, *cell.others)}
+    nearest = stored.configurations(place, key.shots, key.method, cell.ours.metric, source)[0]
+    stated = {c.row: c.departures for c in (cell.ours, *cell.others)}
     return len(nearest.departures) < len(stated[nearest.row])
 
 
 def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTable | None:
-    """Return what was run and stands in none of the tables, or None."""
+    """Return the runs that no table shows, or None."""
     shown = {((k := c.key).dataset, k.category, k.shots, k.method)
              for table in tables for c in table.cells() if c.ours}  # fmt: skip
     groups = sorted(g for g in stored.groups if (*g[0], g[1], g[2]) not in shown)
     if not groups:
         return None
-    order = {name: i for i, name in enumerate(METHODS)}
-    wanted = {(shots, order.get(m, len(order)), m) for _, shots, m in groups if m != REFERENCE}
+    wanted = {(shots, registered(m), m) for _, shots, m in groups if m != REFERENCE}
     ran = [(shots, m) for shots, _, m in sorted(wanted)]
     ran += [(shots, REFERENCE) for shots in {s for _, s, m in groups if m == REFERENCE}]
     columns = tuple(
@@ -118,10 +117,12 @@ def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTabl
         )
         blocks.append(Block(dataset, rows, ()))
     about = (
-        "Data, settings, methods and numbers of labelled anomalies that no table in print has;"
+        "Data, settings, methods and numbers of labelled anomalies that no published table has;"
         " departures are from Table 1's protocol."
     )
-    return ReportTable("other", "Beyond print", about, columns, tuple(blocks), protocol.margin)
+    return ReportTable(
+        "other", "Beyond the published tables", about, columns, tuple(blocks), protocol.margin
+    )
 
 
 def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
@@ -136,7 +137,7 @@ def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
 
 
 def _columns(table: PrintedTable, methods: Container[str] | None) -> Iterator[Column]:
-    """Give the printed columns, each group of shots with `shortcut` at its end."""
+    """Yield the published columns, `shortcut` last in each group of shots."""
     printed = [c for c in table.columns() if methods is None or c[1] in methods]
     for shots in dict.fromkeys(s for s, _ in printed):
         for method in (m for s, m in printed if s == shots):
@@ -156,20 +157,20 @@ def _row(
         if (leader := _significant_best([c for c in cells if c.key.shots == shots]))
     }
     cells = [replace(c, best=id(c) in best) for c in cells]
-    unofficial = {reason for c in cells if c.ours for reason in c.ours.copies}
+    unofficial = {reason for c in cells if c.ours for reason in c.ours.unofficial_reasons}
     return Row(title, tuple(cells), "; ".join(sorted(unofficial)))
 
 
 def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: StoredRuns) -> Cell:
     key = Key(*place, column.shots, column.method, "image_auroc")
-    ways = stored.ways(place, column.shots, column.method, column.metric, table)
+    configurations = stored.configurations(place, column.shots, column.method, column.metric, table)
     return Cell(
         key=key,
         name="-".join(_plain(str(part)) for part in (name, *place, column.shots, column.method)),
         printed=table.cells.get(key),
         source=_source(table, key),
-        ours=ways[0] if ways else None,
-        others=tuple(ways[1:]),
+        ours=configurations[0] if configurations else None,
+        others=tuple(configurations[1:]),
         margin=table.margin,
         not_comparable=table.not_comparable.get(f"{place[0]} {column.method}", ""),
         pixel_level=pixel_level(key),
@@ -177,7 +178,7 @@ def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: 
 
 
 def _plain(text: str) -> str:
-    """Return a text as part of a link: what is no letter or digit by its number."""
+    """Return a text as part of a link, special characters by number."""
     return "".join(c if c.isascii() and (c.isalnum() or c == "_") else f".{ord(c):x}" for c in text)
 
 
@@ -190,21 +191,21 @@ def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
 
 
 def _significant_best(cells: Sequence[Cell]) -> Cell | None:
-    """Return the cell whose paired difference from each other one is above zero at 95 %.
+    """Return the cell that is above each other one at 95 %.
 
-    None where a printed one has no run, and where `shortcut` is the only rival.
+    By paired differences. None where a published one has no run, or for one baseline alone.
     """
     seeds = {seed for cell in cells if cell.ours for seed in cell.ours.by_seed}
-    there = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
-    rivals = [cell for cell, _ in there if cell.key.method != REFERENCE]
-    if len(rivals) < 2 or any(cell.printed and not cell.ours for cell in cells):
+    ran = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
+    baselines = [cell for cell, _ in ran if cell.key.method != REFERENCE]
+    if len(baselines) < 2 or any(cell.printed and not cell.ours for cell in cells):
         return None
-    for cell, values in there:
+    for cell, values in ran:
         gaps = []
-        for other, theirs in there:
+        for other, other_values in ran:
             if other is cell:
                 continue
-            gap = shared_difference(values, theirs)
+            gap = shared_difference(values, other_values)
             if gap is None:
                 break
             gaps.append(gap)
@@ -214,58 +215,59 @@ def _significant_best(cells: Sequence[Cell]) -> Cell | None:
     return None
 
 
-def _of_seeds(way: Configuration, seeds: Iterable[int]) -> Mapping[int, float]:
-    """Return AUROC by seed; the one value of a method without randomness is that of every seed."""
-    value = next(iter(way.by_seed.values()))
-    return dict.fromkeys(seeds, value) if way.seedless else way.by_seed
+def _of_seeds(configuration: Configuration, seeds: Iterable[int]) -> Mapping[int, float]:
+    """Return AUROC by seed; a value without randomness counts for all."""
+    value = next(iter(configuration.by_seed.values()))
+    return dict.fromkeys(seeds, value) if configuration.seedless else configuration.by_seed
 
 
 def _mean(
     table: PrintedTable, dataset: str, category: str, columns: Sequence[Column], rows: Sequence[Row]
 ) -> MeanRow:
-    """Return a printed row of means, ours only over columns that are complete."""
+    """Return a row of means, ours over complete columns only."""
     cells = []
     for i, column in enumerate(columns):
         ran = [row.cells[i].ours for row in rows if averages(category, row.cells[i].key.category)]
-        there = [ours for ours in ran if ours is not None]
+        missing = ran.count(None)
         key = Key(dataset, category, column.shots, column.method, "image_auroc")
-        cells.append(_mean_cell(table.cells.get(key), there, len(ran) - len(there), table.margin))
+        ours = [configuration for configuration in ran if configuration]
+        cells.append(_mean_cell(table.cells.get(key), ours, missing, table.margin))
     return MeanRow(TITLES[category], tuple(cells))
 
 
 def _mean_cell(
-    printed: Printed | None, ways: Sequence[Configuration], missing: int, margin: float
+    printed: Printed | None, configurations: Sequence[Configuration], missing: int, margin: float
 ) -> MeanCell:
     if missing:
         return MeanCell(printed, None, missing)
-    seeds = sorted(set.intersection(*({*way.by_seed} for way in ways)))
-    by_seed = [fmean(way.by_seed[seed] for way in ways) for seed in seeds]
-    said = None
+    seeds = sorted(set.intersection(*({*c.by_seed} for c in configurations)))
+    by_seed = [fmean(c.by_seed[seed] for c in configurations) for seed in seeds]
+    outcome = None
     if printed and seeds:
-        seedless = all(way.seedless for way in ways)
-        said = verdict(by_seed, float(printed.value), margin, seedless=seedless)
-    variants = {way.variant for way in ways}
-    ours = fmean(way.estimate.mean for way in ways)
-    same_test = fmean(way.estimate.mean for w in ways if (way := w.by("auroc")))
-    return MeanCell(printed, ours, 0, said, mixed=len(variants) > 1, same_test=same_test)
+        seedless = all(c.seedless for c in configurations)
+        outcome = verdict(by_seed, float(printed.value), margin, seedless=seedless)
+    variants = {c.variant for c in configurations}
+    ours = fmean(c.estimate.mean for c in configurations)
+    same_test = fmean(c.estimate.mean for row in configurations if (c := row.with_metric("auroc")))
+    return MeanCell(printed, ours, 0, outcome, mixed=len(variants) > 1, same_test=same_test)
 
 
 def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -> TimeRow | None:
-    """Return a printed row of times with ours of the one clock that has most of its methods."""
-    found = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
-    if not found:
+    """Return published times with ours of the clock with most methods."""
+    printed = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
+    if not printed:
         return None
-    methods = {method for method, _ in found}
+    methods = {method for method, _ in printed}
     timed = clocks(stored)
 
     def most(clock: TimingSetup) -> tuple[int, bool]:
-        there = {row.method for row in timed[clock]} & methods
-        return len(there), OURS in there
+        shared = {row.method for row in timed[clock]} & methods
+        return len(shared), OURS in shared
 
     clock = max(timed, key=most, default=None)
     rows = timed[clock] if clock else {}
     cells = tuple(
-        _time_cell(table, column, found.get((column.method, column.shots)), rows)
+        _time_cell(table, column, printed.get((column.method, column.shots)), rows)
         for column in columns
     )
     (remark,) = (f.text for f in read_findings() if f.key == "table2-times")
@@ -274,8 +276,8 @@ def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -
 
 def _time_cell(
     table: PrintedTable, column: Column, printed: Printed | None, rows: Rows
-) -> TimeCell:  # fmt: skip
-    """Choose of the ways that a method was timed the one that departs least in what takes time."""
+) -> TimeCell:
+    """Return the timed configuration that departs least in what takes time."""
     stated = {**table.protocol, **table.methods.get(column.method, {})}
     shape = {k: v for k, v in stated.items() if k in SHAPE}
     departs = {row: differences(row, shape) for row, timed in rows.items()
@@ -292,15 +294,19 @@ def _time_cell(
 
 
 def _order(columns: Sequence[Column], cells: Sequence[TimeCell]) -> str:
-    """Say whether the order in print holds, as far as methods were timed."""
-    in_print = [(column, c.printed.value, c.ours)
-                for column, c in zip(columns, cells, strict=True) if c.printed]  # fmt: skip
-    fastest, _, _ = min(in_print, key=lambda said: said[1])
-    by_method = {column.method: ours for column, _, ours in in_print if ours}
+    """Say whether the published order holds among timed methods."""
+    published = [
+        (column, cell.printed.value, cell.ours)
+        for column, cell in zip(columns, cells, strict=True)
+        if cell.printed
+    ]
+    fastest = min(published, key=lambda entry: entry[1])[0]
+    by_method = {column.method: ours for column, _, ours in published if ours}
     if not by_method:
         return ""
     ours = by_method.pop(OURS, None)
-    said = compared(ours, list(by_method.values())) if ours else ""
-    missing = [column.title for column, _, there in in_print if not there]
-    out = f"Not timed there: {joined(missing)}." if missing else ""
-    return " ".join(filter(None, (f"In print {fastest.title} is the fastest.", said, out)))
+    comparison = compared(ours, list(by_method.values())) if ours else ""
+    missing = [column.title for column, _, ours in published if not ours]
+    untimed = f"Not timed there: {joined(missing)}." if missing else ""
+    claim = f"By the published times {fastest.title} is the fastest."
+    return " ".join(filter(None, (claim, comparison, untimed)))

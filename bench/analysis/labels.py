@@ -1,4 +1,4 @@
-"""Names of stored or wanted runs, and of where they were made, for people."""
+"""Names of runs, hardware, places and methods for people."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,38 +15,38 @@ FIELDS = ("image_size", "resize", "precision", "batch_size", "backbone", "stage"
 
 
 class ConfigurationNames:
-    """Names of rows for people: the method, and what of its parameters differs within a matrix."""
+    """Names of configurations: the method, and settings that vary."""
 
     def __init__(self, specs: Iterable[RunSpec]) -> None:
         self._values: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
         for spec in specs:
-            for key, value in self._told(spec).items():
+            for key, value in self._settings(spec).items():
                 self._values[spec.method][key].add(value)
 
     @staticmethod
-    def _told(spec: RunSpec) -> dict[str, Any]:
-        told = {f: getattr(spec, f) for f in FIELDS}
+    def _settings(spec: RunSpec) -> dict[str, Any]:
+        values = {f: getattr(spec, f) for f in FIELDS}
         if spec.weights is not None:
-            told["weights"] = spec.weights[:8]
+            values["weights"] = spec.weights[:8]
         if spec.method_source is not None:
-            told["method_source"] = spec.method_source[-8:]
+            values["method_source"] = spec.method_source[-8:]
         if spec.external is not None:
-            told["external"] = spec.external.partition(":")[0]
+            values["external"] = spec.external.partition(":")[0]
         hard = {"seen": spec.seen_defect} if spec.seen_defect else {}
-        return {**spec.parameters, **told, **hard}
+        return {**spec.parameters, **values, **hard}
 
     def __call__(self, spec: RunSpec) -> str:
         """Return the name of a row."""
         varied = [
             f"{key}={value}"
-            for key, value in self._told(spec).items()
+            for key, value in self._settings(spec).items()
             if len(self._values[spec.method][key]) > 1
         ]
         return f"{spec.method} {' '.join(varied)}".strip()
 
 
 def hardware(receipt: Receipt) -> str:
-    """Name the processor or GPU of a run, and the threads it had."""
+    """Return a run's processor or GPU, and its threads."""
     device, threads = receipt.provenance.device_name, receipt.provenance.threads
     if device == "cpu":
         device = receipt.provenance.cpu or "CPU"
@@ -54,10 +54,10 @@ def hardware(receipt: Receipt) -> str:
 
 
 def name_of(place: Place) -> str:
-    """Return `dataset/category`, or the dataset where it has no categories."""
+    """Return `dataset/category`, or a dataset without categories."""
     return brief(place[0] if place[0] == place[1] else f"{place[0]}/{place[1]}")
 
 
 def method_name(method: str) -> str:
-    """Return a method's name as it is written in print."""
+    """Return a method's published name."""
     return NAMES.get(method, brief(method))

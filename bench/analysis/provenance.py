@@ -1,4 +1,4 @@
-"""What the runs of a report were made with: each fact once, with how many runs it holds for."""
+"""Facts about the runs of a report, counted."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -33,9 +33,9 @@ class Facts:
 
 
 def provenance(stored: StoredRuns) -> list[Facts]:
-    """Return what is worth saying of where the numbers come from; empty tables are left out."""
+    """Return tables of where the numbers come from, without empty ones."""
     runs = stored.receipts
-    found = [
+    tables = [
         _counted("Machines", ("machine", "precision", "runs"), runs, _machine),
         _counted("Data", ("data", "content", "copy", "training normals", "tested normal, anomalous",
                           "left out as duplicates: training, test", "runs"), runs, _data),
@@ -46,18 +46,18 @@ def provenance(stored: StoredRuns) -> list[Facts]:
                  (r for r in runs if r.warnings), _warnings),
         _failures(stored),
     ]  # fmt: skip
-    return [facts for facts in found if facts.rows]
+    return [facts for facts in tables if facts.rows]
 
 
 def _counted(
     title: str,
     columns: tuple[str, ...],
     runs: Iterable[Receipt],
-    tell: Callable[[Receipt], tuple[str, ...] | None],
+    facts_of: Callable[[Receipt], tuple[str, ...] | None],
 ) -> Facts:
-    """Count the runs that tell the same; None tells nothing."""
-    told = Counter(said for run in runs if (said := tell(run)) is not None)
-    return Facts(title, columns, tuple((*said, str(n)) for said, n in sorted(told.items())))
+    """Count the runs with the same facts; None has none."""
+    counts = Counter(facts for run in runs if (facts := facts_of(run)) is not None)
+    return Facts(title, columns, tuple((*facts, str(n)) for facts, n in sorted(counts.items())))
 
 
 def _machine(run: Receipt) -> tuple[str, ...]:
@@ -103,11 +103,9 @@ def _warnings(run: Receipt) -> tuple[str, ...]:
 
 
 def _libraries(runs: Sequence[Receipt]) -> Facts:
-    def told(name: str) -> str:
-        return ", ".join(sorted({str(r.provenance.get(name, "")) for r in runs} - {""}))
-
-    rows = [(name, said) for name in LIBRARIES if (said := told(name))]
-    return Facts("Libraries", ("library", "versions"), tuple(rows))
+    versions = {n: sorted({str(r.provenance.get(n, "")) for r in runs} - {""}) for n in LIBRARIES}
+    rows = tuple((name, ", ".join(several)) for name, several in versions.items() if several)
+    return Facts("Libraries", ("library", "versions"), rows)
 
 
 def _failures(stored: StoredRuns) -> Facts:

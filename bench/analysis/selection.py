@@ -1,4 +1,4 @@
-"""Which runs a figure shows, by rules that its note states."""
+"""Rules for the runs that figures show."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +16,12 @@ from bench.store.scores import Scores
 
 OURS = "atacnet"
 MOST_SEEDS = 10
-"""So many runs of a way to run a method are read for a figure, the lowest seeds first."""
+"""Runs of a configuration that a figure reads, the lowest seeds first."""
 MOST_READ = 256
-"""So many runs' scores are kept at once."""
+"""Runs whose scores are kept at once."""
 RULE = (
-    "Of each method the way is shown that has the newest version and departs least from the paper’s"
-    " stated protocol, of equal ones that with the most seeds."
+    "Of each method the configuration is shown that has the newest version and departs least from"
+    " the paper’s stated protocol, of equal ones that with the most seeds."
 )
 Tested = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """Scores and labels of the images that count."""
@@ -30,92 +30,91 @@ Tested = tuple[NDArray[np.float32], NDArray[np.bool_]]
 def configurations(
     stored: StoredRuns, place: Place, shots: int, method: str
 ) -> list[Configuration]:
-    """Return the ways that a method was run, the one to show first."""
-    return stored.ways(place, shots, method, "auroc", published()["atacnet_table1"])
+    """Return a method's configurations, the one to show first."""
+    return stored.configurations(place, shots, method, "auroc", published()["atacnet_table1"])
 
 
 def best_configurations(stored: StoredRuns, place: Place, shots: int) -> list[Configuration]:
-    """Return the way to show of each method that ran there, ATAC-Net first.
+    """Return each method's configuration to show, ATAC-Net first.
 
     Methods that train on no anomaly stand beside those that do: they are scored on the same images.
     """
-    there = {(s, m) for p, s, m in stored.groups if p == place and s in (0, shots)}
-    found = sorted(there, key=lambda sm: (order(sm[1]), -sm[0]))
-    return [configurations(stored, place, s, m)[0] for s, m in found]
+    methods = {(s, m) for p, s, m in stored.groups if p == place and s in (0, shots)}
+    ordered = sorted(methods, key=lambda sm: (order(sm[1]), -sm[0]))
+    return [configurations(stored, place, s, m)[0] for s, m in ordered]
 
 
-def left_out(found: Sequence[object], shown: Sequence[object]) -> str:
-    """Say how many methods ran that a figure has no room for."""
-    more = len(found) - len(shown)
+def left_out(ran: Sequence[object], shown: Sequence[object]) -> str:
+    """Return a sentence on methods that a figure leaves out."""
+    more = len(ran) - len(shown)
     return f" {more} more method{'s' * (more > 1)} ran." if more else ""
 
 
 def without_parameter(row: RunSpec, parameter: str) -> tuple[RunSpec, Value | None]:
-    """Return a spec without one of its parameters, and the value of that."""
+    """Return a spec without a parameter, and the parameter's value."""
     rest = dict(row.parameters)
     value = rest.pop(parameter, None)
     return replace(row, parameters=rest), value
 
 
 def order(method: str) -> tuple[bool, int, str]:
-    """Sort methods: ATAC-Net, then the others as they are registered, then those from outside."""
-    known = list(METHODS)
-    return method != OURS, known.index(method) if method in known else len(known), method
+    """Sort ATAC-Net first, then registered methods, then those from outside."""
+    return method != OURS, registered(method), method
+
+
+def registered(method: str) -> int:
+    """Return a method's place in the registry, else its length."""
+    return list(METHODS).index(method) if method in METHODS else len(METHODS)
 
 
 def places(stored: StoredRuns) -> Mapping[Place, list[int]]:
-    """Return the places that have runs, each with its numbers of shots, most shots first.
+    """Return places with runs and their shots, most shots first.
 
     Those of the paper's table come first, in its order. Zero shots are there only where they are
     all: else they stand beside the others.
     """
-    found: dict[Place, set[int]] = {}
+    shots_at: dict[Place, set[int]] = {}
     for place, shots, _ in stored.groups:
-        found.setdefault(place, set()).add(shots)
-    return {p: sorted(found[p] - {0} or {0}, reverse=True) for p in ranked(found)}
+        shots_at.setdefault(place, set()).add(shots)
+    return {p: sorted(shots_at[p] - {0} or {0}, reverse=True) for p in ranked(shots_at)}
 
 
 def ranked(places: Iterable[Place]) -> list[Place]:
-    """Return places once each: those of the paper's table first, in its order."""
+    """Return distinct places, those of the paper's table first."""
     printed = dict.fromkeys((k.dataset, k.category) for k in published()["atacnet_table1"].cells)
     rank = {place: i for i, place in enumerate(printed)}
     return sorted(set(places), key=lambda p: (rank.get(p, len(rank)), p))
 
 
 def cells(stored: StoredRuns) -> list[tuple[Place, int]]:
-    """Return places and shots that have runs, in the order of `places`."""
+    """Return places and shots with runs, ordered as `places`."""
     return [(place, s) for place, shots in places(stored).items() for s in shots]
 
 
 class ScoreCache:
-    """Scores of runs, the last ones kept: several figures ask for the same."""
+    """The last scores read, which several figures share."""
 
     def __init__(self, stored: StoredRuns) -> None:
         self._stored = stored
         self._last: dict[str, Scores] = {}
 
     def scores(self, receipt: Receipt) -> Scores:
-        """Return the scores of a run; raises CorruptRun where they are damaged."""
-        found = self._last.pop(receipt.run_id, None) or self._stored.scores(receipt)
-        self._last[receipt.run_id] = found  # the newest last
+        """Return a run's scores; raises CorruptRun for damaged ones."""
+        scores = self._last.pop(receipt.run_id, None) or self._stored.scores(receipt)
+        self._last[receipt.run_id] = scores  # the newest last
         if len(self._last) > MOST_READ:
             del self._last[next(iter(self._last))]
-        return found
+        return scores
 
-    def tested(self, way: Configuration) -> Iterator[Tested]:
-        """Yield scores and labels of the images that count, of the first `MOST_SEEDS` runs."""
-        for receipt in way.receipts[:MOST_SEEDS]:
+    def tested(self, configuration: Configuration) -> Iterator[Tested]:
+        """Yield test scores and labels of the first `MOST_SEEDS` runs."""
+        for receipt in configuration.receipts[:MOST_SEEDS]:
             yield test_scores(self.scores(receipt))
-
-
-def test_mask(scores: Scores) -> NDArray[np.bool_]:
-    """Return of each image whether it counts."""
-    return scores.counted()
 
 
 def test_scores(scores: Scores) -> Tested:
     """Return scores and labels of the images that count."""
-    test = test_mask(scores)
+    test = scores.counted()
     return scores.score[test], scores.label[test]
 
 

@@ -1,23 +1,23 @@
-"""Statistics over seeds and over datasets; those over images are in `bench.metrics`.
+"""Statistics over seeds and datasets; `bench.metrics` has those over images.
 
 They are never mixed: seeds say what training again gives, images what other test images give.
 """
 
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TypeVar
 
 Name = TypeVar("Name", bound=Hashable)
 DIGITS = 9
-"""Values of AUROC that agree to so many decimals are equal: what is left is rounding."""
+"""Decimals to which equal AUROC agree; the rest is rounding."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its t-interval; the interval is None below two values."""
+    """A mean with its t-interval, None below two values."""
 
     mean: float
     n: int
@@ -25,7 +25,7 @@ class Estimate:
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Estimate a mean from values that are taken as normal, by Student's t.
+    """Estimate a mean of normal values by Student's t.
 
     Values that are all alike give an interval of no width: true of a method without randomness,
     too sure of one whose AUROC has come to its ceiling. Raises ValueError without values and for
@@ -42,13 +42,18 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     return Estimate(mean, n, (mean - half, mean + half))
 
 
+def deviation(values: Collection[float]) -> float | None:
+    """Return the standard deviation; None below two values."""
+    return stdev(values) if len(values) > 1 else None
+
+
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """Estimate the mean of first minus second, pair by pair; both of the same length."""
+    """Estimate the mean paired difference of equally long values."""
     return mean_interval([a - b for a, b in zip(first, second, strict=True)])
 
 
 def shared_difference(first: Mapping[int, float], second: Mapping[int, float]) -> Estimate | None:
-    """Estimate the mean of first minus second over the seeds that both have; None for none."""
+    """Estimate the mean difference over shared seeds; None for none."""
     seeds = sorted(first.keys() & second.keys())
     return (
         paired_difference([first[s] for s in seeds], [second[s] for s in seeds]) if seeds else None
@@ -56,14 +61,14 @@ def shared_difference(first: Mapping[int, float], second: Mapping[int, float]) -
 
 
 def paired_ratio(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """Estimate the mean ratio of first to second, pair by pair; all of them above zero.
+    """Estimate the mean paired ratio of positive values.
 
     By logarithms, so that turning the ratio round turns mean and interval round.
     """
-    found = mean_interval([math.log(a / b) for a, b in zip(first, second, strict=True)])
-    ends = found.interval
+    logarithms = mean_interval([math.log(a / b) for a, b in zip(first, second, strict=True)])
+    ends = logarithms.interval
     interval = None if ends is None else (math.exp(ends[0]), math.exp(ends[1]))
-    return Estimate(math.exp(found.mean), found.n, interval)
+    return Estimate(math.exp(logarithms.mean), logarithms.n, interval)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Ranking:
 
 
 def ranking(values: Mapping[str, Sequence[float]]) -> Ranking:
-    """Rank methods by one value a dataset each, in the same order of datasets, higher is better.
+    """Rank methods by one value per dataset, higher is better.
 
     Friedman's test, then Wilcoxon's with Holm's correction (Demšar 2006; Holm 1979). Values that
     differ by rounding alone are ties. Raises ValueError for fewer than three methods, lists of
@@ -104,7 +109,7 @@ def ranking(values: Mapping[str, Sequence[float]]) -> Ranking:
 
 
 def signed_rank(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the exact two-sided p of Wilcoxon's signed-rank test; 1 where all pairs are equal.
+    """Return Wilcoxon's exact two-sided signed-rank p; 1 for equal pairs.
 
     Equal pairs are left out, ties share their ranks, and the p is over all ways to set the signs.
     With ties scipy takes a normal law for that, or not, by its version; categories at 1.000 tie.
@@ -126,17 +131,17 @@ def signed_rank(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def holm(p: Mapping[Name, float]) -> dict[Name, float]:
-    """Adjust p values for their number by Holm's step-down procedure."""
-    found: dict[Name, float] = {}
+    """Adjust p values by Holm's step-down procedure."""
+    adjusted: dict[Name, float] = {}
     least = 0.0
     for i, name in enumerate(sorted(p, key=p.__getitem__)):
         least = max(least, min(1.0, (len(p) - i) * p[name]))
-        found[name] = least
-    return found
+        adjusted[name] = least
+    return adjusted
 
 
 def estimated(estimate: Estimate) -> str:
-    """Write a mean of AUROC with its number of seeds and its interval, which ends at 0 and 1."""
+    """Write a mean AUROC with its seeds and clipped interval."""
     if estimate.interval is None:
         return f"{estimate.mean:.3f} (one seed)"
     low, high = (min(1.0, max(0.0, end)) for end in estimate.interval)

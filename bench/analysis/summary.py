@@ -1,24 +1,29 @@
-"""Stored results as a table: a row for data and shots, a column for each way to run a method."""
+"""Stored AUROC by data and shots, a column per configuration."""
 
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from bench.analysis.configurations import is_stale
+from bench.analysis.configurations import grouped
 from bench.analysis.labels import ConfigurationNames, hardware
-from bench.analysis.statistics import Estimate, shared_difference
+from bench.analysis.selection import registered
+from bench.analysis.statistics import Estimate, deviation, shared_difference
 from bench.errors import RequestError
-from bench.registry import METHODS
 from bench.store.receipt import Receipt
 
 Row = tuple[str, int]
-"""Where, and how many shots."""
+"""Dataset or category, and number of shots."""
 
 WEIGHTS = "weights file"
-"""Beside `weights`, a digest: its beginning, and what these weights are."""
+"""The digest's beginning and the title, beside `weights`, the digest."""
+SETTINGS = (
+    "backbone", "stage", WEIGHTS, "image_size", "precision", "batch_size", "lr", "epochs",
+    "steps_per_epoch", "lr_step",
+)  # fmt: skip
+"""Settings and parameters that notes state."""
 
 
 @dataclass(frozen=True)
@@ -29,59 +34,57 @@ class ResultTable:
     columns: tuple[str, ...]
     cells: Mapping[tuple[Row, str], Mapping[int, float]]
     common: Mapping[str, Any]
-    """The settings and parameters that all methods share that have them, two at least."""
+    """Settings and parameters that all methods with them share, two at least."""
     apart: Mapping[str, Mapping[str, Any]]
-    """Those that only one method has, or that methods differ in, by method."""
+    """Settings of one method alone, or that methods differ in, by method."""
     stale: frozenset[tuple[Row, str]]
-    """Cells with a run that older code of a method of the project has made."""
+    """Cells with a run by older code of its method."""
     unofficial: Mapping[str, str]
-    """Why a copy is not the official one, by where."""
+    """Why data is not the official copy, by dataset or category."""
     environments: tuple[str, ...]
-    """Device and threads, each once."""
+    """Hardware of the runs, each once."""
 
 
 def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTable:
-    """Arrange the receipts of accuracy runs whose spec has all the values of `where`.
+    """Arrange accuracy runs whose spec has all the values of `where`.
 
     A key of `where` that a run does not know (`shortcut` has no precision) leaves it in. Raises
     RequestError where nothing is left, or a key is known to none.
     """
-    every = [(r.spec, r) for r in receipts]
-    found = [(spec, receipt) for spec, receipt in every if spec.kind == "accuracy"]
-    if every and not found:
+    stored = list(receipts)
+    accuracy = [r for r in stored if r.spec.kind == "accuracy"]
+    if stored and not accuracy:
         raise RequestError("only timing runs are stored: `bench times` shows them")
-    told = {
-        spec.run_id: {**spec.as_dict(), **spec.parameters, WEIGHTS: _weights(receipt)}
-        for spec, receipt in found
+    settings = {
+        r.run_id: {**r.spec.as_dict(), **r.spec.parameters, WEIGHTS: _weights(r)} for r in accuracy
     }
     for key in where:
-        if not any(key in values for values in told.values()):
+        if not any(key in values for values in settings.values()):
             raise RequestError(f"--where {key}: no stored run has a setting of that name")
     chosen = [
-        (spec, receipt)
-        for spec, receipt in found
-        if all(told[spec.run_id].get(k) in (None, v) for k, v in where.items())
+        r
+        for r in accuracy
+        if all(settings[r.run_id].get(key) in (None, value) for key, value in where.items())
     ]
     if not chosen:
         raise RequestError("no stored run fits")
-    label = ConfigurationNames(spec for spec, _ in chosen)
     cells: dict[tuple[Row, str], dict[int, float]] = defaultdict(dict)
     stale = set()
     unofficial: dict[str, str] = {}
     columns: dict[str, tuple[int, str]] = {}
-    for spec, receipt in chosen:
+    for configuration in grouped(chosen, ConfigurationNames(r.spec for r in chosen)):
+        spec, column = configuration.row, configuration.label
         row = (spec.place + ("" if spec.setting == "general" else f" ({spec.setting})"), spec.shots)
-        column = label(spec)
-        cells[row, column][spec.seed] = receipt.metrics.auroc
-        columns[column] = (_place(spec.method), column)
-        if is_stale(receipt):
+        cells[row, column] |= configuration.by_seed
+        columns[column] = (registered(spec.method), column)
+        if configuration.stale:
             stale.add((row, column))
-        if receipt.provenance.unofficial_copy:
-            unofficial[row[0]] = receipt.provenance.unofficial_copy
-    by_method: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for spec, _ in chosen:
-        by_method[spec.method].append(told[spec.run_id])
-    common, apart = _settings({m: by_method[m] for m in sorted(by_method, key=_place)})
+        if configuration.unofficial_reasons:
+            unofficial[row[0]] = configuration.unofficial_reasons[-1]
+    methods = sorted({r.spec.method: None for r in chosen}, key=registered)
+    common, apart = _settings(
+        {m: [settings[r.run_id] for r in chosen if r.spec.method == m] for m in methods}
+    )
     return ResultTable(
         rows=tuple(sorted({row for row, _ in cells}, key=_order)),
         columns=tuple(sorted(columns, key=columns.__getitem__)),
@@ -90,54 +93,51 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         apart=apart,
         stale=frozenset(stale),
         unofficial=unofficial,
-        environments=tuple(sorted({hardware(r) for _, r in chosen})),
+        environments=tuple(sorted({hardware(r) for r in chosen})),
     )
 
 
 def _weights(receipt: Receipt) -> str | None:
-    """Return which weights a run began with; None where its method takes none."""
+    """Return a run's initial weights; None where its method takes none."""
     digest, title = receipt.spec.weights, receipt.provenance.weights_title
     return digest and digest[:8] + (f" ({title})" if title else "")
 
 
 def _order(row: Row) -> tuple[bool, str, int]:
-    """Medical sets first, then MVTec AD's categories by name; fewer shots before more."""
+    """Sort medical sets, then MVTec AD's categories, fewer shots first."""
     return "/" in row[0], row[0], row[1]
 
 
-def _place(method: str) -> int:
-    """Return where a method stands among those of the project, others last."""
-    return list(METHODS).index(method) if method in METHODS else len(METHODS)
-
-
 def _settings(
-    told: Mapping[str, Sequence[Mapping[str, Any]]],
+    by_method: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return what methods share, and what sets each apart; what varies in one is in its label."""
-    keys = ("backbone", "stage", WEIGHTS, "image_size", "precision", "batch_size", "lr", "epochs",
-            "steps_per_epoch", "lr_step")  # fmt: skip
-    # Those that have nothing but a size, as `shortcut`, have no part in it.
-    told = {m: r for m, r in told.items() if any(r[0].get(k) for k in keys if k != "image_size")}
+    """Return shared settings, and differing ones by method.
+
+    What varies within a method is in its label.
+    """
+    # Methods that have nothing but a size, as `shortcut`, have no part in it.
+    sized = [key for key in SETTINGS if key != "image_size"]
+    by_method = {m: runs for m, runs in by_method.items() if any(runs[0].get(k) for k in sized)}
     common: dict[str, Any] = {}
     apart: dict[str, dict[str, Any]] = defaultdict(dict)
-    for key in keys:
+    for key in SETTINGS:
         values = {
-            method: found
-            for method, runs in told.items()
-            if (found := {t.get(key) for t in runs} - {None})
+            method: distinct
+            for method, runs in by_method.items()
+            if (distinct := {run.get(key) for run in runs} - {None})
         }
-        every = set().union(*values.values())
-        if len(every) == 1 and (len(values) > 1 or len(told) == 1):
-            common[key] = every.pop()
+        shared = set().union(*values.values())
+        if len(shared) == 1 and (len(values) > 1 or len(by_method) == 1):
+            common[key] = shared.pop()
             continue
-        for method, found in values.items():
-            if len(found) == 1:
-                apart[method][key] = next(iter(found))
+        for method, distinct in values.items():
+            if len(distinct) == 1:
+                (apart[method][key],) = distinct
     return common, apart
 
 
 def markdown(table: ResultTable) -> str:
-    """Write a table as Markdown, with what it was made under."""
+    """Write a table as Markdown, with its notes."""
     lines = ["| data | shots | " + " | ".join(table.columns) + " |"]
     lines.append("|---|--:|" + "--:|" * len(table.columns))
     for row in table.rows:
@@ -152,23 +152,21 @@ def markdown(table: ResultTable) -> str:
 
 
 def written(cell: Mapping[int, float]) -> str:
-    """Write a cell: mean, and standard deviation and number where there are several seeds."""
-    values = list(cell.values())
-    if not values:
+    """Write a mean, with deviation and number of several seeds."""
+    if not cell:
         return ""
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{fmean(values):.3f} ± {stdev(values):.3f} ({len(values)})"
+    spread = deviation(cell.values())
+    mean = f"{fmean(cell.values()):.3f}"
+    return mean if spread is None else f"{mean} ± {spread:.3f} ({len(cell)})"
 
 
 def notes(table: ResultTable) -> list[str]:
-    """Say under which settings and on what the numbers were made."""
+    """Return sentences on settings and hardware behind the numbers."""
     seeds = {s for cell in table.cells.values() for s in cell}
     several = any(len(cell) > 1 for cell in table.cells.values())
-    told = "AUROC, mean ± standard deviation over seeds (number of seeds)" if several else "AUROC"
-    only = f"; seed {min(seeds)}" if len(seeds) == 1 else ""
-    settings = _listed(table.common)
-    parts = [f"{told}{only}", settings, *table.environments]
+    metric = "AUROC, mean ± standard deviation over seeds (number of seeds)" if several else "AUROC"
+    seed = f"; seed {min(seeds)}" if len(seeds) == 1 else ""
+    parts = [f"{metric}{seed}", _listed(table.common), *table.environments]
     lines = ["; ".join(filter(None, parts)) + "."]
     if table.apart:
         groups: dict[str, list[str]] = defaultdict(list)
@@ -184,23 +182,24 @@ def notes(table: ResultTable) -> list[str]:
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
-    """Write settings; where a number of steps is 0 an epoch sees the normal images once."""
-    told = dict(settings)
-    if told.get("steps_per_epoch") == 0:
-        told["steps_per_epoch"] = "0 (once over the normal images)"
-    return ", ".join(f"{key} {value}" for key, value in told.items())
+    """Write settings; 0 steps mean once over the normal images."""
+    once = " (once over the normal images)"
+    return ", ".join(
+        f"{key} {value}" + once * ((key, value) == ("steps_per_epoch", 0))
+        for key, value in settings.items()
+    )
 
 
 def differences(table: ResultTable, against: str) -> dict[tuple[Row, str], Estimate]:
-    """Return each column's paired difference from one of them, over the seeds both have.
+    """Return paired differences from one column, over shared seeds.
 
-    Raises RequestError for a column that is not there.
+    Raises RequestError for a column that does not exist.
     """
     if against not in table.columns:
         raise RequestError(f"--against {against}: the columns are {', '.join(table.columns)}")
-    found = {}
+    gaps = {}
     for row, column in itertools.product(table.rows, table.columns):
         cell, base = table.cells.get((row, column), {}), table.cells.get((row, against), {})
         if column != against and (gap := shared_difference(cell, base)):
-            found[row, column] = gap
-    return found
+            gaps[row, column] = gap
+    return gaps

@@ -1,4 +1,4 @@
-"""What a table of a report is: cells with ours beside what is printed, and the verdict."""
+"""Tables of a report: published numbers, ours, and the verdict."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ class Column:
 
     @property
     def title(self) -> str:
-        """The method's name as it is written in print."""
+        """The method's published name."""
         return named(self.method)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table in print, or of a row or column that we add."""
+    """A cell of a published table, or one that we add."""
 
     key: Key
     name: str
@@ -39,7 +39,7 @@ class Cell:
     source: tuple[str, Printed] | None
     """Title of the table that the printed number was copied from, and the number there."""
     ours: Configuration | None
-    """The way to run the method that departs least from the stated protocol."""
+    """The configuration that departs least from the stated protocol."""
     others: tuple[Configuration, ...]
     margin: float
     not_comparable: str = ""
@@ -51,7 +51,7 @@ class Cell:
 
     @cached_property
     def verdict(self) -> Verdict | None:
-        """What our runs say of the printed number; None where there is nothing to compare."""
+        """Our verdict on the published number; None without a comparison."""
         if self.ours is None or self.printed is None or self.not_comparable:
             return None
         values = list(self.ours.by_seed.values())
@@ -60,17 +60,17 @@ class Cell:
 
     @property
     def same_test(self) -> Configuration | None:
-        """Ours without the images that train ATAC-Net, whatever the column is of."""
-        return self.ours.by("auroc") if self.ours else None
+        """Ours without the images that train ATAC-Net."""
+        return self.ours.with_metric("auroc") if self.ours else None
 
     @property
     def pixels(self) -> Configuration | None:
         """Ours by pixel AUROC, where runs have measured it."""
-        return self.ours.by("pixel_auroc") if self.ours else None
+        return self.ours.with_metric("pixel_auroc") if self.ours else None
 
     @property
     def word(self) -> str:
-        """The verdict in a word or two; nothing where nothing is printed."""
+        """The verdict in words; empty without a published number."""
         if self.printed is None:
             return ""
         if self.ours is None:
@@ -109,7 +109,7 @@ class Row:
 
 @dataclass(frozen=True)
 class MeanCell:
-    """A mean over rows: as printed, and ours where no row is missing."""
+    """A published mean over rows, and ours where all ran."""
 
     printed: Printed | None
     ours: float | None
@@ -118,13 +118,13 @@ class MeanCell:
     verdict: Verdict | None = None
     """On the means of the seeds that all rows have; None where nothing is printed or missing."""
     mixed: bool = False
-    """Whether its rows were not all run in one way."""
+    """Whether its rows ran in several configurations."""
     same_test: float | None = None
     """Ours without the images that train ATAC-Net."""
 
     @property
     def word(self) -> str:
-        """The verdict in a word or two; nothing where there is nothing to compare."""
+        """The verdict in words; empty without a comparison."""
         return self.verdict.word if self.verdict else ""
 
 
@@ -138,7 +138,7 @@ class MeanRow:
 
 @dataclass(frozen=True)
 class Block:
-    """The rows of one dataset, and the means over them that are printed below."""
+    """The rows of a dataset with their published means."""
 
     dataset: str
     rows: tuple[Row, ...]
@@ -168,12 +168,12 @@ class ReportTable:
 
     @property
     def whole_sets(self) -> bool:
-        """Whether some of its columns are of whole test sets, and others cannot be."""
+        """Whether some columns are scored on whole test sets."""
         return any(c.metric == "auroc_full" for c in self.columns)
 
     @property
     def has_sources(self) -> bool:
-        """Whether numbers of it stand in another source too, where they come from."""
+        """Whether numbers were copied from other sources."""
         return any(cell.source for cell in self.cells())
 
     @property
@@ -193,22 +193,22 @@ class ReportTable:
     @cached_property
     def counts(self) -> Mapping[str, int]:
         """How many printed cells have each verdict."""
-        said = [cell.word for cell in self.cells() if cell.printed is not None]
-        return {word: said.count(word) for word in WORDS}
+        words = [cell.word for cell in self.cells() if cell.printed is not None]
+        return {word: words.count(word) for word in WORDS}
 
     @cached_property
     def departures(self) -> Mapping[str, int]:
-        """What the shown runs depart in from the stated protocol, and in how many cells."""
-        found: dict[str, int] = {}
+        """Departures of shown runs with their number of cells."""
+        cells_by_text: dict[str, int] = {}
         for cell in self.cells():
             if cell.ours and cell.printed:
                 for text in cell.ours.departures:
-                    found[text] = found.get(text, 0) + 1
-        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+                    cells_by_text[text] = cells_by_text.get(text, 0) + 1
+        return dict(sorted(cells_by_text.items(), key=lambda item: (-item[1], item[0])))
 
 
 def named(method: str) -> str:
-    """Return a method's name as it is written in print."""
+    """Return a method's published name."""
     return NAMES.get(method, method)
 
 

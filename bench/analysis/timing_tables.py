@@ -1,9 +1,9 @@
-"""Inference and training time of what was timed on one clock: texts for people, a CSV for programs.
+"""Times by clock: texts for people, a CSV for programs.
 
-Numbers are medians over rounds; a row is one way to run a method.
+Numbers are medians over rounds; a row is one configuration.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from bench.analysis.timings import (
     LATENCY,
     OURS,
     TimedConfiguration,
+    TimingColumn,
     TimingSetup,
     clocks,
     compared,
@@ -22,69 +23,78 @@ from bench.analysis.timings import (
     ratio_of_ours,
 )
 from bench.published.tables import published
-from bench.store.groups import Values
-from bench.store.receipt import Receipt
-from bench.text import figures
+from bench.text import exact, figures
 
 TITLE = "Inference and training time"
 READING = (
     "Medians over rounds; in brackets the 95 % t-interval of their mean, of a single round that by"
     " bootstrap over its repetitions. A ResNet-18 pass is one over 16 images."
 )
+MIB = 1 << 20
+COLUMNS = (
+    TimingColumn("parameters, M", "facts", "parameters", 1e6),
+    TimingColumn("bank, vectors", "facts", "bank_vectors"),
+    TimingColumn("bank, MiB", "facts", "bank_bytes", MIB),
+    TimingColumn("one image, ms", "timings", "latency_s"),
+    TimingColumn("", "timings", "latency_low_s"),
+    TimingColumn("", "timings", "latency_high_s"),
+    TimingColumn("p95, ms", "timings", "latency_p95_s", 1e-3),
+    TimingColumn("from file, ms", "timings", "latency_file_s"),
+    TimingColumn("", "timings", "latency_file_low_s"),
+    TimingColumn("", "timings", "latency_file_high_s"),
+    TimingColumn("", "timings", "latency_file_p95_s"),
+    TimingColumn("images a second", "timings", "throughput_per_s"),
+    TimingColumn("from files", "timings", "throughput_file_per_s"),
+    TimingColumn("with maps, ms", "timings", "explain_latency_s", 1e-3),
+    TimingColumn("training step, ms", "timings", "step_s", 1e-3),
+    TimingColumn("", "timings", "yardstick_s"),
+    TimingColumn("memory of fitting, MiB", "provenance", "fit_memory_bytes", MIB),
+    TimingColumn("of scoring, MiB", "provenance", "score_memory_bytes", MIB),
+)
+"""Numbers of receipts in both tables; in the CSV intervals of a latency are those over rounds."""
 HEAD = (
-    "method", "parameters, M", "bank, vectors", "bank, MiB", "one image, ms", "p95, ms",
-    "from file, ms", "images a second", "from files", "with maps, ms", "training step, ms",
-    "memory of fitting, MiB", "of scoring, MiB", "\N{MULTIPLICATION SIGN} ResNet-18 pass", "rounds",
+    "method", *(c.title for c in COLUMNS if c.title), "\N{MULTIPLICATION SIGN} ResNet-18 pass",
+    "rounds",
 )  # fmt: skip
-SECONDS = (
-    "latency_s", "latency_low_s", "latency_high_s", "latency_p95_s", "latency_file_s",
-    "latency_file_low_s", "latency_file_high_s", "latency_file_p95_s", "throughput_per_s",
-    "throughput_file_per_s", "explain_latency_s", "step_s", "yardstick_s",
-)  # fmt: skip
-"""Timings of a CSV as receipts name them; intervals of a latency are those over rounds."""
-FACTS = ("parameters", "bank_vectors", "bank_bytes")
-MEMORY = ("fit_memory_bytes", "score_memory_bytes")
 FIELDS = (
     "machine", "host", "threads", "precision", "dataset", "category", "method", "way", "shots",
-    "image_size", "rounds", "rounds_left_out", "disturbed", *FACTS, *SECONDS, *MEMORY,
+    "image_size", "rounds", "rounds_left_out", "disturbed", *(c.key for c in COLUMNS),
     "yardstick_ratio", "atacnet_ratio", "atacnet_ratio_low95", "atacnet_ratio_high95",
     "printed_ms", "stale", "runs",
 )  # fmt: skip
-MIB = 1 << 20
 STALE, DISTURBED = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
 
 
 @dataclass(frozen=True)
 class TimeTable:
-    """What was timed on one clock, the fastest first."""
+    """Timed configurations of one clock, the fastest first."""
 
     clock: TimingSetup
     timed: tuple[TimedConfiguration, ...]
 
     @property
     def title(self) -> str:
-        """What it is, and where it was measured."""
+        """The table's title, with its clock."""
         return f"{TITLE}: {self.clock}"
 
     @cached_property
     def ours(self) -> TimedConfiguration | None:
-        """ATAC-Net; of several ways to run it that with the most rounds, then the paper's own."""
-        found = [t for t in self.timed if t.row.method == OURS]
+        """ATAC-Net with the most rounds, then the paper's configuration."""
         return max(
-            found,
+            (t for t in self.timed if t.row.method == OURS),
             key=lambda t: (len(t.rounds), t.row.parameters.get("view") == "attention"),
             default=None,
         )
 
     @property
-    def told(self) -> str:
-        """How ATAC-Net stands to the other methods; nothing where it is alone or was not timed."""
+    def comparison(self) -> str:
+        """ATAC-Net's time against other methods'; nothing where either lacks."""
         others = [t for t in self.timed if t.row.method not in (OURS, REFERENCE)]
         return compared(self.ours, others) if self.ours and others else ""
 
     @property
     def remarks(self) -> Iterator[str]:
-        """Say what the rounds were measured under, and which were disturbed."""
+        """Notes on data, clock rate and disturbances of the rounds."""
         rounds = [r for t in self.timed for r in t.rounds]
         for copy in sorted({r.provenance.unofficial_copy for r in rounds} - {""}):
             yield f"Unofficial copy of {name_of(self.clock.place)}: {copy}."
@@ -106,70 +116,57 @@ class TimeTable:
                 yield f"{DISTURBED} {timed.label}, every round disturbed: {why}."
 
     @property
-    def rows(self) -> list[tuple[str, ...]]:
+    def rows(self) -> list[list[str]]:
         """Texts below `HEAD`."""
-        return [tuple(_texts(timed)) for timed in self.timed]
+        return [list(_texts(timed)) for timed in self.timed]
 
-    def told_in_full(self) -> Iterator[list[str]]:
-        """Give the values of `FIELDS` for each row; digits are those that the runs gave."""
-        for timed in self.timed:
-            yield list(_values(self, timed))
+    @property
+    def values(self) -> list[list[str]]:
+        """Values of `FIELDS`, with all digits."""
+        return [list(_values(self, timed)) for timed in self.timed]
 
 
 def time_tables(stored: StoredRuns) -> list[TimeTable]:
-    """Return a table for each clock, that of the most methods first."""
+    """Return a table per clock, most methods first."""
     return [TimeTable(clock, tuple(ordered(rows))) for clock, rows in clocks(stored).items()]
 
 
 def _texts(timed: TimedConfiguration) -> Iterator[str]:
     yield timed.label + STALE * timed.stale + DISTURBED * bool(timed.disturbed)
-    yield _scaled(timed.middle(lambda r: r.facts.number("parameters")), 1e6)
-    yield _whole(timed.middle(lambda r: r.facts.number("bank_vectors")))
-    yield _scaled(timed.middle(lambda r: r.facts.number("bank_bytes")), MIB)
-    yield milliseconds(timed.span(LATENCY))
-    yield _scaled(timed.middle(lambda r: r.timings.latency_p95_s), 1e-3)
-    yield milliseconds(timed.span(FROM_FILE))
-    yield _scaled(timed.middle(lambda r: r.timings.throughput_per_s))
-    yield _scaled(timed.middle(lambda r: r.timings.throughput_file_per_s))
-    yield _scaled(timed.middle(lambda r: r.timings.explain_latency_s), 1e-3)
-    yield _scaled(timed.middle(lambda r: r.timings.step_s), 1e-3)
-    yield _scaled(timed.middle(lambda r: r.provenance.fit_memory_bytes), MIB)
-    yield _scaled(timed.middle(lambda r: r.provenance.score_memory_bytes), MIB)
-    yield _scaled(timed.of_yardstick)
-    of = f" of {len(timed.rounds) + timed.left_out}" if timed.left_out else ""
-    yield f"{len(timed.rounds)}{of}"
+    yield from (_text(timed, column) for column in COLUMNS if column.title)
+    yield "" if timed.of_yardstick is None else figures(timed.of_yardstick)
+    total = f" of {len(timed.rounds) + timed.left_out}" if timed.left_out else ""
+    yield f"{len(timed.rounds)}{total}"
 
 
-def _scaled(value: float | None, unit: float = 1.0) -> str:
-    return "" if value is None else figures(value / unit)
-
-
-def _whole(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}"
+def _text(timed: TimedConfiguration, column: TimingColumn) -> str:
+    name = column.key.removesuffix("_s")
+    if name in (LATENCY, FROM_FILE):
+        return milliseconds(timed.span(name))
+    value = column.middle(timed)
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if name == "bank_vectors" else figures(value / column.unit)
 
 
 def _values(table: TimeTable, timed: TimedConfiguration) -> Iterator[str]:
-    def middle(group: Callable[[Receipt], Values], name: str) -> float | None:
-        return timed.middle(lambda r: group(r).number(name))
-
     machine, (dataset, category) = table.clock.machine, table.clock.place
     yield from (machine.device, machine.host, str(machine.threads), machine.precision)
     yield from (dataset, category, timed.row.method, timed.label, str(timed.row.shots))
     yield from (str(timed.row.image_size), str(len(timed.rounds)), str(timed.left_out))
     yield "; ".join(timed.disturbed)
-    yield from (_count(middle(lambda r: r.facts, name)) for name in FACTS)
     ends: dict[str, float | None] = {}
     for name in (LATENCY, FROM_FILE):
         span = timed.span(name)
         ends[f"{name}_low_s"], ends[f"{name}_high_s"] = (span and span.interval) or (None, None)
-    for name in SECONDS:
-        yield _exact(ends.get(name, middle(lambda r: r.timings, name)))
-    yield from (_count(middle(lambda r: r.provenance, name)) for name in MEMORY)
-    yield _exact(timed.of_yardstick)
+    for column in COLUMNS:
+        value = ends[column.key] if column.key in ends else column.middle(timed)
+        yield exact(value) if column.group == "timings" else _count(value)
+    yield exact(timed.of_yardstick)
     ours = table.ours
     ratio = ratio_of_ours(ours, timed) if ours and timed is not ours else None
-    yield _exact(ratio.mean if ratio else None)
-    yield from map(_exact, (ratio and ratio.interval) or (None, None))
+    yield exact(ratio.mean if ratio else None)
+    yield from map(exact, (ratio and ratio.interval) or (None, None))
     yield _printed(timed)
     yield "yes" if timed.stale else "no"
     yield " ".join(r.run_id for r in timed.rounds)
@@ -179,11 +176,7 @@ def _count(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
 
-def _exact(value: float | None) -> str:
-    return "" if value is None else repr(value)
-
-
 def _printed(timed: TimedConfiguration) -> str:
     cells = published()["atacnet_table2"].cells.items()
-    found = [p for k, p in cells if (k.metric, k.method) == ("inference_ms", timed.row.method)]
-    return str(found[0].value) if found else ""
+    printed = [p for k, p in cells if (k.metric, k.method) == ("inference_ms", timed.row.method)]
+    return str(printed[0].value) if printed else ""

@@ -1,18 +1,18 @@
-"""What timing runs took, one clock at a time: what ran elsewhere is never set beside it.
+"""Times of timing runs, never compared across clocks.
 
 Seeds of timing runs are rounds: the same measured again, methods in turns. The AUROC of such a run
 is of a model that was hardly trained, and nothing here reads it.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench.analysis.configurations import REFERENCE, StoredRuns, is_stale
-from bench.analysis.labels import method_name, name_of
+from bench.analysis.configurations import REFERENCE, StoredRuns, grouped, is_stale
+from bench.analysis.labels import ConfigurationNames, method_name, name_of
 from bench.analysis.selection import order, ranked
 from bench.analysis.statistics import Estimate, mean_interval, paired_ratio
 from bench.published.tables import Printed
@@ -22,7 +22,7 @@ from bench.text import brief, figures, listed, spanned
 
 OURS = "atacnet"
 SHAPE = ("image_size", "backbone", "stage", "view", "attention", "scales")
-"""Settings and parameters that printed tables state and that a pass takes its time for."""
+"""Settings and parameters that published tables state and that set a pass's time."""
 LENGTHS = ("epochs", "steps_per_epoch")
 """Parameters that say for how long a method is trained; a timed one is trained for a few steps."""
 LATENCY, FROM_FILE = "latency", "latency_file"
@@ -31,7 +31,7 @@ LATENCY, FROM_FILE = "latency", "latency_file"
 
 @dataclass(frozen=True, order=True)
 class Machine:
-    """What two times must share to be comparable, beside the images."""
+    """What comparable times share, beside the images."""
 
     device: str
     """Name of the GPU or the processor."""
@@ -59,7 +59,7 @@ class TimingSetup:
 
 @dataclass(frozen=True)
 class Span:
-    """A time or a ratio in the middle of its rounds."""
+    """The median of a time or ratio over rounds."""
 
     middle: float
     interval: tuple[float, float] | None
@@ -69,7 +69,7 @@ class Span:
 
 @dataclass(frozen=True)
 class TimedConfiguration:
-    """What one way to run a method took on one clock."""
+    """Times of a configuration on one clock."""
 
     row: RunSpec
     label: str
@@ -80,26 +80,21 @@ class TimedConfiguration:
 
     @property
     def disturbed(self) -> list[str]:
-        """By what its rounds were disturbed; nothing where undisturbed ones are there."""
+        """What disturbed its rounds, where all were."""
         return sorted({r.provenance.disturbed or "" for r in self.rounds} - {""})
 
     @cached_property
     def stale(self) -> bool:
-        """Whether a round of it comes from older code of the method."""
+        """Whether older code of the method made a round."""
         return any(is_stale(r) for r in self.rounds)
 
     def by_round(self, name: str) -> dict[int, float]:
         """Return a timing by round, where it was measured."""
-        found = {r.spec.seed: r.timings.number(name) for r in self.rounds}
-        return {number: float(value) for number, value in found.items() if value is not None}
-
-    def middle(self, number: Callable[[Receipt], float | None]) -> float | None:
-        """Return the median over rounds of a number of their receipts; None where none has it."""
-        numbers = [value for r in self.rounds if (value := number(r)) is not None]
-        return float(median(numbers)) if numbers else None
+        values = {r.spec.seed: r.timings.number(name) for r in self.rounds}
+        return {number: float(value) for number, value in values.items() if value is not None}
 
     def span(self, name: str) -> Span | None:
-        """Return `latency` or `latency_file`, seconds an image, with its interval."""
+        """Return `latency` or `latency_file` in seconds, with its interval."""
         values = self.by_round(f"{name}_s")
         if not values:
             return None
@@ -110,14 +105,31 @@ class TimedConfiguration:
 
     @property
     def of_yardstick(self) -> float | None:
-        """How many times as long it takes as the yardstick that was measured in turns with it."""
+        """Its latency over the yardstick's, measured in turns."""
         yardstick = self.by_round("yardstick_s")
         values = [v / yardstick[n] for n, v in self.by_round("latency_s").items() if n in yardstick]
         return median(values) if values else None
 
 
+class TimingColumn(NamedTuple):
+    """A number of timing runs in tables."""
+
+    title: str
+    """With its unit; empty where it stands in the CSV alone."""
+    group: str
+    """`facts`, `timings` or `provenance` of a receipt."""
+    key: str
+    unit: float = 1.0
+
+    def middle(self, timed: TimedConfiguration) -> float | None:
+        """Return the median over rounds; None where none has it."""
+        groups = (getattr(receipt, self.group) for receipt in timed.rounds)
+        numbers = [value for group in groups if (value := group.number(self.key)) is not None]
+        return float(median(numbers)) if numbers else None
+
+
 def over_rounds(values: Sequence[float], within: tuple[float, float] | None) -> Span:
-    """Return the median over rounds; `within` is the interval that a single round has."""
+    """Return the median over rounds; `within` is a single round's interval."""
     interval = mean_interval(values).interval if len(values) > 1 else within
     return Span(median(values), interval, len(values))
 
@@ -127,44 +139,47 @@ Rows = Mapping[RunSpec, TimedConfiguration]
 
 
 def clocks(stored: StoredRuns) -> dict[TimingSetup, Rows]:
-    """Return all that was timed; the clock of the most methods first, then the paper's places."""
-    found: dict[TimingSetup, dict[RunSpec, list[Receipt]]] = defaultdict(lambda: defaultdict(list))
+    """Return timed configurations by clock, most methods first."""
+    by_clock: dict[TimingSetup, list[Receipt]] = defaultdict(list)
     for receipt in stored.timing:
-        clock = TimingSetup(machine_of(receipt), place_of(receipt.spec))
-        found[clock][receipt.spec.row].append(receipt)
-    places = ranked(clock.place for clock in found)
+        by_clock[TimingSetup(machine_of(receipt), place_of(receipt.spec))].append(receipt)
+    places = ranked(clock.place for clock in by_clock)
+    label = ConfigurationNames(r.spec for r in stored.timing)
 
-    def first(clock: TimingSetup) -> tuple[Any, ...]:
-        methods = {row.method for row in found[clock]} - {REFERENCE}
-        rounds = sum(map(len, found[clock].values()))
-        return -len(methods), -rounds, places.index(clock.place), clock.machine
+    def rank(clock: TimingSetup) -> tuple[Any, ...]:
+        receipts = by_clock[clock]
+        methods = {r.spec.method for r in receipts} - {REFERENCE}
+        return -len(methods), -len(receipts), places.index(clock.place), clock.machine
+
+    def named(row: RunSpec) -> str:
+        return method_name(row.method) + brief(label(row).removeprefix(row.method), 200)
 
     return {
-        clock: {row: _timed(stored, row, found[clock][row]) for row in found[clock]}
-        for clock in sorted(found, key=first)
+        clock: {timed.row: timed for timed in timed_configurations(by_clock[clock], named)}
+        for clock in sorted(by_clock, key=rank)
     }
 
 
 def machine_of(receipt: Receipt) -> Machine:
-    """Return what a run was timed on; a method that is told no precision computes in float32."""
+    """Return a run's machine; without a precision it computes in float32."""
     about = receipt.provenance
     processor, gpu = about.cpu or "CPU", about.device_name
     device, host = (processor, "") if gpu == "cpu" else (gpu, processor)
     return Machine(device, host, about.threads, receipt.spec.precision or "float32")
 
 
-def _timed(stored: StoredRuns, row: RunSpec, receipts: Sequence[Receipt]) -> TimedConfiguration:
-    rounds = sorted(receipts, key=lambda r: r.spec.seed)
-    calm = [r for r in rounds if not r.provenance.disturbed]
-    label = stored.timing_label(row).removeprefix(row.method)
-    kept = tuple(calm or rounds)
-    return TimedConfiguration(
-        row, method_name(row.method) + brief(label, 200), kept, len(rounds) - len(kept)
-    )
+def timed_configurations(
+    receipts: Iterable[Receipt], label: Callable[[RunSpec], str]
+) -> Iterator[TimedConfiguration]:
+    """Yield configurations of one clock; disturbed rounds where all are."""
+    for timed in grouped(receipts, label):
+        calm = tuple(r for r in timed.receipts if not r.provenance.disturbed)
+        rounds = calm or timed.receipts
+        yield TimedConfiguration(timed.row, timed.label, rounds, len(timed.receipts) - len(rounds))
 
 
 def same_but_length(row: RunSpec) -> RunSpec:
-    """Return what a run shares with those of another length, seed, kind or precision."""
+    """Return a spec without length, seed, kind and precision."""
     parameters = {k: v for k, v in row.parameters.items() if k not in LENGTHS}
     return replace(row, kind="", precision=None, seed=0, parameters=parameters)
 
@@ -173,7 +188,7 @@ def same_but_length(row: RunSpec) -> RunSpec:
 
 
 def ratio_of_ours(ours: TimedConfiguration, other: TimedConfiguration) -> Estimate | None:
-    """Return how many times as long as another method ATAC-Net takes, paired by round."""
+    """Return ATAC-Net's time over another method's, paired by round."""
     mine, theirs = ours.by_round("latency_s"), other.by_round("latency_s")
     shared = sorted(mine.keys() & theirs.keys())
     if not shared:
@@ -182,28 +197,30 @@ def ratio_of_ours(ours: TimedConfiguration, other: TimedConfiguration) -> Estima
 
 
 def compared(ours: TimedConfiguration, others: Sequence[TimedConfiguration]) -> str:
-    """Say how ATAC-Net's time stands to those of others on the same clock, in two sentences."""
-    found = [(t.label, r) for t in others if (r := ratio_of_ours(ours, t)) is not None]
-    if not found:
+    """Compare ATAC-Net's time with others' in two sentences."""
+    ratios = [(t.label, r) for t in others if (r := ratio_of_ours(ours, t)) is not None]
+    if not ratios:
         return "No other method was timed in the same rounds."
-    told = listed([f"{_ratio(r)} times as long as {label}" for label, r in found])
-    faster = [label for label, r in found if r.interval and r.interval[0] > 1]
-    level = [label for label, r in found if not r.interval or r.interval[0] <= 1 <= r.interval[1]]
-    said = f"{ours.label} takes {told}."
+    multiples = listed([f"{_ratio(r)} times as long as {label}" for label, r in ratios])
+    faster = [label for label, r in ratios if r.interval and r.interval[0] > 1]
+    level = [label for label, r in ratios if not r.interval or r.interval[0] <= 1 <= r.interval[1]]
+    sentence = f"{ours.label} takes {multiples}."
     if faster:
         take = "takes" if len(faster) == 1 else "take"
-        return f"{said} So it is not the fastest of them: {listed(faster)} {take} less."
-    if not any(r.interval for _, r in found):
-        return f"{said} One round does not tell which of them is the fastest."
+        return f"{sentence} So it is not the fastest of them: {listed(faster)} {take} less."
+    if not any(r.interval for _, r in ratios):
+        return f"{sentence} One round does not tell which of them is the fastest."
     if level:
-        return f"{said} Whether it is the fastest of them is open: {listed(level)} may take less."
-    return f"{said} So it is the fastest of them."
+        return (
+            f"{sentence} Whether it is the fastest of them is open: {listed(level)} may take less."
+        )
+    return f"{sentence} So it is the fastest of them."
 
 
-def _ratio(found: Estimate) -> str:
-    if found.interval is None:
-        return f"{figures(found.mean)} (one round)"
-    return spanned(found.mean, found.interval)
+def _ratio(ratio: Estimate) -> str:
+    if ratio.interval is None:
+        return f"{figures(ratio.mean)} (one round)"
+    return spanned(ratio.mean, ratio.interval)
 
 
 # The row of a printed table
@@ -211,7 +228,7 @@ def _ratio(found: Estimate) -> str:
 
 @dataclass(frozen=True)
 class TimeCell:
-    """A printed inference time and ours, which nothing but its method ties to it."""
+    """A published inference time, and ours of the same method."""
 
     printed: Printed | None
     ours: TimedConfiguration | None
@@ -221,22 +238,22 @@ class TimeCell:
 
 @dataclass(frozen=True)
 class TimeRow:
-    """The inference times of a printed table, in the order of its columns."""
+    """Inference times of a table, in the order of its columns."""
 
     cells: tuple[TimeCell, ...]
     clock: TimingSetup | None
     """What ours were taken on; None where nothing was timed."""
-    told: str
-    """Whether the order in print holds, as far as it was timed."""
+    comparison: str
+    """Whether the published order holds, as far as it was timed."""
     remark: str
-    """Where the printed times come from."""
+    """Where the published times come from."""
 
 
 # Numbers
 
 
 def milliseconds(span: Span | None) -> str:
-    """Write seconds as milliseconds, with their interval; nothing for none."""
+    """Write a span in milliseconds; nothing for none."""
     if span is None:
         return ""
     ends = span.interval and (1e3 * span.interval[0], 1e3 * span.interval[1])
@@ -244,7 +261,7 @@ def milliseconds(span: Span | None) -> str:
 
 
 def ordered(rows: Rows) -> list[TimedConfiguration]:
-    """Return what was timed on a clock, the fastest first, what has no time last."""
+    """Return timed configurations, fastest first, without a time last."""
 
     def place(timed: TimedConfiguration) -> tuple[Any, ...]:
         span = timed.span(LATENCY)

@@ -1,4 +1,4 @@
-"""What our runs say of a printed number: reproduced, differs or inconclusive; on what basis."""
+"""Verdicts on published numbers, and departures from their protocols."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from bench.spec import RunSpec
 from bench.store.receipt import Receipt
 
 LEAST_SEEDS = 3
-"""Below this many seeds nothing is said of a printed number."""
+"""Below this many seeds every verdict is inconclusive."""
 LEVEL = 0.90
 """Two one-sided tests at 5 % each are a 90 % interval."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What our values say of a printed number, by two one-sided tests on the seed means."""
+    """A verdict on a published number by two one-sided tests."""
 
     word: str
     """`reproduced`, `differs` or `inconclusive`."""
     difference: float
-    """Our mean minus the printed number."""
+    """Our mean minus the published number."""
     interval: tuple[float, float] | None
     """The 90 % t-interval of the difference."""
     why: str
@@ -30,7 +30,7 @@ class Verdict:
 def verdict(
     values: Sequence[float], printed: float, margin: float, *, seedless: bool = False
 ) -> Verdict:
-    """Compare one value a seed with a printed number.
+    """Compare one value per seed with a published number.
 
     `reproduced`: the 90 % t-interval of the difference lies within the margin on either side, so
     both one-sided tests reject a larger difference at 5 %. `differs`: it lies wholly beyond the
@@ -43,16 +43,16 @@ def verdict(
     n, mean, interval = estimate.n, estimate.mean, estimate.interval
     if seedless and len({round(v, DIGITS) for v in values}) == 1:
         gap = round(mean, DIGITS)
-        told = f"no randomness, one run says all: a difference of {gap:+.3f}, margin {margin:.3f}"
-        return Verdict(_word(gap, gap, margin), mean, None, told)
+        why = f"no randomness, one run says all: a difference of {gap:+.3f}, margin {margin:.3f}"
+        return Verdict(_word(gap, gap, margin), mean, None, why)
     if interval is None or n < LEAST_SEEDS:
         why = f"{n} seed{'s' * (n > 1)}; it takes {LEAST_SEEDS}"
         return Verdict("inconclusive", mean, interval, why)
     low, high = (round(end, DIGITS) for end in interval)
-    told = f"90 % interval of the difference {low:+.3f} to {high:+.3f}, margin {margin:.3f}"
+    why = f"90 % interval of the difference {low:+.3f} to {high:+.3f}, margin {margin:.3f}"
     if len(set(values)) == 1:
-        told = f"all {n} seeds alike: a difference of {low:+.3f}, margin {margin:.3f}"
-    return Verdict(_word(low, high, margin), mean, interval, told)
+        why = f"all {n} seeds alike: a difference of {low:+.3f}, margin {margin:.3f}"
+    return Verdict(_word(low, high, margin), mean, interval, why)
 
 
 def _word(low: float, high: float, margin: float) -> str:
@@ -62,14 +62,14 @@ def _word(low: float, high: float, margin: float) -> str:
 
 
 def differences(spec: RunSpec, stated: Mapping[str, Any]) -> list[str]:
-    """Say which settings and parameters of a spec are not as stated; what it lacks is neither."""
-    told = _settings(spec)
+    """Return settings that differ from stated ones; absent ones do not."""
+    own = _settings(spec)
     if spec.external:
-        told["external"] = spec.external.partition(":")[0]  # its source, not its content
+        own["external"] = spec.external.partition(":")[0]  # its source, not its content
     return [
-        f"{key} {told[key]}, not {value}"
+        f"{key} {own[key]}, not {value}"
         for key, value in stated.items()
-        if told.get(key) is not None and told[key] != value
+        if own.get(key) is not None and own[key] != value
     ]
 
 
@@ -79,23 +79,25 @@ def _settings(spec: RunSpec) -> dict[str, Any]:
 
 
 def departures(receipt: Receipt, protocol: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say where a run departs from the protocol that a printed table states.
+    """Return a run's departures from a published protocol.
 
     `protocol` has settings and parameters by name. What the source leaves open is no departure.
     The number of steps counts, not how it is given: as many as the stated epochs over the normal
     images make are as stated.
     """
-    told = _settings(receipt.spec)
-    found = differences(receipt.spec, {k: v for k, v in protocol.items() if k != "steps_per_epoch"})
-    counted = all(isinstance(told.get(k), int) for k in ("steps_per_epoch", "epochs", "batch_size"))
+    own = _settings(receipt.spec)
+    departs = differences(
+        receipt.spec, {k: v for k, v in protocol.items() if k != "steps_per_epoch"}
+    )
+    counted = all(isinstance(own.get(k), int) for k in ("steps_per_epoch", "epochs", "batch_size"))
     if "steps_per_epoch" in protocol and counted:
-        once = -(-(receipt.split.train_normal or 0) // max(1, told["batch_size"] // 2))
+        once = -(-(receipt.split.train_normal or 0) // max(1, own["batch_size"] // 2))
         usual = (protocol["steps_per_epoch"] or once) * protocol["epochs"]
         steps = receipt.facts.get("optimiser_steps")
-        if steps != usual and told["epochs"] == protocol["epochs"]:
-            found.append(f"{steps} steps, not {usual}")
+        if steps != usual and own["epochs"] == protocol["epochs"]:
+            departs.append(f"{steps} steps, not {usual}")
     if receipt.spec.backbone and receipt.spec.weights is None:
-        found.append("no ImageNet weights")
+        departs.append("no ImageNet weights")
     if receipt.provenance.unofficial_copy:
-        found.append(f"unofficial copy: {receipt.provenance.unofficial_copy}")
-    return tuple(found)
+        departs.append(f"unofficial copy: {receipt.provenance.unofficial_copy}")
+    return tuple(departs)

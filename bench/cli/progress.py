@@ -1,9 +1,9 @@
-"""Progress of a command: live matrix, log lines and result tables."""
+"""Progress of a command: matrix, log lines, result tables."""
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from statistics import fmean, median, stdev
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,13 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bench.analysis.configurations import grouped
 from bench.analysis.labels import ConfigurationNames, hardware
+from bench.analysis.timings import Machine, TimingColumn, machine_of, timed_configurations
 from bench.planning.plan import Run
 from bench.planning.runtime import time_left
 from bench.planning.state import State
 from bench.spec import RunSpec, shots_of
 from bench.store.receipt import Receipt
-from bench.text import duration
+from bench.text import compact, duration
 
 LIVE_COLUMNS = 8
 """Most columns of the live matrix; more do not fit a terminal."""
@@ -89,7 +91,7 @@ def _result(run: Run, receipt: Receipt) -> str:
     """Return a run's result in words: AUROC or latency."""
     if run.spec.kind == "accuracy":
         return f"auroc {receipt.metrics.auroc:.3f}"
-    return f"{figures(1000 * (receipt.timings.latency_s or 0))} ms an image"
+    return f"{compact(1000 * (receipt.timings.latency_s or 0))} ms an image"
 
 
 class LiveDisplay(PlainDisplay):
@@ -186,107 +188,94 @@ def display_for(console: Console, state: State, slots: int) -> PlainDisplay:
 def result_tables(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Iterator[Table]:
     """Yield a table of finished runs of each kind."""
     for kind, table in (("accuracy", result_table), ("timing", timing_table)):
-        of_kind = [r for r in runs if r.spec.kind == kind]
-        if any(r.run_id in done for r in of_kind):
-            yield table(of_kind, done)
-
-
-def _rows(runs: Sequence[Run]) -> dict[RunSpec, list[Run]]:
-    """Group runs that differ by seed alone."""
-    groups: dict[RunSpec, list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[run.spec.row].append(run)
-    return groups
+        chosen = [r for r in runs if r.spec.kind == kind]
+        if any(r.run_id in done for r in chosen):
+            yield table(chosen, done)
 
 
 def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     """Return a table of means and standard deviations over seeds."""
-    label = ConfigurationNames(r.spec for r in runs)
+    wanted = Counter(r.spec.row for r in runs)
     table = Table(box=None, header_style="bold")
     for name in ("data", "method", "shots", "AUROC", "sd", "AP", "seeds", "fit", "per image"):
         left = name in ("data", "method")
         table.add_column(name, justify="left" if left else "right", no_wrap=not left)
-    unofficial: set[str] = set()
+    notes: dict[str, None] = {}
     mixed = False
-    for row, members in _rows(runs).items():
-        there = [done[r.run_id] for r in members if r.run_id in done]
-        if not there:
-            continue
-        auroc = [r.metrics.auroc for r in there]
-        images = there[0].split.scored
-        copy = {r.provenance.unofficial_copy for r in there} - {""}
-        unofficial |= {f"{row.place}: {reason}" for reason in copy}
-        machines = {(r.provenance.device_name, r.provenance.threads) for r in there}
-        mixed |= len(machines) > 1
+    label = ConfigurationNames(r.spec for r in runs)
+    for configuration in grouped(_finished(runs, done), label):
+        row, receipts = configuration.row, configuration.receipts
+        reasons = configuration.unofficial_reasons
+        notes |= {f"* unofficial copy of {row.place}: {reason}": None for reason in reasons}
+        several = len({(r.provenance.device_name, r.provenance.threads) for r in receipts}) > 1
+        mixed |= several
+        deviation = configuration.deviation
+        per_image = fmean(r.timings.score_s for r in receipts) / max(1, receipts[0].split.scored)
         table.add_row(
-            escape(row.place) + ("*" if copy else ""),
-            escape(label(row)),
+            escape(row.place) + "*" * bool(reasons),
+            escape(configuration.label),
             str(row.shots),
-            f"{fmean(auroc):.3f}" + ("†" if len(machines) > 1 else ""),
-            f"{stdev(auroc):.3f}" if len(auroc) > 1 else "-",
-            f"{fmean(r.metrics.ap for r in there):.3f}",
-            f"{len(there)}/{len(members)}",
-            duration(fmean(r.timings.fit_s for r in there)),
-            f"{1000 * fmean(r.timings.score_s for r in there) / max(1, images):.1f} ms",
+            f"{configuration.mean:.3f}" + "†" * several,
+            "-" if deviation is None else f"{deviation:.3f}",
+            f"{fmean(r.metrics.ap for r in receipts):.3f}",
+            f"{len(receipts)}/{wanted[row]}",
+            duration(fmean(r.timings.fit_s for r in receipts)),
+            f"{1000 * per_image:.1f} ms",
         )
-    notes = [f"* unofficial copy of {reason}" for reason in sorted(unofficial)]
-    if mixed:
-        notes.append("† seeds from several devices or thread counts: the last digits differ")
+    several_devices = "† seeds from several devices or thread counts: the last digits differ"
+    return _captioned(table, [*sorted(notes), *[several_devices] * mixed])
+
+
+def _finished(runs: Sequence[Run], done: Mapping[str, Receipt]) -> list[Receipt]:
+    """Return receipts in the order of the wanted configurations."""
+    order = {row: i for i, row in enumerate(dict.fromkeys(r.spec.row for r in runs))}
+    receipts = (done[r.run_id] for r in runs if r.run_id in done)
+    return sorted(receipts, key=lambda receipt: order[receipt.spec.row])
+
+
+def _captioned(table: Table, notes: Sequence[str]) -> Table:
     table.caption = Text("\n".join(notes))
     table.caption_justify = "left"
     return table
 
 
-TIMES: tuple[tuple[str, Callable[[Receipt], float | None], float], ...] = (
-    ("ms/image", lambda r: r.timings.latency_s, 1e-3),
-    ("p95", lambda r: r.timings.latency_p95_s, 1e-3),
-    ("with file", lambda r: r.timings.latency_file_s, 1e-3),
-    ("images/s", lambda r: r.timings.throughput_per_s, 1.0),
-    ("ms/step", lambda r: r.timings.step_s, 1e-3),
-    ("MiB", lambda r: r.provenance.score_memory_bytes, 2**20),
+TIMES = (
+    TimingColumn("ms/image", "timings", "latency_s", 1e-3),
+    TimingColumn("p95", "timings", "latency_p95_s", 1e-3),
+    TimingColumn("with file", "timings", "latency_file_s", 1e-3),
+    TimingColumn("images/s", "timings", "throughput_per_s"),
+    TimingColumn("ms/step", "timings", "step_s", 1e-3),
+    TimingColumn("MiB", "provenance", "score_memory_bytes", 2**20),
 )
-"""Columns: title, number of a receipt, unit."""
 
 
 def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     """Return a table of medians over rounds.
 
     Disturbed rounds count only where all are. Other processors, GPUs or numbers of threads have
-    rows of their own. `bench times` shows more.
+    rows of their own.
     """
-    label, rows = ConfigurationNames(r.spec for r in runs), _rows(runs)
-    groups: dict[tuple[RunSpec, str, str], list[Receipt]] = defaultdict(list)
-    for row, members in rows.items():
-        for receipt in (done[r.run_id] for r in members if r.run_id in done):
-            processor = receipt.provenance.cpu or ""
-            groups[row, hardware(receipt), processor].append(receipt)
-    places = dict.fromkeys(row.place for row, _, _ in groups)
-    machines = dict.fromkeys(where for _, where, _ in groups)
+    label, wanted = ConfigurationNames(r.spec for r in runs), Counter(r.spec.row for r in runs)
+    by_clock: dict[tuple[RunSpec, Machine], list[Receipt]] = defaultdict(list)
+    for receipt in _finished(runs, done):
+        by_clock[receipt.spec.row, machine_of(receipt)].append(receipt)
+    timed = [t for receipts in by_clock.values() for t in timed_configurations(receipts, label)]
+    places = dict.fromkeys(t.row.place for t in timed)
+    machines = dict.fromkeys(hardware(t.rounds[0]) for t in timed)
     table = Table(box=None, header_style="bold")
     table.add_column("method")
-    for title in (*(title for title, *_ in TIMES), "rounds"):
+    for title in (*(column.title for column in TIMES), "rounds"):
         table.add_column(title, justify="right", no_wrap=True)
+    for t in timed:
+        name = [f"{t.row.place}:"] * (len(places) > 1) + [t.label + "‡" * bool(t.disturbed)]
+        name += [f"({hardware(t.rounds[0])})"] * (len(machines) > 1)
+        cells = [_scaled(c.middle(t), c.unit) for c in TIMES]
+        table.add_row(escape(" ".join(name)), *cells, f"{len(t.rounds)}/{wanted[t.row]}")
     notes = [f"{', '.join(places)} on {', '.join(machines)}"]
-    for (row, where, _), there in groups.items():
-        calm = [r for r in there if not r.provenance.disturbed]
-        if not calm and len(notes) == 1:
-            notes.append("‡ all rounds were disturbed by other work")
-        name = [f"{row.place}:"] * (len(places) > 1) + [label(row) + "‡" * (not calm)]
-        name += [f"({where})"] * (len(machines) > 1)
-        cells = [_middle(calm or there, number, unit) for _, number, unit in TIMES]
-        table.add_row(escape(" ".join(name)), *cells, f"{len(calm or there)}/{len(rows[row])}")
-    table.caption = Text("\n".join(notes))
-    table.caption_justify = "left"
-    return table
+    if any(t.disturbed for t in timed):
+        notes.append("‡ all rounds were disturbed by other work")
+    return _captioned(table, notes)
 
 
-def _middle(
-    receipts: Sequence[Receipt], number: Callable[[Receipt], float | None], unit: float
-) -> str:
-    values = [value for r in receipts if (value := number(r)) is not None]
-    return figures(median(values) / unit) if values else "-"
-
-
-def figures(value: float) -> str:
-    """Return a number with three significant digits, thousands in full."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+def _scaled(value: float | None, unit: float) -> str:
+    return "-" if value is None else compact(value / unit)

@@ -149,8 +149,8 @@ def times_command(results: ResultsOption = RESULTS) -> None:
     say(f"{READING}\n")
     for table in tables:
         say(f"{table.title}\n")
-        say(as_markdown([list(HEAD), *map(list, table.rows)]))
-        for text in filter(None, [table.told, *table.remarks]):
+        say(as_markdown([list(HEAD), *table.rows]))
+        for text in filter(None, [table.comparison, *table.remarks]):
             say(f"{text}\n")
 
 

@@ -1,1 +1,1 @@
-"""The report: one page from stored results alone. Never imports torch, never needs the data."""
+"""The report of stored results; needs neither torch nor data."""

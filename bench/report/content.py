@@ -1,4 +1,4 @@
-"""Everything that a report shows, before it takes a form: page, tables or figures as files."""
+"""Contents of a report, for the page and exported files."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,11 +8,12 @@ from typing import Any
 from bench.analysis.configurations import Configuration, StoredRuns, is_stale
 from bench.analysis.filling import other_table, printed_table, source_tables
 from bench.analysis.provenance import Facts, provenance
-from bench.analysis.tables import Cell, ReportTable
+from bench.analysis.tables import ReportTable
 from bench.analysis.timing_tables import TimeTable, time_tables
 from bench.published.audit import findings
 from bench.published.findings import Finding
-from bench.report.gallery import Figure, drawings
+from bench.report.figures.figure import Figure
+from bench.report.gallery import draw_figures
 from bench.report.pictures import Pictures
 from bench.store.results import Results, receipts
 
@@ -22,14 +23,14 @@ PRINTED = ("atacnet_table1", "atacnet_table2")
 
 @dataclass(frozen=True)
 class Contents:
-    """Tables, figures, findings and provenance, all from the same stored runs.
+    """Tables, figures, findings and provenance of stored runs.
 
     Tables of which nothing was run stand behind the others.
     """
 
     stored: StoredRuns
     tables: tuple[ReportTable, ...]
-    drawings: tuple[Figure, ...]
+    figures: tuple[Figure, ...]
     findings: tuple[Finding, ...]
     provenance: tuple[Facts, ...]
     times: tuple[TimeTable, ...]
@@ -37,13 +38,13 @@ class Contents:
 
     @cached_property
     def stale(self) -> int:
-        """How many of the cells' and the timing runs older code has made."""
+        """How many shown runs older code made."""
         shown = {
             run.run_id: is_stale(run)
             for table in self.tables
             for cell in table.cells()
-            if (way := cell.ours)
-            for run in way.receipts
+            if cell.ours
+            for run in cell.ours.receipts
         }
         shown |= {
             run.run_id: is_stale(run)
@@ -55,7 +56,7 @@ class Contents:
 
     @cached_property
     def damaged(self) -> int:
-        """How many runs do not verify and are left out."""
+        """How many damaged runs are left out."""
         return len(self.stored.results.ids()) - len(self.stored.receipts)
 
     @cached_property
@@ -64,13 +65,9 @@ class Contents:
         results = self.stored.results
         return sum(not results.has(run_id) for run_id in results.failed_ids())
 
-    def copies(self, cell: Cell) -> list[str]:
-        """Say why the data of a cell's runs is not official, where it is not."""
-        return sorted(cell.ours.copies) if cell.ours else []
-
-    def settings(self, way: Configuration) -> dict[str, Any]:
-        """Return what all runs of a way were asked alike, by name."""
-        spec = way.receipts[0].spec
+    def settings(self, configuration: Configuration) -> dict[str, Any]:
+        """Return settings and parameters that its runs share."""
+        spec = configuration.receipts[0].spec
         left_out = ("kind", "method", "dataset", "category", "shots", "seed", "parameters")
         asked = {k: v for k, v in spec.as_dict().items() if k not in left_out and v is not None}
         return {**asked, **spec.parameters}
@@ -89,7 +86,7 @@ def contents(results: Results, data: Path | None = None, cache: Path | None = No
     return Contents(
         stored,
         tuple(sorted((*tables, other) if other else tables, key=lambda table: not table.ran)),
-        tuple(drawings(stored, Pictures(data, cache))),
+        tuple(draw_figures(stored, Pictures(data, cache))),
         tuple(findings()),
         tuple(provenance(stored)),
         tuple(time_tables(stored)),

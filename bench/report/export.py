@@ -1,4 +1,4 @@
-"""Tables and figures of a report as files: CSV for programs, Markdown and LaTeX for papers, SVG.
+"""Tables of a report as CSV, Markdown and LaTeX; figures as SVG.
 
 A CSV table has one row a cell with everything that is known of it; the two others have the layout
 of the page, with the printed number in brackets behind ours.
@@ -14,6 +14,7 @@ from bench.analysis.timings import LATENCY, TimeCell, milliseconds
 from bench.report.content import Contents
 from bench.report.markup import Grid, as_csv, as_latex, as_markdown, escape_markdown
 from bench.system.files import write_atomically
+from bench.text import exact
 
 CELL_FIELDS = (
     "dataset", "category", "shots", "method", "metric", "mean", "std", "seeds", "low95", "high95",
@@ -26,7 +27,7 @@ FINDING_FIELDS = ("about", "finding", "evidence", "source", "confidence")
 
 
 def write_exports(contents: Contents, folder: Path) -> int:
-    """Write every table as CSV, Markdown and LaTeX and every figure as SVG; return the number.
+    """Write all tables and figures; return the number of files.
 
     Files of the same names are replaced, others left alone. Raises StoreError where the folder
     cannot be written.
@@ -40,83 +41,72 @@ def write_exports(contents: Contents, folder: Path) -> int:
 def exports(contents: Contents) -> Iterator[tuple[str, str]]:
     """Give the files by name."""
     for table in contents.tables:
-        cells = [list(CELL_FIELDS), *(list(_told(contents, c)) for c in table.cells())]
+        cells = [list(CELL_FIELDS), *(list(_values(c)) for c in table.cells())]
         groups = [(shots, grid(table, shots)) for shots, _ in table.groups]
         yield f"{table.name}.csv", as_csv(cells)
         yield f"{table.name}.md", as_markdown(grid(table))
-        yield (
-            f"{table.name}.tex",
-            "\n".join(
-                as_latex(layout, f"{table.title}: {labelled(shots)}") for shots, layout in groups
-            ),
-        )
+        latex = (as_latex(layout, f"{table.title}: {labelled(n)}") for n, layout in groups)
+        yield f"{table.name}.tex", "\n".join(latex)
     findings = [
         [f.about, f.text, " | ".join(f.evidence), f.source, f.confidence] for f in contents.findings
     ]
-    yield from _forms("findings", "Audit of what is printed", FINDING_FIELDS, findings)
+    yield from _forms("findings", "Audit of the published numbers", FINDING_FIELDS, findings)
     for facts in contents.provenance:
         rows = [list(row) for row in facts.rows]
-        yield from _forms(_file_name(facts.title), facts.title, facts.columns, rows)
+        name = facts.title.lower().replace(" ", "_")
+        yield from _forms(name, facts.title, facts.columns, rows)
     yield from _times(contents.times)
-    for drawing in contents.drawings:
-        yield f"{drawing.slug}.svg", drawing.svg + "\n"
+    yield from ((f"{figure.slug}.svg", f"{figure.svg}\n") for figure in contents.figures)
 
 
 def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[tuple[str, str]]:
-    whole = [list(head), *rows]
-    yield f"{name}.csv", as_csv(whole)
-    yield f"{name}.md", as_markdown(whole)
-    yield f"{name}.tex", as_latex(whole, title)
+    grid = [list(head), *rows]
+    yield f"{name}.csv", as_csv(grid)
+    yield f"{name}.md", as_markdown(grid)
+    yield f"{name}.tex", as_latex(grid, title)
 
 
 def _times(tables: Sequence[TimeTable]) -> Iterator[tuple[str, str]]:
-    """Give the tables of times: in one CSV, and below each other; nothing where none is there."""
+    """Yield the tables of times, all in one file of each form."""
     if not tables:
         return
-    layouts = [(t.title, [list(HEAD), *map(list, t.rows)]) for t in tables]
-    yield "times.csv", as_csv([list(FIELDS), *(row for t in tables for row in t.told_in_full())])
-    told = (f"{escape_markdown(title)}\n\n{as_markdown(layout)}" for title, layout in layouts)
-    yield "times.md", "\n".join(told)
+    layouts = [(t.title, [list(HEAD), *t.rows]) for t in tables]
+    yield "times.csv", as_csv([list(FIELDS), *(row for t in tables for row in t.values)])
+    sections = (f"{escape_markdown(title)}\n\n{as_markdown(layout)}" for title, layout in layouts)
+    yield "times.md", "\n".join(sections)
     yield "times.tex", "\n".join(as_latex(layout, title) for title, layout in layouts)
 
 
-def _file_name(title: str) -> str:
-    return title.lower().replace(" ", "_")
-
-
-def _told(contents: Contents, cell: Cell) -> Iterator[str]:
-    """Give the values of `CELL_FIELDS` for one cell; digits are those that the runs gave."""
-    key, ours, said = cell.key, cell.ours, cell.verdict
+def _values(cell: Cell) -> Iterator[str]:
+    """Yield a cell's values of `CELL_FIELDS`, with all digits."""
+    key, ours, verdict = cell.key, cell.ours, cell.verdict
     yield from (key.dataset, key.category, str(key.shots), key.method)
     if ours:
         interval = ours.estimate.interval
-        yield from (ours.metric, repr(ours.estimate.mean), _repr(ours.deviation))
+        yield from (ours.metric, repr(ours.estimate.mean), exact(ours.deviation))
         yield from (str(ours.estimate.n), *(map(repr, interval) if interval else ("", "")))
     else:
         yield from ("", "", "", "0", "", "")
     yield str(cell.printed.value) if cell.printed else ""
     yield from (str(cell.source[1].value), cell.source[0]) if cell.source else ("", "")
-    yield _repr(cell.difference)
-    yield from map(repr, said.interval) if said and said.interval else ("", "")
-    yield from (cell.word, cell.basis, cell.not_comparable, "; ".join(contents.copies(cell)))
+    yield exact(cell.difference)
+    yield from map(repr, verdict.interval) if verdict and verdict.interval else ("", "")
+    yield from (cell.word, cell.basis, cell.not_comparable)
+    yield "; ".join(ours.unofficial_reasons) if ours else ""
     yield from ("yes" if cell.best else "no", "yes" if ours and ours.stale else "no")
     yield from (ours.label, "; ".join(ours.machines)) if ours else ("", "")
     yield " ".join(r.run_id for r in ours.receipts) if ours else ""
     same, pixels, printed = cell.same_test, cell.pixels, cell.pixel_level
-    yield from (repr(same.estimate.mean), _repr(same.deviation)) if same else ("", "")
+    yield from (repr(same.estimate.mean), exact(same.deviation)) if same else ("", "")
     yield repr(pixels.estimate.mean) if pixels else ""
     yield from (str(printed[1].value), printed[0]) if printed and pixels else ("", "")
-
-
-def _repr(value: float | None) -> str:
-    return "" if value is None else repr(value)
 
 
 # The layout of the page
 
 
 def grid(table: ReportTable, shots: int | None = None) -> Grid:
-    """Return a table as on the page: a column a method and number of shots, means below.
+    """Return a table with the columns and rows of the page.
 
     With `shots` only these columns.
     """
@@ -124,8 +114,8 @@ def grid(table: ReportTable, shots: int | None = None) -> Grid:
     head = [f"{c.title}, {c.shots} shots" if shots is None else c.title for c in table.columns]
     rows = [["category", *head]]
     for block in table.blocks:
-        rows += [[row.title + "*" * bool(row.unofficial), *map(_cell, row.cells)]
-                 for row in block.rows]  # fmt: skip
+        for row in block.rows:
+            rows.append([row.title + "*" * bool(row.unofficial), *map(_cell, row.cells)])
         rows += [[mean.title, *map(_mean, mean.cells)] for mean in block.means]
     if table.times:
         where = f", on {table.times.clock}" if table.times.clock else ""
@@ -155,6 +145,3 @@ def _time(cell: TimeCell) -> str:
         return f"not run{printed}" if printed else ""
     marks = STALE * cell.ours.stale + DISTURBED * bool(cell.ours.disturbed)
     return f"{milliseconds(span)}{marks}{printed}"
-
-
-# The forms

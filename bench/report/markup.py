@@ -1,4 +1,4 @@
-"""?."""
+"""Tables as CSV, Markdown and LaTeX."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ _LATEX = {
 
 
 def as_csv(rows: Grid) -> str:
-    """Write CSV as RFC 4180 has it, but with plain line ends.
+    """Write CSV by RFC 4180 with plain line ends.
 
     A text that a spreadsheet would take for a formula begins with an apostrophe.
     """
@@ -35,14 +35,14 @@ def _inert(text: str) -> str:
 
 
 def as_markdown(rows: Grid) -> str:
-    """Write a Markdown table; what would end a cell or begin HTML is escaped."""
+    """Write a Markdown table with escaped cells."""
     head, *body = ([escape_markdown(text) for text in row] for row in rows)
     lines = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def as_latex(rows: Grid, title: str) -> str:
-    """Write a LaTeX table for the package booktabs, with its caption."""
+    """Write a LaTeX table for booktabs, with its caption."""
     head, *body = ([_latex(text) for text in row] for row in rows)
     lines = [
         r"\begin{table}",

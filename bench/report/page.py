@@ -1,8 +1,8 @@
-"""The report as one HTML page: needs neither a network nor the data, and keeps a strict CSP."""
+"""The report as one HTML page: works offline, with a strict CSP."""
 
 import base64
 import hashlib
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +18,15 @@ from bench.analysis.timings import milliseconds
 from bench.analysis.verdict import LEAST_SEEDS
 from bench.published.findings import Finding
 from bench.report.content import Contents
-from bench.report.gallery import READING, SECTIONS, Figure
+from bench.report.figures.figure import Figure, Section
+from bench.report.gallery import SECTIONS
 from bench.text import signed
 
-TIMES = ("time",)
-"""The sections of figures that a table stands in."""
 TEMPLATES = Path(__file__).parent / "templates"
-TITLES = {
-    "ablation": "Does the zoomed view help?",
-    "zoom": "What the zoom changes (Figure 1)",
-    "crops": "What the attention crops (Figure 5)",
-    "clusters": "Embeddings of three training versions (Figure 4)",
-    "scores": "Scores (Figure 3) and ROC",
-    "shots": "AUROC against labelled anomalies",
-    "defects": "AUROC by defect type",
-    "ranks": "Ranks over datasets",
-    "time": "AUROC against inference time",
-}
-"""What the sections of figures are called; the numbers are those of the paper's figures."""
 
 
 def render(contents: Contents) -> str:
-    """Return the page. The same contents give the same bytes."""
+    """Return the page, the same bytes for the same contents."""
     style, script = ((TEMPLATES / f).read_text() for f in ("page.css", "page.js"))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
@@ -54,8 +41,7 @@ def render(contents: Contents) -> str:
         style=Markup(style), script=Markup(script),
         style_hash=_csp_hash(style), script_hash=_csp_hash(script),
         contents=contents, words=WORDS, reference=REFERENCE, least=LEAST_SEEDS,
-        titles=TITLES, reading=READING, time_title=TIME_TITLE, time_head=HEAD,
-        figures=_by_section(contents.drawings, TIMES if contents.times else ()),
+        time_title=TIME_TITLE, time_head=HEAD, sections=_sections(contents),
         findings=_by_subject(contents.findings),
     )  # fmt: skip
     return page
@@ -65,19 +51,16 @@ def _csp_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _by_section(
-    drawings: Iterable[Figure], more: Container[str]
-) -> dict[str, list[Figure]]:  # fmt: skip
-    """Sort figures into their sections; those that nothing fills are left out, but for `more`."""
-    found: dict[str, list[Figure]] = {section: [] for section in SECTIONS}
-    for drawing in drawings:
-        found[drawing.section].append(drawing)
-    return {section: there for section, there in found.items() if there or section in more}
+def _sections(contents: Contents) -> list[tuple[Section, list[Figure]]]:
+    """Return sections with figures or a table of times."""
+    figures = {s.key: [f for f in contents.figures if f.section == s.key] for s in SECTIONS}
+    filled = {"time"} if contents.times else set()
+    return [(s, figures[s.key]) for s in SECTIONS if figures[s.key] or s.key in filled]
 
 
-def _by_subject(found: Iterable[Finding]) -> dict[str, list[Finding]]:
+def _by_subject(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
     subjects: dict[str, list[Finding]] = {}
-    for finding in found:
+    for finding in findings:
         subjects.setdefault(finding.about, []).append(finding)
     return subjects
 
@@ -88,7 +71,7 @@ def number(value: Any) -> str:
 
 
 def span(interval: tuple[float, float] | None) -> str:
-    """Write an interval of AUROC, which ends at 0 and 1 whatever t says; nothing for none."""
+    """Write an AUROC interval, clipped to [0, 1]; nothing for none."""
     if interval is None:
         return ""
     low, high = (min(1.0, max(0.0, end)) for end in interval)

@@ -1,4 +1,4 @@
-"""Pictures of the images that runs have scored, where they are at hand; else there are none."""
+"""Pictures of scored images, where they are at hand."""
 
 import re
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ EMBEDDED: Mapping[str, str] = {
 
 
 class Pictures:
-    """Images by dataset, category and file name, as long as they are what a run has seen.
+    """Images by dataset, category and file, with unchanged content.
 
     Nothing is written: of the cache only the known digests of files are read. Without a data folder
     and a cache only the embedded dataset has pictures.
@@ -42,8 +42,8 @@ class Pictures:
         """
         if dataset == SYNTHETIC.name:
             return _embedded(category, file) if EMBEDDED.get(category) == content else None
-        there, paths = self._category(dataset, category)
-        if there != content or file not in paths:
+        stated, paths = self._category(dataset, category)
+        if stated != content or file not in paths:
             return None
         try:
             return decode_image(paths[file])[0]
@@ -51,7 +51,7 @@ class Pictures:
             return None
 
     def _category(self, dataset: str, category: str) -> tuple[str, Mapping[str, Path]]:
-        """Return fingerprint and files of a category in the data folder; nothing for none."""
+        """Return a category's fingerprint and files; nothing for none."""
         place = (dataset, category)
         if place not in self._known:
             self._known[place] = self._look(dataset, category)
@@ -73,19 +73,19 @@ class Pictures:
 
 
 def _embedded(category: str, file: str) -> Image.Image | None:
-    """Draw an image of the embedded dataset again; None for a name that it does not have."""
-    found = re.fullmatch(rf"{re.escape(category)}/(train|test)/([a-z]+)/([0-9]{{3}})\.bmp", file)
-    if not found:
+    """Draw an embedded image again; None for an unknown name."""
+    match = re.fullmatch(rf"{re.escape(category)}/(train|test)/([a-z]+)/([0-9]{{3}})\.bmp", file)
+    if not match:
         return None
-    fold, defect, number = found[1], found[2], int(found[3])
+    fold, defect, number = match[1], match[2], int(match[3])
     facts = SYNTHETIC.categories[category]
     defects = synthetic.CATEGORIES[category][1]
     if defect == "good":
-        there = facts.train if fold == "train" else facts.test_normal
+        count = facts.train if fold == "train" else facts.test_normal
         index = number + facts.train * (fold == "test")
     else:
-        there = facts.test_anomalous // len(defects) if fold == "test" and defect in defects else 0
+        count = facts.test_anomalous // len(defects) if fold == "test" and defect in defects else 0
         index = number
-    if number >= there:
+    if number >= count:
         return None
     return Image.fromarray(synthetic.render_picture(category, defect, index)[0])

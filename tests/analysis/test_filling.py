@@ -65,7 +65,7 @@ def test_times_of_two_machines_are_never_set_against_each_other():
     found, _ = row_of_times(
         timed(ATACNET, 0.2), timed(PADIM, 0.01, on=GPU), timed(PADIM, 0.01, seed=1)
     )
-    assert "times as long" not in found.told
+    assert "times as long" not in found.comparison
     page = page_of_times(timed(ATACNET, 0.2), timed(PADIM, 0.01, on=GPU))
     assert "times as long" not in page
 
@@ -88,30 +88,30 @@ def test_the_order_is_told_by_ratios_paired_by_round():
     """Both methods slow down together: 4 to 1 in every round, whatever the round."""
     ours, theirs = rounds(ATACNET, 0.4, 0.8, 4.0), rounds(PADIM, 0.1, 0.2, 1.0)
     found, _ = row_of_times(*ours, *theirs)
-    assert found.told == (
-        "In print ATAC-Net is the fastest. ATAC-Net takes 4.00 (4.00 to 4.00) times as long as"
-        " PaDiM. So it is not the fastest of them: PaDiM takes less."
+    assert found.comparison == (
+        "By the published times ATAC-Net is the fastest. ATAC-Net takes 4.00 (4.00 to"
+        " 4.00) times as long as PaDiM. So it is not the fastest of them: PaDiM takes less."
         " Not timed there: Patch-SVDD, SPADE, PatchCore and MemSeg."
     )
 
 
 def test_one_round_gives_a_ratio_and_no_order():
     found, _ = row_of_times(timed(ATACNET, 0.2), timed(PADIM, 0.1))
-    assert "takes 2.00 (one round) times as long as PaDiM" in found.told
-    assert "One round does not tell which of them is the fastest." in found.told
+    assert "takes 2.00 (one round) times as long as PaDiM" in found.comparison
+    assert "One round does not tell which of them is the fastest." in found.comparison
 
 
 def test_rounds_that_are_not_shared_make_no_ratio():
     found, _ = row_of_times(timed(ATACNET, 0.2), timed(PADIM, 0.1, seed=1))
-    assert "No other method was timed in the same rounds." in found.told
+    assert "No other method was timed in the same rounds." in found.comparison
     calm = rounds(ATACNET, 0.2, 0.2)
     busy = [timed(PADIM, 9.0, disturbed="x"), timed(PADIM, 0.1, seed=1)]
-    assert "takes 2.00 (one round) times" in row_of_times(*calm, *busy)[0].told
+    assert "takes 2.00 (one round) times" in row_of_times(*calm, *busy)[0].comparison
 
 
 def test_without_times_the_row_says_so():
     found, cells = row_of_times(scored(PADIM, 0.9))
-    assert (found.clock, found.told) == (None, "")
+    assert (found.clock, found.comparison) == (None, "")
     assert not any(cell.ours for cell in cells.values())
     page = page_of_times(scored(PADIM, 0.9))
     assert "None was measured in these results." in page

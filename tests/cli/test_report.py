@@ -23,7 +23,7 @@ def test_the_command_takes_digests_of_data_from_the_cache_folder(
     data.mkdir()
     asked = []
     monkeypatch.setattr("bench.report.content.Pictures", lambda *folders: asked.append(folders))
-    monkeypatch.setattr("bench.report.content.drawings", lambda stored, pictures: ())
+    monkeypatch.setattr("bench.report.content.draw_figures", lambda stored, pictures: ())
     options = ["--cache", cache] if by == "option" else []
     if by == "environment":
         monkeypatch.setenv("BENCH_CACHE", str(cache))

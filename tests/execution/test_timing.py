@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from bench.cli.progress import PlainDisplay, figures, result_tables
+from bench.cli.progress import PlainDisplay, result_tables
 from bench.cli.runs import _slots
 from bench.data.images import CategoryImages, read_samples
 from bench.data.listing import File
@@ -42,6 +42,7 @@ from bench.store.results import receipts
 from bench.store.table import flat
 from bench.store.verify import problems
 from bench.system import load as watch
+from bench.text import compact
 from tests.fixtures.command import Bench
 from tests.fixtures.runs import HERE, SCORES, SPEC, changed, receipt_of, store_at
 from tests.fixtures.runs import bench as call
@@ -542,7 +543,7 @@ def test_the_command_shows_times_and_no_auroc(runs: Any, tmp_path: Path) -> None
     ("value", "text"), [(1745.2, "1745"), (99.95, "100"), (79.64, "79.6"), (0.00401, "0.00401")]
 )
 def test_times_have_three_digits_that_count(value: float, text: str) -> None:
-    assert figures(value) == text
+    assert compact(value) == text
 
 
 def test_times_of_several_machines_or_threads_are_rows_of_their_own(runs: Any) -> None:

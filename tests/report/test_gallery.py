@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bench.analysis.configurations import StoredRuns
-from bench.report import gallery
 from bench.report.figures import ranks
-from bench.report.gallery import SECTIONS, drawings
+from bench.report.figures import scores as score_figures
+from bench.report.gallery import SECTIONS, draw_figures
 from bench.report.pictures import EMBEDDED, Pictures
 from bench.store.archive import pack
 from bench.store.embeddings import Embeddings, embeddings_bytes
@@ -80,7 +80,7 @@ def store(tmp_path):
 
 
 def all_of(results, pictures=None):
-    return list(drawings(StoredRuns(results, tuple(receipts(results))), pictures))
+    return list(draw_figures(StoredRuns(results, tuple(receipts(results))), pictures))
 
 
 def one_of(results, begins, pictures=None):
@@ -97,7 +97,7 @@ def test_every_figure_has_a_key_of_its_own_a_section_words_and_a_safe_picture(st
     assert [*dict.fromkeys(sections)] == [
         "ablation", "zoom", "crops", "clusters", "scores", "shots", "defects",
     ]  # fmt: skip
-    assert sections == sorted(sections, key=SECTIONS.index)
+    assert sections == sorted(sections, key=[s.key for s in SECTIONS].index)
     for drawing in found:
         checked(drawing.svg)
         assert drawing.title
@@ -279,7 +279,8 @@ def test_ranks_come_with_ten_places_and_name_who_is_kept_out(tmp_path):
 
 
 def test_the_room_of_a_page_is_kept_and_what_is_left_out_is_said(tmp_path, monkeypatch):
-    monkeypatch.setitem(gallery.MOST, "histograms", 2)
+    kinds = score_figures.SECTION.kinds
+    monkeypatch.setitem(kinds, "histograms", kinds["histograms"]._replace(most=2))
     there = store_at(tmp_path, *(replace(TRAINED, **place(i)) for i in range(5)))
     found = [d for d in all_of(there) if d.slug.startswith("scores")]
     assert [d.slug for d in found] == [f"scores-mvtec-ad-c{i}-10-shots" for i in range(2)]
@@ -308,8 +309,9 @@ def test_a_full_page_stays_below_four_megabytes(tmp_path):
         kind = drawing.slug.partition("-")[0]
         whole = len(drawing.svg) + len(drawing.note) + len(drawing.alt)
         largest[kinds.get(kind, kind)] = max(largest.get(kinds.get(kind, kind), 0), whole)
-    assert gallery.MOST.keys() - largest.keys() == {"ranks"}
-    assert sum(gallery.MOST[kind] * size for kind, size in largest.items()) < 4e6
+    most = {name: kind.most for s in SECTIONS for name, kind in s.kinds.items()}
+    assert most.keys() - largest.keys() == {"ranks"}
+    assert sum(most[kind] * size for kind, size in largest.items()) < 4e6
 
 
 def test_hostile_names_stay_names(tmp_path):

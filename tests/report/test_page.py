@@ -152,7 +152,7 @@ def test_the_page_asks_for_nothing_and_its_links_lead_somewhere(store):
 
 def test_a_page_of_nothing_says_that_nothing_was_run(tmp_path):
     page = page_of(store_at(tmp_path))
-    assert "170 of 170 printed cells" in " ".join(page.split())
+    assert "170 of 170 published cells" in " ".join(page.split())
 
 
 # What a timing run must not be
@@ -161,7 +161,7 @@ def test_a_page_of_nothing_says_that_nothing_was_run(tmp_path):
 def test_the_auroc_of_a_timing_run_is_shown_nowhere():
     found = content_of_times(*rounds(PADIM, 0.1, 0.1, 0.1), timed(ATACNET, 0.1))
     assert not any(cell.ours for table in found.tables for cell in table.cells())
-    assert not found.drawings
+    assert not found.figures
     assert "0.123" not in render(found)
     assert not [name for name, text in exports(found) if "0.123" in text]
     assert {table.name for table in found.tables} == {"atacnet_table1", "atacnet_table2"}
@@ -188,7 +188,7 @@ def test_pixel_auroc_stands_beside_its_print():
     runs = [scored(SPADE, 0.9, pixel_auroc=0.96, seedless=True), scored(PADIM, 0.9)]
     page = page_of_times(*runs)
     assert page.count("<dt>Pixel AUROC</dt>") == 1
-    assert "0.960, 1 seed; printed 0.984, SPADE paper, pixel AUROC" in page
+    assert "0.960, 1 seed; published 0.984, SPADE paper, pixel AUROC" in page
     rows = csv.DictReader(io.StringIO(files_of_times(*runs)["atacnet_table2.csv"]))
     said = {r["method"]: (r["pixel_auroc"], r["pixel_printed"]) for r in rows if r["runs"]}
     assert said == {"spade": ("0.96", "0.984"), "padim": ("", "")}

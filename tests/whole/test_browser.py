@@ -175,7 +175,7 @@ def test_one_click_shows_the_runs_of_a_cell_and_escape_closes_them(shown):
     assert dialog.is_displayed()
     assert "head_ct, ten labelled anomalies, ATAC-Net: 0.750" in dialog.text
     assert len(dialog.find_elements(By.CSS_SELECTOR, "tbody tr")) == 3
-    for word in ("As printed", "Verdict", "Basis", "stage 3, not 4", "hole/2.png"):
+    for word in ("As published", "Verdict", "Basis", "stage 3, not 4", "hole/2.png"):
         assert word in dialog.text
     dialog.find_element(By.TAG_NAME, "summary").click()
     assert "fingerprint" in dialog.text

@@ -1,1 +1,1 @@
-"""Figures of the report as SVG, a module for each kind: what to show, what to say, how to draw."""
+"""Figures of the report as SVG, a module for each kind."""

@@ -1,4 +1,4 @@
-"""The ablation that answers the paper's title: what a second view adds, on shared seeds."""
+"""Ablation of ATAC-Net's second view on shared seeds."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -7,7 +7,7 @@ from bench.analysis.configurations import StoredRuns
 from bench.analysis.labels import name_of
 from bench.analysis.selection import OURS, cells, configurations, without_parameter
 from bench.analysis.statistics import Estimate, shared_difference
-from bench.report.figures.figure import Figure, slug
+from bench.report.figures.figure import Figure, Kind, Section, slug
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.spec import RunSpec, shots_of
 from bench.text import brief, signed
@@ -35,7 +35,7 @@ Views = Mapping[tuple[str, bool], Mapping[int, float]]
 
 
 def intervals(gaps: Sequence[Gap], alt: str) -> str:
-    """Draw differences with their intervals, a line each, beside zero."""
+    """Draw differences with their intervals, a line each."""
     with plotting(alt) as plt:
         figure, (axis,) = panels(plt, 0.42 * len(gaps), left=0.15)
         for y, (_, gap) in enumerate(gaps):
@@ -50,25 +50,25 @@ def intervals(gaps: Sequence[Gap], alt: str) -> str:
 
 
 def plans(stored: StoredRuns) -> list[partial[Figure]]:
-    """Plan the paired differences of ATAC-Net's second views from the compute-matched one."""
-    found = []
+    """Plan paired differences from the compute-matched view."""
+    figures = []
     for place, shots in cells(stored):
         by_rest: dict[RunSpec, dict[tuple[str, bool], Mapping[int, float]]] = {}
-        for way in configurations(stored, place, shots, OURS):
-            row, view = without_parameter(way.row, "view")
+        for configuration in configurations(stored, place, shots, OURS):
+            row, view = without_parameter(configuration.row, "view")
             rest, block = without_parameter(row, "attention")
             views = by_rest.setdefault(rest, {})
-            views.setdefault((str(view), block is not False), way.by_seed)
+            views.setdefault((str(view), block is not False), configuration.by_seed)
         for rest, views in by_rest.items():
             gaps = _gaps(views)
             if gaps:
                 where = f"{name_of(place)}, {shots_of(shots)}"
-                found.append(partial(_drawing, gaps, where, rest, stored))
-    return found
+                figures.append(partial(_figure, gaps, where, rest, stored))
+    return figures
 
 
 def _gaps(views: Views) -> list[Gap]:
-    """Compare each view with the base, and the attention's with the random one."""
+    """Compare views with the base, and attention with random."""
     base = BASE, True
     gaps = [
         (_named(view), gap)
@@ -86,18 +86,26 @@ def _named(view: tuple[str, bool]) -> str:
     return VIEWS.get(name, brief(name)) + ("" if block else ", no attention block")
 
 
-def _drawing(gaps: Sequence[Gap], where: str, rest: RunSpec, stored: StoredRuns) -> Figure:
+def _figure(gaps: Sequence[Gap], where: str, rest: RunSpec, stored: StoredRuns) -> Figure:
     name = slug("ablation", where, stored.label(rest))
-    told = "; ".join(_told(*gap) for gap in gaps)
-    way = f"{rest.backbone} to stage {rest.stage}, {rest.image_size} px, {rest.precision}"
-    note = f"{told}. {way} ({stored.label(rest)})."
+    summary = "; ".join(_in_words(*gap) for gap in gaps)
+    network = f"{rest.backbone} to stage {rest.stage}, {rest.image_size} px, {rest.precision}"
+    note = f"{summary}. {network} ({stored.label(rest)})."
     title = f"Does the zoomed view help? {where}"
-    alt = f"Differences of AUROC, from the whole image twice if not said, on {where}: {told}."
+    alt = f"Differences of AUROC, from the whole image twice if not said, on {where}: {summary}."
     return Figure(name, "ablation", title, note, alt, intervals(gaps, alt))
 
 
-def _told(label: str, gap: Estimate) -> str:
+def _in_words(label: str, gap: Estimate) -> str:
     span = ""
     if gap.interval is not None:
         span = f" ({signed(gap.interval[0])} to {signed(gap.interval[1])})"
     return f"{label} {signed(gap.mean)}{span}, {gap.n} seed" + "s" * (gap.n != 1)
+
+
+SECTION = Section(
+    "ablation",
+    "Does the zoomed view help?",
+    READING,
+    {"ablation": Kind(20, lambda s: plans(s.stored))},
+)

@@ -1,4 +1,4 @@
-"""Figure 4: what three versions of training make of the same images, as t-SNE and in a number."""
+"""Figure 4: embeddings of three training versions by t-SNE."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from bench.analysis import selection as choice
 from bench.analysis.configurations import Configuration, StoredRuns
 from bench.analysis.labels import name_of
-from bench.analysis.selection import OURS, ScoreCache
-from bench.report.figures.figure import Figure, slug
+from bench.analysis.selection import OURS
+from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
 from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, legend, panels, plotting, svg
 from bench.spec import Place, shots_of
 from bench.store.layout import EMBEDDINGS
@@ -36,7 +36,7 @@ VERSIONS = (
 LEAST = 2
 """Images of each class; fewer make no cloud."""
 MOST_IMAGES = 400
-"""Images of a plot; of more, every so manieth in the order of their names."""
+"""Images of a plot; of more, evenly spaced ones in the order of their names."""
 GROUPS = (
     ("normal", "o", NORMAL), ("anomalous", "^", ANOMALOUS), ("does not count", "x", BLACK),
 )  # fmt: skip
@@ -55,7 +55,7 @@ class Cloud:
 
     @property
     def silhouette(self) -> float:
-        """How far normal and anomalous images lie apart in D dimensions, -1 to 1.
+        """Separation of the classes in D dimensions, -1 to 1.
 
         The mean over images of (b - a) / max(a, b), with a the mean distance to the image's own
         class and b that to the other one (Rousseeuw 1987). Images of the training do not count.
@@ -66,7 +66,7 @@ class Cloud:
         return float(silhouette_score(self.values[counts].astype(float), self.group[counts]))
 
     def plane(self) -> NDArray[np.float64]:
-        """Return the images in two dimensions, (N, 2), by t-SNE from a fixed seed."""
+        """Return the images in the plane (N, 2) by t-SNE."""
         from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits
 
@@ -76,93 +76,94 @@ class Cloud:
         perplexity = min(30.0, (len(values) - 1) / 3)
         tsne = TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=0)
         with threadpool_limits(1):  # the order in which threads add up would show in every point
-            found: NDArray[np.float64] = tsne.fit_transform(values)
-        return found
+            plane: NDArray[np.float64] = tsne.fit_transform(values)
+        return plane
 
 
-def plans(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure | None]]:
-    """Plan a figure for each place where ATAC-Net or CutMix keeps embeddings, with most shots."""
-    found = []
-    for place, several in choice.places(stored).items():
+def plans(sources: Sources) -> list[partial[Figure | None]]:
+    """Plan a figure per place with embeddings, most shots first."""
+    figures = []
+    for place, several in choice.places(sources.stored).items():
         for shots in several:
-            versions = _versions(stored, place, shots)
+            versions = _versions(sources.stored, place, shots)
             if versions:
                 where = f"{name_of(place)}, {shots_of(shots)}"
-                found.append(partial(_drawing, stored, versions, where, reader))
+                figures.append(partial(_figure, sources, versions, where))
                 break
-    return found
+    return figures
 
 
 def _versions(stored: StoredRuns, place: Place, shots: int) -> dict[str, Configuration]:
-    """Return the versions that keep embeddings; both of ATAC-Net alike but for the view."""
-    found: dict[str, Configuration] = {}
+    """Return versions with embeddings; ATAC-Net's differ by view alone."""
+    versions: dict[str, Configuration] = {}
     rest = None
     for name, method, view in reversed(VERSIONS):
-        there = [w for way in choice.configurations(stored, place, shots, method)
-                 if (w := way.keeping(EMBEDDINGS))
-                 and (view is None or _is_version(way.row.parameters, view))]  # fmt: skip
-        alike = [
-            w
-            for w in there
-            if method == OURS and choice.without_parameter(w.row, "view")[0] == rest
+        candidates = [
+            embedded
+            for c in choice.configurations(stored, place, shots, method)
+            if (embedded := c.with_artifact(EMBEDDINGS))
+            and (view is None or _is_version(c.row.parameters, view))
         ]
-        if there:
-            found[name] = (alike or there)[0]
+        alike = [
+            c
+            for c in candidates
+            if method == OURS and choice.without_parameter(c.row, "view")[0] == rest
+        ]
+        if candidates:
+            versions[name] = (alike or candidates)[0]
             if method == OURS:
-                rest, _ = choice.without_parameter(found[name].row, "view")
-    return dict(reversed(found.items()))
+                rest, _ = choice.without_parameter(versions[name].row, "view")
+    return dict(reversed(versions.items()))
 
 
 def _is_version(parameters: Mapping[str, Any], view: str) -> bool:
-    """Whether these are ATAC-Net's parameters for one of the paper's versions."""
-    whole = all(parameters.get(name, True) for name in ("pseudo", "attention"))
-    return whole and parameters.get("view") == view
+    """Whether parameters are those of the paper's version."""
+    complete = all(parameters.get(name, True) for name in ("pseudo", "attention"))
+    return complete and parameters.get("view") == view
 
 
-def _drawing(
-    stored: StoredRuns, versions: Mapping[str, Configuration], where: str, reader: ScoreCache
-) -> Figure | None:
-    shared = set.intersection(*({*way.by_seed} for way in versions.values()))
+def _figure(sources: Sources, versions: Mapping[str, Configuration], where: str) -> Figure | None:
+    shared = set.intersection(*({*version.by_seed} for version in versions.values()))
     if not shared:  # no seed has them all: the last version is the paper's own
         versions = dict([list(versions.items())[-1]])
         shared = {*next(iter(versions.values())).by_seed}
     seed = min(shared)
-    clouds = _clouds(stored, [way.run(seed) for way in versions.values()], reader)
+    clouds = _clouds(sources, [version.run(seed) for version in versions.values()])
     if len(clouds) < len(versions) or min(np.bincount(clouds[0].group, minlength=2)[:2]) < LEAST:
         return None
     by_name = dict(zip(versions, clouds, strict=True))
-    told = listed([f"{name} {signed(c.silhouette, 2)}" for name, c in by_name.items()])
+    silhouettes = listed([f"{name} {signed(c.silhouette, 2)}" for name, c in by_name.items()])
     missing = [name for name, *_ in VERSIONS if name not in versions]
     counted = int((clouds[0].group < 2).sum())
     total, shown = len(clouds[0].values), len(thinned(clouds[0]).values)
-    kept = floor(1000 * min(c.kept for c in clouds)) / 10
+    share = floor(1000 * min(c.kept for c in clouds)) / 10
     note = (
-        f"Silhouette of {counted} test images: {told}. The stored components of the embeddings hold"
-        f" {kept}% of their variance or more. Seed {seed}."
-        + (f" Of {total} images every so manieth is drawn." if shown < total else "")
+        f"Silhouette of {counted} test images: {silhouettes}. The stored components of the"
+        f" embeddings hold {share}% of their variance or more. Seed {seed}."
+        + (f" Of {total} images {shown} evenly spaced ones are drawn." if shown < total else "")
         + (f" No run of {listed(missing)} keeps embeddings." if missing else "")
     )
-    alt = f"t-SNE of test images on {where}. Silhouette of normal against anomalous: {told}."
+    alt = f"t-SNE of test images on {where}. Silhouette of normal against anomalous: {silhouettes}."
     name, title = slug("clusters", where), f"Embeddings on {where}"
     return Figure(name, "clusters", title, note, alt, plot(by_name, alt))
 
 
-def _clouds(stored: StoredRuns, runs: Sequence[Receipt], reader: ScoreCache) -> list[Cloud]:
-    """Return what runs keep of the images that all of them have, in one order."""
-    kept = [stored.results.embeddings(r.run_id) for r in runs]
-    places = [{f: i for i, f in enumerate(k.file)} if k else {} for k in kept]
-    scores = reader.scores(runs[0])
-    rows = [i for i, f in enumerate(scores.file) if all(f in p for p in places)]
-    group = np.where(choice.test_mask(scores), scores.label.astype(int), 2)[rows]
+def _clouds(sources: Sources, runs: Sequence[Receipt]) -> list[Cloud]:
+    """Return embeddings of shared images, in one order."""
+    embeddings = [sources.stored.results.embeddings(r.run_id) for r in runs]
+    indices = [{f: i for i, f in enumerate(e.file)} if e else {} for e in embeddings]
+    scores = sources.reader.scores(runs[0])
+    rows = [i for i, f in enumerate(scores.file) if all(f in index for index in indices)]
+    group = np.where(scores.counted(), scores.label.astype(int), 2)[rows]
     return [
-        Cloud(k.values[[p[scores.file[i]] for i in rows]], group, k.kept)
-        for k, p in zip(kept, places, strict=True)
-        if k
+        Cloud(e.values[[index[scores.file[i]] for i in rows]], group, e.kept)
+        for e, index in zip(embeddings, indices, strict=True)
+        if e
     ]
 
 
 def thinned(cloud: Cloud) -> Cloud:
-    """Return at most `MOST_IMAGES` of the images, evenly from all."""
+    """Return at most `MOST_IMAGES` evenly spaced images."""
     n = len(cloud.values)
     if n <= MOST_IMAGES:
         return cloud
@@ -171,7 +172,7 @@ def thinned(cloud: Cloud) -> Cloud:
 
 
 def plot(clouds: Mapping[str, Cloud], alt: str) -> str:
-    """Draw a panel for each version; shape and colour tell the groups apart."""
+    """Draw a panel per version, groups by shape and colour."""
     down = -(-len(clouds) // 2)
     with plotting(alt) as plt:
         figure, axes = panels(plt, 1.6, down, min(2, len(clouds)), left=0.1, top=0.25,
@@ -188,3 +189,11 @@ def plot(clouds: Mapping[str, Cloud], alt: str) -> str:
             axis.set(xticks=[], yticks=[])
         legend(figure, axes[0], 3)
         return svg(figure, alt)
+
+
+SECTION = Section(
+    "clusters",
+    "Embeddings of three training versions (Figure 4)",
+    READING,
+    {"clusters": Kind(5, plans)},
+)

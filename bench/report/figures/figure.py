@@ -1,13 +1,13 @@
-"""What a figure is: a picture with all that is said of it."""
+"""Figures with their texts, and sections that hold them."""
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-SECTIONS = (
-    "ablation", "zoom", "crops", "clusters", "scores", "shots", "defects", "ranks", "time",
-)  # fmt: skip
-"""Kinds of figures in the order of a page: the title's question, Figures 1, 5, 4 and 3, and what
-the paper lacks."""
+from bench.analysis.configurations import StoredRuns
+from bench.analysis.selection import ScoreCache
+from bench.report.pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,47 @@ class Figure:
     slug: str
     """Its name among all figures of a page: a-z, 0-9 and hyphens."""
     section: str
-    """One of `SECTIONS`."""
+    """Key of its section."""
     title: str
     note: str
-    """Its numbers, and what is peculiar to it; how to read its kind is said once for all."""
+    """Its numbers and particulars; the section says how to read it."""
     alt: str
-    """What it says, in words and numbers."""
+    """Its content in words and numbers."""
     svg: str
     """One <svg> element without styles, scripts or links, for a strict content security policy."""
 
 
+class Sources(NamedTuple):
+    """What figures are drawn from."""
+
+    stored: StoredRuns
+    reader: ScoreCache
+    pictures: Pictures | None
+
+
+Plan = Callable[[], Figure | None]
+"""Draws a figure; None where the run keeps too little for it."""
+
+
+class Kind(NamedTuple):
+    """Figures of one kind: most on a page, and plans."""
+
+    most: int
+    plans: Callable[[Sources], Sequence[Plan]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a page: figures that are read alike."""
+
+    key: str
+    title: str
+    """Numbers in it are those of the paper's figures."""
+    reading: str
+    """How its figures are read, and what they show."""
+    kinds: Mapping[str, Kind]
+
+
 def slug(*parts: object) -> str:
-    """Return a name for a file or a link, made of what it is about."""
+    """Return a name for a file or link, made of the subject."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(map(str, parts)).lower()).strip("-")[:80]

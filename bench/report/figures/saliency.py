@@ -1,4 +1,4 @@
-"""Figures 1 and 5: where ATAC-Net looks, what its zoomed view sees, and what that changes."""
+"""Figures 1 and 5: ATAC-Net's attention, crops and zoomed view."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from PIL import Image
 from bench.analysis import selection as choice
 from bench.analysis.configurations import StoredRuns
 from bench.analysis.labels import name_of
-from bench.analysis.selection import OURS, ScoreCache
+from bench.analysis.selection import OURS
 from bench.data.overlay import overlay
 from bench.metrics import auroc
-from bench.report.figures.figure import Figure, slug
+from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
 from bench.report.figures.sheet import Box, TextLine, Tile, coarse, cut, sheet, two_tone
 from bench.report.pictures import Pictures
 from bench.spec import RunSpec, place_of, shots_of
@@ -24,19 +24,18 @@ from bench.store.layout import EXPLANATIONS
 from bench.store.receipt import Receipt
 from bench.text import brief, listed, signed
 
-Plan = partial[Figure | None]
 MAPS = ("score", "attention", "grad_cam", "grad_cam_zoomed")
 """What a run must keep for these figures."""
 HOT = 0.5
 """Share of a map's own highest value from which a cell counts as hot."""
-ZOOM = (
+READING_ZOOM = (
     "Grad-CAM of each view’s own score, one colour scale for both views of an image, and how the"
     " score changes from the whole image to the zoomed view (white frame). Images are chosen by"
     " that change among all anomalous test images, and the median of the normal ones. The share of"
     " a view in which the map exceeds half its maximum grows by itself where a crop is made around"
     " what is hot."
 )
-CROPS = (
+READING_CROPS = (
     "Score map (one colour scale for all test images), the cells where the attention, scaled to 0-1"
     " by itself, reaches the threshold, the tight box around them, and the zoomed view. Images are"
     " chosen by their score among all test images, right and wrong ones alike."
@@ -64,12 +63,12 @@ class Views:
 
     @cached_property
     def active(self) -> NDArray[np.bool_]:
-        """(N, h, w): where the attention, scaled to 0-1 by itself, reaches the threshold."""
+        """(N, h, w): where the attention, scaled to 0-1, reaches the threshold."""
         low = self.maps["attention"].min((1, 2), keepdims=True)
         spread = self.maps["attention"].max((1, 2), keepdims=True) - low
         scaled = (self.maps["attention"] - low) / np.where(spread > 0, spread, np.nan)
-        found: NDArray[np.bool_] = scaled >= self.threshold  # nowhere on a constant map
-        return found
+        active: NDArray[np.bool_] = scaled >= self.threshold  # nowhere on a constant map
+        return active
 
     @property
     def threshold(self) -> float:
@@ -93,7 +92,7 @@ Case = tuple[str, int]
 
 
 def zoom_cases(seen: Views) -> list[Case]:
-    """Choose anomalies by what the zoom did to their score, and a normal image likewise."""
+    """Choose images by how the zoom changed their score."""
     change = seen.zoomed - seen.raw
     by_change = _sorted(seen.file, -change)
     anomalous = [i for i in by_change if seen.label[i]]
@@ -108,7 +107,7 @@ def zoom_cases(seen: Views) -> list[Case]:
 
 
 def crop_cases(seen: Views) -> list[Case]:
-    """Choose the best, a middling and the worst anomaly, and the worst and a middling normal."""
+    """Choose anomalies and normal images by score."""
     by_score = _sorted(seen.file, -seen.score)
     anomalous = [i for i in by_score if seen.label[i]]
     normal = [i for i in by_score if not seen.label[i]]
@@ -127,7 +126,7 @@ def _sorted(file: Sequence[str], values: NDArray[np.float32]) -> list[int]:
 
 
 def _once(cases: Sequence[Case]) -> list[Case]:
-    """Leave out an image that is there already, for want of others."""
+    """Leave out repeated images."""
     first: dict[int, str] = {}
     for why, i in cases:
         first.setdefault(i, why)
@@ -137,48 +136,49 @@ def _once(cases: Sequence[Case]) -> list[Case]:
 # Planning
 
 
-def zooms(stored: StoredRuns, reader: ScoreCache, pictures: Pictures | None) -> list[Plan]:
-    """Plan Figure 1 for each place where ATAC-Net keeps explanations, with the most shots."""
-    return [partial(_drawn, _zoom, stored, r, reader, pictures) for r in _explained(stored)]
-
-
-def crops(stored: StoredRuns, reader: ScoreCache, pictures: Pictures | None) -> list[Plan]:
-    """Plan Figure 5 for each place where ATAC-Net keeps explanations, with the most shots."""
-    return [partial(_drawn, _crops, stored, r, reader, pictures) for r in _explained(stored)]
+def _plans(
+    draw: Callable[[Views, Pictures | None], Figure], sources: Sources
+) -> list[partial[Figure | None]]:
+    """Plan a figure per place with ATAC-Net's explanations."""
+    return [partial(_figure, draw, r, sources) for r in _explained(sources.stored)]
 
 
 def _explained(stored: StoredRuns) -> list[Receipt]:
-    """Return of each place the run to show: the best way with the attention's box, lowest seed."""
-    found = []
+    """Return each place's best run with the attention's box."""
+    runs = []
     for place, several in choice.places(stored).items():
-        there = [
-            kept.receipts[0]
+        explained = [
+            shown.receipts[0]
             for shots in several
-            for way in choice.configurations(stored, place, shots, OURS)
-            if way.row.parameters.get("view") == "attention" and (kept := way.keeping(EXPLANATIONS))
+            for c in choice.configurations(stored, place, shots, OURS)
+            if c.row.parameters.get("view") == "attention"
+            and (shown := c.with_artifact(EXPLANATIONS))
         ]
-        found += there[:1]
-    return found
+        runs += explained[:1]
+    return runs
 
 
-def seen_by(stored: StoredRuns, receipt: Receipt, reader: ScoreCache) -> Views | None:
-    """Return what a run saw of the images that count; None where it does not keep all of it."""
-    kept, scores = stored.results.explanations(receipt.run_id), reader.scores(receipt)
-    if kept is None or kept.boxes is None or tuple(kept.file) != tuple(scores.file):
+def views_of(receipt: Receipt, sources: Sources) -> Views | None:
+    """Return what a run saw; None for an incomplete record."""
+    stored, scores = (
+        sources.stored.results.explanations(receipt.run_id),
+        sources.reader.scores(receipt),
+    )
+    if stored is None or stored.boxes is None or tuple(stored.file) != tuple(scores.file):
         return None
-    if not {*MAPS} <= kept.maps.keys() or not {"raw", "zoomed"} <= kept.parts.keys():
+    if not {*MAPS} <= stored.maps.keys() or not {"raw", "zoomed"} <= stored.parts.keys():
         return None
-    rows = [int(i) for i in np.flatnonzero(choice.test_mask(scores))]
+    rows = [int(i) for i in np.flatnonzero(scores.counted())]
     return Views(
         spec=receipt.spec,
         file=tuple(scores.file[i] for i in rows),
         label=scores.label[rows],
         defect=tuple(scores.defect[i] for i in rows),
         score=scores.score[rows],
-        maps={name: kept.maps[name][rows] for name in MAPS},
-        boxes=kept.boxes[rows],
-        raw=kept.parts["raw"][rows],
-        zoomed=kept.parts["zoomed"][rows],
+        maps={name: stored.maps[name][rows] for name in MAPS},
+        boxes=stored.boxes[rows],
+        raw=stored.parts["raw"][rows],
+        zoomed=stored.parts["zoomed"][rows],
         held=_held(receipt.metrics),
     )
 
@@ -189,16 +189,12 @@ def _held(metrics: Metrics) -> tuple[float, float] | None:
     return metrics.box_recall, metrics.box_recall_by_chance
 
 
-def _drawn(
-    draw: Callable[[Views, Pictures | None], Figure],
-    stored: StoredRuns,
-    receipt: Receipt,
-    reader: ScoreCache,
-    pictures: Pictures | None,
+def _figure(
+    draw: Callable[[Views, Pictures | None], Figure], receipt: Receipt, sources: Sources
 ) -> Figure | None:
-    """Draw what a run saw; None where it does not keep all of it."""
-    seen = seen_by(stored, receipt, reader)
-    return None if seen is None else draw(seen, pictures)
+    """Draw what a run saw; None for an incomplete record."""
+    views = views_of(receipt, sources)
+    return None if views is None else draw(views, sources.pictures)
 
 
 def _where(spec: RunSpec) -> str:
@@ -210,12 +206,12 @@ def _where(spec: RunSpec) -> str:
 
 def _zoom(seen: Views, pictures: Pictures | None) -> Figure:
     cases, where = zoom_cases(seen), _where(seen.spec)
-    told = "; ".join(
+    scores = "; ".join(
         f"{why} ({_kind(seen, i)}) {seen.raw[i]:.2f} to {seen.zoomed[i]:.2f}" for why, i in cases
     )
-    alt = f"Grad-CAM of the whole image and of the zoomed view on {where}. Scores: {told}."
+    alt = f"Grad-CAM of the whole image and of the zoomed view on {where}. Scores: {scores}."
     note = (
-        f"Scores of the whole image and the zoomed view: {told}."
+        f"Scores of the whole image and the zoomed view: {scores}."
         f" {_what_the_zoom_does(seen)} Seed {seen.spec.seed}. {_shown(seen, cases, pictures)}"
     )
     name = slug("zoom", where)
@@ -225,7 +221,7 @@ def _zoom(seen: Views, pictures: Pictures | None) -> Figure:
 
 
 def _what_the_zoom_does(seen: Views) -> str:
-    """Say over all test images whether the zoomed view tells the classes apart better."""
+    """Compare both views over all test images in sentences."""
     views = (("the whole image", seen.raw), ("the zoomed view", seen.zoomed), ("both", seen.score))
     by_view = ", ".join(f"{auroc(score, seen.label):.3f} by {name}" for name, score in views)
     change = seen.zoomed.astype(float) - seen.raw
@@ -245,7 +241,7 @@ def _what_the_zoom_does(seen: Views) -> str:
 
 
 def hot(maps: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return of each map (N, h, w) the share of cells above half of its highest value."""
+    """Return each map's share of cells above half its maximum."""
     highest = maps.max((1, 2), keepdims=True)
     share: NDArray[np.float64] = ((maps >= HOT * highest) & (highest > 0)).mean((1, 2))
     return share
@@ -254,18 +250,18 @@ def hot(maps: NDArray[np.float32]) -> NDArray[np.float64]:
 def zoom_layout(
     seen: Views, cases: Sequence[Case], pictures: Pictures | None
 ) -> tuple[list[Tile], list[TextLine], int]:
-    """Place a row for each case: words, the whole image, the zoomed view."""
+    """Lay out rows of words, whole image and zoomed view."""
     side, step, first, second = 112, 122, 128, 248
     words = [TextLine(first, 12, "whole image"), TextLine(second, 12, "zoomed view")]
     tiles = []
     for row, (why, i) in enumerate(cases):
         y = 20 + row * step
-        whole, zoomed = seen.maps["grad_cam"][i], seen.maps["grad_cam_zoomed"][i]
-        top = float(max(whole.max(), zoomed.max()))
+        full, zoomed = seen.maps["grad_cam"][i], seen.maps["grad_cam_zoomed"][i]
+        top = float(max(full.max(), zoomed.max()))
         picture, box = seen.picture(i, pictures), seen.box(i)
         view = None if picture is None else cut(picture, box)
         tiles += [
-            _tile(first, y, side, picture, whole, top, box),
+            _tile(first, y, side, picture, full, top, box),
             _tile(second, y, side, view, zoomed, top),
         ]
         lines = (brief(_kind(seen, i), 18), f"{seen.raw[i]:.2f} {ARROW} {seen.zoomed[i]:.2f}",
@@ -284,14 +280,14 @@ def _tile(
     top: float,
     box: Box | None = None,
 ) -> Tile:
-    """Return a map over its picture, or alone where there is none."""
+    """Return a map over its picture, or alone without one."""
     if picture is None:
         return Tile(x, y, side, coarse(values, top), False, box)
     return Tile(x, y, side, overlay(_square(picture, side), values, top), True, box)
 
 
 def _square(picture: Image.Image, side: int) -> Image.Image:
-    """Return a picture as a network sees it: a square, whatever its own ratio."""
+    """Return a picture as a square, as networks see it."""
     return picture.resize((2 * side, 2 * side), Image.Resampling.BILINEAR)
 
 
@@ -300,10 +296,10 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
 
 def _crops(seen: Views, pictures: Pictures | None) -> Figure:
     cases, where = crop_cases(seen), _where(seen.spec)
-    told = "; ".join(_caption(seen, *case) for case in cases)
-    alt = f"What ATAC-Net crops on {where}: {told}."
+    captions = "; ".join(_caption(seen, *case) for case in cases)
+    alt = f"What ATAC-Net crops on {where}: {captions}."
     note = (
-        f"{told}. Threshold of the attention {seen.threshold:g}. Seed {seen.spec.seed}."
+        f"{captions}. Threshold of the attention {seen.threshold:g}. Seed {seen.spec.seed}."
         f" {_shown(seen, cases, pictures)}"
     )
     tiles, words, height = crop_layout(seen, cases, pictures)
@@ -314,15 +310,15 @@ def _crops(seen: Views, pictures: Pictures | None) -> Figure:
 def _caption(seen: Views, why: str, i: int) -> str:
     others = seen.score[~seen.label if seen.label[i] else seen.label]
     above = int((seen.score[i] > others).sum())
-    of = "normals" if seen.label[i] else "anomalies"
+    others_name = "normals" if seen.label[i] else "anomalies"
     kind = f" ({brief(seen.defect[i], 16)})" if seen.label[i] else ""
-    return f"{why}{kind}, {seen.score[i]:.2f}, above {above} of {len(others)} {of}"
+    return f"{why}{kind}, {seen.score[i]:.2f}, above {above} of {len(others)} {others_name}"
 
 
 def crop_layout(
     seen: Views, cases: Sequence[Case], pictures: Pictures | None
 ) -> tuple[list[Tile], list[TextLine], int]:
-    """Place a row for each case: image, score map, binarised attention, box and crop."""
+    """Lay out rows of image, map, attention, box and crop."""
     side, across, step = 66, 73, 88
     top = float(seen.maps["score"].max())
     tiles, columns = [], 0
@@ -358,8 +354,22 @@ def _kind(seen: Views, i: int) -> str:
 
 
 def _shown(seen: Views, cases: Sequence[Case], pictures: Pictures | None) -> str:
-    """Name the files, and say why there are no pictures of them."""
+    """Name the files, and why pictures lack."""
     files = listed([brief(seen.file[i]) for _, i in cases])
     if any(seen.picture(i, pictures) is None for _, i in cases):
         return f"Files: {files}. The images are not at hand (--data), so their maps stand alone."
     return f"Files: {files}."
+
+
+ZOOM = Section(
+    "zoom",
+    "What the zoom changes (Figure 1)",
+    READING_ZOOM,
+    {"zoom": Kind(5, partial(_plans, _zoom))},
+)
+CROPS = Section(
+    "crops",
+    "What the attention crops (Figure 5)",
+    READING_CROPS,
+    {"crops": Kind(5, partial(_plans, _crops))},
+)

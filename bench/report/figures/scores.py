@@ -1,6 +1,6 @@
-"""Figure 3 (scores of normal and anomalous images, and how far they overlap) and ROC curves."""
+"""Figure 3: histograms of scores with their overlap; ROC curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ from bench.analysis import selection as choice
 from bench.analysis.configurations import REFERENCE, StoredRuns
 from bench.analysis.labels import method_name, name_of
 from bench.analysis.selection import ScoreCache, Tested
-from bench.report.figures.figure import Figure, slug
+from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
 from bench.report.figures.svg import (
     ANOMALOUS,
     NORMAL,
@@ -40,7 +40,7 @@ MOST_POINTS = 200
 
 
 def overlap(score: NDArray[np.float32], label: NDArray[np.bool_]) -> float:
-    """Return how far the two classes overlap, in [0, 1]; 0 where a threshold parts them.
+    """Return the classes' overlap in [0, 1]; 0 where a threshold parts them.
 
     One minus the largest distance of their distribution functions (Kolmogorov and Smirnov), which
     no width of bins enters: the least sum of false positive and false negative rate.
@@ -52,7 +52,7 @@ def overlap(score: NDArray[np.float32], label: NDArray[np.bool_]) -> float:
 def roc_points(
     score: NDArray[np.float32], label: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return false and true positive rates over all thresholds, from (0, 0) to (1, 1)."""
+    """Return false and true positive rates over all thresholds."""
     order = np.argsort(-score, kind="stable")
     last = np.append(np.diff(score[order]) != 0, True)
     hits = np.cumsum(label[order])[last]
@@ -64,7 +64,7 @@ def roc_points(
 def mean_roc(
     runs: Sequence[Tested], points: int = MOST_POINTS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Average ROC curves vertically: the mean true positive rate at each false positive rate.
+    """Average ROC curves vertically, at each false positive rate.
 
     A rate at which curves rise is there twice, before and after the rise, so the area under the
     mean curve is the mean of the areas, unless it has more than twice `points` points.
@@ -82,7 +82,7 @@ def mean_roc(
 
 
 def histograms(by_method: Mapping[str, Tested], alt: str) -> str:
-    """Draw the scores of normal and anomalous test images, a panel for each method."""
+    """Draw histograms of test scores, a panel per method."""
     import seaborn as sns
 
     across = min(2, len(by_method))
@@ -112,7 +112,7 @@ def histograms(by_method: Mapping[str, Tested], alt: str) -> str:
 
 
 def roc(by_method: Mapping[str, Sequence[Tested]], alt: str) -> str:
-    """Draw the mean ROC curve of each method; the first one's seeds thin beside it."""
+    """Draw mean ROC curves; the first method's seeds thin."""
     with plotting(alt) as plt:
         figure, (axis,) = panels(plt, WIDTH - 0.6)
         for i, ((method, runs), mark) in enumerate(
@@ -129,58 +129,65 @@ def roc(by_method: Mapping[str, Sequence[Tested]], alt: str) -> str:
         return svg(figure, alt)
 
 
-def histogram_plans(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure]]:
-    """Plan histograms for each place and number of shots."""
-    return [partial(_scores, stored, *cell, reader) for cell in _cells(stored)]
-
-
-def roc_plans(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure]]:
-    """Plan ROC curves for each place and number of shots."""
-    return [partial(_roc, stored, *cell, reader) for cell in _cells(stored)]
+def _plans(
+    figure: Callable[[StoredRuns, Place, int, ScoreCache], Figure], sources: Sources
+) -> list[partial[Figure]]:
+    """Plan a figure for each place and number of shots."""
+    stored = sources.stored
+    return [partial(figure, stored, *cell, sources.reader) for cell in _cells(stored)]
 
 
 def _cells(stored: StoredRuns) -> list[tuple[Place, int]]:
-    """Return places and shots where more than the reference ran, the most shots first."""
+    """Return places and shots where more than the reference ran."""
     trained = {(p, s) for p, s, m in stored.groups if m != REFERENCE}
-    found = [c for c in choice.cells(stored) if c in trained or (c[0], 0) in trained]
-    return sorted(found, key=lambda cell: -cell[1])
+    cells = [c for c in choice.cells(stored) if c in trained or (c[0], 0) in trained]
+    return sorted(cells, key=lambda cell: -cell[1])
 
 
 def _scores(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
     where = f"{name_of(place)}, {shots_of(shots)}"
-    found = [
-        w for w in choice.best_configurations(stored, place, shots) if w.row.method != REFERENCE
+    configurations = [
+        c for c in choice.best_configurations(stored, place, shots) if c.row.method != REFERENCE
     ]
-    shown = found[:MOST_PANELS]
-    shared = set.intersection(*({*way.by_seed} for way in shown))
-    chosen = [min(shared or way.by_seed) for way in shown]
+    shown = configurations[:MOST_PANELS]
+    shared = set.intersection(*({*c.by_seed} for c in shown))
+    chosen = [min(shared or c.by_seed) for c in shown]
     scores = {
-        method_name(way.row.method): choice.test_scores(reader.scores(way.run(seed)))
-        for way, seed in zip(shown, chosen, strict=True)
+        method_name(c.row.method): choice.test_scores(reader.scores(c.run(seed)))
+        for c, seed in zip(shown, chosen, strict=True)
     }
     name, title = slug("scores", where), f"Scores on {where}"
-    told = listed([f"{m} {overlap(*tested):.2f}" for m, tested in scores.items()])
+    overlaps = listed([f"{m} {overlap(*tested):.2f}" for m, tested in scores.items()])
     _, label = next(iter(scores.values()))
     note = (
-        f"{(~label).sum()} normal and {label.sum()} anomalous test images. Overlap: {told}. Seed"
-        f" {listed(sorted({str(s) for s in chosen}))}." + choice.left_out(found, shown)
+        f"{(~label).sum()} normal and {label.sum()} anomalous test images. Overlap: {overlaps}."
+        f" Seed {listed(sorted({str(s) for s in chosen}))}."
+        + choice.left_out(configurations, shown)
     )
-    alt = f"Histograms of anomaly scores on {where}. Overlap of the classes: {told}."
+    alt = f"Histograms of anomaly scores on {where}. Overlap of the classes: {overlaps}."
     return Figure(name, "scores", title, note, alt, histograms(scores, alt))
 
 
 def _roc(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
     where = f"{name_of(place)}, {shots_of(shots)}"
-    found = choice.best_configurations(stored, place, shots)
-    shown = found[: len(PALETTE)]
-    runs = {method_name(way.row.method): list(reader.tested(way)) for way in shown}
-    told = listed([_area(*item) for item in runs.items()])
+    configurations = choice.best_configurations(stored, place, shots)
+    shown = configurations[: len(PALETTE)]
+    runs = {method_name(c.row.method): list(reader.tested(c)) for c in shown}
+    areas = listed([_area(*item) for item in runs.items()])
     name, title = slug("roc", where), f"ROC on {where}"
-    note = f"Area under the mean curve: {told}." + choice.left_out(found, shown)
-    alt = f"ROC curves on {where}. Area under the curve: {told}."
+    note = f"Area under the mean curve: {areas}." + choice.left_out(configurations, shown)
+    alt = f"ROC curves on {where}. Area under the curve: {areas}."
     return Figure(name, "scores", title, note, alt, roc(runs, alt))
 
 
 def _area(method: str, runs: Sequence[Tested]) -> str:
     seeds = f" ({len(runs)} seeds)" if len(runs) > 1 else ""
     return f"{method} {choice.mean_auroc(runs):.3f}{seeds}"
+
+
+SECTION = Section(
+    "scores",
+    "Scores (Figure 3) and ROC",
+    READING,
+    {"histograms": Kind(20, partial(_plans, _scores)), "roc": Kind(40, partial(_plans, _roc))},
+)

@@ -1,4 +1,4 @@
-"""Tiles with words between them as one <svg>: pictures as JPEG, coarse maps as PNG, the rest drawn.
+"""Tiles and words as one <svg>, with rasters in it.
 
 A page holds many tiles, so they come as two rasters a sheet.
 """
@@ -51,7 +51,7 @@ class TextLine:
 
 
 def sheet(height: int, tiles: Sequence[Tile], words: Sequence[TextLine], alt: str) -> str:
-    """Return a sheet as an SVG element that a strict policy takes."""
+    """Return a sheet as a policy-safe SVG element."""
     size = f'width="{WIDTH}" height="{height}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
@@ -60,9 +60,9 @@ def sheet(height: int, tiles: Sequence[Tile], words: Sequence[TextLine], alt: st
         f'<rect {size} fill="#ffffff"/>',
     ]
     for photo in (True, False):
-        there = [tile for tile in tiles if tile.photo == photo]
-        if there:
-            parts.append(f'<image {size} xlink:href="{_raster(height, there, photo)}"/>')
+        chosen = [tile for tile in tiles if tile.photo == photo]
+        if chosen:
+            parts.append(f'<image {size} xlink:href="{_raster(height, chosen, photo)}"/>')
     parts += [_frame(tile) for tile in tiles]
     parts += [
         f'<text x="{w.x}" y="{w.y}" font-size="{w.size}" fill="#000000"'
@@ -74,7 +74,7 @@ def sheet(height: int, tiles: Sequence[Tile], words: Sequence[TextLine], alt: st
 
 
 def _raster(height: int, tiles: Sequence[Tile], photo: bool) -> str:
-    """Return tiles in their places as a data URI; what no tile covers is white, or transparent."""
+    """Return tiles in their places as a data URI."""
     density = min(DENSITY, LARGEST / max(tile.side for tile in tiles))
     area = (round(WIDTH * density), round(height * density))
     canvas = Image.new("RGB", area, "white") if photo else Image.new("RGBA", area)
@@ -101,24 +101,24 @@ def _frame(tile: Tile) -> str:
     if tile.box is None:
         return outline
     left, top, right, bottom = (share * tile.side for share in tile.box)
-    place = (
+    geometry = (
         f'x="{tile.x + left:.1f}" y="{tile.y + top:.1f}" width="{right - left:.1f}"'
         f' height="{bottom - top:.1f}" fill="none"'
     )
     return (  # a light line within a dark one is seen on any picture
-        f'{outline}<rect {place} stroke="#000000" stroke-width="3"/>'
-        f'<rect {place} stroke="#ffffff" stroke-width="1.5"/>'
+        f'{outline}<rect {geometry} stroke="#000000" stroke-width="3"/>'
+        f'<rect {geometry} stroke="#ffffff" stroke-width="1.5"/>'
     )
 
 
 def coarse(values: NDArray[np.float32], top: float) -> Image.Image:
-    """Return a map (h, w) in colours, a pixel a cell; `top` or more has the strongest."""
+    """Return a map (h, w) in colours, strongest from `top`."""
     shares = values.astype(np.float64) / top if top > 0 else np.zeros(values.shape)
     return Image.fromarray(heat(shares))
 
 
 def two_tone(active: NDArray[np.bool_]) -> Image.Image:
-    """Return a map (h, w) in white where it is active, else black."""
+    """Return a map (h, w), active cells white, others black."""
     return Image.fromarray(np.where(active, 255, 0).astype(np.uint8))
 
 

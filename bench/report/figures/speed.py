@@ -1,4 +1,4 @@
-"""AUROC against inference time: what a method gives beside what it takes, on one machine."""
+"""AUROC against inference time on one machine."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ from bench.analysis.timings import (
     over_rounds,
     same_but_length,
 )
-from bench.report.figures.figure import Figure, slug
-from bench.report.figures.svg import legend, marks, panels, plotting, svg
+from bench.report.figures.figure import Figure, Kind, Section, slug
+from bench.report.figures.svg import draw_interval, legend, legend_top, marks, panels, plotting, svg
 from bench.spec import Place, RunSpec
 from bench.text import brief, listed
 
@@ -58,12 +58,12 @@ Both = Mapping[Place, tuple[TimedConfiguration, Configuration]]
 
 
 def plans(stored: StoredRuns) -> list[partial[Figure]]:
-    """Plan a figure for each machine on which two methods or more were timed and also ran."""
+    """Plan a figure per machine that timed two methods that ran."""
     shown_by: dict[Machine, tuple[dict[str, Point], list[Place], list[str]]] = {}
     timed = clocks(stored)
     for machine in dict.fromkeys(clock.machine for clock in timed):
         rows = {c.place: rows for c, rows in timed.items() if c.machine == machine}
-        methods = {r.method for of in rows.values() for r in of}
+        methods = {r.method for rows_of in rows.values() for r in rows_of}
         by_method = {m: both for m in sorted(methods, key=choice.order)
                      if (both := _both(stored, m, rows))}  # fmt: skip
         shown, places = common(by_method)
@@ -73,45 +73,45 @@ def plans(stored: StoredRuns) -> list[partial[Figure]]:
             shown_by[machine] = points, places, out
     names = list(dict.fromkeys(name for points, _, _ in shown_by.values() for name in points))
     look = dict(zip(names, marks(names), strict=True))  # the same on every machine
-    return [partial(_drawing, machine, *shown, look) for machine, shown in shown_by.items()]
+    return [partial(_figure, machine, *shown, look) for machine, shown in shown_by.items()]
 
 
 def _both(
     stored: StoredRuns, method: str, timed: Mapping[Place, Mapping[RunSpec, TimedConfiguration]]
 ) -> dict[Place, tuple[TimedConfiguration, Configuration]]:
-    """Return where a method was timed and ran, of the one variant that has the most places."""
+    """Return a method's timed and full runs, of one variant."""
     variants: dict[RunSpec, dict[Place, tuple[TimedConfiguration, Configuration]]] = {}
     for place, rows in timed.items():
-        for there in (t for row, t in rows.items() if row.method == method and t.span(LATENCY)):
-            alike = same_but_length(there.row)
-            ways = choice.configurations(stored, place, there.row.shots, method)
-            same = [w for w in ways if same_but_length(w.row) == alike]
-            same.sort(key=lambda w: w.row.precision != there.row.precision)  # stable
+        for timing in (t for row, t in rows.items() if row.method == method and t.span(LATENCY)):
+            alike = same_but_length(timing.row)
+            configurations = choice.configurations(stored, place, timing.row.shots, method)
+            same = [c for c in configurations if same_but_length(c.row) == alike]
+            same.sort(key=lambda c: c.row.precision != timing.row.precision)  # stable
             if same:
-                variants.setdefault(same[0].variant, {})[place] = there, same[0]
+                variants.setdefault(same[0].variant, {})[place] = timing, same[0]
     return min(variants.items(), key=lambda item: _rank(*item))[1] if variants else {}
 
 
 def _rank(variant: RunSpec, both: Both) -> tuple[int, int, str]:
-    return -len(both), sum(len(way.departures) for _, way in both.values()), variant.run_id
+    return -len(both), sum(len(c.departures) for _, c in both.values()), variant.run_id
 
 
 def common(by_method: Mapping[str, Both]) -> tuple[list[str], list[Place]]:
-    """Return methods that share a place, as many as can be, and all places that they share."""
-    there = choice.ranked(place for both in by_method.values() for place in both)
-    if not there:
+    """Return the most methods that share a place, and shared places."""
+    places = choice.ranked(place for both in by_method.values() for place in both)
+    if not places:
         return [], []
-    most = max(there, key=lambda place: sum(place in both for both in by_method.values()))
+    most = max(places, key=lambda place: sum(place in both for both in by_method.values()))
     shown = [m for m, both in by_method.items() if most in both]
-    return shown, [p for p in there if all(p in by_method[m] for m in shown)]
+    return shown, [p for p in places if all(p in by_method[m] for m in shown)]
 
 
 def _point(both: Both, places: Sequence[Place], machine: Machine) -> Point:
-    ways = [both[p][1] for p in places]
-    seeds = sorted(set.intersection(*({*way.by_seed} for way in ways)))
-    by_seed = [fmean(way.by_seed[s] for way in ways) for s in seeds]
-    apart = Estimate(fmean(way.estimate.mean for way in ways), 0, None)
-    precision = ways[0].row.precision or machine.precision
+    configurations = [both[p][1] for p in places]
+    seeds = sorted(set.intersection(*({*c.by_seed} for c in configurations)))
+    by_seed = [fmean(c.by_seed[s] for c in configurations) for s in seeds]
+    apart = Estimate(fmean(c.estimate.mean for c in configurations), 0, None)
+    precision = configurations[0].row.precision or machine.precision
     return Point(
         mean_interval(by_seed) if seeds else apart,
         mean_time([both[p][0] for p in places]),
@@ -119,33 +119,33 @@ def _point(both: Both, places: Sequence[Place], machine: Machine) -> Point:
     )
 
 
-def mean_time(there: Sequence[TimedConfiguration]) -> Span:
-    """Return a method's latency, its mean over places round by round; all have one."""
-    spans = [span for timed in there if (span := timed.span(LATENCY))]
+def mean_time(timings: Sequence[TimedConfiguration]) -> Span:
+    """Return the mean latency over places, round by round."""
+    spans = [span for timed in timings if (span := timed.span(LATENCY))]
     if len(spans) == 1:
         return spans[0]
-    by_place = [timed.by_round(f"{LATENCY}_s") for timed in there]
-    shared = sorted(set.intersection(*({*of} for of in by_place)))
+    by_place = [timed.by_round(f"{LATENCY}_s") for timed in timings]
+    shared = sorted(set.intersection(*({*seconds} for seconds in by_place)))
     if not shared:
         return Span(fmean(span.middle for span in spans), None, 0)
-    return over_rounds([fmean(of[number] for of in by_place) for number in shared], None)
+    return over_rounds([fmean(seconds[number] for seconds in by_place) for number in shared], None)
 
 
-def _drawing(
+def _figure(
     machine: Machine, points: Mapping[str, Point], places: Sequence[Place], out: list[str],
     look: Mapping[str, Mark],
 ) -> Figure:  # fmt: skip
     where = listed([name_of(p) for p in places])
-    told = "; ".join(f"{m}: {_told(point)}" for m, point in points.items())
-    note = f"On {where}. {told}."
+    summary = "; ".join(f"{m}: {_in_words(point)}" for m, point in points.items())
+    note = f"On {where}. {summary}."
     if out:
         note += f" Timed on this machine, but without such runs there: {listed(out)}."
     title = f"AUROC against inference time on {brief(str(machine), 120)}"
-    alt = f"{title}, {where}. {told}."
+    alt = f"{title}, {where}. {summary}."
     return Figure(slug("time", machine), "time", title, note, alt, plot(points, look, alt))
 
 
-def _told(point: Point) -> str:
+def _in_words(point: Point) -> str:
     other = f" in {point.precision}" if point.precision else ""
     seeds = point.auroc.n
     auroc = estimated(point.auroc) if seeds else f"{point.auroc.mean:.3f} (no seed in common)"
@@ -154,17 +154,14 @@ def _told(point: Point) -> str:
 
 
 def plot(points: Mapping[str, Point], look: Mapping[str, Mark], alt: str) -> str:
-    """Draw a mark for each method, its intervals across it."""
+    """Draw a mark per method with its intervals."""
     with plotting(alt) as plt:
         columns = min(3, len(points))
-        top = 0.1 + 0.17 * -(-len(points) // columns)
-        figure, (axis,) = panels(plt, 2.2, left=0.62, top=top)
+        figure, (axis,) = panels(plt, 2.2, left=0.62, top=legend_top(len(points)))
         for method, point in points.items():
             x, y, mark = 1e3 * point.time.middle, point.auroc.mean, look[method]
             axis.plot([x], [y], markersize=5.5, label=method, **{**mark, "linestyle": "none"})
-            if point.auroc.interval is not None:
-                ends = np.clip(point.auroc.interval, 0, 1)
-                axis.plot([x, x], ends, color=mark["color"], linewidth=1)
+            draw_interval(axis, x, point.auroc.interval, mark["color"], upright=True)
             if point.time.interval is not None:
                 ends = 1e3 * np.clip(point.time.interval, 1e-9, None)
                 axis.plot(ends, [y, y], color=mark["color"], linewidth=1)
@@ -180,7 +177,12 @@ def plot(points: Mapping[str, Point], look: Mapping[str, Mark], alt: str) -> str
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Return round numbers within a range of a logarithmic axis: as many as there is room for."""
+    """Return round numbers within the range of a logarithmic axis."""
     digits = (1, 1.5, 2, 3, 5, 7) if high < 12 * low else (1, 2, 5) if high < 200 * low else (1,)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [t for p in powers for d in digits if low <= (t := d * 10.0**p) <= high]
+
+
+SECTION = Section(
+    "time", "AUROC against inference time", READING, {"time": Kind(4, lambda s: plans(s.stored))}
+)

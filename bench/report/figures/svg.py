@@ -1,4 +1,4 @@
-"""From matplotlib to SVG that a strict policy takes: the same figure gives the same bytes."""
+"""Reproducible SVG from matplotlib, safe for a strict policy."""
 
 import io
 import re
@@ -36,7 +36,7 @@ _STYLE: dict[str, Any] = {
 
 
 def marks(methods: Iterable[str]) -> list[dict[str, Any]]:
-    """Return colour, marker and stroke of each method; those without a slot take what is free.
+    """Return each method's colour, marker and stroke.
 
     Beyond seven a colour comes again with another marker and stroke, for 49 methods at most.
     """
@@ -51,7 +51,7 @@ def marks(methods: Iterable[str]) -> list[dict[str, Any]]:
 
 @contextmanager
 def plotting(salt: str) -> Iterator[Any]:
-    """Give pyplot in our style; `salt` keeps the ids of one figure apart from those of others."""
+    """Yield pyplot in our style; `salt` makes ids unique."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -67,17 +67,17 @@ def panels(
     plt: Any, height: float, down: int = 1, across: int = 1, *, left: float = 0.5, top: float = 0.1,
     above: float = 0.0, beside: float = 0.35,
 ) -> tuple[Any, list[Any]]:  # fmt: skip
-    """Return a figure and its axes, row by row, all measures in inches.
+    """Return a figure and its axes; measures are in inches.
 
     An axis is `height` high, with `above` over each for a title and `beside` between two; `top`
     holds a legend. Places are reckoned here: matplotlib would draw all text twice to find them.
     """
     right, bottom = 0.1, 0.45
-    whole = top + down * (above + height) + (down - 1) * 0.25 + bottom
+    total = top + down * (above + height) + (down - 1) * 0.25 + bottom
     width = (WIDTH - left - right - (across - 1) * beside) / across
-    figure, axes = plt.subplots(down, across, figsize=(WIDTH, whole), squeeze=False)
+    figure, axes = plt.subplots(down, across, figsize=(WIDTH, total), squeeze=False)
     figure.subplots_adjust(
-        left / WIDTH, bottom / whole, 1 - right / WIDTH, 1 - (top + above) / whole,
+        left / WIDTH, bottom / total, 1 - right / WIDTH, 1 - (top + above) / total,
         beside / width, (above + 0.25) / height,
     )  # fmt: skip
     return figure, list(axes.flat)
@@ -91,22 +91,36 @@ def legend(figure: Any, axis: Any, columns: int) -> None:
     )
 
 
+def legend_top(labels: int) -> float:
+    """Return inches on top of a figure that hold a legend in three columns."""
+    return 0.1 + 0.17 * -(-labels // 3)
+
+
+def draw_interval(
+    axis: Any, at: float, interval: tuple[float, float] | None, colour: Any, *, upright: bool
+) -> None:
+    """Draw an interval of AUROC, clipped to [0, 1]; nothing for none."""
+    if interval is not None:
+        ends, position = [min(1.0, max(0.0, end)) for end in interval], [at, at]
+        axis.plot(*((position, ends) if upright else (ends, position)), color=colour, linewidth=1)
+
+
 def label_rows(axis: Any, labels: Sequence[str]) -> None:
-    """Write a label above each row of a plot, where it takes no width; the first row on top.
+    """Write a label above each row, the first on top.
 
     It hides what stands at `zorder` 0, say a line through all rows, and lies under the data.
     """
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for y, label in enumerate(labels):
-        place = {"transform": axis.get_yaxis_transform(), "va": "bottom", "zorder": 1}
-        axis.text(0.0, y - 0.2, label, bbox=ground, **place)
+        position = {"transform": axis.get_yaxis_transform(), "va": "bottom", "zorder": 1}
+        axis.text(0.0, y - 0.2, label, bbox=ground, **position)
     axis.set_ylim(len(labels) - 0.6, -0.75)
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
 
 
 def svg(figure: Any, alt: str) -> str:
-    """Return a figure as one <svg> element, and close it; call it within `plotting`.
+    """Return a figure as one <svg>, within `plotting`, and close it.
 
     Matplotlib writes style attributes; they become presentation attributes.
     """
@@ -118,7 +132,7 @@ def svg(figure: Any, alt: str) -> str:
     text = sink.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<[^<>!?]+>", lambda found: _tag(found[0]), text)
+    text = re.sub(r"<[^<>!?]+>", lambda match: _tag(match[0]), text)
     text = re.sub(r"\s*\n\s*", " ", text).strip()
     return f'<svg {head(alt)} stroke-linejoin="round"{text.removeprefix("<svg")}'
 
@@ -134,14 +148,14 @@ def _tag(tag: str) -> str:
     return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
 
 
-def _attributes(found: re.Match[str]) -> str:
+def _attributes(match: re.Match[str]) -> str:
     """Turn `fill: none; font: 8px 'x', y` into attributes."""
-    pairs = [part.partition(":")[::2] for part in found[1].split(";") if part.strip()]
-    said: dict[str, str] = {}
+    pairs = [part.partition(":")[::2] for part in match[1].split(";") if part.strip()]
+    attributes: dict[str, str] = {}
     for name, value in ((n.strip(), v.strip()) for n, v in pairs):
         if name == "font":
             size, _, family = value.partition(" ")
-            said |= {"font-size": size, "font-family": family}
+            attributes |= {"font-size": size, "font-family": family}
         else:
-            said[name] = value
-    return "".join(f' {name}="{value}"' for name, value in said.items())
+            attributes[name] = value
+    return "".join(f' {name}="{value}"' for name, value in attributes.items())

@@ -1,4 +1,4 @@
-"""AUROC against the number of labelled anomalies, and by type of defect."""
+"""AUROC by number of labelled anomalies and by defect."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,22 +9,31 @@ import numpy as np
 from bench.analysis import selection as choice
 from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.labels import method_name, name_of
-from bench.analysis.selection import ScoreCache
 from bench.analysis.statistics import Estimate, estimated, mean_interval
 from bench.metrics import auroc
-from bench.report.figures.figure import Figure, slug
-from bench.report.figures.svg import PALETTE, label_rows, legend, marks, panels, plotting, svg
+from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
+from bench.report.figures.svg import (
+    PALETTE,
+    draw_interval,
+    label_rows,
+    legend,
+    legend_top,
+    marks,
+    panels,
+    plotting,
+    svg,
+)
 from bench.spec import Place, RunSpec, shots_of
 from bench.store.scores import Scores
 from bench.text import brief, listed
 
-SHOTS = (
+READING_SHOTS = (
     "Mean over seeds with its 95 % t-interval, over labelled anomalies in training: k shots are the"
-    " first k of a seed’s ten, so the test set stays the same. Of each method the way is shown that"
-    " ran with the most numbers of shots, of equal ones that which departs least from the paper’s"
-    " stated protocol."
+    " first k of a seed’s ten, so the test set stays the same. Of each method the configuration is"
+    " shown that ran with the most numbers of shots, of equal ones that which departs least from"
+    " the paper’s stated protocol."
 )
-DEFECTS = (
+READING_DEFECTS = (
     "Each type of defect against the same normal test images: mean over seeds with its 95 %"
     " t-interval, the hardest type of the first method on top. n is the number of images at the"
     f" lowest seed, of at most {choice.MOST_SEEDS}; few images make a coarse number. {choice.RULE}"
@@ -38,46 +47,48 @@ By = Mapping[str, Mapping[int, Estimate]]
 # Against shots
 
 
-def by_shots(stored: StoredRuns) -> list[partial[Figure]]:
-    """Plan AUROC against shots for each place where more than one number of shots ran."""
-    found = []
-    for place, shots in choice.places(stored).items():
+def by_shots(sources: Sources) -> list[partial[Figure]]:
+    """Plan AUROC against shots per place with several numbers."""
+    figures = []
+    for place, shots in choice.places(sources.stored).items():
         if len(shots) > 1:
-            values = _same_way(stored, place, shots)
+            values = _same_configuration(sources.stored, place, shots)
             if any(len(v) > 1 for m, v in values.items() if m != REFERENCE):
-                found.append(partial(_shots, place, values))
-    return found
+                figures.append(partial(_shots, place, values))
+    return figures
 
 
-def _same_way(
+def _same_configuration(
     stored: StoredRuns, place: Place, shots: Sequence[int]
 ) -> dict[str, dict[int, Estimate]]:
-    """Return AUROC by method and shots; of each method one way, the same for all shots."""
+    """Return AUROC by method and shots, in one configuration each."""
     methods = {m for p, s, m in stored.groups if p == place and s in shots}
-    found = {}
+    by_method = {}
     for method in sorted(methods, key=choice.order)[:MOST_METHODS]:
         rows: dict[RunSpec, dict[int, Configuration]] = {}
         for s in shots:
-            for way in choice.configurations(stored, place, s, method):
-                rows.setdefault(replace(way.row, shots=0), {})[s] = way
+            for configuration in choice.configurations(stored, place, s, method):
+                rows.setdefault(replace(configuration.row, shots=0), {})[s] = configuration
         best = min(rows.items(), key=lambda item: _rank(*item))[1]
-        found[method_name(method)] = {
+        by_method[method_name(method)] = {
             s: mean_interval(list(best[s].by_seed.values())) for s in sorted(best)
         }
-    return found
+    return by_method
 
 
 def _rank(row: RunSpec, by_shots: Mapping[int, Configuration]) -> tuple[int, int, int, str]:
-    runs = sum(len(way.receipts) for way in by_shots.values())
-    return -len(by_shots), min(len(way.departures) for way in by_shots.values()), -runs, row.run_id
+    runs = sum(len(c.receipts) for c in by_shots.values())
+    return -len(by_shots), min(len(c.departures) for c in by_shots.values()), -runs, row.run_id
 
 
 def _shots(place: Place, values: By) -> Figure:
     where = name_of(place)
     name, title = slug("shots", where), f"AUROC against shots on {where}"
-    told = "; ".join(f"{m}: {listed([_at(s, e) for s, e in v.items()])}" for m, v in values.items())
-    note = f"{told}."
-    alt = f"AUROC against shots on {where}. {told}."
+    summary = "; ".join(
+        f"{m}: {listed([_at(s, e) for s, e in v.items()])}" for m, v in values.items()
+    )
+    note = f"{summary}."
+    alt = f"AUROC against shots on {where}. {summary}."
     return Figure(name, "shots", title, note, alt, shots_plot(values, alt))
 
 
@@ -86,20 +97,17 @@ def _at(shots: int, estimate: Estimate) -> str:
 
 
 def shots_plot(values: By, alt: str) -> str:
-    """Draw a line for each method over the numbers of shots, evenly spaced."""
+    """Draw a line per method over evenly spaced shots."""
     ticks = sorted({s for by in values.values() for s in by})
     with plotting(alt) as plt:
-        legend_rows = -(-len(values) // 3)
-        figure, (axis,) = panels(plt, 2.0, top=0.1 + 0.17 * legend_rows)
+        figure, (axis,) = panels(plt, 2.0, top=legend_top(len(values)))
         for i, ((method, by), mark) in enumerate(zip(values.items(), marks(values), strict=True)):
             beside = 0.06 * (i - (len(values) - 1) / 2)  # so that intervals do not hide each other
             x = [ticks.index(s) + beside for s in by]
             axis.plot(x, [e.mean for e in by.values()], markersize=4, linewidth=1.2, label=method,
                       **mark)  # fmt: skip
             for at, estimate in zip(x, by.values(), strict=True):
-                if estimate.interval is not None:
-                    ends = np.clip(estimate.interval, 0, 1)
-                    axis.plot([at, at], ends, color=mark["color"], linewidth=1)
+                draw_interval(axis, at, estimate.interval, mark["color"], upright=True)
         axis.set_xticks(range(len(ticks)), [str(s) for s in ticks])
         axis.set(xlabel="labelled anomalies", ylabel="AUROC", xlim=(-0.4, len(ticks) - 0.6))
         legend(figure, axis, min(3, len(values)))
@@ -109,47 +117,51 @@ def shots_plot(values: By, alt: str) -> str:
 # By type of defect
 
 
-def by_defect(stored: StoredRuns, reader: ScoreCache) -> list[partial[Figure]]:
-    """Plan AUROC by type of defect, with the most shots, for each place with several types."""
-    found = []
-    for place, shots in choice.places(stored).items():
-        first = choice.best_configurations(stored, place, shots[0])[0]
-        if first.row.method != REFERENCE and len(_types(reader.scores(first.receipts[0]))) > 1:
-            found.append(partial(_defects, stored, place, shots[0], reader))
-    return found
+def by_defect(sources: Sources) -> list[partial[Figure]]:
+    """Plan AUROC by defect type per place, with most shots."""
+    figures = []
+    for place, shots in choice.places(sources.stored).items():
+        first = choice.best_configurations(sources.stored, place, shots[0])[0]
+        scores = sources.reader.scores
+        if first.row.method != REFERENCE and len(_types(scores(first.receipts[0]))) > 1:
+            figures.append(partial(_defects, sources, place, shots[0]))
+    return figures
 
 
 def _types(scores: Scores) -> dict[str, int]:
-    """Return the types of defects of the images that count, with their number."""
-    there = [d for d, y, role in zip(scores.defect, scores.label, scores.role, strict=True)
+    """Return the counting images' defect types, with their number."""
+    defects = [d for d, y, role in zip(scores.defect, scores.label, scores.role, strict=True)
              if y and role == "test"]  # fmt: skip
-    return {d: there.count(d) for d in sorted(set(there))}
+    return {d: defects.count(d) for d in sorted(set(defects))}
 
 
 def defect_auroc(scores: Scores, defect: str) -> float | None:
-    """Return the AUROC of one type of defect against all normal images; None where it has none."""
-    there = choice.test_mask(scores) & (~scores.label | (np.array(scores.defect) == defect))
-    if not scores.label[there].any():
+    """Return one defect type's AUROC; None where no image counts."""
+    chosen = scores.counted() & (~scores.label | (np.array(scores.defect) == defect))
+    if not scores.label[chosen].any():
         return None
-    return auroc(scores.score[there], scores.label[there])
+    return auroc(scores.score[chosen], scores.label[chosen])
 
 
 def _over_seeds(runs: Sequence[Scores], defect: str) -> Estimate | None:
-    found = [value for of in runs if (value := defect_auroc(of, defect)) is not None]
-    return mean_interval(found) if found else None
+    values = [value for scores in runs if (value := defect_auroc(scores, defect)) is not None]
+    return mean_interval(values) if values else None
 
 
-def _defects(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
-    found = choice.best_configurations(stored, place, shots)
-    shown = found[:MOST_METHODS]
+def _defects(sources: Sources, place: Place, shots: int) -> Figure:
+    configurations = choice.best_configurations(sources.stored, place, shots)
+    shown = configurations[:MOST_METHODS]
     runs = {
-        method_name(w.row.method): [reader.scores(r) for r in w.receipts[: choice.MOST_SEEDS]]
+        method_name(w.row.method): [
+            sources.reader.scores(r) for r in w.receipts[: choice.MOST_SEEDS]
+        ]
         for w in shown
     }
     types = _types(next(iter(runs.values()))[0])
     most = sorted(types, key=lambda d: (-types[d], d))[:MOST_TYPES]
     values = {
-        method: {d: e for d in most if (e := _over_seeds(of, d))} for method, of in runs.items()
+        method: {d: e for d in most if (e := _over_seeds(scores, d))}
+        for method, scores in runs.items()
     }
     first = next(iter(values.values()))
     hardest_first = sorted(most, key=lambda d: (first[d].mean, d))
@@ -157,34 +169,38 @@ def _defects(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -
     rows = {m: {hardest_first.index(d): e for d, e in by.items()} for m, by in values.items()}
     where = f"{name_of(place)}, {shots_of(shots)}"
     name, title = slug("defects", where), f"AUROC by type of defect on {where}"
-    told = "; ".join(
+    summary = "; ".join(
         f"{label}: {listed([f'{m} {by[i].mean:.3f}' for m, by in rows.items() if i in by])}"
         for i, label in enumerate(labels)
     )
     left_out = len(types) - len(most)
-    note = f"{told}." + choice.left_out(found, shown)
+    note = f"{summary}." + choice.left_out(configurations, shown)
     note += f" {left_out} types with fewer images are left out." if left_out else ""
-    alt = f"AUROC by type of defect on {where}. {told}."
+    alt = f"AUROC by type of defect on {where}. {summary}."
     return Figure(name, "defects", title, note, alt, defects_plot(rows, labels, alt))
 
 
 def defects_plot(rows: By, labels: Sequence[str], alt: str) -> str:
-    """Draw a row of marks for each type of defect, one for each method."""
+    """Draw a row per defect type, a mark per method."""
     with plotting(alt) as plt:
-        legend_rows = -(-len(rows) // 3)
-        top = 0.1 + 0.17 * legend_rows
-        figure, (axis,) = panels(plt, 0.5 * len(labels), left=0.15, top=top)
+        figure, (axis,) = panels(plt, 0.5 * len(labels), left=0.15, top=legend_top(len(rows)))
         for i, ((method, by), mark) in enumerate(zip(rows.items(), marks(rows), strict=True)):
             below = 0.1 * (i - (len(rows) - 1) / 2)
             y = [row + below for row in by]
             axis.plot([e.mean for e in by.values()], y, markersize=4.5, label=method, alpha=0.85,
                       **{**mark, "linestyle": "none"})  # fmt: skip
             for at, estimate in zip(y, by.values(), strict=True):
-                if estimate.interval is not None:
-                    ends = np.clip(estimate.interval, 0, 1)
-                    axis.plot(ends, [at, at], color=mark["color"], linewidth=1)
+                draw_interval(axis, at, estimate.interval, mark["color"], upright=False)
         axis.axvline(0.5, color="0.6", linewidth=0.7, linestyle=":", zorder=0)
         label_rows(axis, labels)
         axis.set_xlabel("AUROC")
         legend(figure, axis, min(3, len(rows)))
         return svg(figure, alt)
+
+
+SHOTS = Section(
+    "shots", "AUROC against labelled anomalies", READING_SHOTS, {"shots": Kind(20, by_shots)}
+)
+DEFECTS = Section(
+    "defects", "AUROC by defect type", READING_DEFECTS, {"defects": Kind(20, by_defect)}
+)
