@@ -32,7 +32,7 @@ class Job:
     threads: int
     score_batch_size: int
     replaces: str
-    """Digest of the receipt that gives way: it is stale, and was asked to; or nothing."""
+    """Digest of the stale receipt to supersede, or empty."""
     provenance: Provenance
     """What is known of it before the run begins."""
     keep: frozenset[str] = frozenset()

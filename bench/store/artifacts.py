@@ -1,7 +1,7 @@
 """Artifacts beside a run's scores: model, embeddings, explanations.
 
-None of it enters a run's identity. Where a stored run lacks what is wanted and its method has the
-ability, the run is repeated, and its scores must match.
+Artifacts do not enter a run's id. Where a stored run lacks a wanted one that its method supports,
+the run is repeated, and its scores must match.
 """
 
 from collections.abc import Collection, Iterable
@@ -12,9 +12,9 @@ from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MODEL
 from bench.store.receipt import Receipt
 
 FILES = {"state": MODEL, "embed": EMBEDDINGS, "explain": EXPLANATIONS}
-"""The file that a run keeps by an ability of its method, see `bench.registry.ABILITIES`."""
+"""File names of artifacts by a method's ability, see `bench.registry.ABILITIES`."""
 WORDS = {"state": "model", "embed": "embeddings", "explain": "maps"}
-"""What people call it."""
+"""Names of artifacts for people."""
 MODELS, MAPS = frozenset({"state"}), frozenset({"embed", "explain"})
 """The abilities that --save-models and --save-maps make use of."""
 

@@ -9,4 +9,4 @@ RUN_ID = re.compile(r"[0-9a-f]{16}\Z")
 MANIFEST = "archive.json"
 """The file that makes a folder an archive, see `bench.store.archive`."""
 DISPUTED = "was finished twice"
-"""The kind of a failure that a run is not one result but two."""
+"""Kind of the failure of a run with two different results."""

@@ -13,7 +13,7 @@ from pathlib import Path
 ABANDONED = 86400.0
 """Seconds without a heartbeat after which what another host has staged is cleared."""
 SILENT = 120.0
-"""Seconds without a heartbeat after which another command's run counts as given up."""
+"""Seconds without a heartbeat after which another command's run counts as abandoned."""
 
 
 def staging_name(run_id: str) -> str:
@@ -64,8 +64,8 @@ def _silence(staged: Path) -> float:
 def _owner(staged: Path) -> tuple[str, str]:
     """Return host and process id of a folder's owner.
 
-    They stand in the name, since the folder's first instant must tell it: a file written inside
-    comes too late. Process ids alone would do on one host only.
+    They stand in the name, so that a folder has an owner from the moment it exists: a file inside
+    would come too late. Process ids alone identify a process on one host only.
     """
     _, host, pid = (*staged.name.split("@"), "", "")[:3]
     return host, pid

@@ -32,9 +32,9 @@ class Ended:
     exit_code: int | None
     seconds: float
     stopped: str = ""
-    """Why the engine ended it: `time limit`, or what `stop` was told. Empty: it ended itself."""
+    """Why the engine ended it: `time limit` or the reason given to `stop`; else empty."""
     lost: bool = False
-    """Whether the server of processes went, and with it the word of how this one ended."""
+    """Whether the fork server died, so that the exit code is unknown."""
 
     @property
     def kind(self) -> str:
