@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from bench.errors import RequestError
 
+RUN_ID = re.compile(r"[0-9a-f]{16}\Z")
 SPEC_VERSION = 1
 """Raised when the canonical form changes. Every id changes with it: old results stay readable,
 but are not found again by `bench run`."""

@@ -76,7 +76,7 @@ def _moment(moment: datetime) -> str:
 
 def _artifacts(stored: "Results", receipt: "Receipt") -> Iterator[tuple[str, str]]:
     """Yield a run's artifacts beside its scores, with a summary."""
-    from bench.store.layout import MODEL
+    from bench.store.artifacts import MODEL
 
     if MODEL in receipt.files:
         yield "model", f"runs/{receipt.run_id}/{MODEL}"

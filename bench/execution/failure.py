@@ -6,8 +6,8 @@ import traceback
 
 from bench.errors import DataError, MethodError, StoreError, WeightsError
 from bench.execution.job import Job
+from bench.store.failures import DISPUTED
 from bench.store.folder import Store
-from bench.store.layout import DISPUTED
 from bench.system.files import write_synced
 from bench.system.untrusted import os_reason
 

@@ -20,8 +20,8 @@ from bench.detector import Context, Seeds
 from bench.errors import RequestError, StoreError
 from bench.execution.contract import explained
 from bench.registry import load_class, path_of
+from bench.store.artifacts import MODEL
 from bench.store.explanations import Explanations, box_columns, part_and_map_columns
-from bench.store.layout import MODEL
 from bench.store.models import read_model
 from bench.store.receipt import Receipt, read_artifact
 from bench.store.results import Results

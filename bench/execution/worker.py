@@ -33,10 +33,9 @@ from bench.execution.phases import PhaseTimer
 from bench.execution.process import die_with_parent, exit_process, limit_memory, redirect_output
 from bench.execution.timing import Meter, TimingResult, measure
 from bench.registry import load_class
-from bench.store.artifacts import WORDS
+from bench.store.artifacts import EXPLANATIONS, WORDS
 from bench.store.folder import Store
 from bench.store.groups import Drawn, Metrics, Provenance, SplitCounts, Timings, Values
-from bench.store.layout import EXPLANATIONS
 from bench.store.receipt import Receipt
 from bench.store.scores import Scores, write_scores
 from bench.system.device import accelerator, free_memory, peak_memory, synchronize

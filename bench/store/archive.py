@@ -27,13 +27,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.errors import CorruptRun, RequestError, StoreError
+from bench.store.artifacts import EMBEDDINGS, EXPLANATIONS
 from bench.store.embeddings import Embeddings
 from bench.store.explanations import Explanations
 from bench.store.failures import Failure
-from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MANIFEST
 from bench.store.parquet import RunRows, concat_runs, packed, packed_runs, run_columns, unpacked
 from bench.store.receipt import Receipt, parse, seal
-from bench.store.results import Results, read_artifacts
+from bench.store.results import MANIFEST, Results, read_artifacts
 from bench.store.scores import Scores
 from bench.store.table import table_bytes
 from bench.system.files import sealed, staged_folder, unsealed, write_synced, writing

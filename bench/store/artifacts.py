@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MODEL
 from bench.store.receipt import Receipt
 
+MODEL = "model.safetensors"
+EMBEDDINGS = "embeddings.parquet"
+EXPLANATIONS = "explanations.parquet"
 FILES = {"state": MODEL, "embed": EMBEDDINGS, "explain": EXPLANATIONS}
 """File names of artifacts by a method's ability, see `bench.registry.ABILITIES`."""
 WORDS = {"state": "model", "embed": "embeddings", "explain": "maps"}

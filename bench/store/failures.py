@@ -13,6 +13,8 @@ from bench.spec import RunSpec
 from bench.store.groups import Provenance
 from bench.system.files import sync_folder, write_synced
 
+DISPUTED = "was finished twice"
+"""Kind of the failure of a run with two different results."""
 LOG_KEPT = 1 << 20
 """Bytes of a failed run's log that are kept: the first and the last half of that."""
 

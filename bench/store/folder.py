@@ -23,14 +23,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import CorruptRun, MethodError, StoreError
-from bench.spec import RunSpec
+from bench.spec import RUN_ID, RunSpec
 from bench.store.agreement import Agreement, agreement, same_source
-from bench.store.artifacts import FILES, merged_unsupported, new_artifacts, stored_artifacts
-from bench.store.failures import Failure, add_record, records, strip
+from bench.store.artifacts import (
+    EMBEDDINGS,
+    EXPLANATIONS,
+    FILES,
+    merged_unsupported,
+    new_artifacts,
+    stored_artifacts,
+)
+from bench.store.failures import DISPUTED, Failure, add_record, records, strip
 from bench.store.groups import Provenance
-from bench.store.layout import DISPUTED, EMBEDDINGS, EXPLANATIONS, MANIFEST, RUN_ID
 from bench.store.receipt import Receipt, read_artifact, read_run, seal_again, seal_run
-from bench.store.results import receipts
+from bench.store.results import MANIFEST, receipts
 from bench.store.staging import in_use, is_abandoned, is_ours, staging_name
 from bench.store.table import table_bytes
 from bench.system.digests import file_digest

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from bench.errors import StoreError
 from bench.store.folder import Store
-from bench.store.layout import MANIFEST
-from bench.store.results import Results
+from bench.store.results import MANIFEST, Results
 
 
 def open_results(path: Path) -> Results:

@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import CorruptRun, RequestError
+from bench.store.artifacts import EMBEDDINGS, EXPLANATIONS
 from bench.store.failures import Failure
-from bench.store.layout import EMBEDDINGS, EXPLANATIONS
 from bench.store.receipt import Receipt
 
 if TYPE_CHECKING:
     from bench.store.embeddings import Embeddings
     from bench.store.explanations import Explanations
     from bench.store.scores import Scores
+
+
+MANIFEST = "archive.json"
+"""The file that makes a folder an archive, see `bench.store.archive`."""
 
 
 class Results(Protocol):

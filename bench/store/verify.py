@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from bench.errors import CorruptRun
+from bench.spec import RUN_ID
+from bench.store.failures import DISPUTED
 from bench.store.folder import Store
 from bench.store.groups import Plain
-from bench.store.layout import DISPUTED, RUN_ID
 from bench.store.parquet import unpacked
 from bench.store.receipt import Receipt
 from bench.store.results import Results, read_artifacts, receipts

@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.store.artifacts import EMBEDDINGS, EXPLANATIONS
 from bench.store.folder import Store
-from bench.store.layout import EMBEDDINGS, EXPLANATIONS
 from bench.system.files import write_atomically
 
 ROOT = Path(__file__).parents[2]

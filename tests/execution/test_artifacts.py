@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.store.archive import pack
+from bench.store.artifacts import EMBEDDINGS, EXPLANATIONS, MODEL
 from bench.store.explanations import explanations_bytes
 from bench.store.folder import Store
-from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MODEL
 from bench.store.results import receipts
 from bench.store.verify import problems
 from bench.system.digests import file_digest

@@ -13,8 +13,8 @@ from bench.data.synthetic import generated
 from bench.errors import RequestError
 from bench.execution.predict import find_images, overlay_name, predict_images, saved_model
 from bench.store.archive import pack
+from bench.store.artifacts import MODEL
 from bench.store.folder import Store
-from bench.store.layout import MODEL
 from bench.store.results import receipts
 from bench.store.verify import problems
 from tests.fixtures.command import Bench

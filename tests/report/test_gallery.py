@@ -12,9 +12,9 @@ from bench.report.figures import scores as score_figures
 from bench.report.gallery import SECTIONS, draw_figures
 from bench.report.pictures import EMBEDDED, Pictures
 from bench.store.archive import pack
+from bench.store.artifacts import EMBEDDINGS, EXPLANATIONS
 from bench.store.embeddings import Embeddings, embeddings_bytes
 from bench.store.explanations import Explanations, explanations_bytes
-from bench.store.layout import EMBEDDINGS, EXPLANATIONS
 from bench.store.open import open_results
 from bench.store.results import receipts
 from bench.store.scores import Scores

@@ -13,11 +13,17 @@ import pytest
 from bench.errors import CorruptRun, MethodError
 from bench.execution.contract import project
 from bench.store.archive import FILES, MANIFEST, Archive, pack
-from bench.store.artifacts import artifact_words, missing_artifacts, settled_artifacts
+from bench.store.artifacts import (
+    EMBEDDINGS,
+    EXPLANATIONS,
+    MODEL,
+    artifact_words,
+    missing_artifacts,
+    settled_artifacts,
+)
 from bench.store.embeddings import embeddings_bytes
 from bench.store.explanations import Explanations, explanations_bytes
 from bench.store.folder import Store
-from bench.store.layout import EMBEDDINGS, EXPLANATIONS, MODEL
 from bench.store.merge import Merged, merge_results
 from bench.store.scores import write_scores
 from bench.store.verify import problems

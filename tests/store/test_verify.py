@@ -9,8 +9,8 @@ import pytest
 
 from bench.errors import StoreError
 from bench.store.archive import MANIFEST, pack
+from bench.store.failures import DISPUTED
 from bench.store.folder import Store
-from bench.store.layout import DISPUTED
 from bench.store.open import results_at
 from bench.store.verify import contradictions, leftovers, problems
 from tests.fixtures.runs import (

@@ -16,7 +16,7 @@ from bench.analysis.selection import OURS
 from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
 from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, legend, panels, plotting, svg
 from bench.spec import Place, shots_of
-from bench.store.layout import EMBEDDINGS
+from bench.store.artifacts import EMBEDDINGS
 from bench.store.receipt import Receipt
 from bench.text import listed, signed
 

@@ -19,8 +19,8 @@ from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
 from bench.report.figures.sheet import Box, TextLine, Tile, coarse, cut, sheet, two_tone
 from bench.report.pictures import Pictures
 from bench.spec import RunSpec, place_of, shots_of
+from bench.store.artifacts import EXPLANATIONS
 from bench.store.groups import Metrics
-from bench.store.layout import EXPLANATIONS
 from bench.store.receipt import Receipt
 from bench.text import brief, listed, signed
 
