@@ -193,25 +193,17 @@ def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
 def _significant_best(cells: Sequence[Cell]) -> Cell | None:
     """Return the cell that is above each other one at 95 %.
 
-    By paired differences. None where a published one has no run, or for one baseline alone.
+    By paired differences. None where a published one has no run, or for one method alone.
     """
     seeds = {seed for cell in cells if cell.ours for seed in cell.ours.by_seed}
     ran = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
-    baselines = [cell for cell, _ in ran if cell.key.method != REFERENCE]
-    if len(baselines) < 2 or any(cell.printed and not cell.ours for cell in cells):
+    methods = [cell for cell, _ in ran if cell.key.method != REFERENCE]
+    if len(methods) < 2 or any(cell.printed and not cell.ours for cell in cells):
         return None
     for cell, values in ran:
-        gaps = []
-        for other, other_values in ran:
-            if other is cell:
-                continue
-            gap = shared_difference(values, other_values)
-            if gap is None:
-                break
-            gaps.append(gap)
-        else:
-            if gaps and all(g.n >= LEAST_SEEDS and g.interval and g.interval[0] > 0 for g in gaps):
-                return cell
+        gaps = [shared_difference(values, others) for other, others in ran if other is not cell]
+        if all(g and g.n >= LEAST_SEEDS and g.interval and g.interval[0] > 0 for g in gaps):
+            return cell
     return None
 
 

@@ -36,14 +36,15 @@ def provenance(stored: StoredRuns) -> list[Facts]:
     """Return tables of where the numbers come from, without empty ones."""
     runs = stored.receipts
     tables = [
-        _counted("Machines", ("machine", "precision", "runs"), runs, _machine),
+        _counted("Machines", ("machine", "precision", "runs"), runs,
+                 lambda r: (hardware(r), str(r.spec.precision or "\N{EN DASH}"))),
         _counted("Data", ("data", "content", "copy", "training normals", "tested normal, anomalous",
                           "left out as duplicates: training, test", "runs"), runs, _data),
         _counted("Weights", ("weights", "sha256", "backbone", "runs"), runs, _weights),
         _counted("Code", ("commit", "method", "version", "made by", "runs"), runs, _code),
         _libraries(runs),
         _counted("Warnings", ("method", "warning", "runs"),
-                 (r for r in runs if r.warnings), _warnings),
+                 (r for r in runs if r.warnings), lambda r: (r.spec.method, "; ".join(r.warnings))),
         _failures(stored),
     ]  # fmt: skip
     return [facts for facts in tables if facts.rows]
@@ -58,10 +59,6 @@ def _counted(
     """Count the runs with the same facts; None has none."""
     counts = Counter(facts for run in runs if (facts := facts_of(run)) is not None)
     return Facts(title, columns, tuple((*facts, str(n)) for facts, n in sorted(counts.items())))
-
-
-def _machine(run: Receipt) -> tuple[str, ...]:
-    return hardware(run), str(run.spec.precision or "\N{EN DASH}")
 
 
 def _data(run: Receipt) -> tuple[str, ...]:
@@ -96,10 +93,6 @@ def _code(run: Receipt) -> tuple[str, ...]:
     if spec.method_source:
         by = f"outside, source {spec.method_source[:12]}"
     return commit + changed, spec.method, str(spec.method_version), by
-
-
-def _warnings(run: Receipt) -> tuple[str, ...]:
-    return run.spec.method, "; ".join(run.warnings)
 
 
 def _libraries(runs: Sequence[Receipt]) -> Facts:

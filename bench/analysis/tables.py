@@ -1,5 +1,6 @@
 """Tables of a report: published numbers, ours, and the verdict."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -199,12 +200,9 @@ class ReportTable:
     @cached_property
     def departures(self) -> Mapping[str, int]:
         """Departures of shown runs with their number of cells."""
-        cells_by_text: dict[str, int] = {}
-        for cell in self.cells():
-            if cell.ours and cell.printed:
-                for text in cell.ours.departures:
-                    cells_by_text[text] = cells_by_text.get(text, 0) + 1
-        return dict(sorted(cells_by_text.items(), key=lambda item: (-item[1], item[0])))
+        shown = (cell.ours for cell in self.cells() if cell.ours and cell.printed)
+        counts = Counter(text for configuration in shown for text in configuration.departures)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def named(method: str) -> str:

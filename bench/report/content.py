@@ -39,20 +39,10 @@ class Contents:
     @cached_property
     def stale(self) -> int:
         """How many shown runs older code made."""
-        shown = {
-            run.run_id: is_stale(run)
-            for table in self.tables
-            for cell in table.cells()
-            if cell.ours
-            for run in cell.ours.receipts
-        }
-        shown |= {
-            run.run_id: is_stale(run)
-            for table in self.times
-            for timed in table.timed
-            for run in timed.rounds
-        }
-        return sum(shown.values())
+        scored = (c.ours.receipts for table in self.tables for c in table.cells() if c.ours)
+        timed = (t.rounds for table in self.times for t in table.timed)
+        shown = {run.run_id: run for runs in (*scored, *timed) for run in runs}
+        return sum(map(is_stale, shown.values()))
 
     @cached_property
     def damaged(self) -> int:

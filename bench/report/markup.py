@@ -7,11 +7,7 @@ from collections.abc import Callable
 
 Grid = list[list[str]]
 """Rows of texts, the head first."""
-
-
 _MARKDOWN = {c: f"\\{c}" for c in "\\|*_`[]<>"}
-
-
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",

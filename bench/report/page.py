@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from bench.analysis.timing_tables import HEAD
 from bench.analysis.timing_tables import TITLE as TIME_TITLE
 from bench.analysis.timings import milliseconds
 from bench.analysis.verdict import LEAST_SEEDS
-from bench.published.findings import Finding
 from bench.report.content import Contents
 from bench.report.figures.figure import Figure, Section
 from bench.report.gallery import SECTIONS
@@ -42,7 +40,8 @@ def render(contents: Contents) -> str:
         style_hash=_csp_hash(style), script_hash=_csp_hash(script),
         contents=contents, words=WORDS, reference=REFERENCE, least=LEAST_SEEDS,
         time_title=TIME_TITLE, time_head=HEAD, sections=_sections(contents),
-        findings=_by_subject(contents.findings),
+        findings={about: [f for f in contents.findings if f.about == about]
+                  for about in dict.fromkeys(f.about for f in contents.findings)},
     )  # fmt: skip
     return page
 
@@ -56,13 +55,6 @@ def _sections(contents: Contents) -> list[tuple[Section, list[Figure]]]:
     figures = {s.key: [f for f in contents.figures if f.section == s.key] for s in SECTIONS}
     filled = {"time"} if contents.times else set()
     return [(s, figures[s.key]) for s in SECTIONS if figures[s.key] or s.key in filled]
-
-
-def _by_subject(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
-    subjects: dict[str, list[Finding]] = {}
-    for finding in findings:
-        subjects.setdefault(finding.about, []).append(finding)
-    return subjects
 
 
 def number(value: Any) -> str:

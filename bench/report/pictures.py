@@ -1,5 +1,6 @@
 """Pictures of scored images, where they are at hand."""
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ class Pictures:
 
     def __init__(self, data: Path | None, cache: Path | None = None) -> None:
         self._folders = (data, cache, FingerprintCache(cache)) if data and cache else None
-        self._known: dict[tuple[str, str], tuple[str, Mapping[str, Path]]] = {}
+        self._category = functools.cache(self._look)
 
     def picture(self, dataset: str, category: str, file: str, content: str) -> Image.Image | None:
         """Return an image in RGB at its own size.
@@ -50,14 +51,8 @@ class Pictures:
         except BenchError:
             return None
 
-    def _category(self, dataset: str, category: str) -> tuple[str, Mapping[str, Path]]:
-        """Return a category's fingerprint and files; nothing for none."""
-        place = (dataset, category)
-        if place not in self._known:
-            self._known[place] = self._look(dataset, category)
-        return self._known[place]
-
     def _look(self, dataset: str, category: str) -> tuple[str, Mapping[str, Path]]:
+        """Return a category's fingerprint and files; nothing for none."""
         if self._folders is None:
             return "", {}
         data, cache, digests = self._folders

@@ -1,5 +1,6 @@
 """AUROC by number of labelled anomalies and by defect."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -85,15 +86,12 @@ def _shots(place: Place, values: By) -> Figure:
     where = name_of(place)
     name, title = slug("shots", where), f"AUROC against shots on {where}"
     summary = "; ".join(
-        f"{m}: {listed([_at(s, e) for s, e in v.items()])}" for m, v in values.items()
+        f"{m}: {listed([f'{estimated(e)} with {shots_of(s)}' for s, e in v.items()])}"
+        for m, v in values.items()
     )
     note = f"{summary}."
     alt = f"AUROC against shots on {where}. {summary}."
     return Figure(name, "shots", title, note, alt, shots_plot(values, alt))
-
-
-def _at(shots: int, estimate: Estimate) -> str:
-    return f"{estimated(estimate)} with {shots_of(shots)}"
 
 
 def shots_plot(values: By, alt: str) -> str:
@@ -130,9 +128,9 @@ def by_defect(sources: Sources) -> list[partial[Figure]]:
 
 def _types(scores: Scores) -> dict[str, int]:
     """Return the counting images' defect types, with their number."""
-    defects = [d for d, y, role in zip(scores.defect, scores.label, scores.role, strict=True)
-             if y and role == "test"]  # fmt: skip
-    return {d: defects.count(d) for d in sorted(set(defects))}
+    images = zip(scores.defect, scores.label, scores.role, strict=True)
+    counts = Counter(defect for defect, label, role in images if label and role == "test")
+    return dict(sorted(counts.items()))
 
 
 def defect_auroc(scores: Scores, defect: str) -> float | None:
