@@ -46,6 +46,7 @@ class Standing:
     """Kind of device of the proof, where the run was made on another kind; else empty."""
 
 
+@functools.cache
 def standing(path: str, source_sha256: str | None, device: str) -> Standing:
     """Compare a method's stored hash with today's.
 

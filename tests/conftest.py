@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from bench.data.catalog import MVTEC_AD
 from bench.data.layouts import list_category
 from bench.data.listing import fingerprint
-from bench.source import source_hash
+from bench.source import source_hash, standing
 from bench.system.digests import FingerprintCache
 from tests.fixtures.datasets import make_bottle
 from tests.fixtures.runs import store_at
@@ -86,6 +86,7 @@ def write(tmp_path, monkeypatch):
 
     yield written
     source_hash.cache_clear()
+    standing.cache_clear()
     for name in set(sys.modules) - before:
         if name.partition(".")[0] in names:
             del sys.modules[name]

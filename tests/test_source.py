@@ -135,6 +135,7 @@ def proofs(write, monkeypatch):
     def proved(*pairs):
         made = tuple(Proof(frozenset((one, other)), device) for one, other, device in pairs)
         monkeypatch.setattr(source, "equivalences", lambda: made)
+        standing.cache_clear()
         return functools.partial(standing, "mine:Mine")
 
     return source_hash("mine"), proved

@@ -13,6 +13,7 @@ from bench.errors import CorruptRun
 from bench.metrics import auroc_interval
 from bench.published.tables import PrintedTable
 from bench.registry import METHODS
+from bench.source import Standing
 from bench.spec import Place, RunSpec, place_of
 from bench.store.receipt import Receipt
 from bench.store.results import Results
@@ -219,7 +220,12 @@ def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> lis
     ]
 
 
+def code_standing(receipt: Receipt) -> Standing:
+    """Compare the code that made a run with today's; a method from outside is never stale."""
+    entry = METHODS.get(receipt.spec.method)
+    return receipt.provenance.standing(entry.path) if entry else Standing(stale=False)
+
+
 def is_stale(receipt: Receipt) -> bool:
     """Whether older code of the method made a run."""
-    entry = METHODS.get(receipt.spec.method)
-    return entry is not None and receipt.provenance.standing(entry.path).stale
+    return code_standing(receipt).stale

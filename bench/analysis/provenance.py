@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.analysis.configurations import StoredRuns, is_stale
+from bench.analysis.configurations import StoredRuns, code_standing
 from bench.analysis.labels import hardware
 from bench.store.receipt import Receipt
 
@@ -89,7 +89,10 @@ def _code(run: Receipt) -> tuple[str, ...]:
     about, spec = run.provenance, run.spec
     commit = (about.commit or "no checkout")[:12]
     changed = ", changed" if about.dirty == "yes" else ""
-    by = "older code \N{DAGGER}" if is_stale(run) else "today's code"
+    standing = code_standing(run)
+    by = "older code \N{DAGGER}" if standing.stale else "today's code"
+    if standing.proved_on:
+        by = f"other code, the same numbers as proved on {standing.proved_on}"
     if spec.method_source:
         by = f"outside, source {spec.method_source[:12]}"
     return commit + changed, spec.method, str(spec.method_version), by

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from bench.analysis.configurations import grouped
+from bench.analysis.configurations import code_standing, grouped
 from bench.analysis.labels import ConfigurationNames, hardware
 from bench.analysis.selection import registered
 from bench.analysis.statistics import Estimate, deviation, shared_difference
@@ -37,6 +37,8 @@ class ResultTable:
     """Settings and parameters that all methods with them share, two at least."""
     apart: Mapping[str, Mapping[str, Any]]
     """Settings of one method alone, or that methods differ in, by method."""
+    proved: Mapping[str, str]
+    """By method, the kind of device on which other code of it was proved equal to today's."""
     stale: frozenset[tuple[Row, str]]
     """Cells with a run by older code of its method."""
     unofficial: Mapping[str, str]
@@ -91,6 +93,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         cells=cells,
         common=common,
         apart=apart,
+        proved={r.spec.method: device for r in chosen if (device := code_standing(r).proved_on)},
         stale=frozenset(stale),
         unofficial=unofficial,
         environments=tuple(sorted({hardware(r) for r in chosen})),
@@ -175,6 +178,11 @@ def notes(table: ResultTable) -> list[str]:
         lines.append("; ".join(f"{', '.join(ms)}: {own}" for own, ms in groups.items()) + ".")
     if table.stale:
         lines.append("† Made by older code of the method.")
+    for device in sorted({*table.proved.values()}):
+        methods = ", ".join(m for m, d in table.proved.items() if d == device)
+        lines.append(
+            f"Other code than today's, proved on {device} to give the same numbers: {methods}."
+        )
     if table.unofficial:
         copies = "; ".join(f"{place}: {reason}" for place, reason in table.unofficial.items())
         lines.append(f"\\* Unofficial copy: {copies}.")

@@ -247,6 +247,10 @@ def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders
         say(f"failed {run_id}: {reason} ({failure.folder}{again})")
     for run in state.stale:
         say(f"stale {run.run_id}: {run.spec}: its method's code has changed since")
+    proved = [s.proved_on for s in state.standings.values() if s.proved_on]
+    for device in sorted({*proved}):
+        runs = [d for d in proved if d == device]
+        say(f"{_runs(runs)} by other code, proved on {device} to give the same numbers as today's")
     for run_id in state.damaged:
         say(f"damaged {run_id}: `bench verify` says what; `bench run` sets it aside")
     for line in missing_lines(plan.missing):

@@ -27,16 +27,16 @@ class State:
     """The abilities whose files are wanted beside the scores, see `bench.store.artifacts`."""
 
     @cached_property
-    def stale(self) -> list[Run]:
-        """Runs done by other code than today's."""
-        done = [r for r in self.plan.runs if r.run_id in self.done]
-        return [r for r in done if standing_of(r, self.done[r.run_id]).stale]
+    def standings(self) -> dict[str, Standing]:
+        """How the code of done runs stands to today's, by id."""
+        done = (r for r in self.plan.runs if r.run_id in self.done)
+        return {r.run_id: standing_of(r, self.done[r.run_id]) for r in done}
 
     @cached_property
-    def proved_elsewhere(self) -> list[Run]:
-        """Runs whose code was proved equal on another device."""
-        done = [r for r in self.plan.runs if r.run_id in self.done]
-        return [r for r in done if standing_of(r, self.done[r.run_id]).proved_on]
+    def stale(self) -> list[Run]:
+        """Runs done by other code than today's."""
+        standings = self.standings
+        return [r for r in self.plan.runs if r.run_id in standings and standings[r.run_id].stale]
 
     @cached_property
     def known_failures(self) -> list[Run]:

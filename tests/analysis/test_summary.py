@@ -6,8 +6,9 @@ import pytest
 from bench.analysis.summary import differences, markdown, tabulate
 from bench.errors import RequestError
 from bench.registry import METHODS
-from bench.source import source_hash
+from bench.source import Standing, source_hash
 from bench.store.archive import pack
+from bench.store.groups import Provenance
 from bench.store.results import receipts
 from tests.fixtures.runs import HERE, SCORES, SPEC, bench, store_at
 
@@ -120,3 +121,11 @@ def test_settings_that_not_all_methods_share_are_told_by_method(tmp_path):
     assert f"AUROC; seed 0; backbone resnet50, stage 3, image_size {size};" in text
     assert ("spade, padim: precision float32; memseg: precision bfloat16, batch_size 8, epochs 15;"
             " patchsvdd: epochs 20.") in text  # fmt: skip
+
+
+def test_code_proved_equal_elsewhere_is_said_below_the_table(tmp_path, monkeypatch):
+    folder = store_at(tmp_path, SPEC, provenance=made_here("shortcut"))
+    monkeypatch.setattr(Provenance, "standing", lambda self, path: Standing(False, "cpu"))
+    text = markdown(tabulate(receipts(folder), {}))
+    assert "Other code than today's, proved on cpu to give the same numbers: shortcut." in text
+    assert "†" not in text
