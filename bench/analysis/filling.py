@@ -5,12 +5,11 @@ from dataclasses import replace
 from statistics import fmean
 
 from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
-from bench.analysis.selection import registered
+from bench.analysis.selection import OURS, registered
 from bench.analysis.statistics import shared_difference
 from bench.analysis.tables import Block, Cell, Column, MeanCell, MeanRow, ReportTable, Row
 from bench.analysis.timings import (
     LATENCY,
-    OURS,
     SHAPE,
     Rows,
     TimeCell,

@@ -9,7 +9,7 @@ from bench.spec import Place, RunSpec
 from bench.store.receipt import Receipt
 from bench.text import brief
 
-FIELDS = ("image_size", "resize", "precision", "batch_size", "backbone", "stage", "weights",
+_FIELDS = ("image_size", "resize", "precision", "batch_size", "backbone", "stage", "weights",
           "external", "method_version", "method_source", "data_version")  # fmt: skip
 """What a run can differ in beside its data, its seed and its method's parameters."""
 
@@ -25,7 +25,7 @@ class ConfigurationNames:
 
     @staticmethod
     def _settings(spec: RunSpec) -> dict[str, Any]:
-        values = {f: getattr(spec, f) for f in FIELDS}
+        values = {f: getattr(spec, f) for f in _FIELDS}
         if spec.weights is not None:
             values["weights"] = spec.weights[:8]
         if spec.method_source is not None:

@@ -14,12 +14,12 @@ from bench.analysis.statistics import Estimate, deviation, shared_difference
 from bench.errors import RequestError
 from bench.store.receipt import Receipt
 
-Row = tuple[str, int]
+RowKey = tuple[str, int]
 """Dataset or category, and number of shots."""
 
 WEIGHTS = "weights file"
 """The digest's beginning and the title, beside `weights`, the digest."""
-SETTINGS = (
+_SETTINGS = (
     "backbone", "stage", WEIGHTS, "image_size", "precision", "batch_size", "lr", "epochs",
     "steps_per_epoch", "lr_step",
 )  # fmt: skip
@@ -30,16 +30,16 @@ SETTINGS = (
 class ResultTable:
     """AUROC by row and column, and by seed in each cell."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[RowKey, ...]
     columns: tuple[str, ...]
-    cells: Mapping[tuple[Row, str], Mapping[int, float]]
+    cells: Mapping[tuple[RowKey, str], Mapping[int, float]]
     common: Mapping[str, Any]
     """Settings and parameters that all methods with them share, two at least."""
     apart: Mapping[str, Mapping[str, Any]]
     """Settings of one method alone, or that methods differ in, by method."""
     proved: Mapping[str, str]
     """By method, the kind of device on which other code of it was proved equal to today's."""
-    stale: frozenset[tuple[Row, str]]
+    stale: frozenset[tuple[RowKey, str]]
     """Cells with a run by older code of its method."""
     unofficial: Mapping[str, str]
     """Why data is not the official copy, by dataset or category."""
@@ -70,7 +70,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
     ]
     if not chosen:
         raise RequestError("no stored run fits")
-    cells: dict[tuple[Row, str], dict[int, float]] = defaultdict(dict)
+    cells: dict[tuple[RowKey, str], dict[int, float]] = defaultdict(dict)
     stale = set()
     unofficial: dict[str, str] = {}
     columns: dict[str, tuple[int, str]] = {}
@@ -106,7 +106,7 @@ def _weights(receipt: Receipt) -> str | None:
     return digest and digest[:8] + (f" ({title})" if title else "")
 
 
-def _order(row: Row) -> tuple[bool, str, int]:
+def _order(row: RowKey) -> tuple[bool, str, int]:
     """Sort medical sets, then MVTec AD's categories, fewer shots first."""
     return "/" in row[0], row[0], row[1]
 
@@ -119,11 +119,11 @@ def _settings(
     What varies within a method is in its label.
     """
     # Methods that have nothing but a size, as `shortcut`, have no part in it.
-    sized = [key for key in SETTINGS if key != "image_size"]
+    sized = [key for key in _SETTINGS if key != "image_size"]
     by_method = {m: runs for m, runs in by_method.items() if any(runs[0].get(k) for k in sized)}
     common: dict[str, Any] = {}
     apart: dict[str, dict[str, Any]] = defaultdict(dict)
-    for key in SETTINGS:
+    for key in _SETTINGS:
         values = {
             method: distinct
             for method, runs in by_method.items()
@@ -198,7 +198,7 @@ def _listed(settings: Mapping[str, Any]) -> str:
     )
 
 
-def differences(table: ResultTable, against: str) -> dict[tuple[Row, str], Estimate]:
+def differences(table: ResultTable, against: str) -> dict[tuple[RowKey, str], Estimate]:
     """Return paired differences from one column, over shared seeds.
 
     Raises RequestError for a column that does not exist.

@@ -9,10 +9,10 @@ from functools import cached_property
 
 from bench.analysis.configurations import REFERENCE, StoredRuns
 from bench.analysis.labels import name_of
+from bench.analysis.selection import OURS
 from bench.analysis.timings import (
     FROM_FILE,
     LATENCY,
-    OURS,
     TimedConfiguration,
     TimingColumn,
     TimingSetup,

@@ -20,7 +20,6 @@ from bench.spec import Place, RunSpec, place_of
 from bench.store.receipt import Receipt
 from bench.text import brief, figures, listed, spanned
 
-OURS = "atacnet"
 SHAPE = ("image_size", "backbone", "stage", "view", "attention", "scales")
 """Settings and parameters that published tables state and that set a pass's time."""
 LENGTHS = ("epochs", "steps_per_epoch")

@@ -12,7 +12,7 @@ from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.spec import RunSpec, shots_of
 from bench.text import brief, signed
 
-READING = (
+_READING = (
     "What the second pass of ATAC-Net sees, against the whole image twice, which costs the same:"
     " differences of AUROC, paired by seed (same draw, same start), mean and 95 % t-interval over n"
     " shared seeds. The claim of the paper’s title holds only where the attention’s box lies above"
@@ -30,7 +30,7 @@ VIEWS = {
     BASE: "whole image twice",
 }
 Gap = tuple[str, Estimate]
-Views = Mapping[tuple[str, bool], Mapping[int, float]]
+ByView = Mapping[tuple[str, bool], Mapping[int, float]]
 """AUROC by seed, of each view with the attention block and without."""
 
 
@@ -67,7 +67,7 @@ def plans(stored: StoredRuns) -> list[partial[Figure]]:
     return figures
 
 
-def _gaps(views: Views) -> list[Gap]:
+def _gaps(views: ByView) -> list[Gap]:
     """Compare views with the base, and attention with random."""
     base = BASE, True
     gaps = [
@@ -106,6 +106,6 @@ def _in_words(label: str, gap: Estimate) -> str:
 SECTION = Section(
     "ablation",
     "Does the zoomed view help?",
-    READING,
+    _READING,
     {"ablation": Kind(20, lambda s: plans(s.stored))},
 )

@@ -20,7 +20,7 @@ from bench.store.artifacts import EMBEDDINGS
 from bench.store.receipt import Receipt
 from bench.text import listed, signed
 
-READING = (
+_READING = (
     "The same test images as each version embeds them, by t-SNE (from the first two principal"
     " components, perplexity 30 or a third of the images, one fixed seed): neighbours stay"
     " neighbours, distances and sizes of groups mean nothing. The silhouette is that of normal"
@@ -194,6 +194,6 @@ def plot(clouds: Mapping[str, Cloud], alt: str) -> str:
 SECTION = Section(
     "clusters",
     "Embeddings of three training versions (Figure 4)",
-    READING,
+    _READING,
     {"clusters": Kind(5, plans)},
 )

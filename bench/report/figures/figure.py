@@ -35,7 +35,7 @@ class Sources(NamedTuple):
     pictures: Pictures | None
 
 
-Plan = Callable[[], Figure | None]
+FigurePlan = Callable[[], Figure | None]
 """Draws a figure; None where the run keeps too little for it."""
 
 
@@ -43,7 +43,7 @@ class Kind(NamedTuple):
     """Figures of one kind: most on a page, and plans."""
 
     most: int
-    plans: Callable[[Sources], Sequence[Plan]]
+    plans: Callable[[Sources], Sequence[FigurePlan]]
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.spec import Place, RunSpec, shots_of
 from bench.text import listed
 
-READING = (
+_READING = (
     "Mean rank of each method’s AUROC over datasets and categories, 1 is best; one configuration of"
     " each method, the same everywhere. Friedman’s test that all are alike, then each pair by"
     " Wilcoxon’s signed-rank test, p adjusted by Holm over all pairs; a bar joins methods of which"
     f" no pair differs at 0.05. {REFERENCE} is not ranked."
 )
 LEAST_PLACES = 10
-LEAST_METHODS = 3
-LEVEL = 0.05
+_LEAST_METHODS = 3
+_LEVEL = 0.05
 
 
 def plans(stored: StoredRuns) -> list[partial[Figure]]:
@@ -65,7 +65,7 @@ def complete_places(
     """
     best: tuple[int, int] = (LEAST_PLACES - 1, 0)
     complete = None
-    for three in combinations(by_method, LEAST_METHODS):
+    for three in combinations(by_method, _LEAST_METHODS):
         shared = frozenset.intersection(*(by_method[m] for m in three))
         methods = [m for m, places in by_method.items() if shared <= places]
         if (len(shared), len(methods)) > best and len(shared) >= LEAST_PLACES:
@@ -115,7 +115,7 @@ def alike(result: Ranking) -> list[tuple[str, str]]:
     for i in range(len(names)):
         j = i
         while j + 1 < len(names) and all(
-            p[frozenset((names[k], names[j + 1]))] >= LEVEL for k in range(i, j + 1)
+            p[frozenset((names[k], names[j + 1]))] >= _LEVEL for k in range(i, j + 1)
         ):
             j += 1
         if j > i and not (spans and spans[-1][1] >= j):
@@ -143,5 +143,5 @@ def plot(result: Ranking, alt: str) -> str:
 
 
 SECTION = Section(
-    "ranks", "Ranks over datasets", READING, {"ranks": Kind(4, lambda s: plans(s.stored))}
+    "ranks", "Ranks over datasets", _READING, {"ranks": Kind(4, lambda s: plans(s.stored))}
 )

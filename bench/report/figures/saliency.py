@@ -91,12 +91,12 @@ Case = tuple[str, int]
 """Why an image is shown, and which."""
 
 
-def zoom_cases(seen: Views) -> list[Case]:
+def zoom_cases(views: Views) -> list[Case]:
     """Choose images by how the zoom changed their score."""
-    change = seen.zoomed - seen.raw
-    by_change = _sorted(seen.file, -change)
-    anomalous = [i for i in by_change if seen.label[i]]
-    normal = [i for i in by_change if not seen.label[i]]
+    change = views.zoomed - views.raw
+    by_change = _sorted(views.file, -change)
+    anomalous = [i for i in by_change if views.label[i]]
+    normal = [i for i in by_change if not views.label[i]]
     least = anomalous[-1]
     return _once([
         ("largest gain" if change[anomalous[0]] > 0 else "smallest loss", anomalous[0]),
@@ -106,11 +106,11 @@ def zoom_cases(seen: Views) -> list[Case]:
     ])  # fmt: skip
 
 
-def crop_cases(seen: Views) -> list[Case]:
+def crop_cases(views: Views) -> list[Case]:
     """Choose anomalies and normal images by score."""
-    by_score = _sorted(seen.file, -seen.score)
-    anomalous = [i for i in by_score if seen.label[i]]
-    normal = [i for i in by_score if not seen.label[i]]
+    by_score = _sorted(views.file, -views.score)
+    anomalous = [i for i in by_score if views.label[i]]
+    normal = [i for i in by_score if not views.label[i]]
     return _once([
         ("highest-scored anomaly", anomalous[0]),
         ("median anomaly", anomalous[len(anomalous) // 2]),
@@ -204,38 +204,38 @@ def _where(spec: RunSpec) -> str:
 # Figure 1
 
 
-def _zoom(seen: Views, pictures: Pictures | None) -> Figure:
-    cases, where = zoom_cases(seen), _where(seen.spec)
+def _zoom(views: Views, pictures: Pictures | None) -> Figure:
+    cases, where = zoom_cases(views), _where(views.spec)
     scores = "; ".join(
-        f"{why} ({_kind(seen, i)}) {seen.raw[i]:.2f} to {seen.zoomed[i]:.2f}" for why, i in cases
+        f"{why} ({_kind(views, i)}) {views.raw[i]:.2f} to {views.zoomed[i]:.2f}" for why, i in cases
     )
     alt = f"Grad-CAM of the whole image and of the zoomed view on {where}. Scores: {scores}."
     note = (
         f"Scores of the whole image and the zoomed view: {scores}."
-        f" {_what_the_zoom_does(seen)} Seed {seen.spec.seed}. {_shown(seen, cases, pictures)}"
+        f" {_what_the_zoom_does(views)} Seed {views.spec.seed}. {_shown(views, cases, pictures)}"
     )
     name = slug("zoom", where)
-    tiles, words, height = zoom_layout(seen, cases, pictures)
+    tiles, words, height = zoom_layout(views, cases, pictures)
     return Figure(name, "zoom", f"The zoomed view on {where}", note, alt,
                    sheet(height, tiles, words, alt))  # fmt: skip
 
 
-def _what_the_zoom_does(seen: Views) -> str:
+def _what_the_zoom_does(views: Views) -> str:
     """Compare both views over all test images in sentences."""
-    views = (("the whole image", seen.raw), ("the zoomed view", seen.zoomed), ("both", seen.score))
-    by_view = ", ".join(f"{auroc(score, seen.label):.3f} by {name}" for name, score in views)
-    change = seen.zoomed.astype(float) - seen.raw
-    one, two = (np.median(hot(seen.maps[m])[seen.label]) for m in ("grad_cam", "grad_cam_zoomed"))
+    scored = {"the whole image": views.raw, "the zoomed view": views.zoomed, "both": views.score}
+    by_view = ", ".join(f"{auroc(s, views.label):.3f} by {name}" for name, s in scored.items())
+    change = views.zoomed.astype(float) - views.raw
+    one, two = (np.median(hot(views.maps[m])[views.label]) for m in ("grad_cam", "grad_cam_zoomed"))
     held = ""
-    if seen.held:
+    if views.held:
         held = (
-            f" The zoomed view holds {seen.held[0]:.0%} of a defect’s pixels, in the mean over the"
-            f" anomalous images; a box of its size at a random place {seen.held[1]:.0%}."
+            f" The zoomed view holds {views.held[0]:.0%} of a defect’s pixels, in the mean over the"
+            f" anomalous images; a box of its size at a random place {views.held[1]:.0%}."
         )
     return (
-        f"AUROC {by_view}. Mean change of the score: {signed(change[seen.label].mean(), 2)} of"
-        f" {seen.label.sum()} anomalous images, {signed(change[~seen.label].mean(), 2)} of"
-        f" {(~seen.label).sum()} normal ones. Share of the view in which the map exceeds half its"
+        f"AUROC {by_view}. Mean change of the score: {signed(change[views.label].mean(), 2)} of"
+        f" {views.label.sum()} anomalous images, {signed(change[~views.label].mean(), 2)} of"
+        f" {(~views.label).sum()} normal ones. Share of the view in which the map exceeds half its"
         f" maximum, median of the anomalous images: {one:.0%} to {two:.0%}.{held}"
     )
 
@@ -248,7 +248,7 @@ def hot(maps: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def zoom_layout(
-    seen: Views, cases: Sequence[Case], pictures: Pictures | None
+    views: Views, cases: Sequence[Case], pictures: Pictures | None
 ) -> tuple[list[Tile], list[TextLine], int]:
     """Lay out rows of words, whole image and zoomed view."""
     side, step, first, second = 112, 122, 128, 248
@@ -256,16 +256,16 @@ def zoom_layout(
     tiles = []
     for row, (why, i) in enumerate(cases):
         y = 20 + row * step
-        full, zoomed = seen.maps["grad_cam"][i], seen.maps["grad_cam_zoomed"][i]
+        full, zoomed = views.maps["grad_cam"][i], views.maps["grad_cam_zoomed"][i]
         top = float(max(full.max(), zoomed.max()))
-        picture, box = seen.picture(i, pictures), seen.box(i)
+        picture, box = views.picture(i, pictures), views.box(i)
         view = None if picture is None else cut(picture, box)
         tiles += [
             _tile(first, y, side, picture, full, top, box),
             _tile(second, y, side, view, zoomed, top),
         ]
-        lines = (brief(_kind(seen, i), 18), f"{seen.raw[i]:.2f} {ARROW} {seen.zoomed[i]:.2f}",
-                 signed(float(seen.zoomed[i] - seen.raw[i]), 2))  # fmt: skip
+        lines = (brief(_kind(views, i), 18), f"{views.raw[i]:.2f} {ARROW} {views.zoomed[i]:.2f}",
+                 signed(float(views.zoomed[i] - views.raw[i]), 2))  # fmt: skip
         words.append(TextLine(0, y + 14, why, bold=True))
         words += [TextLine(0, y + 32 + 16 * n, line) for n, line in enumerate(lines)]
     return tiles, words, 20 + len(cases) * step
@@ -294,47 +294,47 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
 # Figure 5
 
 
-def _crops(seen: Views, pictures: Pictures | None) -> Figure:
-    cases, where = crop_cases(seen), _where(seen.spec)
-    captions = "; ".join(_caption(seen, *case) for case in cases)
+def _crops(views: Views, pictures: Pictures | None) -> Figure:
+    cases, where = crop_cases(views), _where(views.spec)
+    captions = "; ".join(_caption(views, *case) for case in cases)
     alt = f"What ATAC-Net crops on {where}: {captions}."
     note = (
-        f"{captions}. Threshold of the attention {seen.threshold:g}. Seed {seen.spec.seed}."
-        f" {_shown(seen, cases, pictures)}"
+        f"{captions}. Threshold of the attention {views.threshold:g}. Seed {views.spec.seed}."
+        f" {_shown(views, cases, pictures)}"
     )
-    tiles, words, height = crop_layout(seen, cases, pictures)
+    tiles, words, height = crop_layout(views, cases, pictures)
     return Figure(slug("crops", where), "crops", f"Crops on {where}", note, alt,
                    sheet(height, tiles, words, alt))  # fmt: skip
 
 
-def _caption(seen: Views, why: str, i: int) -> str:
-    others = seen.score[~seen.label if seen.label[i] else seen.label]
-    above = int((seen.score[i] > others).sum())
-    others_name = "normals" if seen.label[i] else "anomalies"
-    kind = f" ({brief(seen.defect[i], 16)})" if seen.label[i] else ""
-    return f"{why}{kind}, {seen.score[i]:.2f}, above {above} of {len(others)} {others_name}"
+def _caption(views: Views, why: str, i: int) -> str:
+    others = views.score[~views.label if views.label[i] else views.label]
+    above = int((views.score[i] > others).sum())
+    others_name = "normals" if views.label[i] else "anomalies"
+    kind = f" ({brief(views.defect[i], 16)})" if views.label[i] else ""
+    return f"{why}{kind}, {views.score[i]:.2f}, above {above} of {len(others)} {others_name}"
 
 
 def crop_layout(
-    seen: Views, cases: Sequence[Case], pictures: Pictures | None
+    views: Views, cases: Sequence[Case], pictures: Pictures | None
 ) -> tuple[list[Tile], list[TextLine], int]:
     """Lay out rows of image, map, attention, box and crop."""
     side, across, step = 66, 73, 88
-    top = float(seen.maps["score"].max())
+    top = float(views.maps["score"].max())
     tiles, columns = [], 0
     for row, (_, i) in enumerate(cases):
         y = 30 + row * step
-        picture, box = seen.picture(i, pictures), seen.box(i)
-        active = two_tone(seen.active[i])
+        picture, box = views.picture(i, pictures), views.box(i)
+        active = two_tone(views.active[i])
         if picture is None:
-            tiles.append(_tile(0, y, side, None, seen.maps["score"][i], top))
+            tiles.append(_tile(0, y, side, None, views.maps["score"][i], top))
             tiles.append(Tile(across, y, side, active, False, box))
             continue
         columns = 5
         square = _square(picture, side)
         tiles += [
             Tile(0, y, side, square, True),
-            _tile(across, y, side, picture, seen.maps["score"][i], top),
+            _tile(across, y, side, picture, views.maps["score"][i], top),
             Tile(2 * across, y, side, active, False),
             Tile(3 * across, y, side, square, True, box),
             Tile(4 * across, y, side, _square(cut(picture, box), side), True),
@@ -343,20 +343,20 @@ def crop_layout(
         "score map", "attention and box")  # fmt: skip
     words = [TextLine(n * across, 10, name, bold=True, size=10) for n, name in enumerate(names)]
     words += [
-        TextLine(0, 26 + row * step, _caption(seen, *case), size=10)
+        TextLine(0, 26 + row * step, _caption(views, *case), size=10)
         for row, case in enumerate(cases)
     ]
     return tiles, words, 30 + len(cases) * step
 
 
-def _kind(seen: Views, i: int) -> str:
-    return seen.defect[i] if seen.label[i] else "normal"
+def _kind(views: Views, i: int) -> str:
+    return views.defect[i] if views.label[i] else "normal"
 
 
-def _shown(seen: Views, cases: Sequence[Case], pictures: Pictures | None) -> str:
+def _shown(views: Views, cases: Sequence[Case], pictures: Pictures | None) -> str:
     """Name the files, and why pictures lack."""
-    files = listed([brief(seen.file[i]) for _, i in cases])
-    if any(seen.picture(i, pictures) is None for _, i in cases):
+    files = listed([brief(views.file[i]) for _, i in cases])
+    if any(views.picture(i, pictures) is None for _, i in cases):
         return f"Files: {files}. The images are not at hand (--data), so their maps stand alone."
     return f"Files: {files}."
 

@@ -25,7 +25,7 @@ from bench.report.figures.svg import (
 from bench.spec import Place, shots_of
 from bench.text import listed
 
-READING = (
+_READING = (
     "Histograms: normal test images blue and solid, anomalous ones vermilion and dashed, without"
     " the labelled anomalies; each class sums to one; of the lowest seed that ran. Overlap is the"
     " least sum of false positive and false negative rate that a threshold can reach: 0 where one"
@@ -188,6 +188,6 @@ def _area(method: str, runs: Sequence[Tested]) -> str:
 SECTION = Section(
     "scores",
     "Scores (Figure 3) and ROC",
-    READING,
+    _READING,
     {"histograms": Kind(20, partial(_plans, _scores)), "roc": Kind(40, partial(_plans, _roc))},
 )

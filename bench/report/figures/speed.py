@@ -28,7 +28,7 @@ from bench.report.figures.svg import draw_interval, legend, legend_top, marks, p
 from bench.spec import Place, RunSpec
 from bench.text import brief, listed
 
-READING = (
+_READING = (
     "Left is faster, up is better; time on a logarithmic axis. Time is that of one image at a time,"
     " from decoded pixels to the score: the median over rounds, with the 95 % t-interval of their"
     " mean, or of a single round by bootstrap. AUROC is of the same variant trained in full, on the"
@@ -38,7 +38,7 @@ READING = (
     " shown that has the most categories, of equal ones that which departs least from the paper’s"
     " stated protocol. Machines are never mixed."
 )
-LEAST_METHODS = 2
+_LEAST_METHODS = 2
 Mark = Mapping[str, Any]
 """Colour, marker and stroke of a method."""
 
@@ -67,7 +67,7 @@ def plans(stored: StoredRuns) -> list[partial[Figure]]:
         by_method = {m: both for m in sorted(methods, key=choice.order)
                      if (both := _both(stored, m, rows))}  # fmt: skip
         shown, places = common(by_method)
-        if len(shown) >= LEAST_METHODS:
+        if len(shown) >= _LEAST_METHODS:
             points = {method_name(m): _point(by_method[m], places, machine) for m in shown}
             out = [method_name(m) for m in sorted(methods, key=choice.order) if m not in shown]
             shown_by[machine] = points, places, out
@@ -184,5 +184,5 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 SECTION = Section(
-    "time", "AUROC against inference time", READING, {"time": Kind(4, lambda s: plans(s.stored))}
+    "time", "AUROC against inference time", _READING, {"time": Kind(4, lambda s: plans(s.stored))}
 )
