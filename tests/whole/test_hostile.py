@@ -584,7 +584,7 @@ def test_any_flipped_bit_of_a_long_cache_of_digests_is_seen(tmp_path: Path) -> N
     digests = FingerprintCache(tmp_path)
     old = time.time_ns() - 100 * SETTLED
     for n in range(20):
-        digests._keep(tmp_path / f"{n}.png", (n, old, old), f"{n:064x}")
+        digests._store(tmp_path / f"{n}.png", (n, old, old), f"{n:064x}")
     digests.save()
     whole = (tmp_path / "sha256.json").read_bytes()
     known = FingerprintCache(tmp_path)._known
