@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.report.figures.figure import slug
-from bench.text import brief, duration, figures, gibibytes, gigabytes, joined, listed, signed
+from bench.text import (
+    brief,
+    counted,
+    duration,
+    figures,
+    gibibytes,
+    gigabytes,
+    joined,
+    listed,
+    signed,
+    wrapped,
+)
 from tests.fixtures.figures import HOSTILE
 
 
@@ -16,6 +27,15 @@ from tests.fixtures.figures import HOSTILE
 )
 def test_durations_are_written_for_people(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_things_are_counted_in_words():
+    assert [counted(n, "run") for n in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+
+
+def test_a_path_is_never_broken_between_lines():
+    lines = wrapped("look at /a-long/path-name now", 10, "* ", "  ")
+    assert lines == ["* look at", "  /a-long/path-name", "  now"]
 
 
 def test_words_in_a_sentence():

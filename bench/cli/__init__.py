@@ -43,7 +43,7 @@ def top(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; an error is one line and exits 2."""
+    """Run the command line; errors are one line, exit code 2."""
     try:
         app(arguments)
     except BrokenPipeError:  # `bench status | head`

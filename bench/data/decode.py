@@ -64,12 +64,12 @@ def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
 
 
 def decode_image(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
-    """Return a file's RGB on black and mode.
+    """Return a file's RGB image and its mode.
 
-    `content` are its bytes where they are read already. Of the several pictures in a phone's JPEG
-    (MPO: a preview, depth, a gain map) the first is meant, as every reader takes it; other files
-    of several pictures are refused. Raises DataError naming the file where it is not one whole
-    8-bit image.
+    Alpha is composed on black. `content` are its bytes where they are read already. Of the several
+    pictures in a phone's JPEG (MPO: a preview, depth, a gain map) the first is meant, as every
+    reader takes it; other files of several pictures are refused. Raises DataError naming the file
+    where it is not one whole 8-bit image.
     """
     try:
         if content is None:

@@ -142,7 +142,7 @@ def _spread(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def load_external(folder: Path, image_size: int) -> NDArray[np.uint8]:
-    """Return external images, (M, 3, S, S); raises DataError."""
+    """Return external images or tiles (M, 3, S, S); raises DataError."""
     pixels = load(folder).pixels
     count, channels, side = pixels.shape[:3]
     tiles = side // image_size

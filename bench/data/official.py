@@ -66,7 +66,7 @@ def count_files(files: Sequence[File]) -> tuple[int, int, int, int]:
 
 
 def copy_differences(dataset: Dataset, data: Path, cache: Path, digests: FingerprintCache) -> str:
-    """Return a copy's differences from the official; raises DataError."""
+    """Return differences from the official copy; raises DataError."""
     for category, facts in dataset.categories.items():
         listing = list_category(dataset, category, data, cache)
         if counts := other_counts(facts, listing.files):

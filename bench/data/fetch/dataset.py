@@ -57,7 +57,10 @@ def fetch(
     require_space(data, known.unpacked, "--data")
     if archive is None:
         folder, policy = cache / "downloads", policy or RetryPolicy()
-        archive = download(dataset, known, folder, data, mirrors, say, progress, policy)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            spare = known.unpacked if folder.stat().st_dev == data.stat().st_dev else 0
+        archive = download(dataset, known, folder, mirrors, say, progress, policy, spare)
         if archive.parent == folder:  # not the user's own, from a mirror by file://
             say(f"{archive} may be deleted once {dataset.name} is in place")
     elif known.sha256:

@@ -36,23 +36,22 @@ def download(
     dataset: Dataset,
     archive: SourceArchive,
     folder: Path,
-    data: Path,
     mirrors: Sequence[str],
     say: Say,
     progress: Progress,
     policy: RetryPolicy,
+    spare: int = 0,
 ) -> Path:
     """Return a dataset's archive, downloaded or found.
 
-    What an earlier attempt left in `folder` is continued. On the disk of `data` room to unpack it
-    must stay free. Raises MissingData with each server's answer.
+    What an earlier attempt left in `folder` is continued. `spare` bytes must stay free there.
+    Raises MissingData with each server's answer.
     """
     target = folder / f"{archive.sha256[:16]}-{archive.name}"
     lock = target.with_name(f"{target.name}.lock")
     answers = []
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        spare = archive.unpacked if folder.stat().st_dev == data.stat().st_dev else 0
     with writing(lock), locked(lock, waiting_for(lock, say)):
         if _is_intact(target, archive, say):
             return target
