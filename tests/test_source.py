@@ -173,6 +173,20 @@ def test_proofs_chain_and_the_weakest_link_says_where(proofs):
     assert old("x", "cpu").stale
 
 
+def test_the_hash_of_the_older_rule_is_no_other_code(proofs):
+    _, proved = proofs
+    assert proved()(tree_hash("mine", OWN_PACKAGES), "cpu") == Standing(stale=False)
+
+
+def test_hashes_are_equal_where_a_proof_on_that_device_says_so(proofs):
+    _, proved = proofs
+    proved(("a", "b", "cuda"))
+    assert source.proved_equal("a", "a", "cpu")
+    assert source.proved_equal("b", "a", "cuda:1")
+    assert not source.proved_equal("a", "b", "cpu")
+    assert not source.proved_equal(None, "b", "cuda:0")
+
+
 def test_the_committed_proofs_have_what_a_reader_needs():
     for proof in json.loads(resources.files("bench").joinpath("equivalences.json").read_text()):
         assert proof["by"] in ("rule", "same_numbers")

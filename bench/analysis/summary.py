@@ -37,8 +37,8 @@ class ResultTable:
     """Settings and parameters that all methods with them share, two at least."""
     apart: Mapping[str, Mapping[str, Any]]
     """Settings of one method alone, or that methods differ in, by method."""
-    proved: Mapping[str, str]
-    """By method, the kind of device on which other code of it was proved equal to today's."""
+    proved: Mapping[str, tuple[str, ...]]
+    """Methods with runs by other code, by the kind of device where it was proved equal."""
     stale: frozenset[tuple[RowKey, str]]
     """Cells with a run by older code of its method."""
     unofficial: Mapping[str, str]
@@ -93,11 +93,18 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         cells=cells,
         common=common,
         apart=apart,
-        proved={r.spec.method: device for r in chosen if (device := code_standing(r).proved_on)},
+        proved=_proved(chosen, methods),
         stale=frozenset(stale),
         unofficial=unofficial,
         environments=tuple(sorted({hardware(r) for r in chosen})),
     )
+
+
+def _proved(chosen: Sequence[Receipt], methods: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return methods with proved code, by the kind of device of the proof."""
+    standings = {(code_standing(r).proved_on, r.spec.method) for r in chosen}
+    devices = sorted({device for device, _ in standings} - {""})
+    return {d: tuple(m for m in methods if (d, m) in standings) for d in devices}
 
 
 def _weights(receipt: Receipt) -> str | None:
@@ -178,10 +185,10 @@ def notes(table: ResultTable) -> list[str]:
         lines.append("; ".join(f"{', '.join(ms)}: {own}" for own, ms in groups.items()) + ".")
     if table.stale:
         lines.append("† Made by older code of the method.")
-    for device in sorted({*table.proved.values()}):
-        methods = ", ".join(m for m, d in table.proved.items() if d == device)
+    for device, methods in table.proved.items():
         lines.append(
-            f"Other code than today's, proved on {device} to give the same numbers: {methods}."
+            f"By other code than today's, proved on {device} to give the same numbers:"
+            f" {', '.join(methods)}."
         )
     if table.unofficial:
         copies = "; ".join(f"{place}: {reason}" for place, reason in table.unofficial.items())

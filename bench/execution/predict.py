@@ -42,10 +42,7 @@ class Predictions:
     explanation: Explanations | None
 
     def boxes(self) -> NDArray[np.float64] | None:
-        """Return the zoomed views in pixels, (N, 4):
-
-        left, top, right and bottom in each file.
-        """
+        """Return the zoomed views, (N, 4): left, top, right, bottom in pixels of each file."""
         if self.explanation is None or self.explanation.boxes is None:
             return None
         size = np.column_stack([self.width, self.height] * 2)

@@ -94,7 +94,7 @@ def measure(
     """Measure a fitted detector on the `tested` images.
 
     `facts` are what the method recorded.
-    What a method warns of it has warned of when it scored; here it would only take time.
+    Warnings are off: the method has given them when it scored.
     """
     with warnings.catch_warnings(), threadpool_limits(job.threads):
         warnings.simplefilter("ignore")

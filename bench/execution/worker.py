@@ -98,8 +98,8 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     scores = _scores(job.files, split, scored)
     measured: dict[str, Any] = scores.metrics(full=method.supervision == "unsupervised")
     measured["scores_sha256"] = scores.digest()
-    load = {"load_average": load_average(), "peak_memory_bytes": peak_memory()}
-    taken = {**accelerator(job.device), **load}
+    usage = {"load_average": load_average(), "peak_memory_bytes": peak_memory()}
+    taken = {**accelerator(job.device), **usage}
     random_backbone = job.spec.backbone is not None and job.weights_file is None
     if getattr(method, "seedless", False) and not random_backbone:
         taken["seedless"] = True

@@ -108,7 +108,7 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     if any("block" in part for part in parts):
         raise RequestError("a [[block]] holds no other block")
     if parts and "vary" in values:
-        raise RequestError("vary belongs into the [[block]]s where there are any")
+        raise RequestError("vary belongs in the [[block]]s where there are any")
     blocks = tuple(
         varied
         for part in parts or [{"vary": values.get("vary", {})}]

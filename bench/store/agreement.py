@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from bench.source import proved_equal
 from bench.store.receipt import Receipt
 
 CLOSE = 0.010
-"""Largest difference in AUROC that still counts as close: the margin of the verdicts on print."""
+"""Largest difference in AUROC that still counts as close: the margin of verdicts."""
 
 ENVIRONMENT = (
     "source_sha256", "cpu", "device_name", "cuda", "cudnn", "threads", "score_batch_size", "torch",
@@ -52,8 +53,9 @@ def agreement(first: Receipt, second: Receipt) -> Agreement:
 
 
 def same_source(first: Receipt, second: Receipt) -> bool:
-    """Whether the same method code made both."""
-    return first.provenance.source_sha256 == second.provenance.source_sha256
+    """Whether the same method code made both, or code proved to give the same numbers."""
+    one, other = first.provenance, second.provenance
+    return proved_equal(one.source_sha256, other.source_sha256, one.device or "")
 
 
 _NAMES = {"source_sha256": "source", "device_name": "device", "score_batch_size": "score batch"}

@@ -102,7 +102,7 @@ def _failure(content: Any, folder: Path) -> Failure:
         reason=text("reason", "?"),
         traceback=text("traceback"),
         time=text("time", "?"),
-        provenance=Provenance(provenance if type(provenance) is dict else {}),
+        provenance=Provenance.readable(provenance),
         folder=folder,
     )
 

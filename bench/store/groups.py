@@ -45,6 +45,12 @@ class Values(Mapping[str, Plain]):
                 raise ValueError(OTHER_FORM)
         return cls(values)
 
+    @classmethod
+    def readable(cls, values: Any) -> Self:
+        """Return the group of what has its declared type; the rest counts as absent."""
+        entries = values.items() if type(values) is dict else ()
+        return cls({n: v for n, v in entries if type(v) in cls._known.get(n, _PLAIN)})
+
     def __getitem__(self, name: str) -> Plain:
         value: Plain = self._values[name]
         return value

@@ -150,7 +150,14 @@ def parse(data: bytes, run_id: str, *, exact: bool = True) -> Receipt:
         receipt = _receipt({**moments, **content})
         if exact and _sealed(content, stated) != data:  # a stray bit counts anywhere
             raise ValueError("run.json is not as it was written")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         reason = one_line(error) if isinstance(error, ValueError) else OTHER_FORM
         raise CorruptRun(f"run {run_id} is damaged: {reason}") from error
     return receipt

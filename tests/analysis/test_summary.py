@@ -127,5 +127,5 @@ def test_code_proved_equal_elsewhere_is_said_below_the_table(tmp_path, monkeypat
     folder = store_at(tmp_path, SPEC, provenance=made_here("shortcut"))
     monkeypatch.setattr(Provenance, "standing", lambda self, path: Standing(False, "cpu"))
     text = markdown(tabulate(receipts(folder), {}))
-    assert "Other code than today's, proved on cpu to give the same numbers: shortcut." in text
+    assert "proved on cpu to give the same numbers: shortcut." in text
     assert "†" not in text

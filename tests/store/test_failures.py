@@ -1,5 +1,6 @@
 """Failed runs: numbered and kept with their log."""
 
+import json
 import os
 
 import pytest
@@ -51,6 +52,20 @@ def test_a_failure_that_does_not_read_is_skipped(store, text):
     (target / "failure.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     fail(store, staged(store), "killed again")
     assert [f.reason for f in store.failures(ID)] == ["killed again"]
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [{"source_sha256": []}, {"source_sha256": {}, "device": 3}, {"device": ["cpu"]}, [], "cpu"],
+)
+def test_provenance_of_another_form_counts_as_absent(store, provenance):
+    target = fail(store, staged(store), "because")
+    record = json.loads((target / "failure.json").read_text())
+    (target / "failure.json").write_text(json.dumps({**record, "provenance": provenance}))
+    (failure,) = store.failures(ID)
+    assert failure.reason == "because"
+    assert failure.provenance.source_sha256 is None
+    assert failure.provenance.standing("baselines.shortcut:Shortcut").stale
 
 
 def test_what_else_lies_among_the_failures_is_no_failure(store):

@@ -418,7 +418,7 @@ def test_receipts_of_committed_archives_are_written_again_as_they_were(archive):
     [
         None, "", 3, "yesterday", "2026-01-02", "2026-01-02T03:04:05Z",
         "2026-01-02T03:04:05.000678", "2026-01-02T03:04:05.000678+00:00",
-        "2026-01-02T04:04:05.000678+01:00", "absent",
+        "2026-01-02T04:04:05.000678+01:00", "0001-01-01T00:00:00.000000+14:00", "absent",
     ],
 )  # fmt: skip
 def test_a_receipt_says_when_its_run_began_and_ended_in_one_way(store, run, name, moment):

@@ -122,7 +122,7 @@ def transfer(url: str, part: PartialFile, policy: RetryPolicy) -> None:
 
 
 def _request(url: str, part: PartialFile, ranged: bool, policy: RetryPolicy) -> None:
-    """Ask once, and give up where fewer than LEAST bytes come within `policy.read`."""
+    """Ask once; give up where fewer than LEAST bytes of the body come within `policy.read`."""
     import requests
 
     headers = {"Accept-Encoding": "identity"}
