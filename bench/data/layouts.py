@@ -75,12 +75,13 @@ def _missing(dataset: Dataset, category: str, data: Path) -> MissingData:
 
 
 def _mvtec_files(folder: Path, root: Path) -> list[File]:
+    def files(images: Path) -> list[File]:
+        fold, defect = images.parent.name, images.name
+        return [File(i.relative_to(root).as_posix(), fold, defect) for i in images_in(images)]
+
+    normal = files(folder / "train" / "good")
     tests = sorted(p for p in (folder / "test").iterdir() if not p.name.startswith("."))
-    return [
-        File(image.relative_to(root).as_posix(), images.parent.name, images.name)
-        for images in (folder / "train" / "good", *filter(Path.is_dir, tests))
-        for image in images_in(images)
-    ]
+    return normal + [file for images in tests if images.is_dir() for file in files(images)]
 
 
 def _head_ct_files(root: Path) -> list[File]:

@@ -1,5 +1,7 @@
 """The command `bench report`."""
 
+import time
+
 import pytest
 
 from bench.store.archive import pack
@@ -52,6 +54,20 @@ def test_the_page_of_many_runs_stays_small_and_quick(tmp_path):
     assert page.count("<code>") == one_way + in_table_2
 
 
+@pytest.fixture(scope="module")
+def slowness():
+    """How much longer this processor takes than one with a million turns in 0.07 s."""
+
+    def loop():
+        started = time.process_time()
+        total = 0
+        for i in range(1_000_000):
+            total += i * i
+        return time.process_time() - started
+
+    return max(1.0, min(loop() for _ in range(5)) / 0.07)
+
+
 @pytest.mark.parametrize("archive", sorted(REFERENCE.iterdir()), ids=lambda p: p.name)
-def test_the_reference_page_is_quick(archive, tmp_path):
-    assert measured(archive, tmp_path / "page.html")["cpu_seconds"] < 10
+def test_the_reference_page_is_quick(archive, tmp_path, slowness):
+    assert measured(archive, tmp_path / "page.html")["cpu_seconds"] < 10 * slowness

@@ -213,7 +213,7 @@ def test_both_sides_are_compared_by_our_metric_over_the_seeds(
             f"{peers:.4f}", f"{mean - peer:+.4f}", f"{ranks:.4f}",
         ]  # fmt: skip
     assert "largest difference of AUROC: " in out
-    assert "drawn on each side" in out
+    assert "Each side draws" in out
 
 
 def test_the_other_side_is_handed_images_network_channels_and_settings(
