@@ -41,7 +41,7 @@ image_size = 32
 backbone = "resnet18"
 stage = 1
 weights = "none"
-epochs = 30
+epochs = 12
 steps_per_epoch = 4
 """
 TARGETS = ("worker", "server", "command", "group")
