@@ -314,7 +314,7 @@ def test_what_the_command_line_sets_overrules_vary(cells):
         ("[vary.atacnet]\nview = 'raw'", "vary.atacnet must hold lists of values"),
         ("[vary]\nstage = [[3]]", "vary.stage must be one value"),
         (f"[vary]\nlr = {list(range(1001))}", "more than 1000 combinations"),
-        ("[vary]\nstage = [3]\n[[block]]\nseeds = 2", r"vary belongs into the \[\[block\]\]s"),
+        ("[vary]\nstage = [3]\n[[block]]\nseeds = 2", r"vary belongs in the \[\[block\]\]s"),
         ("[vary.atacnet]\nview = ['nosuch']", "view must be one of attention"),
     ],
 )
