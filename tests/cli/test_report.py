@@ -1,6 +1,7 @@
 """The command `bench report`."""
 
-import time
+import subprocess
+import sys
 
 import pytest
 
@@ -54,20 +55,22 @@ def test_the_page_of_many_runs_stays_small_and_quick(tmp_path):
     assert page.count("<code>") == one_way + in_table_2
 
 
-@pytest.fixture(scope="module")
-def slowness():
-    """How much longer this processor takes than one with a million turns in 0.07 s."""
+IMPORTS = """
+import time
+import matplotlib.pyplot, seaborn, sklearn.manifold, scipy.stats, pyarrow.parquet, jinja2
+print(time.process_time())
+"""
 
-    def loop():
-        started = time.process_time()
-        total = 0
-        for i in range(1_000_000):
-            total += i * i
-        return time.process_time() - started
 
-    return max(1.0, min(loop() for _ in range(5)) / 0.07)
+def import_seconds():
+    """Return the processor time of importing what a page needs, on this machine and now."""
+    command = [sys.executable, "-c", IMPORTS]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.parametrize("archive", sorted(REFERENCE.iterdir()), ids=lambda p: p.name)
-def test_the_reference_page_is_quick(archive, tmp_path, slowness):
-    assert measured(archive, tmp_path / "page.html")["cpu_seconds"] < 10 * slowness
+def test_the_reference_page_is_quick(archive, tmp_path):
+    """Ten seconds; on a slow or busy machine more, by what importing its libraries takes there."""
+    before = import_seconds()
+    taken = measured(archive, tmp_path / "page.html")["cpu_seconds"]
+    assert taken < max(10, 8 * (before + import_seconds()) / 2)
