@@ -10,6 +10,7 @@ from bench.data.decode import ImageFacts, decode_image, decoding_pool, facts_of,
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.data.official import count_files, other_content, other_counts
+from bench.data.preconditions import unmet_preconditions
 from bench.errors import DataError, RequestError
 from bench.spec import place_name
 from bench.system.digests import FingerprintCache
@@ -34,13 +35,15 @@ class Inspection:
     """One line for each file that does not decode, or for the whole category."""
     differences: tuple[str, ...] = ()
     """From the official copy, where the catalogue knows one."""
+    unmet: tuple[str, ...] = ()
+    """Why no run can be made of the files that decode."""
     duplicates: tuple[tuple[File, ...], ...] = ()
     """Groups of files that show the same pixels."""
 
     @property
     def good(self) -> bool:
-        """Whether files are usable and match the catalogue."""
-        return not self.unusable and not self.differences
+        """Whether files can be run on and match the catalogue."""
+        return not self.unusable and not self.unmet and not self.differences
 
     @property
     def place(self) -> str:
@@ -75,6 +78,9 @@ def inspect(
     facts = tuple(r for _, r in results if isinstance(r, ImageFacts))
     contents = [digest for digest, _ in results]
     fingerprint = content_fingerprint(listing.files, contents) if all(contents) else ""
+    pixels = {f.path: f.pixels for f in facts}
+    decoded = [f for f in listing.files if f.path in pixels]
+    place = place_name(dataset.name, category)
     different = [
         *other_counts(dataset.categories[category], listing.files),
         other_content(dataset, category, fingerprint, facts),
@@ -87,6 +93,7 @@ def inspect(
         fingerprint=fingerprint,
         unusable=tuple(r for _, r in results if isinstance(r, str)),
         differences=tuple(filter(None, different)),
+        unmet=tuple(unmet_preconditions(decoded, [pixels[f.path] for f in decoded], place)),
         duplicates=_duplicates(listing.files, facts),
     )
 
@@ -114,6 +121,8 @@ def _duplicates(files: Sequence[File], facts: Sequence[ImageFacts]) -> tuple[tup
 def inspection_lines(inspection: Inspection) -> Iterator[str]:
     """Yield an inspection as lines of text."""
     yield f"{inspection.place}: {_verdict(inspection)}"
+    for line in inspection.unmet:
+        yield from _entry("needs", line)
     if inspection.files:
         train, normal, anomalous, types = count_files(inspection.files)
         yield from _entry(
@@ -142,6 +151,8 @@ def _verdict(inspection: Inspection) -> str:
     if inspection.unusable:
         count = len(inspection.unusable)
         return f"{count} of {len(inspection.files)} files cannot be used"
+    if inspection.unmet:
+        return "every file can be used, but no run can be made of them"
     if inspection.dataset.folder is not None:
         return "every file can be used"
     if inspection.differences:

@@ -17,13 +17,16 @@ from bench.errors import (
     WeightsError,
 )
 from bench.planning.matrix import PlannedRun, Selection, expand
-from bench.planning.plan import Folders, plan_runs
+from bench.planning.plan import Folders, missing_lines, plan_runs
 from bench.planning.state import State, compare_with_store
 from bench.planning.suite import Suite
 from bench.registry import Registry
 from bench.store.open import results_at
 from bench.system.digests import FingerprintCache
 from bench.weights import BACKBONES, STAGES, find_weights
+
+SHOWN = 3
+"""Reasons of missing runs that are listed."""
 
 
 def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Diagnosis]:
@@ -139,6 +142,10 @@ def check_suite(suite: Suite, state: State) -> Diagnosis:
         text += f", {len(state.damaged)} of them since what is stored is damaged"
         todo = "bench run sets that aside"
     if state.plan.missing:
-        text += f", {len(state.plan.missing)} cannot be done here"
-        todo = "fix what is bad above, or leave them out with --available-only"
+        reasons = missing_lines(state.plan.missing)
+        more = f"; and for {len(reasons) - SHOWN} more reasons" * (len(reasons) > SHOWN)
+        text += (
+            f", {len(state.plan.missing)} cannot be done here: {'; '.join(reasons[:SHOWN])}{more}"
+        )
+        todo = "fix that, or leave them out with --available-only"
     return diagnose("suite", suite.name, text, todo, bad=bool(state.plan.missing))
