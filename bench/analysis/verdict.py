@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.analysis.copies import copy_reasons
 from bench.analysis.statistics import DIGITS, mean_interval
 from bench.spec import RunSpec
 from bench.store.receipt import Receipt
@@ -98,6 +99,5 @@ def departures(receipt: Receipt, protocol: Mapping[str, Any]) -> tuple[str, ...]
             departs.append(f"{steps} steps, not {usual}")
     if receipt.spec.backbone and receipt.spec.weights is None:
         departs.append("no ImageNet weights")
-    if receipt.provenance.unofficial_copy:
-        departs.append(f"unofficial copy: {receipt.provenance.unofficial_copy}")
+    departs += [f"unofficial copy: {reason}" for reason in copy_reasons([receipt])]
     return tuple(departs)

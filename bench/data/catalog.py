@@ -166,6 +166,11 @@ SYNTHETIC = Dataset(
 DATASETS = {d.name: d for d in (MVTEC_AD, BRAIN_MRI, HEAD_CT, SYNTHETIC)}
 
 
+def is_own(name: str) -> bool:
+    """Whether a dataset is the user's own, and so nobody's copy."""
+    return name not in DATASETS
+
+
 def has_mvtec_layout(folder: Path) -> bool:
     """Whether `folder` is one category in MVTec's layout."""
     return (folder / "train" / "good").is_dir()

@@ -9,7 +9,7 @@ from bench.data.catalog import Dataset, find_dataset
 from bench.data.decode import ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
-from bench.data.official import count_files, other_content, other_counts
+from bench.data.official import count_files, unofficial_reasons
 from bench.data.preconditions import unmet_preconditions
 from bench.errors import DataError, RequestError
 from bench.spec import place_name
@@ -81,10 +81,7 @@ def inspect(
     pixels = {f.path: f.pixels for f in facts}
     decoded = [f for f in listing.files if f.path in pixels]
     place = place_name(dataset.name, category)
-    different = [
-        *other_counts(dataset.categories[category], listing.files),
-        other_content(dataset, category, fingerprint, facts),
-    ]
+    sizes = {(f.width, f.height) for f in facts}
     return Inspection(
         dataset,
         category,
@@ -92,7 +89,7 @@ def inspect(
         facts=facts,
         fingerprint=fingerprint,
         unusable=tuple(r for _, r in results if isinstance(r, str)),
-        differences=tuple(filter(None, different)),
+        differences=tuple(unofficial_reasons(dataset, category, listing.files, fingerprint, sizes)),
         unmet=tuple(unmet_preconditions(decoded, [pixels[f.path] for f in decoded], place)),
         duplicates=_duplicates(listing.files, facts),
     )

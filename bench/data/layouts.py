@@ -1,11 +1,10 @@
 """List a category's files by the rules of each dataset's layout."""
 
 import csv
-import json
-from importlib import resources
 from pathlib import Path
 
 from bench.data.catalog import Dataset, has_mvtec_layout
+from bench.data.folds import read_manifest
 from bench.data.listing import File, Listing, check_names, images_in
 from bench.errors import DataError, MissingData
 from bench.spec import place_name
@@ -23,10 +22,11 @@ HEAD_CT_TEST_NORMALS = frozenset(
 
 
 def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> Listing:
-    """Return a category's images, sorted, without opening them.
+    """Return a category's images, sorted, without decoding them.
 
-    Raises MissingData with the remedy where the folder is absent, DataError where it does not
-    hold what the layout asks for.
+    Only where a manifest tells the folds by content are files read, each once. Raises MissingData
+    with the remedy where the folder is absent, DataError where it does not hold what the layout
+    asks for.
     """
     try:
         root, files = _listed(dataset, category, data, cache)
@@ -66,7 +66,7 @@ def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[P
         return root, _head_ct_files(root)
     if not (root / "yes").is_dir() or not (root / "no").is_dir():
         raise _missing(dataset, category, data)
-    return root, _brain_mri_files(root)
+    return root, _brain_mri_files(root, cache)
 
 
 def _missing(dataset: Dataset, category: str, data: Path) -> MissingData:
@@ -117,13 +117,11 @@ def _head_ct_labels(path: Path) -> dict[int, bool]:
         raise DataError(f"{one_line(path)} does not hold lines of `id, hemorrhage`") from None
 
 
-def _brain_mri_files(root: Path) -> list[File]:
-    test = brain_mri_test_normals()
+def _brain_mri_files(root: Path, cache: Path) -> list[File]:
     files = [File(f"yes/{p.name}", "test", "tumor") for p in images_in(root / "yes")]
-    files += [
-        File(f"no/{p.name}", "test" if p.name in test else "train", "good")
-        for p in images_in(root / "no")
-    ]
+    normals = sorted(images_in(root / "no"))
+    folds = read_manifest("brain_mri").folds("brain_mri", normals, cache)
+    files += [File(f"no/{p.name}", fold, "good") for p, fold in zip(normals, folds, strict=True)]
     return files
 
 
@@ -134,5 +132,5 @@ def brain_mri_test_normals() -> frozenset[str]:
     grouped by equal decoded pixels, the groups shuffled with seed 42, and whole groups taken while
     they fit until 25 files are reached (`tests/data/test_splits.py` makes it again).
     """
-    text = resources.files("bench.data").joinpath("manifests/brain_mri.json").read_text()
-    return frozenset(json.loads(text)["test_normals"])
+    by_name = read_manifest("brain_mri").by_name
+    return frozenset(name for name, fold in by_name.items() if fold == "test")

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.data.catalog import Dataset, find_datasets
 from bench.data.layouts import list_category
+from bench.data.official import reasons_on_disk
 from bench.doctor.diagnosis import Diagnosis, diagnose
 from bench.errors import (
     BenchError,
@@ -41,24 +42,24 @@ def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iter
 def _check_dataset(
     dataset: Dataset, categories: list[str], folders: Folders, required: bool
 ) -> Diagnosis:
-    """Check a dataset by the number of its files; none is opened."""
+    """Check a dataset's files by their headers; none is decoded."""
     if dataset.layout == "synthetic":
         return Diagnosis("data", "ok", dataset.name, "comes with bench")
     absent: list[tuple[str, str]] = []
-    odd, images = [], 0
+    odd, images, digests = [], 0, FingerprintCache(folders.cache)
     for category in categories:
-        official = dataset.categories[category].images
         try:
-            count = len(list_category(dataset, category, folders.data, folders.cache).files)
+            listing = list_category(dataset, category, folders.data, folders.cache)
+            reasons = reasons_on_disk(dataset, category, listing, digests)
         except MissingData:
             absent.append((f"{category} is not in {folders.data}", dataset.remedy(folders.data)))
             continue
         except DataError as error:
             absent.append((str(error), "fix that, or unpack its archive again"))
             continue
-        images += count
-        if official not in (0, count):
-            odd.append(f"{category} has {count} of {official} images")
+        images += len(listing.files)
+        if reasons:
+            odd.append(f"{category}: {'; '.join(reasons)}")
     if absent:
         text, todo = absent[0]
         if len(absent) > 1:
