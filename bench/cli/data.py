@@ -25,7 +25,7 @@ def data_list(folders: "Folders") -> None:
     """List datasets with counts, licences, sources and local files."""
     from rich.table import Table
 
-    from bench.data.catalog import find_datasets
+    from bench.data.catalog import find_datasets, unlisted_datasets
     from bench.data.layouts import list_category
     from bench.data.official import reasons_on_disk
     from bench.errors import DataError, MissingData
@@ -52,7 +52,7 @@ def data_list(folders: "Folders") -> None:
             row = [str(c) if any(counts) else "" for c in counts]
             table.add_row(dataset.name, category, *row, size, status)
     console().print(table)
-    say("\n".join(notes))
+    say("\n".join([*notes, *unlisted_datasets(folders.data)]))
 
 
 @app.command("prepare")

@@ -15,6 +15,7 @@ from bench.cli.options import (
     console,
     gpus,
     plan_suite,
+    printable,
     say,
     shared_options,
 )
@@ -158,16 +159,20 @@ def _slots(plan: "Plan", device: str, per_device: int, threads: int | None) -> l
 
 
 def _check_missing(plan: "Plan", suite: str, allowed: bool) -> None:
-    """Print missing inputs; raises RequestError unless `allowed`."""
+    """Print notes and missing inputs; raises RequestError unless `allowed`."""
     from bench.planning.plan import missing_lines
 
-    for line in missing_lines(plan.missing):
+    for line in plan.notes:
+        print(f"warning: {printable(line)}", file=sys.stderr)
+    lines = missing_lines(plan.missing)
+    for line in lines:
         print(f"missing: {line}", file=sys.stderr)
     if plan.missing and not allowed:
         total = len(plan.missing) + len(plan.runs)
+        only = f" ({lines[0].rpartition('  [')[0]})" if len(lines) == 1 else ""
         raise RequestError(
-            f"{len(plan.missing)} of {total} runs cannot be done here; fix that, or leave them"
-            " out with --available-only"
+            f"{len(plan.missing)} of {total} runs cannot be done here{only}; fix that, or leave"
+            " them out with --available-only"
         )
     if not plan.runs and not plan.missing:
         raise RequestError(f"nothing of suite {suite} can be run here")
@@ -277,6 +282,8 @@ def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders
         say(f"damaged {run_id}: `bench verify` says what; `bench run` sets it aside")
     for line in missing_lines(plan.missing):
         say(f"missing: {line}")
+    for line in plan.notes:
+        say(f"warning: {line}")
 
 
 def list_command(what: Listable, data: DataOption = DATA) -> None:

@@ -11,6 +11,8 @@ from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.data.official import count_files, unofficial_reasons
 from bench.data.preconditions import unmet_preconditions
+from bench.data.splits import defect_counts
+from bench.data.unused import UnusedFiles, unused_files
 from bench.errors import DataError, RequestError
 from bench.spec import place_name
 from bench.system.digests import FingerprintCache
@@ -37,6 +39,8 @@ class Inspection:
     """From the official copy, where the catalogue knows one."""
     unmet: tuple[str, ...] = ()
     """Why no run can be made of the files that decode."""
+    unused: tuple[UnusedFiles, ...] = ()
+    """Files that look like images and are passed over."""
     duplicates: tuple[tuple[File, ...], ...] = ()
     """Groups of files that show the same pixels."""
 
@@ -71,6 +75,7 @@ def inspect(
     """Decode every file of a category; collect problems."""
     try:
         listing = list_category(dataset, category, data, cache)
+        unused = unused_files(dataset, category, data, listing)
     except DataError as error:
         return Inspection(dataset, category, unusable=(str(error),))
     with decoding_pool() as pool:
@@ -91,6 +96,7 @@ def inspect(
         unusable=tuple(r for _, r in results if isinstance(r, str)),
         differences=tuple(unofficial_reasons(dataset, category, listing.files, fingerprint, sizes)),
         unmet=tuple(unmet_preconditions(decoded, [pixels[f.path] for f in decoded], place)),
+        unused=tuple(unused),
         duplicates=_duplicates(listing.files, facts),
     )
 
@@ -120,6 +126,10 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
     yield f"{inspection.place}: {_verdict(inspection)}"
     for line in inspection.unmet:
         yield from _entry("needs", line)
+    for line in map(str, inspection.unused):
+        yield from _entry("not used", line)
+    for difference in inspection.differences:
+        yield from _entry("differs", difference)
     if inspection.files:
         train, normal, anomalous, types = count_files(inspection.files)
         yield from _entry(
@@ -127,6 +137,8 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
             f"{len(inspection.files)}: train {train} normal; test {normal} normal, {anomalous}"
             f" anomalous of {counted(types, 'defect type')}",
         )
+        defects = Counter(defect_counts(inspection.files))
+        yield from _entry("defect types", one_line(_tally(defects)))
         yield from _entry("sizes", _sizes(inspection))
         modes = Counter(f.mode for f in inspection.facts)
         suffixes = Counter(Path(f.path).suffix for f in inspection.files)
@@ -135,14 +147,18 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         if content == inspection.dataset.fingerprint:
             content += "  (the official one)"
         yield from _entry("content", content)
-    for difference in inspection.differences:
-        yield from _entry("differs", difference)
     for line in inspection.unusable:
         yield from _entry("unusable", line)
     yield from _duplicate_lines(inspection)
 
 
 def _verdict(inspection: Inspection) -> str:
+    total = sum(u.count for u in inspection.unused)
+    more = f"; {counted(total, 'more file')} looking like images not used" if total else ""
+    return _verdict_of_files(inspection) + more
+
+
+def _verdict_of_files(inspection: Inspection) -> str:
     if not inspection.files:
         return "cannot be used"
     if inspection.unusable:

@@ -51,8 +51,10 @@ def _check_dataset(
         try:
             listing = list_category(dataset, category, folders.data, folders.cache)
             reasons = reasons_on_disk(dataset, category, listing, digests)
-        except MissingData:
-            absent.append((f"{category} is not in {folders.data}", dataset.remedy(folders.data)))
+        except MissingData as error:
+            remedy = dataset.remedy(folders.data)
+            text = str(error).removesuffix(f": {remedy}")
+            absent.append((text, remedy if text != str(error) else "fix that"))
             continue
         except DataError as error:
             absent.append((str(error), "fix that, or unpack its archive again"))

@@ -15,7 +15,8 @@ from bench.data.layouts import list_category
 from bench.data.listing import Listing, fingerprint
 from bench.data.pixels import PixelDigests
 from bench.data.preconditions import check_preconditions
-from bench.data.splits import seen_defects
+from bench.data.splits import hard_setting_gaps, seen_defects
+from bench.data.unused import unused_files, unused_line
 from bench.errors import BenchError, DataError, RequestError, WeightsError
 from bench.planning.matrix import PlannedRun, affects
 from bench.spec import RunSpec, Value, place_name
@@ -67,6 +68,8 @@ class Plan:
 
     runs: tuple[Run, ...]
     missing: tuple[Missing, ...]
+    notes: tuple[str, ...] = ()
+    """What is passed over: files that are not used, hard settings that a category lacks."""
 
     @property
     def timing(self) -> bool:
@@ -90,12 +93,14 @@ def plan_runs(
     """
     lookup = _Lookup(folders, FingerprintCache(folders.cache), download, note)
     runs, missing = [], []
+    notes: dict[str, None] = {}
     for wanted in planned:
         try:
             inputs = lookup.inputs(wanted)
         except (DataError, WeightsError) as error:
             missing.append(Missing(wanted, str(error)))
             continue
+        notes |= dict.fromkeys(lookup.notes(wanted, inputs.listing))
         for spec in _specs(wanted, inputs):
             try:
                 lookup.check(wanted, inputs, spec)
@@ -104,7 +109,7 @@ def plan_runs(
                 continue
             runs.append(Run(spec, wanted, inputs.listing, inputs.weights, inputs.external))
     lookup.save()
-    return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing))
+    return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing), tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,21 @@ class _Lookup:
                 normals=needs.normals,
             ),
         )
+
+    def notes(self, wanted: PlannedRun, listing: Listing) -> Iterable[str]:
+        """Yield a line for each thing of a category that its runs pass over."""
+        name = place_name(wanted.dataset, wanted.category)
+        card = find_dataset(wanted.dataset, self.folders.data)
+        unused = self._once(
+            ("unused", name),
+            lambda: unused_files(card, wanted.category, self.folders.data, listing),
+        )
+        if unused:
+            yield unused_line(name, unused)
+        every = wanted.setting == "hard" and wanted.seen_defect is None
+        if every and (gaps := hard_setting_gaps(listing.files)):
+            some = " of some defect types" if seen_defects(listing.files) else ""
+            yield f"{name}: no hard setting{some}: {'; '.join(gaps)}"
 
     def _once(self, key: Hashable, find: Callable[[], T]) -> T:
         """Return, or raise, the first outcome of a key's lookup."""

@@ -85,8 +85,22 @@ def test_a_folder_of_ones_own_is_good_if_its_files_are(parts: Path, cache: Path)
     assert found.place == "parts/nut"
     assert "17: train 2 normal; test 2 normal, 13 anomalous of 2 defect types" in said(found)
     assert "parts/nut: every file can be used" in said(found)
+    assert "defect types hole 7, cut 6" in said(found)
     assert "no two files" in said(found)
     assert "RGB 17; files .png 17" in said(found)
+
+
+def test_what_is_passed_over_is_counted_and_named(parts: Path, cache: Path) -> None:
+    (parts / "train/good/more").mkdir()
+    (parts / "train/good/1.png").rename(parts / "train/good/more/1.png")
+    (parts / "test/cut/a.webp").write_bytes(b"")
+    found = looked(parts, cache)
+    assert found.good
+    assert said(found).splitlines()[:3] == [
+        "parts/nut: every file can be used; 2 more files looking like images not used",
+        "  not used     1 in test/cut (.webp 1): save them as PNG, JPEG, BMP or TIFF",
+        "  not used     1 in train/good/more (.png 1): move them into train/good",
+    ]
 
 
 # Damage
