@@ -29,6 +29,7 @@ class Needs:
     normals: int = 1
     """Normal training images."""
     image_size: int = 1
+    batch_size: int = 1
 
 
 class Entry(NamedTuple):
@@ -95,7 +96,7 @@ NEEDS = {
     "spade": Needs(stage=3),
     "padim": Needs(stage=3, normals=2),
     "patchcore": Needs(stage=3),
-    "memseg": Needs(stage=3),
+    "memseg": Needs(stage=3, batch_size=2),
     "patchsvdd": Needs(image_size=67),
 }
 """What methods refuse to do without, so that the plan says it before anything runs."""

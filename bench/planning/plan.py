@@ -97,10 +97,10 @@ def plan_runs(
     for wanted in planned:
         try:
             inputs = lookup.inputs(wanted)
+            notes |= dict.fromkeys(lookup.notes(wanted, inputs.listing))
         except (DataError, WeightsError) as error:
             missing.append(Missing(wanted, str(error)))
             continue
-        notes |= dict.fromkeys(lookup.notes(wanted, inputs.listing))
         for spec in _specs(wanted, inputs):
             try:
                 lookup.check(wanted, inputs, spec)
@@ -108,7 +108,7 @@ def plan_runs(
                 missing.append(Missing(replace(wanted, seen_defect=spec.seen_defect), str(error)))
                 continue
             runs.append(Run(spec, wanted, inputs.listing, inputs.weights, inputs.external))
-    lookup.save()
+    lookup.digests.save()
     return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing), tuple(notes))
 
 
@@ -137,11 +137,6 @@ class _Lookup:
         self._pixels = PixelDigests(folders.cache, digests, note)
         self._outcomes: dict[Hashable, Any] = {}
 
-    def save(self) -> None:
-        """Save what was read of files, so that none is read twice."""
-        self.digests.save()
-        self._pixels.save()
-
     def inputs(self, wanted: PlannedRun) -> _Inputs:
         """Return a run's inputs; raises DataError or WeightsError."""
         category = (wanted.dataset, wanted.category)
@@ -159,7 +154,8 @@ class _Lookup:
     def check(self, wanted: PlannedRun, inputs: _Inputs, spec: RunSpec) -> None:
         """Raise DataError where a run's inputs are here, but cannot be run on."""
         needs, settings = wanted.method.needs, wanted.settings
-        for setting, least in (("stage", needs.stage), ("image_size", needs.image_size)):
+        for setting in ("stage", "image_size", "batch_size"):
+            least = getattr(needs, setting)
             if affects(wanted.method, setting) and int(settings[setting]) < least:
                 raise DataError(
                     f"{spec.method} needs {setting} {least} or more, not {settings[setting]}:"
@@ -168,7 +164,7 @@ class _Lookup:
         name = place_name(spec.dataset, spec.category)
         pixels = self._once(
             ("pixels", spec.dataset, spec.category),
-            lambda: self._pixels.of_category(name, inputs.listing, inputs.content),
+            lambda: self._look_at(name, inputs),
         )
         key = ("preconditions", name, spec.setting, spec.seen_defect, needs.normals)
         self._once(
@@ -183,13 +179,23 @@ class _Lookup:
             ),
         )
 
+    def _look_at(self, name: str, inputs: _Inputs) -> list[str]:
+        try:
+            return self._pixels.of_category(name, inputs.listing, inputs.content)
+        finally:
+            self._pixels.save()  # at once, as digests are
+
     def notes(self, wanted: PlannedRun, listing: Listing) -> Iterable[str]:
         """Yield a line for each thing of a category that its runs pass over."""
         name = place_name(wanted.dataset, wanted.category)
-        card = find_dataset(wanted.dataset, self.folders.data)
         unused = self._once(
             ("unused", name),
-            lambda: unused_files(card, wanted.category, self.folders.data, listing),
+            lambda: unused_files(
+                find_dataset(wanted.dataset, self.folders.data),
+                wanted.category,
+                self.folders.data,
+                listing,
+            ),
         )
         if unused:
             yield unused_line(name, unused)
