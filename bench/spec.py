@@ -147,8 +147,12 @@ Place = tuple[str, str]
 
 
 def place_name(dataset: str, category: str) -> str:
-    """Return `dataset/category`, or the dataset without categories."""
-    return dataset if category == dataset else f"{dataset}/{category}"
+    """Return `dataset/category`, or the dataset without categories.
+
+    A category may have a remark in brackets behind its name, see `place_of`.
+    """
+    alone = category.partition(" (")[0] == dataset
+    return category if alone else f"{dataset}/{category}"
 
 
 def place_of(spec: RunSpec) -> Place:

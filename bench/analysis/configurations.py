@@ -7,6 +7,7 @@ from functools import cached_property
 from statistics import fmean
 
 from bench.analysis.labels import ConfigurationNames, hardware
+from bench.analysis.places import Places, nowhere
 from bench.analysis.statistics import Estimate, deviation, mean_interval
 from bench.analysis.verdict import departures
 from bench.errors import CorruptRun
@@ -14,7 +15,7 @@ from bench.metrics import auroc_interval
 from bench.published.tables import PrintedTable
 from bench.registry import METHODS
 from bench.source import Standing
-from bench.spec import Place, RunSpec, place_of
+from bench.spec import Place, RunSpec
 from bench.store.receipt import Receipt
 from bench.store.results import Results
 from bench.store.scores import Scores
@@ -87,7 +88,8 @@ class Configuration:
     @property
     def variant(self) -> RunSpec:
         """The spec without its place."""
-        return replace(self.row, dataset="", category="", fingerprint="", external=None)
+        row = replace(self.row, dataset="", category="", fingerprint="", data_version=0)
+        return replace(row, external=None)
 
     @property
     def unofficial_reasons(self) -> list[str]:
@@ -133,6 +135,13 @@ class StoredRuns:
 
     results: Results
     receipts: tuple[Receipt, ...]
+    present: Callable[[str, str], str] = nowhere
+    """Return a category's fingerprint in the data folder; empty where it is not there."""
+
+    @cached_property
+    def place(self) -> Places:
+        """Places of the runs, one for each content."""
+        return Places(self.receipts, self.present)
 
     @cached_property
     def groups(self) -> Mapping[tuple[Place, int, str], Sequence[Configuration]]:
@@ -140,7 +149,7 @@ class StoredRuns:
         groups: dict[tuple[Place, int, str], list[Configuration]] = defaultdict(list)
         for configuration in grouped(self.accuracy, self.label):
             row = configuration.row
-            groups[place_of(row), row.shots, row.method].append(configuration)
+            groups[self.place(row), row.shots, row.method].append(configuration)
         return groups
 
     @cached_property
@@ -163,8 +172,8 @@ class StoredRuns:
     ) -> list[Configuration]:
         """Return a method's configurations, the one to show first.
 
-        That is the one of the newest data and method version; of these, the one that departs least
-        from a table; then one by today's code; then that with the most seeds.
+        That is the one of the newest method version; of these, the one that departs least from a
+        table; then one by today's code; then that with the most seeds.
         """
         protocol = {**table.protocol, **table.methods.get(method, {})}
         configurations = []
@@ -203,10 +212,10 @@ class StoredRuns:
         return RunLine(receipt, receipt.metrics.share(metric), interval, precision)
 
 
-def _preference(configuration: Configuration) -> tuple[int, int, int, bool, int, str]:
+def _preference(configuration: Configuration) -> tuple[int, int, bool, int, str]:
     row, departs = configuration.row, len(configuration.departures)
     runs = len(configuration.receipts)
-    return -row.data_version, -row.method_version, departs, configuration.stale, -runs, row.run_id
+    return -row.method_version, departs, configuration.stale, -runs, row.run_id
 
 
 def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> list[Configuration]:

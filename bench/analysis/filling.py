@@ -30,7 +30,7 @@ from bench.published.tables import (
     published,
 )
 from bench.spec import Place, RunSpec
-from bench.text import joined
+from bench.text import joined, listed
 
 TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
 
@@ -157,7 +157,15 @@ def _row(
     }
     cells = [replace(c, best=id(c) in best) for c in cells]
     unofficial = {reason for c in cells if c.ours for reason in c.ours.unofficial_reasons}
-    return Row(title, tuple(cells), "; ".join(sorted(unofficial)))
+    content, apart = _contents(next((c.ours.row for c in cells if c.ours), None), stored)
+    return Row(title + content, tuple(cells), "; ".join(sorted(unofficial)), apart)
+
+
+def _contents(row: RunSpec | None, stored: StoredRuns) -> tuple[str, str]:
+    """Return what names the shown content beside others, and the others."""
+    if row is None or not stored.place.is_preferred(row) or not stored.place.content(row):
+        return "", ""  # else the place's name says it
+    return f" ({stored.place.content(row)})", listed(stored.place.others(row))
 
 
 def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: StoredRuns) -> Cell:

@@ -101,6 +101,8 @@ class Row:
     cells: tuple[Cell, ...]
     unofficial: str
     """Why our copy of the data is not the official one."""
+    apart: str = ""
+    """Other contents of the place that runs saw, which stand in rows of their own."""
 
     @property
     def ran(self) -> bool:

@@ -17,7 +17,7 @@ from bench.analysis.timings import Machine, TimingColumn, machine_of, timed_conf
 from bench.planning.plan import Run
 from bench.planning.runtime import time_left
 from bench.planning.state import State
-from bench.spec import RunSpec, shots_of
+from bench.spec import RunSpec, place_name, place_of, shots_of
 from bench.store.receipt import Receipt
 from bench.text import compact, duration
 
@@ -206,13 +206,14 @@ def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     for configuration in grouped(_finished(runs, done), label):
         row, receipts = configuration.row, configuration.receipts
         reasons = configuration.unofficial_reasons
-        notes |= {f"* unofficial copy of {row.place}: {reason}": None for reason in reasons}
+        data = place_name(*place_of(row))
+        notes |= {f"* unofficial copy of {data}: {reason}": None for reason in reasons}
         several = len({(r.provenance.device_name, r.provenance.threads) for r in receipts}) > 1
         mixed |= several
         deviation = configuration.deviation
         per_image = fmean(r.timings.score_s for r in receipts) / max(1, receipts[0].split.scored)
         table.add_row(
-            escape(row.place) + "*" * bool(reasons),
+            escape(data) + "*" * bool(reasons),
             escape(configuration.label),
             str(row.shots),
             f"{configuration.mean:.3f}" + "†" * several,
@@ -260,18 +261,19 @@ def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     for receipt in _finished(runs, done):
         by_clock[receipt.spec.row, machine_of(receipt)].append(receipt)
     timed = [t for receipts in by_clock.values() for t in timed_configurations(receipts, label)]
-    places = dict.fromkeys(t.row.place for t in timed)
+    places = {t.row: place_name(*place_of(t.row)) for t in timed}
+    several = len({*places.values()}) > 1
     machines = dict.fromkeys(hardware(t.rounds[0]) for t in timed)
     table = Table(box=None, header_style="bold")
     table.add_column("method")
     for title in (*(column.title for column in TIMES), "rounds"):
         table.add_column(title, justify="right", no_wrap=True)
     for t in timed:
-        name = [f"{t.row.place}:"] * (len(places) > 1) + [t.label + "‡" * bool(t.disturbed)]
+        name = [f"{places[t.row]}:"] * several + [t.label + "‡" * bool(t.disturbed)]
         name += [f"({hardware(t.rounds[0])})"] * (len(machines) > 1)
         cells = [_scaled(c.middle(t), c.unit) for c in TIMES]
         table.add_row(escape(" ".join(name)), *cells, f"{len(t.rounds)}/{wanted[t.row]}")
-    notes = [f"{', '.join(places)} on {', '.join(machines)}"]
+    notes = [f"{', '.join(dict.fromkeys(places.values()))} on {', '.join(machines)}"]
     if any(t.disturbed for t in timed):
         notes.append("‡ all rounds were disturbed by other work")
     return _captioned(table, notes)

@@ -69,14 +69,15 @@ def contents(results: Results, data: Path | None = None, cache: Path | None = No
     Pictures of images are drawn from `data`, where it holds what the runs saw, and from the
     embedded synthetic dataset; else there are none. `cache` has the known digests of `data`.
     """
-    stored = StoredRuns(results, tuple(receipts(results)))
+    pictures = Pictures(data, cache)
+    stored = StoredRuns(results, tuple(receipts(results)), pictures.content)
     tables = [printed_table(name, stored) for name in PRINTED]
     tables += source_tables(stored, tables)
     other = other_table(stored, tables)
     return Contents(
         stored,
         tuple(sorted((*tables, other) if other else tables, key=lambda table: not table.ran)),
-        tuple(draw_figures(stored, Pictures(data, cache))),
+        tuple(draw_figures(stored, pictures)),
         tuple(findings()),
         tuple(provenance(stored)),
         tuple(time_tables(stored)),

@@ -51,6 +51,12 @@ class Pictures:
         except BenchError:
             return None
 
+    def content(self, dataset: str, category: str) -> str:
+        """Return a category's fingerprint in the data folder; empty where it is not there."""
+        if dataset == SYNTHETIC.name:
+            return EMBEDDED.get(category, "")
+        return self._category(dataset, category)[0]
+
     def _look(self, dataset: str, category: str) -> tuple[str, Mapping[str, Path]]:
         """Return a category's fingerprint and files; nothing for none."""
         if self._folders is None:

@@ -8,6 +8,7 @@ import pytest
 from bench.analysis.configurations import StoredRuns
 from bench.published.tables import published
 from bench.report.content import contents
+from bench.report.page import render
 from bench.store.results import receipts
 from tests.fixtures.pages import TRAINED, cell, table
 from tests.fixtures.runs import SCORES, SPEC, store_at
@@ -117,6 +118,27 @@ def test_the_best_is_marked_only_where_intervals_allow_it(tmp_path):
     assert best("few", 2, RIVALS) == [], "two seeds say nothing"
     assert best("some", 3, RIVALS[:3]) == [], "a printed rival has not been run"
     assert best("alone", 3, ["shortcut"]) == []
+
+
+def test_a_row_holds_one_content_and_says_that_there_is_another(tmp_path):
+    """Ours saw other images than the baselines: no star, and a row of its own."""
+    ours = [replace(TRAINED, seed=i) for i in range(3)]
+    theirs = [replace(TRAINED, method=m, fingerprint="e" * 64, seed=i)
+              for m in RIVALS for i in range(3)]  # fmt: skip
+    store_at(tmp_path, *ours, scores=BETTER)
+    store = store_at(tmp_path, *theirs)
+    (row,) = [r for r in table(store).rows if r.ran]
+    assert row.title == "head_ct (content eeeeeeee)"
+    assert row.apart == "content ffffffff"
+    assert {c.key.method for c in row.cells if c.ours} == {*RIVALS}
+    assert not any(c.best for c in row.cells)
+    (apart,) = beyond_print(store).rows
+    assert apart.title == "head_ct (content ffffffff)"
+    assert not apart.apart
+    assert [c.key.method for c in apart.cells if c.ours] == ["atacnet"]
+    page = render(contents(store))
+    assert "content ffffffff: apart, below" in page
+    assert "head_ct (content eeeeeeee)" in page
 
 
 def test_the_newest_version_stands_in_the_cell_whatever_older_ones_have(tmp_path):
