@@ -12,7 +12,7 @@ from bench.analysis.statistics import Estimate, deviation, mean_interval
 from bench.analysis.verdict import departures
 from bench.errors import CorruptRun
 from bench.metrics import auroc_interval
-from bench.published.tables import PrintedTable
+from bench.published.tables import PublishedTable
 from bench.registry import METHODS
 from bench.source import Standing
 from bench.spec import Place, RunSpec
@@ -168,7 +168,7 @@ class StoredRuns:
         return [r for r in self.receipts if r.spec.kind == "timing"]
 
     def configurations(
-        self, place: Place, shots: int, method: str, metric: str, table: PrintedTable
+        self, place: Place, shots: int, method: str, metric: str, table: PublishedTable
     ) -> list[Configuration]:
         """Return a method's configurations, the one to show first.
 

@@ -23,11 +23,11 @@ from bench.published.audit import read_findings
 from bench.published.tables import (
     MEANS,
     Key,
-    Printed,
-    PrintedTable,
+    PublishedTable,
+    PublishedValue,
     averages,
     pixel_level,
-    published,
+    published_tables,
 )
 from bench.spec import Place, RunSpec
 from bench.text import joined, listed
@@ -35,14 +35,12 @@ from bench.text import joined, listed
 TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
 
 
-def printed_table(
-    name: str, stored: StoredRuns, methods: Container[str] | None = None
-) -> ReportTable:
+def fill_table(name: str, stored: StoredRuns, methods: Container[str] | None = None) -> ReportTable:
     """Fill a published table with our runs; `shortcut` joins its columns.
 
     With `methods` only their columns are shown.
     """
-    table = published()[name]
+    table = published_tables()[name]
     columns = tuple(_columns(table, methods))
     keys = [k for k in table.cells if k.metric == "image_auroc"]
     datasets = dict.fromkeys(k.dataset for k in keys)
@@ -70,18 +68,18 @@ def source_tables(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[Rep
     shown = {table.name for table in tables}
     copied: dict[str, list[Cell]] = {}
     for table in tables:
-        for source, methods in published()[table.name].copied:
-            if published()[source].protocol and source not in shown:
+        for source, methods in published_tables()[table.name].copied:
+            if published_tables()[source].protocol and source not in shown:
                 cells = (c for c in table.cells() if c.key.method in methods)
                 copied.setdefault(source, []).extend(cells)
     return [
-        printed_table(source, stored, {c.key.method for c in cells})
+        fill_table(source, stored, {c.key.method for c in cells})
         for source, cells in copied.items()
-        if any(_nearer(cell, published()[source], stored) for cell in cells)
+        if any(_nearer(cell, published_tables()[source], stored) for cell in cells)
     ]
 
 
-def _nearer(cell: Cell, source: PrintedTable, stored: StoredRuns) -> bool:
+def _nearer(cell: Cell, source: PublishedTable, stored: StoredRuns) -> bool:
     """Whether a configuration follows its source's protocol better than the stated one."""
     if cell.ours is None:
         return False
@@ -105,7 +103,7 @@ def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTabl
     columns = tuple(
         Column(m, s, "auroc") for s, m in sorted(ran, key=lambda c: (c[0], c[1] == REFERENCE))
     )
-    protocol = replace(published()["atacnet_table1"], cells={}, copied=(), not_comparable={})
+    protocol = replace(published_tables()["atacnet_table1"], cells={}, copied=(), not_comparable={})
     blocks = []
     for dataset in dict.fromkeys(g[0][0] for g in groups):
         places = dict.fromkeys(g[0] for g in groups if g[0][0] == dataset)
@@ -135,18 +133,18 @@ def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
     return replace(row, cells=tuple(cells))
 
 
-def _columns(table: PrintedTable, methods: Container[str] | None) -> Iterator[Column]:
+def _columns(table: PublishedTable, methods: Container[str] | None) -> Iterator[Column]:
     """Yield the published columns, `shortcut` last in each group of shots."""
-    printed = [c for c in table.columns() if methods is None or c[1] in methods]
-    for shots in dict.fromkeys(s for s, _ in printed):
-        for method in (m for s, m in printed if s == shots):
+    published = [c for c in table.columns() if methods is None or c[1] in methods]
+    for shots in dict.fromkeys(s for s, _ in published):
+        for method in (m for s, m in published if s == shots):
             yield Column(method, shots, table.metric(method))
         if shots:  # it learns which statistic to take from the labelled anomalies
             yield Column(REFERENCE, shots, "auroc")
 
 
 def _row(
-    name: str, table: PrintedTable, place: Place, title: str, columns: Sequence[Column],
+    name: str, table: PublishedTable, place: Place, title: str, columns: Sequence[Column],
     stored: StoredRuns,
 ) -> Row:  # fmt: skip
     cells = [_cell(name, table, place, column, stored) for column in columns]
@@ -168,13 +166,15 @@ def _contents(row: RunSpec | None, stored: StoredRuns) -> tuple[str, str]:
     return f" ({stored.place.content(row)})", listed(stored.place.others(row))
 
 
-def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: StoredRuns) -> Cell:
+def _cell(
+    name: str, table: PublishedTable, place: Place, column: Column, stored: StoredRuns
+) -> Cell:
     key = Key(*place, column.shots, column.method, "image_auroc")
     configurations = stored.configurations(place, column.shots, column.method, column.metric, table)
     return Cell(
         key=key,
         name="-".join(_plain(str(part)) for part in (name, *place, column.shots, column.method)),
-        printed=table.cells.get(key),
+        published=table.cells.get(key),
         source=_source(table, key),
         ours=configurations[0] if configurations else None,
         others=tuple(configurations[1:]),
@@ -189,9 +189,9 @@ def _plain(text: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c == "_") else f".{ord(c):x}" for c in text)
 
 
-def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
+def _source(table: PublishedTable, key: Key) -> tuple[str, PublishedValue] | None:
     for name, methods in table.copied:
-        other = published()[name]
+        other = published_tables()[name]
         if key.method in methods and key in other.cells:
             return other.title, other.cells[key]
     return None
@@ -205,7 +205,7 @@ def _significant_best(cells: Sequence[Cell]) -> Cell | None:
     seeds = {seed for cell in cells if cell.ours for seed in cell.ours.by_seed}
     ran = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
     methods = [cell for cell, _ in ran if cell.key.method != REFERENCE]
-    if len(methods) < 2 or any(cell.printed and not cell.ours for cell in cells):
+    if len(methods) < 2 or any(cell.published and not cell.ours for cell in cells):
         return None
     for cell, values in ran:
         gaps = [shared_difference(values, others) for other, others in ran if other is not cell]
@@ -221,7 +221,11 @@ def _of_seeds(configuration: Configuration, seeds: Iterable[int]) -> Mapping[int
 
 
 def _mean(
-    table: PrintedTable, dataset: str, category: str, columns: Sequence[Column], rows: Sequence[Row]
+    table: PublishedTable,
+    dataset: str,
+    category: str,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
 ) -> MeanRow:
     """Return a row of means, ours over complete columns only."""
     cells = []
@@ -235,28 +239,33 @@ def _mean(
 
 
 def _mean_cell(
-    printed: Printed | None, configurations: Sequence[Configuration], missing: int, margin: float
+    published: PublishedValue | None,
+    configurations: Sequence[Configuration],
+    missing: int,
+    margin: float,
 ) -> MeanCell:
     if missing:
-        return MeanCell(printed, None, missing)
+        return MeanCell(published, None, missing)
     seeds = sorted(set.intersection(*({*c.by_seed} for c in configurations)))
     by_seed = [fmean(c.by_seed[seed] for c in configurations) for seed in seeds]
     outcome = None
-    if printed and seeds:
+    if published and seeds:
         seedless = all(c.seedless for c in configurations)
-        outcome = verdict(by_seed, float(printed.value), margin, seedless=seedless)
+        outcome = verdict(by_seed, float(published.value), margin, seedless=seedless)
     variants = {c.variant for c in configurations}
     ours = fmean(c.estimate.mean for c in configurations)
     same_test = fmean(c.estimate.mean for row in configurations if (c := row.with_metric("auroc")))
-    return MeanCell(printed, ours, 0, outcome, mixed=len(variants) > 1, same_test=same_test)
+    return MeanCell(published, ours, 0, outcome, mixed=len(variants) > 1, same_test=same_test)
 
 
-def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -> TimeRow | None:
+def _times(table: PublishedTable, columns: Sequence[Column], stored: StoredRuns) -> TimeRow | None:
     """Return published times with ours of the clock with most methods."""
-    printed = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
-    if not printed:
+    published = {
+        (k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"
+    }
+    if not published:
         return None
-    methods = {method for method, _ in printed}
+    methods = {method for method, _ in published}
     timed = clocks(stored)
 
     def most(clock: TimingSetup) -> tuple[int, bool]:
@@ -266,7 +275,7 @@ def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -
     clock = max(timed, key=most, default=None)
     rows = timed[clock] if clock else {}
     cells = tuple(
-        _time_cell(table, column, printed.get((column.method, column.shots)), rows)
+        _time_cell(table, column, published.get((column.method, column.shots)), rows)
         for column in columns
     )
     (remark,) = (f.text for f in read_findings() if f.key == "table2-times")
@@ -274,7 +283,7 @@ def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -
 
 
 def _time_cell(
-    table: PrintedTable, column: Column, printed: Printed | None, rows: Rows
+    table: PublishedTable, column: Column, published: PublishedValue | None, rows: Rows
 ) -> TimeCell:
     """Return the timed configuration that departs least in what takes time."""
     stated = {**table.protocol, **table.methods.get(column.method, {})}
@@ -288,16 +297,16 @@ def _time_cell(
 
     row = min(departs, key=rank, default=None)
     if row is None:
-        return TimeCell(printed, None, ())
-    return TimeCell(printed, rows[row], tuple(departs[row]))
+        return TimeCell(published, None, ())
+    return TimeCell(published, rows[row], tuple(departs[row]))
 
 
 def _order(columns: Sequence[Column], cells: Sequence[TimeCell]) -> str:
     """Say whether the published order holds among timed methods."""
     published = [
-        (column, cell.printed.value, cell.ours)
+        (column, cell.published.value, cell.ours)
         for column, cell in zip(columns, cells, strict=True)
-        if cell.printed
+        if cell.published
     ]
     fastest = min(published, key=lambda entry: entry[1])[0]
     by_method = {column.method: ours for column, _, ours in published if ours}

@@ -28,7 +28,7 @@ class Verdict:
 
 
 def verdict(
-    values: Sequence[float], printed: float, margin: float, *, seedless: bool = False
+    values: Sequence[float], published: float, margin: float, *, seedless: bool = False
 ) -> Verdict:
     """Compare one value per seed with a published number.
 
@@ -39,7 +39,7 @@ def verdict(
     difference itself lies within the margin or beyond, unless the values belie it.
     Raises ValueError without values.
     """
-    estimate = mean_interval([v - printed for v in values], LEVEL)
+    estimate = mean_interval([v - published for v in values], LEVEL)
     n, mean, interval = estimate.n, estimate.mean, estimate.interval
     if seedless and len({round(v, DIGITS) for v in values}) == 1:
         gap = round(mean, DIGITS)

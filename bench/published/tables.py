@@ -45,7 +45,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Printed:
+class PublishedValue:
     """A published number; a Decimal, to keep its digits."""
 
     value: Decimal
@@ -54,7 +54,7 @@ class Printed:
 
 
 @dataclass(frozen=True)
-class PrintedTable:
+class PublishedTable:
     """A published table and its source."""
 
     name: str
@@ -82,13 +82,13 @@ class PrintedTable:
     """Our metric to compare a method's column with, where it is not `auroc`."""
     copied: tuple[tuple[str, tuple[str, ...]], ...]
     """Tables, and the methods whose columns are probably copied from there."""
-    cells: Mapping[Key, Printed]
+    cells: Mapping[Key, PublishedValue]
 
     def rows(self, method: str, shots: int, metric: str = "image_auroc") -> dict[Key, Decimal]:
         """Return a column without its means."""
         return {
-            key: printed.value
-            for key, printed in self.cells.items()
+            key: published.value
+            for key, published in self.cells.items()
             if (key.method, key.shots, key.metric) == (method, shots, metric)
             and key.category not in MEANS
         }
@@ -122,28 +122,28 @@ def averages(mean: str, category: str) -> bool:
 
 
 @functools.cache
-def published() -> Mapping[str, PrintedTable]:
+def published_tables() -> Mapping[str, PublishedTable]:
     """Return all published tables by name."""
     cards = tomllib.loads((FOLDER / "sources.toml").read_text())
     return {name: _table(name, card) for name, card in cards.items()}
 
 
-def pixel_level(key: Key) -> tuple[str, Printed] | None:
+def pixel_level(key: Key) -> tuple[str, PublishedValue] | None:
     """Return a published pixel AUROC and its table's title."""
     pixel_key = replace(key, metric="pixel_auroc")
-    tables = (table for table in published().values() if pixel_key in table.cells)
+    tables = (table for table in published_tables().values() if pixel_key in table.cells)
     return next(((table.title, table.cells[pixel_key]) for table in tables), None)
 
 
-def _table(name: str, card: Mapping[str, Any]) -> PrintedTable:
+def _table(name: str, card: Mapping[str, Any]) -> PublishedTable:
     with (FOLDER / f"{name}.csv").open(newline="") as file:
         cells = {
-            Key(r["dataset"], r["category"], int(r["shots"]), r["method"], r["metric"]): Printed(
-                Decimal(r["value"]), Decimal(r["std"]) if r["std"] else None
-            )
+            Key(
+                r["dataset"], r["category"], int(r["shots"]), r["method"], r["metric"]
+            ): PublishedValue(Decimal(r["value"]), Decimal(r["std"]) if r["std"] else None)
             for r in csv.DictReader(file)
         }
-    return PrintedTable(
+    return PublishedTable(
         name=name,
         **{k: card[k] for k in FIELDS},
         **{k: card.get(k, {}) for k in OPTIONAL},

@@ -5,16 +5,16 @@ import pytest
 from scipy import stats
 
 from bench.analysis.verdict import departures, verdict
-from bench.published.tables import published
+from bench.published.tables import published_tables
 from tests.fixtures.runs import SPEC, receipt_of
 
 
 def test_the_verdict_is_two_one_sided_t_tests():
-    values, printed, margin = [0.981, 0.985, 0.979, 0.983, 0.984], 0.985, 0.010
-    low = stats.ttest_1samp(values, printed - margin, alternative="greater").pvalue
-    high = stats.ttest_1samp(values, printed + margin, alternative="less").pvalue
+    values, published, margin = [0.981, 0.985, 0.979, 0.983, 0.984], 0.985, 0.010
+    low = stats.ttest_1samp(values, published - margin, alternative="greater").pvalue
+    high = stats.ttest_1samp(values, published + margin, alternative="less").pvalue
     assert max(low, high) < 0.05
-    assert verdict(values, printed, margin).word == "reproduced"
+    assert verdict(values, published, margin).word == "reproduced"
 
 
 @pytest.mark.parametrize("shift", np.linspace(-0.03, 0.03, 25))
@@ -50,15 +50,15 @@ def test_where_all_seeds_agree_the_interval_is_a_point(value, word):
     assert found.why.startswith(f"all 3 seeds alike: a difference of {value - 1:+.3f}")
 
 
-@pytest.mark.parametrize("printed", [0.3, 0.5, 0.7, 0.9, 0.985])
+@pytest.mark.parametrize("published", [0.3, 0.5, 0.7, 0.9, 0.985])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_on_the_margin_nothing_is_claimed(printed, sign):
-    assert verdict([printed + sign * 0.01] * 3, printed, 0.010).word == "inconclusive"
+def test_on_the_margin_nothing_is_claimed(published, sign):
+    assert verdict([published + sign * 0.01] * 3, published, 0.010).word == "inconclusive"
 
 
 @pytest.mark.parametrize(("end", "word"), [(0.0099, "reproduced"), (0.01, "inconclusive")])
 def test_an_end_of_the_interval_on_the_margin_is_not_within_it(end, word):
-    """Three values whose 90 % interval is [-end, end] around the printed number."""
+    """Three values whose 90 % interval is [-end, end] around the published number."""
     step = end / (stats.t.ppf(0.95, 2) / np.sqrt(3))
     found = verdict([0.9 - step, 0.9, 0.9 + step], 0.9, 0.010)
     assert found.interval == pytest.approx((-end, end))
@@ -131,10 +131,10 @@ def made(*, spec=None, parameters=None, **changes):
     ],
 )  # fmt: skip
 def test_departures_from_the_stated_protocol_are_named(changes, said):
-    assert departures(made(**changes), published()["atacnet_table1"].protocol) == said
+    assert departures(made(**changes), published_tables()["atacnet_table1"].protocol) == said
 
 
 def test_what_a_run_does_not_know_is_no_departure():
     unknown = {"backbone": None, "stage": None, "batch_size": None, "weights": None}
     shortcut = made(spec={**unknown, "parameters": {}})
-    assert departures(shortcut, published()["atacnet_table1"].protocol) == ()
+    assert departures(shortcut, published_tables()["atacnet_table1"].protocol) == ()

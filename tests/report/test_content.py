@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.analysis.configurations import StoredRuns
-from bench.published.tables import published
+from bench.published.tables import published_tables
 from bench.report.content import contents
 from bench.report.page import render
 from bench.store.results import receipts
@@ -14,7 +14,7 @@ from tests.fixtures.pages import TRAINED, cell, table
 from tests.fixtures.runs import SCORES, SPEC, store_at
 
 
-def beyond_print(results):
+def beyond_published(results):
     return next(t for t in contents(results).tables if t.name == "other")
 
 
@@ -59,8 +59,8 @@ def test_tables_stand_in_the_order_of_the_paper(store):
         "carpet", "grid", "leather", "tile", "wood", "bottle"]  # fmt: skip
     assert [c.title for c in second.columns] == [
         "Patch-SVDD", "SPADE", "PaDiM", "PatchCore", "MemSeg", "ATAC-Net", "shortcut"]  # fmt: skip
-    printed = [cell.printed for cell in second.times.cells]
-    assert [p and int(p.value) for p in printed] == [480, 339, 319, 225, 32, 29, None]
+    published = [cell.published for cell in second.times.cells]
+    assert [p and int(p.value) for p in published] == [480, 339, 319, 225, 32, 29, None]
     assert first.times is None
 
 
@@ -86,7 +86,7 @@ def test_what_no_paper_prints_has_a_table_of_its_own(store):
     hard = replace(TRAINED, dataset="mvtec_ad", category="carpet", setting="hard",
                    seen_defect="hole")  # fmt: skip
     store_at(store.root, mine, hard, replace(mine, method="nearest", method_source="c" * 64))
-    other = beyond_print(store)
+    other = beyond_published(store)
     assert [r.title for r in other.rows] == ["mvtec_ad/carpet (hard, hole)", "screws/m4"]
     assert [(c.method, c.shots) for c in other.columns] == [
         ("atacnet", 3), ("nearest", 3), ("atacnet", 10)]  # fmt: skip
@@ -97,7 +97,7 @@ def test_what_no_paper_prints_has_a_table_of_its_own(store):
 def test_links_are_unique_whatever_data_is_called(tmp_path):
     names = ("a-b", "a b", "a/b", "a.b", "ab")
     runs = [replace(TRAINED, dataset="mine", category=c) for c in names]
-    other = beyond_print(store_at(tmp_path, *runs))
+    other = beyond_published(store_at(tmp_path, *runs))
     assert len({c.name for c in other.cells()}) == len(names)
 
 
@@ -116,7 +116,7 @@ def test_the_best_is_marked_only_where_intervals_allow_it(tmp_path):
 
     assert best("all", 3, RIVALS) == ["atacnet"]
     assert best("few", 2, RIVALS) == [], "two seeds say nothing"
-    assert best("some", 3, RIVALS[:3]) == [], "a printed rival has not been run"
+    assert best("some", 3, RIVALS[:3]) == [], "a published rival has not been run"
     assert best("alone", 3, ["shortcut"]) == []
 
 
@@ -132,7 +132,7 @@ def test_a_row_holds_one_content_and_says_that_there_is_another(tmp_path):
     assert row.apart == "content ffffffff"
     assert {c.key.method for c in row.cells if c.ours} == {*RIVALS}
     assert not any(c.best for c in row.cells)
-    (apart,) = beyond_print(store).rows
+    (apart,) = beyond_published(store).rows
     assert apart.title == "head_ct (content ffffffff)"
     assert not apart.apart
     assert [c.key.method for c in apart.cells if c.ours] == ["atacnet"]
@@ -161,24 +161,25 @@ def test_a_method_from_outside_in_a_printed_column_says_so(tmp_path):
 
 
 def test_a_printed_mean_gets_a_verdict_on_the_means_of_shared_seeds(tmp_path):
-    objects = [c for c in dict.fromkeys(k.category for k in published()["atacnet_table1"].rows(
-        "atacnet", 10)) if c not in ("brain_mri", "head_ct")]  # fmt: skip
+    numbers = published_tables()["atacnet_table1"].rows("atacnet", 10)
+    categories = dict.fromkeys(key.category for key in numbers)
+    objects = [c for c in categories if c not in ("brain_mri", "head_ct")]
     runs = [replace(TRAINED, dataset="mvtec_ad", category=c, seed=i)
             for c in objects for i in range(3)]  # fmt: skip
     there = store_at(tmp_path, *runs)
     mean = table(there).blocks[0].means[0].cells[10]
     assert (mean.ours, mean.missing, mean.mixed) == (0.75, 0, False)
-    assert mean.word == "differs"  # printed .973
+    assert mean.word == "differs"  # published .973
     carpet = replace(runs[0], method_version=2, seed=0)
     mixed = table(store_at(tmp_path, carpet)).blocks[0].means[0].cells[10]
     assert mixed.mixed
     assert mixed.word == "inconclusive", "one seed is left that all rows have"
 
 
-def test_methods_and_shots_that_are_not_printed_stand_beyond_print(tmp_path):
+def test_methods_and_shots_that_are_not_printed_stand_beyond_published(tmp_path):
     mine = replace(TRAINED, method="nearest", method_source="n:Nearest@" + "c" * 64)
     there = store_at(tmp_path, TRAINED, mine, replace(TRAINED, shots=5))
-    (row,) = beyond_print(there).rows
+    (row,) = beyond_published(there).rows
     assert row.title == "head_ct"
     ran = {(c.key.method, c.key.shots) for c in row.cells if c.ours}
     assert ran == {("nearest", 10), ("atacnet", 5)}
