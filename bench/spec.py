@@ -48,7 +48,7 @@ class RunSpec:
     """Side of the square input in pixels."""
     resize: str
     data_version: int
-    """Version of the data pipeline (decoding, resizing, splits, draws)."""
+    """Version of the dataset's pixels, splits and draws, see `bench.data.catalog.Dataset`."""
     fingerprint: str
     """Content fingerprint of the category, see `bench.data.listing.fingerprint`."""
     external: str | None

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.catalog import find_dataset
+from bench.data.catalog import OWN_VERSION, find_dataset
 from bench.data.images import load
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, check_names, fingerprint, images_below
@@ -104,7 +104,8 @@ def _folder(folder: Path, own: Path) -> Listing:
     if not paths:
         raise MissingData(f"textures: no images in {one_line(folder)}")
     check_names(folder, paths)
-    return Listing(folder, tuple(File(p, "train", "good") for p in _spread(paths, PER_FOLDER)))
+    files = tuple(File(p, "train", "good") for p in _spread(paths, PER_FOLDER))
+    return Listing(folder, files, OWN_VERSION)
 
 
 def _textures() -> Listing:
@@ -133,7 +134,7 @@ def _other_categories(dataset: str, category: str, data: Path, cache: Path) -> L
             f"external images: no other category of mvtec_ad is in {one_line(data)};"
             " fetch one, or --set external=textures"
         )
-    return Listing(root, tuple(sorted(files, key=lambda f: f.path)))
+    return Listing(root, tuple(sorted(files, key=lambda f: f.path)), mvtec.data_version)
 
 
 def _spread(items: Sequence[Item], most: int) -> list[Item]:

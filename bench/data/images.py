@@ -16,7 +16,6 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.data import DATA_VERSION
 from bench.data.decode import MAX_BYTES, ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.detector import Samples
@@ -56,11 +55,11 @@ def _samples(pixels: NDArray[np.uint8], facts: Sequence[ImageFacts]) -> Samples:
     )
 
 
-def _identity(fingerprint: str, size: int, resize: str) -> dict[str, Any]:
+def _identity(fingerprint: str, data_version: int, size: int, resize: str) -> dict[str, Any]:
     """Return everything that prepared images depend on."""
     return {
         "fingerprint": fingerprint,
-        "data_version": DATA_VERSION,
+        "data_version": data_version,
         "size": size,
         "resize": resize,
         "pillow": PIL.__version__,
@@ -72,9 +71,11 @@ def _name(identity: Mapping[str, Any]) -> str:
     return template.format_map(identity)
 
 
-def prepared_folder(cache: Path, fingerprint: str, size: int, resize: str) -> Path:
+def prepared_folder(
+    cache: Path, fingerprint: str, data_version: int, size: int, resize: str
+) -> Path:
     """Return a category's cache folder at one size."""
-    return cache / "images" / _name(_identity(fingerprint, size, resize))
+    return cache / "images" / _name(_identity(fingerprint, data_version, size, resize))
 
 
 def prepare(
@@ -93,14 +94,14 @@ def prepare(
     """
     if resize not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}, not {resize!r}")
-    folder = prepared_folder(cache, fingerprint, size, resize)
+    identity = _identity(fingerprint, listing.data_version, size, resize)
+    folder = cache / "images" / _name(identity)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(folder) and _is_intact(folder):
             return folder
         _clear_leftovers(folder.parent)
         with staged_folder(folder, _STAGING) as staging:
-            identity = _identity(fingerprint, size, resize)
             _build(listing, identity, FingerprintCache(cache), staging, progress)
     except OSError as error:
         if not (folder / "index.json").is_file():  # else another process was faster

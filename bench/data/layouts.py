@@ -42,7 +42,7 @@ def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> L
     ):
         if not present:
             raise DataError(f"{dataset.name}/{category} at {one_line(root)} has no {kind}")
-    return Listing(root, ordered)
+    return Listing(root, ordered, dataset.data_version)
 
 
 def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[Path, list[File]]:

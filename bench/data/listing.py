@@ -36,6 +36,8 @@ class Listing:
 
     root: Path
     files: tuple[File, ...]
+    data_version: int = 1
+    """Of the dataset's card."""
 
 
 def check_names(root: Path, paths: Iterable[str]) -> None:

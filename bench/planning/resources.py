@@ -36,12 +36,13 @@ def to_decode(runs: Iterable[Run], cache: Path) -> list[Decoding]:
     by_folder: dict[Path, Decoding] = {}
     for run in runs:
         spec, size = run.spec, run.spec.image_size
-        needed = [(spec.fingerprint, size, len(run.listing.files))]
+        needed = [(spec.fingerprint, run.listing, size)]
         if run.external is not None:
-            side = run.external.prepared_size(size)
-            needed.append((run.external.fingerprint, side, len(run.external.listing.files)))
-        for fingerprint, side, count in needed:
-            folder = prepared_folder(cache, fingerprint, side, spec.resize)
+            external = run.external
+            needed.append((external.fingerprint, external.listing, external.prepared_size(size)))
+        for fingerprint, listing, side in needed:
+            version, count = listing.data_version, len(listing.files)
+            folder = prepared_folder(cache, fingerprint, version, side, spec.resize)
             if folder not in by_folder and not folder.is_dir():
                 by_folder[folder] = Decoding(count, count * 3 * side * side)
     return list(by_folder.values())
