@@ -73,6 +73,14 @@ class Configuration:
         return next(r for r in self.receipts if r.spec.seed == seed)
 
     @property
+    def images(self) -> tuple[int, int] | None:
+        """Normal and anomalous images that count; the fewest of its runs."""
+        splits = [r.split for r in self.receipts]
+        normal, anomalous = ([getattr(s, n) or 0 for s in splits]
+                             for n in ("test_normal", "test_anomalous"))  # fmt: skip
+        return min(normal), min(anomalous)
+
+    @property
     def seedless(self) -> bool:
         """Whether neither method nor test set is random.
 

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.selection import OURS, registered
-from bench.analysis.statistics import shared_difference
+from bench.analysis.statistics import holm, paired_p
 from bench.analysis.tables import Block, Cell, Column, MeanCell, MeanRow, ReportTable, Row
 from bench.analysis.timings import (
     LATENCY,
@@ -18,7 +18,7 @@ from bench.analysis.timings import (
     clocks,
     compared,
 )
-from bench.analysis.verdict import LEAST_SEEDS, differences, verdict
+from bench.analysis.verdict import LEAST_SEEDS, Noise, differences, verdict
 from bench.published.audit import read_findings
 from bench.published.tables import (
     MEANS,
@@ -32,6 +32,8 @@ from bench.published.tables import (
 from bench.spec import Place, RunSpec
 from bench.text import joined, listed
 
+LEAST_P = 0.05
+"""Below it a lead over all other methods of a row is marked."""
 TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
 
 
@@ -55,7 +57,7 @@ def fill_table(name: str, stored: StoredRuns, methods: Container[str] | None = N
     if methods is not None:
         about += " Only columns that the tables above have copied are shown."
     times = _times(table, columns, stored)
-    return ReportTable(name, table.title, about, columns, tuple(blocks), table.margin, times)
+    return ReportTable(name, table.title, about, columns, starred(blocks), table.margin, times)
 
 
 def source_tables(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[ReportTable]:
@@ -118,7 +120,7 @@ def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTabl
         " departures are from Table 1's protocol."
     )
     return ReportTable(
-        "other", "Beyond the published tables", about, columns, tuple(blocks), protocol.margin
+        "other", "Beyond the published tables", about, columns, starred(blocks), protocol.margin
     )
 
 
@@ -148,12 +150,6 @@ def _row(
     stored: StoredRuns,
 ) -> Row:  # fmt: skip
     cells = [_cell(name, table, place, column, stored) for column in columns]
-    best = {
-        id(leader)
-        for shots in dict.fromkeys(c.shots for c in columns)
-        if (leader := _significant_best([c for c in cells if c.key.shots == shots]))
-    }
-    cells = [replace(c, best=id(c) in best) for c in cells]
     unofficial = {reason for c in cells if c.ours for reason in c.ours.unofficial_reasons}
     content, apart = _contents(next((c.ours.row for c in cells if c.ours), None), stored)
     return Row(title + content, tuple(cells), "; ".join(sorted(unofficial)), apart)
@@ -179,6 +175,7 @@ def _cell(
         ours=configurations[0] if configurations else None,
         others=tuple(configurations[1:]),
         margin=table.margin,
+        noise=_noise(table, key),
         not_comparable=table.not_comparable.get(f"{place[0]} {column.method}", ""),
         pixel_level=pixel_level(key),
     )
@@ -197,21 +194,51 @@ def _source(table: PublishedTable, key: Key) -> tuple[str, PublishedValue] | Non
     return None
 
 
-def _significant_best(cells: Sequence[Cell]) -> Cell | None:
-    """Return the cell that is above each other one at 95 %.
-
-    By paired differences. None where a published one has no run, or for one method alone.
-    """
-    seeds = {seed for cell in cells if cell.ours for seed in cell.ours.by_seed}
-    ran = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
-    methods = [cell for cell, _ in ran if cell.key.method != REFERENCE]
-    if len(methods) < 2 or any(cell.published and not cell.ours for cell in cells):
-        return None
-    for cell, values in ran:
-        gaps = [shared_difference(values, others) for other, others in ran if other is not cell]
-        if all(g and g.n >= LEAST_SEEDS and g.interval and g.interval[0] > 0 for g in gaps):
-            return cell
+def _noise(table: PublishedTable, key: Key) -> Noise | None:
+    """Return the spread of a published number, or of the equal one that it was copied from."""
+    own = table.cells.get(key)
+    sources = [published_tables()[name] for name, methods in table.copied if key.method in methods]
+    for reports in (table, *sources):
+        value = reports.cells.get(key)
+        if own and value and value.value == own.value and value.std is not None and reports.runs:
+            return Noise(float(value.std), reports.runs)
     return None
+
+
+def starred(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Mark the cells that are above each other one of their row and shots.
+
+    The p of a row is the largest of its leader's paired t-tests; Holm's procedure adjusts it over
+    all rows of the table in which methods can be compared.
+    """
+    leaders = [leader for block in blocks for row in block.rows for leader in _leaders(row)]
+    adjusted = holm({i: p for i, (_, p) in enumerate(leaders)})
+    best = {id(leaders[i][0]) for i, p in adjusted.items() if p < LEAST_P}
+    return tuple(
+        replace(block, rows=tuple(
+            replace(row, cells=tuple(replace(c, best=id(c) in best) for c in row.cells))
+            for row in block.rows
+        ))
+        for block in blocks
+    )  # fmt: skip
+
+
+def _leaders(row: Row) -> Iterator[tuple[Cell, float]]:
+    """Yield the highest cell at each number of shots, with the p of its lead.
+
+    None where a published one has no run, for one method alone, or with too few shared seeds.
+    """
+    for shots in dict.fromkeys(c.key.shots for c in row.cells):
+        cells = [c for c in row.cells if c.key.shots == shots]
+        seeds = {seed for c in cells if c.ours for seed in c.ours.by_seed}
+        ran = [(c, _of_seeds(c.ours, seeds)) for c in cells if c.ours]
+        methods = [c for c, _ in ran if c.key.method != REFERENCE]
+        if len(methods) < 2 or any(c.published and not c.ours for c in cells):
+            continue
+        leader, values = max(ran, key=lambda item: fmean(item[1].values()))
+        others = [v for c, v in ran if c is not leader]
+        if all(len(values.keys() & v.keys()) >= LEAST_SEEDS for v in others):
+            yield leader, max(paired_p(values, v) for v in others)
 
 
 def _of_seeds(configuration: Configuration, seeds: Iterable[int]) -> Mapping[int, float]:
@@ -234,28 +261,49 @@ def _mean(
         missing = ran.count(None)
         key = Key(dataset, category, column.shots, column.method, "image_auroc")
         ours = [configuration for configuration in ran if configuration]
-        cells.append(_mean_cell(table.cells.get(key), ours, missing, table.margin))
+        cells.append(_mean_cell(table, key, ours, missing))
     return MeanRow(TITLES[category], tuple(cells))
 
 
 def _mean_cell(
-    published: PublishedValue | None,
-    configurations: Sequence[Configuration],
-    missing: int,
-    margin: float,
+    table: PublishedTable, key: Key, configurations: Sequence[Configuration], missing: int
 ) -> MeanCell:
+    """Average rows over the seeds that all share, else over all that each has."""
+    published = table.cells.get(key)
     if missing:
         return MeanCell(published, None, missing)
-    seeds = sorted(set.intersection(*({*c.by_seed} for c in configurations)))
-    by_seed = [fmean(c.by_seed[seed] for c in configurations) for seed in seeds]
+    by_seed = _shared_means(configurations)
     outcome = None
-    if published and seeds:
+    if published and by_seed:
         seedless = all(c.seedless for c in configurations)
-        outcome = verdict(by_seed, float(published.value), margin, seedless=seedless)
-    variants = {c.variant for c in configurations}
-    ours = fmean(c.estimate.mean for c in configurations)
-    same_test = fmean(c.estimate.mean for row in configurations if (c := row.with_metric("auroc")))
-    return MeanCell(published, ours, 0, outcome, mixed=len(variants) > 1, same_test=same_test)
+        noise = _noise(table, key)
+        outcome = verdict(by_seed, published, table.margin, noise=noise, seedless=seedless)
+    departs = dict.fromkeys(text for c in configurations for text in c.departures)
+    return MeanCell(
+        published,
+        fmean(by_seed or [c.mean for c in configurations]),
+        0,
+        outcome,
+        mixed=len({c.variant for c in configurations}) > 1,
+        same_test=_mean_of([c.with_metric("auroc") for c in configurations]),
+        basis="; ".join(departs) or "as stated",
+    )
+
+
+def _mean_of(configurations: Sequence[Configuration | None]) -> float | None:
+    """Return the mean of rows; None where one has no such metric."""
+    known = [c for c in configurations if c]
+    if len(known) < len(configurations):
+        return None
+    return fmean(_shared_means(known) or [c.mean for c in known])
+
+
+def _shared_means(configurations: Sequence[Configuration]) -> list[float]:
+    """Return the mean over rows of each seed that all of them have."""
+    seeds = {seed for c in configurations for seed in c.by_seed}
+    rows = [_of_seeds(c, seeds) for c in configurations]
+    shared = sorted(set.intersection(*({*row} for row in rows)))
+    return [fmean(row[seed] for row in rows) for seed in shared]
 
 
 def _times(table: PublishedTable, columns: Sequence[Column], stored: StoredRuns) -> TimeRow | None:

@@ -7,11 +7,11 @@ from functools import cached_property
 
 from bench.analysis.configurations import Configuration
 from bench.analysis.timings import TimeRow
-from bench.analysis.verdict import Verdict, verdict
+from bench.analysis.verdict import Noise, Verdict, verdict
 from bench.published.tables import NAMES, Key, PublishedValue
 
 WORDS = ("reproduced", "differs", "inconclusive", "not comparable", "not run")
-"""What can stand as a verdict, in the order of the legend."""
+"""What can stand as a verdict, in the order of the legend; the first three compare."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,28 @@ class Cell:
     """The configuration that departs least from the stated protocol."""
     others: tuple[Configuration, ...]
     margin: float
+    noise: Noise | None = None
+    """Spread of the published number over its runs, where it or its source reports one."""
     not_comparable: str = ""
     pixel_level: tuple[str, PublishedValue] | None = None
     """Title of a table that prints its pixel AUROC, and the number there."""
     best: bool = False
     """Whether it is above every other method of the row with as many labelled anomalies, all of
-    which ran, as far as intervals allow to say so."""
+    which ran: by paired t-tests, Holm-adjusted over the rows of the table."""
 
     @cached_property
     def verdict(self) -> Verdict | None:
         """Our verdict on the published number; None without a comparison."""
         if self.ours is None or self.published is None or self.not_comparable:
             return None
-        values = list(self.ours.by_seed.values())
-        published = float(self.published.value)
-        return verdict(values, published, self.margin, seedless=self.ours.seedless)
+        return verdict(
+            list(self.ours.by_seed.values()),
+            self.published,
+            self.margin,
+            noise=self.noise,
+            images=self.ours.images,
+            seedless=self.ours.seedless,
+        )
 
     @property
     def same_test(self) -> Configuration | None:
@@ -92,6 +99,11 @@ class Cell:
             return ""
         return "; ".join(self.ours.departures) or "as stated"
 
+    @property
+    def departs(self) -> bool:
+        """Whether a verdict is of runs that depart from the stated protocol."""
+        return self.verdict is not None and bool(self.ours and self.ours.departures)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -124,6 +136,13 @@ class MeanCell:
     """Whether its rows ran in several configurations."""
     same_test: float | None = None
     """Ours without the images that train ATAC-Net."""
+    basis: str = ""
+    """Departures of any of its rows, or `as stated`."""
+
+    @property
+    def departs(self) -> bool:
+        """Whether runs of a row depart from the stated protocol."""
+        return self.basis not in ("", "as stated")
 
     @property
     def word(self) -> str:
@@ -197,6 +216,12 @@ class ReportTable:
     def counts(self) -> Mapping[str, int]:
         """How many published cells have each verdict."""
         words = [cell.word for cell in self.cells() if cell.published is not None]
+        return {word: words.count(word) for word in WORDS}
+
+    @cached_property
+    def as_stated(self) -> Mapping[str, int]:
+        """How many of these verdicts are of runs as stated."""
+        words = [c.word for c in self.cells() if c.verdict is not None and not c.departs]
         return {word: words.count(word) for word in WORDS}
 
     @cached_property

@@ -27,7 +27,8 @@ NAMES = {
 """Methods as papers write them."""
 FIELDS = ("title", "citation", "where", "confidence", "states", "margin")
 OPTIONAL = ("heads", "protocol", "methods", "not_comparable", "datasets", "metrics")
-"""Parts of a table's card in `sources.toml`; the optional ones are tables, empty if left out."""
+"""Parts of a table's card in `sources.toml`; the optional ones are tables, empty if left out.
+So may be `runs`."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class PublishedTable:
     copied: tuple[tuple[str, tuple[str, ...]], ...]
     """Tables, and the methods whose columns are probably copied from there."""
     cells: Mapping[Key, PublishedValue]
+    runs: int | None = None
+    """How many runs its means and standard deviations are of, where it says so."""
 
     def rows(self, method: str, shots: int, metric: str = "image_auroc") -> dict[Key, Decimal]:
         """Return a column without its means."""
@@ -149,4 +152,5 @@ def _table(name: str, card: Mapping[str, Any]) -> PublishedTable:
         **{k: card.get(k, {}) for k in OPTIONAL},
         copied=tuple((c["table"], tuple(c["methods"])) for c in card.get("copied", ())),
         cells=cells,
+        runs=card.get("runs"),
     )

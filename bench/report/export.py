@@ -19,7 +19,8 @@ from bench.text import exact
 CELL_FIELDS = (
     "dataset", "category", "shots", "method", "metric", "mean", "std", "seeds", "low95", "high95",
     "published", "source", "source_table", "difference", "difference_low90", "difference_high90",
-    "verdict", "basis", "not_comparable", "unofficial_copy", "best_of_row", "stale", "way",
+    "published_std", "published_runs", "verdict", "seeds_needed", "basis", "not_comparable",
+    "unofficial_copy", "best_of_row", "stale", "way",
     "machines", "runs", "mean_without_drawn", "std_without_drawn", "pixel_auroc", "pixel_published",
     "pixel_source",
 )  # fmt: skip
@@ -91,7 +92,10 @@ def _values(cell: Cell) -> Iterator[str]:
     yield from (str(cell.source[1].value), cell.source[0]) if cell.source else ("", "")
     yield exact(cell.difference)
     yield from map(repr, verdict.interval) if verdict and verdict.interval else ("", "")
-    yield from (cell.word, cell.basis, cell.not_comparable)
+    yield from (repr(cell.noise.std), str(cell.noise.runs)) if cell.noise else ("", "")
+    yield cell.word
+    yield str(verdict.seeds_needed or "") if verdict else ""
+    yield from (cell.basis, cell.not_comparable)
     yield "; ".join(ours.unofficial_reasons) if ours else ""
     yield from ("yes" if cell.best else "no", "yes" if ours and ours.stale else "no")
     yield from (ours.label, "; ".join(ours.machines)) if ours else ("", "")
@@ -130,7 +134,9 @@ def _cell(cell: Cell) -> str:
     if cell.ours.deviation is not None:
         text += f" ± {cell.ours.deviation:.3f} ({cell.ours.estimate.n})"
     text += "★" * cell.best + "†" * cell.ours.stale
-    return f"{text} [{cell.published.value}] {cell.word}" if cell.published else text
+    if cell.published is None:
+        return text
+    return f"{text} [{cell.published.value}] {cell.word}" + ", departs" * cell.departs
 
 
 def _mean(cell: MeanCell) -> str:
