@@ -8,6 +8,7 @@ import typer
 
 import bench
 from bench.cli import audit, crosscheck, data, doctor, predict, report, results, runs
+from bench.cli.options import homes_expanded
 from bench.errors import BenchError
 from bench.system.untrusted import one_line
 
@@ -25,7 +26,7 @@ for command in (
     *(results.verify_command, results.compare_command, results.merge_command),
     *(results.archive_command, doctor.doctor_command, crosscheck.crosscheck_command),
 ):
-    app.command(command.__name__.removesuffix("_command"))(command)
+    app.command(command.__name__.removesuffix("_command"))(homes_expanded(command))
 app.add_typer(data.app, name="data")
 
 

@@ -110,7 +110,7 @@ def _head_ct_labels(path: Path) -> dict[int, bool]:
     if not path.is_file():
         return {}
     try:
-        lines = read_regular(path, MAX_LABELS).decode().splitlines()
+        lines = read_regular(path, MAX_LABELS).decode("utf-8-sig").splitlines()
         rows = list(csv.reader(lines, skipinitialspace=True))[1:]
         return {int(row[0]): bool(int(row[1])) for row in rows if row}
     except (ValueError, IndexError, csv.Error):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.errors import StoreError
+from bench.errors import RequestError, StoreError
 from bench.system.untrusted import one_line, os_reason
 
 
@@ -96,6 +96,17 @@ def staged_folder(target: Path, prefix: str = "", *, replace: bool = False) -> I
             if os.path.lexists(previous) and not os.path.lexists(target):
                 os.rename(previous, target)
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def expanded(path: Path) -> Path:
+    """Return a path with `~` expanded; raises RequestError.
+
+    A shell leaves it in `--data=~/x` and in the value of a variable.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise RequestError(f"{one_line(path)}: there is no such user's home folder") from None
 
 
 def nearest_existing(folder: Path) -> Path:
