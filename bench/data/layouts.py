@@ -134,5 +134,6 @@ def brain_mri_test_normals() -> frozenset[str]:
     grouped by equal decoded pixels, the groups shuffled with seed 42, and whole groups taken while
     they fit until 25 files are reached (`tests/data/test_splits.py` makes it again).
     """
-    text = resources.files("bench.data").joinpath("manifests/brain_mri.json").read_text()
+    manifest = resources.files("bench.data").joinpath("manifests/brain_mri.json")
+    text = manifest.read_text(encoding="utf-8")
     return frozenset(json.loads(text)["test_normals"])

@@ -9,6 +9,7 @@ from bench.doctor.diagnosis import Diagnosis, diagnose
 from bench.planning.plan import Folders
 from bench.planning.resources import disk_space
 from bench.system.files import nearest_existing, sync_folder, write_synced
+from bench.system.host import kernel_text
 from bench.text import gigabytes
 
 LITTLE_DISK = 10**9
@@ -71,7 +72,7 @@ def check_disk(folders: Folders, needed: Mapping[str, int]) -> Iterator[Diagnosi
 def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
     """Return a folder's file system; empty if unknown."""
     try:
-        lines = [line.split() for line in mounts.read_text().splitlines()]
+        lines = [line.split() for line in kernel_text(mounts).splitlines()]
     except OSError:
         return ""
     folder = folder.resolve()

@@ -16,6 +16,7 @@ from bench.system.host import (
     cpu_count,
     describe_host,
     installed_version,
+    kernel_text,
     load_average,
 )
 from bench.system.untrusted import one_line
@@ -87,7 +88,7 @@ def cpu_quota() -> float | None:
     for folder in control_groups("cpu"):
         for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
             try:
-                text = " ".join((folder / file).read_text() for file in files)
+                text = " ".join(kernel_text(folder / file) for file in files)
                 quota, period = map(int, text.split())  # `max` or -1 where there is none
             except (OSError, ValueError):
                 continue

@@ -73,7 +73,7 @@ def ask(arguments: Sequence[str]) -> dict[str, Any]:
 
 def print_answer() -> None:
     """Print the report, or `error` with the reason."""
-    answer = os.fdopen(os.dup(1), "w")
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # C libraries print to stdout (oneMKL does): from here on that is stderr
     if sys.argv[1:2] == [OPTIONAL]:
         with answer:

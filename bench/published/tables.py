@@ -124,7 +124,7 @@ def averages(mean: str, category: str) -> bool:
 @functools.cache
 def published() -> Mapping[str, PrintedTable]:
     """Return all published tables by name."""
-    cards = tomllib.loads((FOLDER / "sources.toml").read_text())
+    cards = tomllib.loads((FOLDER / "sources.toml").read_text(encoding="utf-8"))
     return {name: _table(name, card) for name, card in cards.items()}
 
 
@@ -136,7 +136,7 @@ def pixel_level(key: Key) -> tuple[str, Printed] | None:
 
 
 def _table(name: str, card: Mapping[str, Any]) -> PrintedTable:
-    with (FOLDER / f"{name}.csv").open(newline="") as file:
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         cells = {
             Key(r["dataset"], r["category"], int(r["shots"]), r["method"], r["metric"]): Printed(
                 Decimal(r["value"]), Decimal(r["std"]) if r["std"] else None
