@@ -84,7 +84,7 @@ def _equivalent(source_sha256: str, devices: frozenset[str]) -> set[str]:
 @functools.cache
 def equivalences() -> tuple[Proof, ...]:
     """Read the committed proofs."""
-    text = resources.files("bench").joinpath("equivalences.json").read_text()
+    text = resources.files("bench").joinpath("equivalences.json").read_text(encoding="utf-8")
     return tuple(
         Proof(frozenset(hashes), proof["device"])
         for proof in json.loads(text)

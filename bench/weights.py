@@ -210,6 +210,12 @@ def _find_known(
     )
 
 
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
 def _download(known: Known, folder: Path, digests: FingerprintCache) -> Path:
     """Fetch torchvision's file and check its digest."""
     import pooch
@@ -220,6 +226,7 @@ def _download(known: Known, folder: Path, digests: FingerprintCache) -> Path:
     try:
         downloader = pooch.HTTPDownloader(timeout=30)
         file = Path(pooch.retrieve(known.url, None, fname=name, path=folder, downloader=downloader))
+        file.chmod(0o666 & ~_umask())  # pooch leaves it to this user alone
     except Exception as error:  # pooch passes on whatever its transport raises
         raise MissingWeights(f"download failed: {type(error).__name__}") from error
     if not digests.sha256(file).startswith(known.sha256):

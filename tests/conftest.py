@@ -41,6 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _encodings_checked_in_this_process_only() -> None:
+    """Where a text file lacks its encoding, Python warns here; a process begun here would print."""
+    os.environ.pop("PYTHONWARNDEFAULTENCODING", None)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real images and weights beside the checkout."""

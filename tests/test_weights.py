@@ -24,8 +24,9 @@ def folder(tmp_path):
 def find(folder, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
-    def found(backbone, stage, name):
-        return find_weights(backbone, stage, name, folder, cache, FingerprintCache(cache))
+    def found(backbone, stage, name, **options):
+        digests = FingerprintCache(cache)
+        return find_weights(backbone, stage, name, folder, cache, digests, **options)
 
     return found
 
@@ -251,3 +252,20 @@ def test_only_a_bottleneck_can_have_the_old_strides(find, folder):
                 find("resnet18", 4, "small.pth")
         else:
             assert find("resnet18", 4, "small.pth").source.strides == strides
+
+
+def test_weights_fetched_into_a_shared_cache_can_be_read_by_others(find, cache, known, monkeypatch):
+    def retrieve(url, known_hash, fname, path, downloader):
+        path.mkdir(parents=True)
+        (path / fname).write_bytes(CONTENT)
+        (path / fname).chmod(0o600)  # as pooch leaves it
+        return str(path / fname)
+
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    before = os.umask(0o022)
+    try:
+        found = find("resnet50", 3, "imagenet", download=True)
+    finally:
+        os.umask(before)
+    assert found.source.file.parent == cache / "weights"
+    assert found.source.file.stat().st_mode & 0o777 == 0o644

@@ -15,6 +15,7 @@ from PIL.ImageFile import ImageFile
 
 from bench.errors import DataError
 from bench.system.digests import FingerprintCache
+from bench.system.files import cannot_read
 from bench.system.host import cpu_count
 from bench.system.untrusted import one_line, os_reason, read_regular
 
@@ -60,7 +61,7 @@ def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
     try:
         return digests.read(path, MAX_BYTES)
     except OSError as error:
-        raise DataError(f"cannot read {one_line(path)}: {os_reason(error)}") from error
+        raise DataError(cannot_read(path, error)) from error
 
 
 def decode_image(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:

@@ -4,8 +4,10 @@ They are named by a source and fingerprinted like a category. A test image of th
 among them; for your own folder of textures, check this yourself.
 """
 
+import contextlib
 import importlib.util
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -92,12 +94,15 @@ def _folder(folder: Path, own: Path) -> Listing:
             f"textures of {one_line(folder)}: its name stands for them in the results, so it cannot"
             f" be empty, {', '.join(SOURCES)} or hold a colon; rename it"
         )
-    if folder.is_relative_to(own) or own.is_relative_to(folder):
-        path = one_line(folder)
-        raise DataError(f"textures of {path}: test images are among them, of {own.name}")
+    among = f"textures of {one_line(folder)}: test images are among them, of {own.name}"
+    for one, other in ((folder, own), (folder.resolve(), own.resolve())):
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise DataError(among)
     if not folder.is_dir():
         raise MissingData(f"textures: there is no folder {one_line(folder)}")
     try:
+        if shared := _shared_file(images_below(folder), own):
+            raise DataError(f"{among}: {one_line(shared)} is the same file")
         paths = sorted(p.relative_to(folder).as_posix() for p in images_below(folder))
     except OSError as error:
         raise DataError(f"cannot read {one_line(folder)}: {os_reason(error)}") from error
@@ -106,6 +111,21 @@ def _folder(folder: Path, own: Path) -> Listing:
     check_names(folder, paths)
     files = tuple(File(p, "train", "good") for p in _spread(paths, PER_FOLDER))
     return Listing(folder, files, OWN_VERSION)
+
+
+def _shared_file(images: Iterable[Path], own: Path) -> Path | None:
+    """Return an image that is also a file of `own`, by whatever links."""
+    known = {(s.st_dev, s.st_ino): path for path in images for s in [path.stat()]}
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(own, followlinks=True):
+        visited.add(os.path.realpath(parent))
+        folders[:] = [f for f in folders if os.path.realpath(Path(parent, f)) not in visited]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a link to nothing
+                status = os.stat(Path(parent, name))
+                if path := known.get((status.st_dev, status.st_ino)):
+                    return path
+    return None
 
 
 def _textures() -> Listing:

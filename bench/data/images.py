@@ -21,7 +21,7 @@ from bench.data.listing import File, Listing, content_fingerprint
 from bench.detector import Samples
 from bench.errors import DataError, RequestError, StoreError
 from bench.system.digests import FingerprintCache
-from bench.system.files import locked, sealed, staged_folder, unsealed, write_synced
+from bench.system.files import cannot_read, locked, sealed, staged_folder, unsealed, write_synced
 from bench.system.untrusted import one_line, open_regular, os_reason, read_regular
 
 RESIZE_RULES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -42,6 +42,10 @@ class CategoryImages:
     def samples(self, chosen: Sequence[int]) -> Samples:
         """Return chosen images, copied from the memory map."""
         return _samples(self.pixels[list(chosen)], [self.facts[i] for i in chosen])
+
+
+class _Damaged(DataError):
+    """Prepared images are not as they were written."""
 
 
 def _samples(pixels: NDArray[np.uint8], facts: Sequence[ImageFacts]) -> Samples:
@@ -111,12 +115,18 @@ def prepare(
 
 
 def _is_intact(folder: Path) -> bool:
-    """Whether prepared images are intact; remove damaged ones under a lock."""
+    """Whether prepared images are intact; remove damaged ones under a lock.
+
+    Intact ones need none, so that a cache which may only be read serves.
+    """
+    with contextlib.suppress(_Damaged):
+        load(folder)
+        return True
     with locked(folder.parent / ".lock"):
         try:
             load(folder)
             return True
-        except DataError:
+        except _Damaged:
             if os.path.lexists(folder):
                 _remove(folder)
             return False
@@ -222,7 +232,7 @@ def _write_at(descriptor: int, offset: int, content: bytes) -> None:
 
 
 def load(folder: Path) -> CategoryImages:
-    """Open a prepared category; raises DataError if damaged."""
+    """Open a prepared category; raises DataError if damaged or not readable."""
     try:
         index = unsealed(_KIND, read_regular(folder / "index.json", MAX_BYTES))
         identity = index["of"]
@@ -238,7 +248,9 @@ def load(folder: Path) -> CategoryImages:
                 raise ValueError("digest of images.npy")
             shape = (len(facts), 3, identity["size"], identity["size"])
             pixels = np.memmap(file, np.uint8, "r", len(header), shape)
+    except PermissionError as error:  # another user's: not damaged, and not ours to remove
+        raise DataError(cannot_read(error.filename or folder, error)) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"cached images in {one_line(folder)} are damaged ({one_line(error)[:200]})"
-        raise DataError(f"{reason}; delete that folder") from error
+        raise _Damaged(f"{reason}; delete that folder") from error
     return CategoryImages(pixels, facts)

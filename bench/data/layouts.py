@@ -110,7 +110,7 @@ def _head_ct_labels(path: Path) -> dict[int, bool]:
     if not path.is_file():
         return {}
     try:
-        lines = read_regular(path, MAX_LABELS).decode().splitlines()
+        lines = read_regular(path, MAX_LABELS).decode("utf-8-sig").splitlines()
         rows = list(csv.reader(lines, skipinitialspace=True))[1:]
         return {int(row[0]): bool(int(row[1])) for row in rows if row}
     except (ValueError, IndexError, csv.Error):
@@ -134,5 +134,6 @@ def brain_mri_test_normals() -> frozenset[str]:
     grouped by equal decoded pixels, the groups shuffled with seed 42, and whole groups taken while
     they fit until 25 files are reached (`tests/data/test_splits.py` makes it again).
     """
-    text = resources.files("bench.data").joinpath("manifests/brain_mri.json").read_text()
+    manifest = resources.files("bench.data").joinpath("manifests/brain_mri.json")
+    text = manifest.read_text(encoding="utf-8")
     return frozenset(json.loads(text)["test_normals"])

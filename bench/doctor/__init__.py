@@ -8,7 +8,13 @@ from collections.abc import Iterator
 from bench.doctor.diagnosis import Diagnosis as Diagnosis
 from bench.doctor.disk import check_disk, check_write_access
 from bench.doctor.inputs import check_datasets, check_suite, check_weights, look_up_suite
-from bench.doctor.machine import check_arithmetic, check_libraries, check_machine, check_torch
+from bench.doctor.machine import (
+    check_arithmetic,
+    check_libraries,
+    check_machine,
+    check_processes,
+    check_torch,
+)
 from bench.doctor.probe import ask
 from bench.planning.plan import Folders
 from bench.planning.resources import bytes_to_write, output_folders, to_decode
@@ -23,6 +29,7 @@ def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
     yield from check_machine()
     methods = {*METHODS, *(m for block in suite.blocks for m in block.methods)} if suite else set()
     answer = ask([str(folders.cache), *sorted(methods)] if suite else [])
+    yield from check_processes(answer)
     yield from check_torch(answer)
     yield from check_arithmetic(answer.get("checks", ()))
     looked_up = look_up_suite(suite, folders, answer) if suite else None

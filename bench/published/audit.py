@@ -33,7 +33,7 @@ def findings() -> list[Finding]:
 
 def read_findings() -> Iterator[Finding]:
     """Yield findings read in sources, not computed."""
-    for key, card in tomllib.loads((FOLDER / "findings.toml").read_text()).items():
+    for key, card in tomllib.loads((FOLDER / "findings.toml").read_text(encoding="utf-8")).items():
         yield Finding(key, **{**card, "evidence": tuple(card.get("evidence", ()))})
 
 

@@ -127,7 +127,7 @@ def averages(mean: str, category: str) -> bool:
 @functools.cache
 def published_tables() -> Mapping[str, PublishedTable]:
     """Return all published tables by name."""
-    cards = tomllib.loads((FOLDER / "sources.toml").read_text())
+    cards = tomllib.loads((FOLDER / "sources.toml").read_text(encoding="utf-8"))
     return {name: _table(name, card) for name, card in cards.items()}
 
 
@@ -139,7 +139,7 @@ def pixel_level(key: Key) -> tuple[str, PublishedValue] | None:
 
 
 def _table(name: str, card: Mapping[str, Any]) -> PublishedTable:
-    with (FOLDER / f"{name}.csv").open(newline="") as file:
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         cells = {
             Key(
                 r["dataset"], r["category"], int(r["shots"]), r["method"], r["metric"]

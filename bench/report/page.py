@@ -25,7 +25,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def render(contents: Contents) -> str:
     """Return the page, the same bytes for the same contents."""
-    style, script = ((TEMPLATES / f).read_text() for f in ("page.css", "page.js"))
+    style, script = ((TEMPLATES / f).read_text(encoding="utf-8") for f in ("page.css", "page.js"))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

@@ -151,6 +151,47 @@ def test_a_folder_that_cannot_serve_as_textures_is_refused_in_one_line(tmp_path)
         assert "\n" not in str(error.value)
 
 
+def linked_folder(data, store, textures):
+    """The dataset's folder itself, by a link."""
+    textures.symlink_to(data / "cable" / "test")
+
+
+def linked_image(data, store, textures):
+    """A link to an image among others."""
+    textures.mkdir()
+    (textures / "mine.png").symlink_to(data / "cable/test/good/001.png")
+
+
+def second_name(data, store, textures):
+    """A second name of an image's file."""
+    textures.mkdir()
+    (textures / "mine.png").hardlink_to(data / "cable/test/good/001.png")
+
+
+def stored_elsewhere(data, store, textures):
+    """Where a link of the dataset leads."""
+    (data / "zipper" / "test").rename(store / "test")
+    (data / "zipper" / "test").symlink_to(store / "test")
+    (store / "test" / "again").symlink_to(store / "test")  # without an end
+    textures.symlink_to(store / "test")
+
+
+@pytest.mark.parametrize("link", [linked_folder, linked_image, second_name, stored_elsewhere])
+def test_links_to_the_dataset_itself_are_no_textures(mvtec, tmp_path, link):
+    store, textures = tmp_path / "store", tmp_path / "mine"
+    store.mkdir()
+    link(mvtec / "mvtec_ad", store, textures)
+    with pytest.raises(DataError, match=r"mine: test images are among them, of mvtec_ad") as error:
+        find("textures", "mvtec_ad", "cable", mvtec, textures)
+    assert str(error.value).isprintable()
+
+
+def test_a_copy_beside_the_dataset_and_a_link_elsewhere_are_textures(mvtec, dtd, tmp_path):
+    (tmp_path / "linked").symlink_to(dtd)
+    found = find("textures", "mvtec_ad", "cable", mvtec, tmp_path / "linked")
+    assert found.source == "linked"
+
+
 def test_saoe_runs_with_and_without_external_images(tmp_path, warm_cache, dtd):
     bench = Bench(tmp_path, warm_cache)
     suite = bench.suite("saoe")
