@@ -141,10 +141,12 @@ class _Campaign:
         preload = [
             "bench.execution.engines.local",
             "bench.execution.worker",
-            "torchvision",
             "pandas",  # where it is installed, pyarrow imports it for the first table of a process
             *sorted(modules),
         ]
+        specs = [r.spec for r in self.waiting]
+        if any(spec.backbone is not None or spec.kind == "timing" for spec in specs):
+            preload.append("torchvision")  # half of all imports' time, and only a network needs it
         with LocalEngine(self.options.slots, preload, self.options.timeout) as engine:
             while self.waiting or engine.running:
                 while (slot := engine.free) and (run := self._next()):

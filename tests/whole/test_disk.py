@@ -85,7 +85,7 @@ def test_a_disk_that_fills_up_during_a_run_is_no_failure_of_the_method(
     suite = bench.suite("shortcut", "tests.fixtures.misbehaving:FillsTheDisk")
     command = ("run", "--suite", suite, "--results", str(disk.folder / "results"))
     store = Store(disk.folder / "results")
-    refused(*bench(*command))
+    refused(*bench.apart(*command))
     assert [r.spec.method for r in receipts(store)] == ["shortcut"]
     assert [p for p in problems(store) if "runs.parquet" not in p] == []
     assert not list(store.failed.iterdir())

@@ -60,7 +60,7 @@ def test_the_method_of_ones_own_runs_and_finds_defects(
     assert len([line for line in body.splitlines() if line.strip()]) <= lines
     (tmp_path / file).write_text(code)
     bench = Bench(tmp_path, warm_cache)
-    exit_code, output = bench(
+    exit_code, output = bench.apart(
         "run", "--suite", "smoke", "--method", method, "--categories", "washer", "--shots", "10",
         *(word for override in shorter for word in ("--set", override)),
     )  # fmt: skip
