@@ -11,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -109,11 +108,15 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     write_scores(job.staged / "scores.parquet", scores)
     if meter is None:
         print(f"auroc {measured['auroc']:.4f}", flush=True)
-    tested = partial(images.samples, split.tested)
-    artifacts, unsupported = collect_artifacts(detector, job, scores.file, tested, timer)
+    artifacts, unsupported = collect_artifacts(
+        detector, job, scores.file, lambda span: images.samples(split.tested[span]), timer
+    )
     if EXPLANATIONS in artifacts:
         counted = scores.counted() | (method.supervision == "unsupervised")
         measured |= pixel_metrics(artifacts[EXPLANATIONS], job, split, counted)
+    if artifacts:
+        peaks = {**accelerator(job.device), "peak_memory_bytes": peak_memory()}
+        taken |= {f"artifacts_{k}": v for k, v in peaks.items() if k.startswith("peak_")}
     timed = TimingResult()
     if meter:
         timer.pass_over()
