@@ -49,6 +49,15 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `bench status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except MemoryError as error:
+        if os.environ.get("BENCH_DEBUG"):
+            raise
+        asked = one_line(error) or "nothing more is known"
+        print(
+            f"bench: MemoryError: {asked}: close other programs, or ask for less at once",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except (BenchError, OSError) as error:
         if os.environ.get("BENCH_DEBUG"):
             raise
