@@ -54,6 +54,15 @@ def main(arguments: list[str] | None = None) -> None:
             app(arguments)
         finally:
             sys.stdout.flush()  # a full disk is an error, too
+    except MemoryError as error:
+        if os.environ.get("BENCH_DEBUG"):
+            raise
+        asked = one_line(error) or "nothing more is known"
+        print(
+            f"bench: MemoryError: {asked}: close other programs, or ask for less at once",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except (BenchError, OSError) as error:
         if os.environ.get("BENCH_DEBUG"):
             raise

@@ -75,6 +75,9 @@ class PlainDisplay:
         self._over(run)
         self._line(f"{self._name(run)}: FAILED: {reason.splitlines()[0] if reason else '?'}")
 
+    def put_back(self, run: Run) -> None:
+        """Print nothing: a note says why."""
+
     def note(self, text: str) -> None:
         """Print a line as it is."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -115,6 +118,10 @@ class LiveDisplay(PlainDisplay):
     def started(self, run: Run) -> None:
         """Show the run as under way."""
         self.under_way[run.run_id] = (run, time.monotonic(), "starting")
+
+    def put_back(self, run: Run) -> None:
+        """Show the run as under way no more."""
+        self.under_way.pop(run.run_id, None)
 
     def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
         """Show a run's epoch and time left."""

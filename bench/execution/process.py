@@ -56,6 +56,13 @@ def limit_memory(device: str) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (held + available, hard))
 
 
+def memory_left() -> int | None:
+    """Return the bytes that this process may still take by its cap; None without one."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    held = process_memory("VmData")
+    return None if soft == resource.RLIM_INFINITY or held is None else max(0, soft - held)
+
+
 def redirect_output(path: Path) -> None:
     """Append all output, of Python and C, to a file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)

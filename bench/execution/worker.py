@@ -11,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,9 +25,25 @@ from bench.errors import MethodError, WeightsError
 from bench.execution.artifacts import collect_artifacts, pixel_metrics
 from bench.execution.contract import check_scores, make_context
 from bench.execution.determinism import make_deterministic
-from bench.execution.failure import disk_trouble, reason, record_failure
+from bench.execution.failure import (
+    NoRoom,
+    disk_trouble,
+    out_of_memory,
+    reason,
+    record_failure,
+    run_memory_line,
+    trace_of,
+)
 from bench.execution.job import LOG_LIMIT, Job
-from bench.execution.messages import Failed, Message, Note, Stayed, Trouble, encode_message
+from bench.execution.messages import (
+    Failed,
+    Message,
+    NoMemory,
+    Note,
+    Stayed,
+    Trouble,
+    encode_message,
+)
 from bench.execution.phases import PhaseTimer
 from bench.execution.process import die_with_parent, exit_process, limit_memory, redirect_output
 from bench.execution.timing import Meter, TimingResult, measure
@@ -65,7 +80,13 @@ def run_job(job: Job, lifeline: Connection, progress: Connection, started: float
             os._exit(1)
         with contextlib.suppress(OSError):  # the log may be what the disk has no room for
             traceback.print_exc()
-        trouble = disk_trouble(job, error) or record_failure(job, error)
+        trouble = disk_trouble(job, error)
+        if trouble is None and out_of_memory(error):  # the command may start it again
+            needed, trace = getattr(error, "needed", None), trace_of(error)
+            traceback.clear_frames(error.__traceback__)  # gives back what they hold
+            send(NoMemory(run_memory_line(job, error), trace, needed))
+            exit_process(1)
+        trouble = trouble or record_failure(job, error)
         send(Trouble(trouble) if trouble else Failed(reason(error)))
         exit_process(2 if trouble else 1)
     exit_process(0)
@@ -109,11 +130,15 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     write_scores(job.staged / "scores.parquet", scores)
     if meter is None:
         print(f"auroc {measured['auroc']:.4f}", flush=True)
-    tested = partial(images.samples, split.tested)
-    artifacts, unsupported = collect_artifacts(detector, job, scores.file, tested, timer)
+    artifacts, unsupported = collect_artifacts(
+        detector, job, scores.file, lambda span: images.samples(split.tested[span]), timer
+    )
     if EXPLANATIONS in artifacts:
         counted = scores.counted() | (method.supervision == "unsupervised")
         measured |= pixel_metrics(artifacts[EXPLANATIONS], job, split, counted)
+    if artifacts:
+        peaks = {**accelerator(job.device), "peak_memory_bytes": peak_memory()}
+        taken |= {f"artifacts_{k}": v for k, v in peaks.items() if k.startswith("peak_")}
     timed = TimingResult()
     if meter:
         timer.pass_over()
@@ -186,15 +211,16 @@ def _fit_and_score(
 
 
 def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> None:
-    """Raise MemoryError if a method needs more than is free."""
+    """Raise NoRoom, a MemoryError, if a method needs more than is free."""
     if not hasattr(detector, "memory"):
         return
     needed, free = detector.memory(normals, job.spec.image_size, context), free_memory(job.device)
     if free is not None and needed > free:
-        raise MemoryError(
+        raise NoRoom(
             f"{job.spec.method} needs about {needed / 2**30:.1f} GiB for {normals} normal images of"
             f" {job.spec.image_size} px, and {free / 2**30:.1f} GiB are free: take a smaller"
-            " image_size or backbone, fewer --slots, or another machine"
+            " image_size or backbone, fewer --slots, or another machine",
+            needed,
         )
 
 

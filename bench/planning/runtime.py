@@ -1,10 +1,14 @@
 """How long runs will take."""
 
 import collections
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.planning.plan import Run
 from bench.spec import RunSpec
@@ -19,6 +23,13 @@ RATE_PARAMETERS = frozenset(
 )
 """Parameters of the project's own methods that change neither the time nor the memory of a step."""
 LENGTH_PARAMETERS = ("epochs", "steps_per_epoch")
+CORESET = {"patchcore": (8, 1 << 19, 1.85)}
+"""Of methods that choose among all patches: the stride of the patches, the most that compete, and
+the power of their number that the choice takes in time."""
+
+
+Work = Callable[[RunSpec, int], float]
+"""The relative time of a training, for so many normal images."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +46,9 @@ class RuntimeEstimate:
 class RuntimeModel:
     """Estimates run times from stored runs of a kind.
 
-    The time of training follows the number of steps, or where an epoch goes once over the normal
-    images, their number; the time of scoring follows the images scored; that of measuring neither.
+    The time of training follows the number of steps; where there are none, or an epoch goes once
+    over the normal images, it follows their number, and the size of a coreset's choice. The time of
+    scoring follows the images scored; that of measuring neither.
     """
 
     def __init__(self, receipts: Iterable[Receipt], slot: "Slot | None" = None) -> None:
@@ -55,7 +67,9 @@ class RuntimeModel:
             return None
         cpu = describe_host()["cpu"]
         elsewhere = any(r.provenance.cpu not in (None, cpu) for r in known)
-        return RuntimeEstimate(fmean(_scaled(r, run) for r in known), same is None, elsewhere)
+        work = _work(known)
+        seconds = fmean(_scaled(r, run, work) for r in known)
+        return RuntimeEstimate(seconds, same is None, elsewhere)
 
 
 def runs_like(receipt: Receipt, slot: "Slot") -> bool:
@@ -76,17 +90,54 @@ def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> f
     return sum(seconds) / slots if len(seconds) == len(estimates) else None
 
 
-def _scaled(receipt: Receipt, run: Run) -> float:
+def _scaled(receipt: Receipt, run: Run, work: Work) -> float:
     """Return a stored run's seconds, scaled to another run."""
     timings, split = receipt.timings, receipt.split
     length = _length(run.spec.parameters) / _length(receipt.spec.parameters)
     normals = sum(f.fold == "train" for f in run.listing.files)
     if not _has_fixed_steps(run.spec.parameters):
-        length *= normals / (split.train_normal or normals or 1)
+        length *= work(run.spec, normals) / work(receipt.spec, split.train_normal or normals)
     tested = len(run.listing.files) - normals
     scored = tested / (split.scored or tested or 1)
     measure = timings.measure_s or 0
     return timings.setup_s + timings.fit_s * length + timings.score_s * scored + measure
+
+
+def _work(known: Sequence[Receipt]) -> Work:
+    """Return how the time of training follows the number of normal images.
+
+    It is a sum of what is done for each image and of the choice of a coreset. Stored runs of
+    several numbers of images say how much either takes; where they do not, it is half of each.
+    """
+    rows = [(float(n), _choice(r.spec, n)) for r in known if (n := r.split.train_normal)]
+    seconds = np.array([r.timings.fit_s for r in known if r.split.train_normal])
+    parts = np.array(rows or [(1.0, 0.0)])
+    means = np.where(parts.mean(0) > 0, parts.mean(0), 1.0)
+    shares = np.array([0.5, 0.5])
+    if len({*parts[:, 0]}) > 1:
+        shares = _not_negative(parts / means, seconds)
+    return lambda spec, normals: max(
+        float(shares @ ((normals, _choice(spec, normals)) / means)), np.finfo(float).tiny
+    )
+
+
+def _choice(spec: RunSpec, normals: int) -> float:
+    """Return the relative time of choosing a coreset, 0 without one."""
+    if spec.method not in CORESET:
+        return 0.0
+    stride, most, power = CORESET[spec.method]
+    return float(min(normals * math.ceil(spec.image_size / stride) ** 2, most) ** power)
+
+
+def _not_negative(parts: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the shares (2,) that fit best, none of them negative."""
+    both = np.asarray(np.linalg.lstsq(parts, seconds, rcond=None)[0], np.float64)
+    if (both >= 0).all() and both.any():
+        return both
+    alone = (parts * seconds[:, None]).sum(0) / np.maximum((parts**2).sum(0), 1e-9)
+    errors = [np.square(parts[:, i] * alone[i] - seconds).sum() for i in range(2)]
+    best = np.argmin(errors)
+    return np.where(np.arange(2) == best, alone, 0.0)
 
 
 def _network_key(spec: RunSpec) -> tuple[Any, ...]:
@@ -106,8 +157,8 @@ def step_key(spec: RunSpec) -> tuple[Any, ...]:
 
 
 def _has_fixed_steps(parameters: Mapping[str, Any]) -> bool:
-    """Whether an epoch's steps are independent of the category."""
-    return bool(parameters.get("steps_per_epoch", 1))
+    """Whether the steps of a training are independent of the category."""
+    return bool(parameters.get("steps_per_epoch", "epochs" in parameters))
 
 
 def _length(parameters: Mapping[str, Any]) -> float:

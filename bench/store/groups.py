@@ -195,6 +195,9 @@ class Provenance(Values):
     load_average: float | None
     peak_memory_bytes: int | None
     peak_gpu_memory_bytes: int | None
+    artifacts_peak_memory_bytes: int | None
+    """With the maps and whatever else was kept; None where nothing was."""
+    artifacts_peak_gpu_memory_bytes: int | None
     fit_memory_bytes: int | None
     score_memory_bytes: int | None
     other_cpu_share: float | None

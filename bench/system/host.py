@@ -114,12 +114,52 @@ def nvidia_driver() -> str:
 
 def available_memory() -> int | None:
     """Return available bytes by kernel and container; None on macOS."""
+    kernel = _kernel_memory("MemAvailable")
+    if kernel is None:
+        return None
+    return max(0, min([kernel, *(limit - used for limit, used in _group_memory())]))
+
+
+def total_memory() -> int | None:
+    """Return the bytes of the machine or container; None on macOS."""
+    kernel = _kernel_memory("MemTotal")
+    return None if kernel is None else min([kernel, *(limit for limit, _ in _group_memory())])
+
+
+def resident_memory(pid: int) -> int:
+    """Return a process's resident bytes, 0 if it is gone."""
+    try:
+        pages = int(kernel_text(Path(f"/proc/{pid}/statm")).split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def oom_kills() -> int | None:
+    """Count processes that were killed for want of memory; None if unknown."""
+    counts = []
+    for file in (
+        Path("/proc/vmstat"),
+        *(folder / "memory.events" for folder in control_groups("memory")),
+        *(folder / "memory.oom_control" for folder in control_groups("memory")),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            lines = dict(line.split() for line in kernel_text(file).splitlines())
+            counts += [int(lines["oom_kill"])] if "oom_kill" in lines else []
+    return sum(counts) if counts else None
+
+
+def _kernel_memory(name: str) -> int | None:
     try:
         lines = kernel_text(Path("/proc/meminfo")).splitlines()
-        line = next(line for line in lines if line.startswith("MemAvailable:"))
-        available = [int(line.split()[1]) * 1024]
+        line = next(line for line in lines if line.startswith(f"{name}:"))
+        return int(line.split()[1]) * 1024
     except (OSError, StopIteration):
         return None
+
+
+def _group_memory() -> Iterator[tuple[int, int]]:
+    """Yield limit and use of control groups in bytes; page cache gives way, and is not counted."""
     for folder in control_groups("memory"):
         for limit_file, used_file, cached in (
             ("memory.max", "memory.current", "inactive_file"),
@@ -130,10 +170,9 @@ def available_memory() -> int | None:
                 used = int(kernel_text(folder / used_file))
                 lines = kernel_text(folder / "memory.stat").splitlines()
                 stat = dict(line.split() for line in lines)
-                available.append(limit - used + int(stat[cached]))  # page cache gives way
+                yield limit, used - int(stat[cached])
             except (OSError, ValueError, KeyError):
                 continue
-    return max(0, min(available))
 
 
 def control_groups(

@@ -46,7 +46,8 @@ steps_per_epoch = 4
 """
 TARGETS = ("worker", "server", "command", "group")
 MEASURED = {
-    "prov.load_average", "prov.peak_memory_bytes", "fact.train_images_per_s", "started_at",
+    "prov.load_average", "prov.peak_memory_bytes",
+    "prov.artifacts_peak_memory_bytes", "fact.train_images_per_s", "started_at",
     "finished_at",
 }  # fmt: skip
 

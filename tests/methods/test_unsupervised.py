@@ -322,7 +322,7 @@ def test_a_saved_models_scores_are_the_stored_ones(
     stored = store.scores(run_id)
     files = [generated(warm_cache, "washer") / f for f in stored.file[:24]]  # three batches
     threads = torch.get_num_threads()
-    found = predict_images(receipt, model, files, receipt.provenance.device, 1)
+    (found,) = predict_images(receipt, model, files, receipt.provenance.device, 1)
     torch.set_num_threads(threads)
     assert np.array_equal(found.scores, stored.score[:24])
     assert found.explanation is not None

@@ -112,6 +112,11 @@ class LocalEngine:
         """Whether any process is under way."""
         return bool(self._running)
 
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the processes under way."""
+        return [r.process.pid for r in self._running.values()]
+
     def start(self, key: str, target: str, argument: Any) -> None:
         """Start `module:function` in the free slot.
 
