@@ -183,13 +183,12 @@ class StoredRuns:
         That is the one of the newest method version; of these, the one that departs least from a
         table; then one by today's code; then that with the most seeds.
         """
-        protocol = {**table.protocol, **table.methods.get(method, {})}
         configurations = []
         for configuration in self.groups.get((place, shots, method), ()):
             row, runs = configuration.row, configuration.receipts
             if not all(metric in r.metrics for r in runs):
                 continue
-            departs = list(departures(runs[0], protocol))
+            departs = list(departures(runs[0], table))
             if row.method_source is not None:
                 departs.insert(0, f"method from outside: {row.method_source.partition('@')[0]}")
             if method != REFERENCE and place[0] in table.datasets:

@@ -334,8 +334,7 @@ def _time_cell(
     table: PublishedTable, column: Column, published: PublishedValue | None, rows: Rows
 ) -> TimeCell:
     """Return the timed configuration that departs least in what takes time."""
-    stated = {**table.protocol, **table.methods.get(column.method, {})}
-    shape = {k: v for k, v in stated.items() if k in SHAPE}
+    shape = {k: v for k, v in table.stated(column.method).items() if k in SHAPE}
     departs = {row: differences(row, shape) for row, timed in rows.items()
                if row.method == column.method and timed.span(LATENCY)}  # fmt: skip
 

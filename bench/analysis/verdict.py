@@ -8,7 +8,7 @@ from statistics import fmean, variance
 from typing import Any
 
 from bench.analysis.statistics import DIGITS
-from bench.published.tables import PublishedValue
+from bench.published.tables import PublishedTable, PublishedValue
 from bench.spec import RunSpec
 from bench.store.receipt import Receipt
 
@@ -196,16 +196,27 @@ def _advice(needed: int | None) -> str:
     return f"with this spread about {needed} seeds would show it reproduced, if it is"
 
 
-def differences(spec: RunSpec, stated: Mapping[str, Any]) -> list[str]:
-    """Return settings that differ from stated ones; absent ones do not."""
+def differences(spec: RunSpec, stated: Mapping[str, Any], whose: str = "") -> list[str]:
+    """Return settings that differ from stated ones; absent ones do not.
+
+    A stated `{above: x}` is any larger value.
+    """
     own = _settings(spec)
     if spec.external:
         own["external"] = spec.external.partition(":")[0]  # its source, not its content
     return [
-        f"{key} {own[key]}, not {value}"
+        f"{key} {own[key]}, not {whose}{_named(value)}"
         for key, value in stated.items()
-        if own.get(key) is not None and own[key] != value
+        if own.get(key) is not None and not _fits(own[key], value)
     ]
+
+
+def _fits(value: Any, stated: Any) -> bool:
+    return bool(value > stated["above"] if isinstance(stated, Mapping) else value == stated)
+
+
+def _named(stated: Any) -> str:
+    return f"above {stated['above']}" if isinstance(stated, Mapping) else str(stated)
 
 
 def _settings(spec: RunSpec) -> dict[str, Any]:
@@ -213,26 +224,35 @@ def _settings(spec: RunSpec) -> dict[str, Any]:
     return {**spec.parameters, **spec.as_dict()}
 
 
-def departures(receipt: Receipt, protocol: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a run's departures from a published protocol.
+def departures(receipt: Receipt, table: PublishedTable) -> tuple[str, ...]:
+    """Return a run's departures from the protocol of a published table.
 
-    `protocol` has settings and parameters by name. What the source leaves open is no departure.
-    The number of steps counts, not how it is given: as many as the stated epochs over the normal
-    images make are as stated.
+    Every setting and parameter that the source states of its method, or of all, is compared; then
+    those that we chose where it is silent. The number of steps counts, not how it is given: as many
+    as the stated epochs over the normal images make are as stated.
     """
-    own = _settings(receipt.spec)
-    departs = differences(
-        receipt.spec, {k: v for k, v in protocol.items() if k != "steps_per_epoch"}
-    )
-    counted = all(isinstance(own.get(k), int) for k in ("steps_per_epoch", "epochs", "batch_size"))
-    if "steps_per_epoch" in protocol and counted:
-        once = -(-(receipt.split.train_normal or 0) // max(1, own["batch_size"] // 2))
-        usual = (protocol["steps_per_epoch"] or once) * protocol["epochs"]
-        steps = receipt.facts.get("optimiser_steps")
-        if steps != usual and own["epochs"] == protocol["epochs"]:
-            departs.append(f"{steps} steps, not {usual}")
-    if receipt.spec.backbone and receipt.spec.weights is None:
+    spec = receipt.spec
+    stated = table.stated(spec.method)
+    chosen = {key: value for key, value in table.chosen.items() if key not in stated}
+    departs = []
+    for values, whose in ((stated, ""), (chosen, "the chosen ")):
+        compared = {k: v for k, v in values.items() if k != "steps_per_epoch"}
+        departs += differences(spec, compared, whose)
+    departs += _other_steps(receipt, {**chosen, **stated})
+    if spec.backbone and spec.weights in (None, "none"):
         departs.append("no ImageNet weights")
     if receipt.provenance.unofficial_copy:
         departs.append(f"unofficial copy: {receipt.provenance.unofficial_copy}")
     return tuple(departs)
+
+
+def _other_steps(receipt: Receipt, protocol: Mapping[str, Any]) -> list[str]:
+    """Return that a run of the stated epochs took another number of steps."""
+    own = _settings(receipt.spec)
+    counted = all(isinstance(own.get(k), int) for k in ("steps_per_epoch", "epochs", "batch_size"))
+    if "steps_per_epoch" not in protocol or not counted or own["epochs"] != protocol["epochs"]:
+        return []
+    once = -(-(receipt.split.train_normal or 0) // max(1, own["batch_size"] // 2))
+    usual = (protocol["steps_per_epoch"] or once) * protocol["epochs"]
+    steps = receipt.facts.get("optimiser_steps")
+    return [] if steps == usual else [f"{steps} steps, not {usual}"]

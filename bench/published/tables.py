@@ -26,7 +26,7 @@ NAMES = {
 }
 """Methods as papers write them."""
 FIELDS = ("title", "citation", "where", "confidence", "states", "margin")
-OPTIONAL = ("heads", "protocol", "methods", "not_comparable", "datasets", "metrics")
+OPTIONAL = ("heads", "protocol", "methods", "chosen", "not_comparable", "datasets", "metrics")
 """Parts of a table's card in `sources.toml`; the optional ones are tables, empty if left out.
 So may be `runs`."""
 
@@ -72,9 +72,11 @@ class PublishedTable:
     margin: float
     """How far the AUROC of our run may be off and still reproduce a number."""
     protocol: Mapping[str, Any]
-    """Settings that the source states, by our names."""
+    """Settings and parameters that the source states for all methods, by our names."""
     methods: Mapping[str, Mapping[str, Any]]
-    """Parameters of that protocol, by method."""
+    """What it states of one method, or leaves as that method's authors published it."""
+    chosen: Mapping[str, Any]
+    """Ours where it is silent."""
     not_comparable: Mapping[str, str]
     """Why a cell cannot be compared with its number, by `dataset method`."""
     datasets: Mapping[str, str]
@@ -95,6 +97,10 @@ class PublishedTable:
             if (key.method, key.shots, key.metric) == (method, shots, metric)
             and key.category not in MEANS
         }
+
+    def stated(self, method: str) -> dict[str, Any]:
+        """Return settings and parameters that the source states of a method."""
+        return {**self.protocol, **self.methods.get(method, {})}
 
     def place(self, key: Key) -> str:
         """Return a number's table, row and column."""

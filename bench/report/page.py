@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import bench
+from bench.analysis.choices import choices
 from bench.analysis.configurations import REFERENCE
 from bench.analysis.tables import WORDS, labelled, named
 from bench.analysis.timing_tables import HEAD
@@ -38,7 +39,7 @@ def render(contents: Contents) -> str:
         version=bench.__version__,
         style=Markup(style), script=Markup(script),
         style_hash=_csp_hash(style), script_hash=_csp_hash(script),
-        contents=contents, words=WORDS, reference=REFERENCE, least=LEAST_SEEDS,
+        contents=contents, words=WORDS, choices=choices(), reference=REFERENCE, least=LEAST_SEEDS,
         time_title=TIME_TITLE, time_head=HEAD, sections=_sections(contents),
         findings={about: [f for f in contents.findings if f.about == about]
                   for about in dict.fromkeys(f.about for f in contents.findings)},
