@@ -15,7 +15,7 @@ from bench.analysis.configurations import grouped
 from bench.analysis.labels import ConfigurationNames, hardware
 from bench.analysis.timings import Machine, TimingColumn, machine_of, timed_configurations
 from bench.planning.plan import Run
-from bench.planning.runtime import time_left
+from bench.planning.runtime import RuntimeModel
 from bench.planning.state import State
 from bench.spec import RunSpec, place_name, place_of, shots_of
 from bench.store.receipt import Receipt
@@ -32,12 +32,12 @@ class PlainDisplay:
         self.console, self.slots = console, slots
         self.label = ConfigurationNames(r.spec for r in state.plan.runs)
         self.total = len(state.plan.runs)
-        self.receipts = list(state.done.values())
+        self.runtimes = RuntimeModel(state.done.values())
         self.left = {r.run_id: r for r in state.todo}
         self.expected = self._time_left()
 
     def _time_left(self) -> float | None:
-        return time_left(list(self.left.values()), self.receipts, max(1, self.slots))
+        return self.runtimes.time_left(self.left.values(), max(1, self.slots))
 
     def __enter__(self) -> "PlainDisplay":
         return self
@@ -58,7 +58,7 @@ class PlainDisplay:
     def finished(self, run: Run, receipt: Receipt) -> None:
         """Print a run's result, time and time left."""
         self._over(run)
-        self.receipts.append(receipt)
+        self.runtimes.add(receipt)
         self.expected = self._time_left()
         self._line(
             f"{self._name(run)}: {_result(run, receipt)} in {duration(receipt.timings.phases_s)}"

@@ -28,8 +28,8 @@ CORESET = {"patchcore": (8, 1 << 19, 1.85)}
 the power of their number that the choice takes in time."""
 
 
-Work = Callable[[RunSpec, int], float]
-"""The relative time of a training, for so many normal images."""
+Work = Callable[[int, float], float]
+"""The relative time of a training, for so many normal images and such a choice of a coreset."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,20 @@ class RuntimeEstimate:
     """Whether any of the stored ones was made on another processor."""
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """What the time of a run follows."""
+
+    step: tuple[Any, ...]
+    network: tuple[Any, ...]
+    length: float
+    fixed_steps: bool
+    normals: int
+    choice: float
+    """Relative time of choosing a coreset."""
+    tested: int
+
+
 class RuntimeModel:
     """Estimates run times from stored runs of a kind.
 
@@ -54,22 +68,48 @@ class RuntimeModel:
     def __init__(self, receipts: Iterable[Receipt], slot: "Slot | None" = None) -> None:
         """With `slot`, use only receipts of alike devices and threads."""
         self._receipts: dict[tuple[Any, ...], list[Receipt]] = collections.defaultdict(list)
+        self._kinds: dict[str, _Kind] = {}
+        self._estimates: dict[_Kind, RuntimeEstimate | None] = {}
         for receipt in receipts:
             if slot is None or runs_like(receipt, slot):
-                self._receipts[_network_key(receipt.spec)].append(receipt)
-                self._receipts[step_key(receipt.spec)].append(receipt)
+                self.add(receipt)
+
+    def add(self, receipt: Receipt) -> None:
+        """Go by one more stored run."""
+        step, network = step_key(receipt.spec), _network_key(receipt.spec)
+        self._receipts[network].append(receipt)
+        self._receipts[step].append(receipt)
+        for kind in [k for k in self._estimates if k.network == network]:
+            del self._estimates[kind]
 
     def estimate(self, run: Run) -> RuntimeEstimate | None:
         """Estimate a run's time, None without stored runs alike."""
-        same = self._receipts.get(step_key(run.spec))
-        known = same or self._receipts.get(_network_key(run.spec))
+        kind = self._kinds.get(run.run_id)
+        if kind is None:
+            kind = self._kinds[run.run_id] = _kind(run)
+        if kind not in self._estimates:
+            self._estimates[kind] = self._estimate(kind)
+        return self._estimates[kind]
+
+    def _estimate(self, kind: _Kind) -> RuntimeEstimate | None:
+        same = self._receipts.get(kind.step)
+        known = same or self._receipts.get(kind.network)
         if known is None:
             return None
         cpu = describe_host()["cpu"]
         elsewhere = any(r.provenance.cpu not in (None, cpu) for r in known)
         work = _work(known)
-        seconds = fmean(_scaled(r, run, work) for r in known)
+        seconds = fmean(_scaled(r, kind, work) for r in known)
         return RuntimeEstimate(seconds, same is None, elsewhere)
+
+    def time_left(self, runs: Iterable[Run], slots: int) -> float | None:
+        """Return the estimated seconds of `runs`.
+
+        None where there is nothing to go by for one of them.
+        """
+        estimates = [self.estimate(run) for run in runs]
+        seconds = [e.seconds for e in estimates if e]
+        return sum(seconds) / slots if len(seconds) == len(estimates) else None
 
 
 def runs_like(receipt: Receipt, slot: "Slot") -> bool:
@@ -80,25 +120,32 @@ def runs_like(receipt: Receipt, slot: "Slot") -> bool:
 
 
 def time_left(runs: Iterable[Run], receipts: Iterable[Receipt], slots: int) -> float | None:
-    """Return the estimated seconds of `runs` from stored ones.
-
-    None where there is nothing to go by for one of them.
-    """
-    model = RuntimeModel(receipts)
-    estimates = [model.estimate(run) for run in runs]
-    seconds = [e.seconds for e in estimates if e]
-    return sum(seconds) / slots if len(seconds) == len(estimates) else None
+    """Return the estimated seconds of `runs` from stored ones; see `RuntimeModel.time_left`."""
+    return RuntimeModel(receipts).time_left(runs, slots)
 
 
-def _scaled(receipt: Receipt, run: Run, work: Work) -> float:
-    """Return a stored run's seconds, scaled to another run."""
+def _kind(run: Run) -> _Kind:
+    parameters, files = run.spec.parameters, run.listing.files
+    normals = sum(f.fold == "train" for f in files)
+    return _Kind(
+        step=step_key(run.spec),
+        network=_network_key(run.spec),
+        length=_length(parameters),
+        fixed_steps=_has_fixed_steps(parameters),
+        normals=normals,
+        choice=_choice(run.spec, normals),
+        tested=len(files) - normals,
+    )
+
+
+def _scaled(receipt: Receipt, kind: _Kind, work: Work) -> float:
+    """Return a stored run's seconds, scaled to another kind of run."""
     timings, split = receipt.timings, receipt.split
-    length = _length(run.spec.parameters) / _length(receipt.spec.parameters)
-    normals = sum(f.fold == "train" for f in run.listing.files)
-    if not _has_fixed_steps(run.spec.parameters):
-        length *= work(run.spec, normals) / work(receipt.spec, split.train_normal or normals)
-    tested = len(run.listing.files) - normals
-    scored = tested / (split.scored or tested or 1)
+    length = kind.length / _length(receipt.spec.parameters)
+    if not kind.fixed_steps:
+        normals = split.train_normal or kind.normals
+        length *= work(kind.normals, kind.choice) / work(normals, _choice(receipt.spec, normals))
+    scored = kind.tested / (split.scored or kind.tested or 1)
     measure = timings.measure_s or 0
     return timings.setup_s + timings.fit_s * length + timings.score_s * scored + measure
 
@@ -116,8 +163,8 @@ def _work(known: Sequence[Receipt]) -> Work:
     shares = np.array([0.5, 0.5])
     if len({*parts[:, 0]}) > 1:
         shares = _not_negative(parts / means, seconds)
-    return lambda spec, normals: max(
-        float(shares @ ((normals, _choice(spec, normals)) / means)), np.finfo(float).tiny
+    return lambda normals, choice: max(
+        float(shares @ ((normals, choice) / means)), np.finfo(float).tiny
     )
 
 

@@ -82,7 +82,10 @@ def test_a_bad_request_is_one_line_with_exit_code_2(
     assert not Path("results").exists()
 
 
-def test_what_is_missing_is_named_with_its_remedy(capsys: Capture) -> None:
+def test_what_is_missing_is_named_with_its_remedy(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.planning.resources.rehearsed", lambda _: 1 << 30)
     code, out, err = call(capsys, "run", "--suite", "table1", "--dry-run", "--datasets", "head_ct")
     assert code == 0
     assert "head_ct is not in" in err

@@ -12,7 +12,7 @@ from tests.fixtures.command import Bench
 
 def test_a_suite_becomes_results_and_the_same_command_has_nothing_left(bench: Bench) -> None:
     suite = bench.suite("atacnet", "cutmix", "shortcut", shots="1, 10")
-    code, said = bench.apart("run", "--suite", suite)
+    code, said = bench.apart("run", "--suite", suite, "--threads", "1")
     assert code == 0, said
     assert "6 runs wanted, 0 stored, 6 to do" in said
     ids = bench.store.ids()
@@ -44,8 +44,8 @@ def test_a_suite_becomes_results_and_the_same_command_has_nothing_left(bench: Be
     assert f"run {ids[0]}" in said
 
     # The same spec once more, in another results folder: the same bits.
-    again = Bench(bench.folder, bench.cache)
-    code, said = again("run", "--suite", suite, "--results", "again", "--shots", "10")
+    again = ("--results", "again", "--shots", "10", "--threads", "1")
+    code, said = bench("run", "--suite", suite, *again)
     assert code == 0, said
     repeated = Store(bench.folder / "again")
     assert len(repeated.ids()) == 3
