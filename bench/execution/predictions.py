@@ -157,24 +157,25 @@ def _draw(
     """Draw images with their first map, on one scale."""
     import pyarrow.compute as pc
 
-    top = max(
-        pc.max(column.combine_chunks().flatten()).as_py()
-        for column in (group[first_map] for group in _groups(table, [first_map]))
-    )
-    columns = [first_map, *(first_map + e for e in EXTENTS), *(f"box_{s}" for s in SIDES)]
-    rows = (row for group in _groups(table, columns) for row in group.to_pylist())
-    for i, (file, row) in enumerate(zip(files, rows, strict=True)):
-        values, height, width, *sides = row.values()
-        if values is None:  # the file did not decode
-            continue
-        try:
-            image: Image.Image = decode_image(file)[0]
-        except DataError as error:  # it has gone or changed since
-            summary.problems.append(str(error))
-            continue
-        box = None if sides[0] is None else np.array(sides)
-        map_ = np.array(values, np.float32).reshape(height, width)
-        overlay(image, map_, top, box).save(folder / overlay_name(i, file))
+    height, width = (f"{first_map}{extent}" for extent in EXTENTS)
+    columns = [first_map, height, width, *(f"box_{side}" for side in SIDES)]
+    maxima = (pc.max(pc.list_flatten(group[first_map])) for group in _groups(table, [first_map]))
+    top = max(maximum.as_py() for maximum in maxima)
+    left = iter(enumerate(files))
+    for group in _groups(table, columns):
+        rows = zip(group[first_map], group.drop_columns(first_map).to_pylist(), strict=True)
+        for (values, row), (i, file) in zip(rows, left, strict=False):
+            if not values.is_valid:  # the file did not decode
+                continue
+            try:
+                image: Image.Image = decode_image(file)[0]
+            except DataError as error:  # it has gone or changed since
+                summary.problems.append(str(error))
+                continue
+            score_map = values.values.to_numpy().reshape(row[height], row[width])
+            sides = [row[f"box_{side}"] for side in SIDES]
+            box = None if None in sides else np.array(sides)
+            overlay(image, score_map, top, box).save(folder / overlay_name(i, file))
 
 
 def _groups(path: Path, columns: Sequence[str]) -> Iterator[Any]:

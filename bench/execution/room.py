@@ -122,13 +122,19 @@ class Room:
         if run.run_id in self.needs:
             return self.needs[run.run_id]
         key = (step_key(run.spec), len(run.listing.files))
-        if key not in self._foretold:
-            same = [r for r in receipts if step_key(r.spec) == key[0]]
-            memory = memory_of(
-                variant_of(run.planned), [run], same, "cpu", self.data, RUN_MODULES, self.keep
-            )
-            self._foretold[key] = memory.likely
+        if self._foretold.get(key) is None:  # a stored run may tell by now
+            self._foretold[key] = self._likely(run, receipts)
         return self._foretold[key]
+
+    def _likely(self, run: Run, receipts: Iterable[Receipt]) -> int | None:
+        """Return the estimated or measured bytes of a run, whichever is larger."""
+        variant = variant_of(run.planned)
+        same = [r for r in receipts if step_key(r.spec) == step_key(run.spec)]
+        try:
+            memory = memory_of(variant, [run], same, "cpu", self.data, RUN_MODULES, self.keep)
+        except Exception:  # whatever a method from outside does; its run will tell
+            return None
+        return memory.likely
 
     def _others(self, device: str) -> list[Run]:
         return [run for run, where, _ in self.active.values() if where == device]
