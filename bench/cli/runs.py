@@ -98,6 +98,7 @@ def run_command(
     used_slots = _slots(plan, device, slots, threads) if needed else []
     _print_plan(state, len(used_slots), with_time=not dry_run)
     _print_keep(state)
+    _print_masks(state)
     if dry_run:
         _print_dry_run(state, stored, folders, used_slots)
         return
@@ -195,6 +196,15 @@ def _print_keep(state: "State") -> None:
             functions = " and ".join(f"{f}()" for f in ABILITIES[ability])
             names = ", ".join(unsupported)
             say(f"no {artifact_words([ability])} of {names}: it takes a method with {functions}")
+
+
+def _print_masks(state: "State") -> None:
+    """Print which categories get no pixel metrics."""
+    from bench.planning.masks import mask_lines
+
+    if "explain" in state.keep:
+        for line in mask_lines(state.todo):
+            say(line)
 
 
 def _print_dry_run(
