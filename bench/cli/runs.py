@@ -199,12 +199,19 @@ def _print_keep(state: "State") -> None:
 
 
 def _print_masks(state: "State") -> None:
-    """Print which categories get no pixel metrics."""
+    """Print which categories get no pixel metrics, and which runs get new ones."""
     from bench.planning.masks import mask_lines
 
     if "explain" in state.keep:
         for line in mask_lines(state.todo):
             say(line)
+    _print_other_masks(state)
+
+
+def _print_other_masks(state: "State") -> None:
+    if state.other_masks:
+        runs = _runs(state.other_masks)
+        say(f"{runs} of other masks: pixel metrics again, without training")
 
 
 def _print_dry_run(
@@ -249,6 +256,7 @@ def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders
     time_to_go = duration(left) if left is not None else unknown
     say(f"{'left':8} {time_to_go if state.todo else waiting}")
     _print_keep(state)
+    _print_other_masks(state)
     later = ", tried again once its code has changed, or with --retry-failed"
     given_up = {r.run_id for r in state.known_failures}
     for run_id, failure in state.failed.items():
