@@ -5,6 +5,7 @@ among them; for your own folder of textures, check this yourself.
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.catalog import OWN_VERSION, find_dataset
+from bench.data.decode import is_turned
 from bench.data.images import load
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, check_names, fingerprint, images_below
@@ -48,11 +50,13 @@ class External:
     fingerprint: str
     tiles: int = 1
     """Tiles that an image is cut into, along each side."""
+    turned: bool = False
+    """Whether EXIF turns any of them, which older runs left undone."""
 
     @property
     def identity(self) -> str:
         """The part of a run's identity that names them."""
-        return f"{self.source}:{self.fingerprint}"
+        return f"{self.source}:{self.fingerprint}" + ":turned" * self.turned
 
     def prepared_size(self, image_size: int) -> int:
         """Return their prepared side in pixels."""
@@ -76,14 +80,21 @@ def find_external(
     """
     if source == "none":
         return None
-    tiles = 1
+    tiles, turned = 1, False
     if source == "mvtec_ad":
         listing = _other_categories(dataset, category, data, cache)
     elif textures is None:
         listing, tiles = _textures(), TILES
     else:
         listing, source = _folder(textures, data / dataset), textures.name
-    return External(source, listing, fingerprint(listing, digests), tiles)
+        turned = _any_turned(listing, fingerprint(listing, digests))
+    return External(source, listing, fingerprint(listing, digests), tiles, turned)
+
+
+@functools.lru_cache(maxsize=16)
+def _any_turned(listing: Listing, content: str) -> bool:
+    """Whether EXIF turns any image of this content."""
+    return any(is_turned(listing.root / file.path) for file in listing.files)
 
 
 def _folder(folder: Path, own: Path) -> Listing:

@@ -9,6 +9,7 @@ from bench.data.catalog import Dataset, find_dataset
 from bench.data.decode import ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
+from bench.data.masks import mask_problems
 from bench.data.official import count_files, other_content, other_counts
 from bench.errors import DataError, RequestError
 from bench.spec import place_name
@@ -36,11 +37,13 @@ class Inspection:
     """From the official copy, where the catalogue knows one."""
     duplicates: tuple[tuple[File, ...], ...] = ()
     """Groups of files that show the same pixels."""
+    masks: tuple[str, ...] = ()
+    """One line for each mask that cannot be used."""
 
     @property
     def good(self) -> bool:
         """Whether files are usable and match the catalogue."""
-        return not self.unusable and not self.differences
+        return not self.unusable and not self.differences and not self.masks
 
     @property
     def place(self) -> str:
@@ -88,7 +91,15 @@ def inspect(
         unusable=tuple(r for _, r in results if isinstance(r, str)),
         differences=tuple(filter(None, different)),
         duplicates=_duplicates(listing.files, facts),
+        masks=tuple(_mask_problems(listing, facts)),
     )
+
+
+def _mask_problems(listing: Listing, facts: Sequence[ImageFacts]) -> list[str]:
+    """Return a line for each mask that cannot be used, of the images that decode."""
+    sizes = {fact.path: (fact.width, fact.height) for fact in facts}
+    decoded = [file for file in listing.files if file.path in sizes]
+    return mask_problems(listing.root, decoded, lambda file: sizes[file.path])
 
 
 def _read_file(
@@ -133,10 +144,22 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         yield from _entry("differs", difference)
     for line in inspection.unusable:
         yield from _entry("unusable", line)
+    for line in inspection.masks:
+        yield from _entry("mask", line)
     yield from _duplicate_lines(inspection)
 
 
 def _verdict(inspection: Inspection) -> str:
+    return _of_images(inspection) + _of_masks(inspection)
+
+
+def _of_masks(inspection: Inspection) -> str:
+    """Return how many masks spoil the pixel metrics."""
+    count = len(inspection.masks)
+    return f"; {counted(count, 'mask')} cannot, so no pixel metrics" if count else ""
+
+
+def _of_images(inspection: Inspection) -> str:
     if not inspection.files:
         return "cannot be used"
     if inspection.unusable:

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 
 from bench.doctor.diagnosis import Diagnosis as Diagnosis
 from bench.doctor.disk import check_disk, check_write_access
-from bench.doctor.inputs import check_datasets, check_suite, check_weights, look_up_suite
+from bench.doctor.inputs import (
+    check_datasets,
+    check_masks,
+    check_suite,
+    check_weights,
+    look_up_suite,
+)
 from bench.doctor.machine import (
     check_arithmetic,
     check_libraries,
@@ -47,5 +53,7 @@ def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
     yield from check_weights(folders, cells)
     if suite and state:
         yield check_suite(suite, state)
+        if suite.save_maps:
+            yield from check_masks(state)
     elif isinstance(looked_up, Diagnosis):
         yield looked_up

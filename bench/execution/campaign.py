@@ -14,6 +14,7 @@ from bench.errors import CorruptRun, DataError, RequestError, StoreError
 from bench.execution.engines.local import Ended, LocalEngine
 from bench.execution.job import LOG_LIMIT, Job
 from bench.execution.messages import Failed, Message, NoMemory, Note, Progress, Stayed, Trouble
+from bench.execution.pixels import measure_again
 from bench.execution.preparation import Preparation
 from bench.execution.room import Room
 from bench.planning.plan import Folders, Run
@@ -89,6 +90,7 @@ def run_campaign(
     for run_id in state.damaged:
         campaign.quarantine_run(run_id, f"run {run_id} did not verify")
     try:
+        campaign.measure_again()
         campaign.go()
     except BaseException:
         campaign.clean_up()
@@ -130,6 +132,7 @@ class _Campaign:
         self.store, self.folders, self.options, self.listener = store, folders, options, listener
         self.outcome = Outcome(dict(state.done))
         self.waiting = collections.deque(state.todo)
+        self.other_masks = state.other_masks
         self.active: dict[str, _ActiveRun] = {}
         self.preparation = Preparation(folders, listener.note)
         self.room = Room(folders.data, options.keep)
@@ -166,6 +169,19 @@ class _Campaign:
                 while (slot := engine.free) and (run := self._next(engine, slot)):
                     self._start(engine, run, slot)
                 self._poll(engine, 0.5)
+
+    def measure_again(self) -> None:
+        """Make pixel metrics again where masks have changed."""
+        for run in self.other_masks:
+            before = self.outcome.done[run.run_id]
+            try:
+                receipt = measure_again(self.store, run, before)
+            except CorruptRun as error:
+                self.quarantine_run(run.run_id, str(error))
+                self.waiting.append(run)
+                continue
+            self.outcome.done[run.run_id] = self._stored(run.run_id) or receipt
+            self.listener.note(f"run {run.run_id}: {_change(before, receipt)}")
 
     def clean_up(self) -> None:
         """Remove the staging folders of active runs."""
@@ -412,6 +428,13 @@ class _Campaign:
         )
         self.outcome.failed[active.run.run_id] = reason
         self.listener.failed(active.run, reason)
+
+
+def _change(before: Receipt, receipt: Receipt) -> str:
+    """Write what today's masks make of a run's pixel AUROC."""
+    values = (before.metrics.pixel_auroc, receipt.metrics.pixel_auroc)
+    was, now = ("none" if value is None else f"{value:.4f}" for value in values)
+    return f"pixel AUROC by today's masks {now}, before {was}; nothing was trained"
 
 
 def _size(path: Path) -> int:

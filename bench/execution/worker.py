@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from bench.data.images import CategoryImages, load
 from bench.data.listing import File
+from bench.data.masks import Size
 from bench.data.splits import Split, draw_manifest, split_category
 from bench.detector import Context, Seeds, TrainingSet
 from bench.errors import MethodError, WeightsError
-from bench.execution.artifacts import collect_artifacts, pixel_metrics
+from bench.execution.artifacts import collect_artifacts
 from bench.execution.contract import check_scores, make_context
 from bench.execution.determinism import make_deterministic
 from bench.execution.failure import (
@@ -47,10 +48,12 @@ from bench.execution.messages import (
     encode_message,
 )
 from bench.execution.phases import PhaseTimer
+from bench.execution.pixels import pixel_metrics
 from bench.execution.process import die_with_parent, exit_process, limit_memory, redirect_output
 from bench.execution.timing import Meter, TimingResult, measure
 from bench.registry import load_class
 from bench.store.artifacts import EXPLANATIONS, WORDS
+from bench.store.explanations import read_explanations
 from bench.store.folder import Store
 from bench.store.groups import Drawn, Metrics, Provenance, SplitCounts, Timings, Values
 from bench.store.receipt import Receipt
@@ -138,7 +141,9 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     )
     if EXPLANATIONS in artifacts:
         counted = scores.counted() | (method.supervision == "unsupervised")
-        measured |= pixel_metrics(artifacts[EXPLANATIONS], job, split, counted)
+        values, warning = _pixel_metrics(artifacts[EXPLANATIONS], job, images, split, counted)
+        measured |= values
+        notes |= {warning} - {""}
     if artifacts:
         peaks = {**accelerator(job.device), "peak_memory_bytes": peak_memory()}
         taken |= {f"artifacts_{k}": v for k, v in peaks.items() if k.startswith("peak_")}
@@ -215,6 +220,12 @@ def _fit_and_score(
     return scored, caught
 
 
+def _sizes(images: CategoryImages) -> Callable[[File], Size]:
+    """Return what gives an image's own width and height."""
+    sizes = {facts.path: (facts.width, facts.height) for facts in images.facts}
+    return lambda file: sizes[file.path]
+
+
 def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> None:
     """Raise NoRoom, a MemoryError, if a method needs more than is free."""
     if not hasattr(detector, "memory"):
@@ -227,6 +238,19 @@ def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> No
             " image_size or backbone, fewer --slots, or another machine",
             needed,
         )
+
+
+def _pixel_metrics(
+    explanations: bytes,
+    job: Job,
+    images: CategoryImages,
+    split: Split,
+    counted: NDArray[np.bool_],
+) -> tuple[dict[str, Any], str]:
+    """Return pixel metrics, or a warning that says why none."""
+    tested = [job.files[i] for i in split.tested]
+    made, side = read_explanations(explanations), job.spec.image_size
+    return pixel_metrics(made, job.root, tested, counted, side, _sizes(images))
 
 
 def _exit_if_forked(this_process: int) -> None:

@@ -127,6 +127,15 @@ def test_a_folder_of_textures_takes_the_place_of_those_of_scikit_image(dtd, tmp_
     assert find("textures", "head_ct", "head_ct", tmp_path, dtd).identity != before
 
 
+def test_textures_that_exif_turns_have_another_identity_than_in_older_runs(dtd, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (9, 7)).save(dtd / "images" / "woven" / "0.png", exif=exif)
+    found = find("textures", "head_ct", "head_ct", tmp_path, dtd)
+    assert found.identity == f"dtd:{found.fingerprint}:turned"
+    assert found.listing.data_version == 2
+
+
 def test_of_many_textures_some_are_taken(dtd, tmp_path, monkeypatch):
     monkeypatch.setattr(external, "PER_FOLDER", 2)
     found = find("textures", "head_ct", "head_ct", tmp_path, dtd)

@@ -86,7 +86,8 @@ class Views:
         if pictures is None:
             return None
         s = self.spec
-        return pictures.picture(s.dataset, s.category, self.file[i], s.fingerprint)
+        file, content = self.file[i], s.fingerprint
+        return pictures.picture(s.dataset, s.category, file, content, s.data_version)
 
 
 Case = tuple[str, int]
