@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from bench.detector import Context, Samples, TrainingSet, parameter
 
+AT_ONCE = 8
+"""Images whose grey values are held at once, in float64; some parts have more, none has fewer."""
 STATISTICS = ("width", "height", "aspect_ratio", "bytes", "mean_grey", "share_of_black")
 
 
@@ -38,15 +40,20 @@ class Shortcut:
 
     def statistics(self, samples: Samples) -> NDArray[np.float64]:
         """Return (N, 6) statistics in the order of `STATISTICS`."""
-        grey = np.tensordot(samples.images, (0.299, 0.587, 0.114), axes=([1], [0]))
+        # A part of one image would be summed up in another order than several.
+        parts = np.array_split(samples.images, max(1, len(samples) // AT_ONCE))
         return np.column_stack([
             samples.width,
             samples.height,
             samples.height / samples.width,
             samples.bytes,
-            grey.mean((1, 2)),
-            (grey <= self.parameters.black).mean((1, 2)),
+            np.concatenate([self._of_pixels(part) for part in parts]),
         ])  # fmt: skip
+
+    def _of_pixels(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return mean grey and share of black, (N, 2)."""
+        grey = np.tensordot(images, (0.299, 0.587, 0.114), axes=([1], [0]))
+        return np.column_stack([grey.mean((1, 2)), (grey <= self.parameters.black).mean((1, 2))])
 
     def fit(self, train: TrainingSet, context: Context) -> None:
         """Choose the statistic and its direction on the training set."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from bench.errors import RequestError
 from bench.source import OWN_PACKAGES, outside_hash, tree_hash
 from bench.spec import NAME, RunSpec, Value
-from bench.system.files import sealed, unsealed, write_atomically
+from bench.system.files import sealed, unsealed, write_cache
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class Registry:
             "seedless": getattr(cls, "seedless", False) is True,
         }
         stale = {k: v for k, v in known.items() if k.partition("@")[0] != path}
-        write_atomically(self._file, sealed(_KIND, {**stale, key: card}))
+        write_cache(self._file, sealed(_KIND, {**stale, key: card}))
         return Method(path, outside, **_thawed(card))
 
 

@@ -84,7 +84,7 @@ def _equivalent(source_sha256: str, devices: frozenset[str]) -> set[str]:
 @functools.cache
 def equivalences() -> tuple[Proof, ...]:
     """Read the committed proofs."""
-    text = resources.files("bench").joinpath("equivalences.json").read_text()
+    text = resources.files("bench").joinpath("equivalences.json").read_text(encoding="utf-8")
     return tuple(
         Proof(frozenset(hashes), proof["device"])
         for proof in json.loads(text)
@@ -122,23 +122,32 @@ def tree_hash(module: str, packages: tuple[str, ...]) -> str:
     Its imports from `packages` are included. Comments, docstrings and layout do not count; neither
     does the Python version. Raises RequestError for a file that is not valid Python.
     """
-    trees: dict[str, ast.Module] = {}
+    trees: dict[str, str] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
         file = _source_file(name)
         if name in trees or file is None:
             continue
-        try:
-            trees[name] = ast.parse(file.read_bytes(), str(file))
-        except SyntaxError as error:
-            raise RequestError(f"{file} is not valid Python: {error}") from None
-        imported = _imports(trees[name], name, file.name == "__init__.py")
+        trees[name], imported = _parsed(name, file, file.read_bytes())
         waiting += [n for n in imported if n.split(".")[0] in packages]
     digest = hashlib.sha256()
     for name in sorted(trees):
-        digest.update(f"{name}\n{_canonical(trees[name])}\n".encode())
+        digest.update(f"{name}\n{trees[name]}\n".encode())
     return digest.hexdigest()
+
+
+@functools.cache
+def _parsed(name: str, file: Path, content: bytes) -> tuple[str, tuple[str, ...]]:
+    """Return a module's canonical tree, and the names it imports.
+
+    Methods share most of their modules, so each is parsed once. Raises RequestError.
+    """
+    try:
+        tree = ast.parse(content, str(file))
+    except SyntaxError as error:
+        raise RequestError(f"{file} is not valid Python: {error}") from None
+    return _canonical(tree), tuple(dict.fromkeys(_imports(tree, name, file.name == "__init__.py")))
 
 
 def _source_file(name: str) -> Path | None:

@@ -48,7 +48,7 @@ class RunSpec:
     """Side of the square input in pixels."""
     resize: str
     data_version: int
-    """Version of the data pipeline (decoding, resizing, splits, draws)."""
+    """Version of the dataset's pixels, splits and draws, see `bench.data.catalog.Dataset`."""
     fingerprint: str
     """Content fingerprint of the category, see `bench.data.listing.fingerprint`."""
     external: str | None
@@ -147,8 +147,12 @@ Place = tuple[str, str]
 
 
 def place_name(dataset: str, category: str) -> str:
-    """Return `dataset/category`, or the dataset without categories."""
-    return dataset if category == dataset else f"{dataset}/{category}"
+    """Return `dataset/category`, or the dataset without categories.
+
+    A category may have a remark in brackets behind its name, see `place_of`.
+    """
+    alone = category.partition(" (")[0] == dataset
+    return category if alone else f"{dataset}/{category}"
 
 
 def place_of(spec: RunSpec) -> Place:

@@ -15,6 +15,7 @@ from bench.source import source_hash, standing
 from bench.system.digests import FingerprintCache
 from tests.fixtures.datasets import make_bottle
 from tests.fixtures.runs import store_at
+from tests.fixtures.server import share_server
 
 settings.register_profile(
     "bench", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -22,6 +23,7 @@ settings.register_profile(
 settings.load_profile("bench")
 # The tests' tensors are small: a second thread gains nothing, and waits long where cores are busy.
 torch.set_num_threads(1)
+share_server()
 
 SLOWEST = (
     "whole/test_readme", "whole/test_kills", "methods/test_rivals", "cli/test_report",
@@ -39,6 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((i for i, s in enumerate(SLOWEST) if name.startswith(s)), len(SLOWEST))
 
     items.sort(key=rank)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _encodings_checked_in_this_process_only() -> None:
+    """Where a text file lacks its encoding, Python warns here; a process begun here would print."""
+    os.environ.pop("PYTHONWARNDEFAULTENCODING", None)
 
 
 @pytest.fixture(scope="session")

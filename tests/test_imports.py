@@ -186,6 +186,16 @@ def test_nothing_stored_is_ever_executed() -> None:
                 assert "allow_pickle=False" in text, f"{name}: {text}"
 
 
+def test_text_has_its_encoding_and_not_the_locales() -> None:
+    """What opens files in other ways is seen where `.ci/run` makes EncodingWarning an error."""
+    for name, tree in modules():
+        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+            text = ast.unparse(call)
+            function = ast.unparse(call.func)
+            if function.endswith((".read_text", ".write_text")) or "text=True" in text:
+                assert "encoding=" in text, f"{name}: {text}"
+
+
 def run_python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

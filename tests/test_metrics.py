@@ -1,4 +1,5 @@
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -228,6 +229,38 @@ def test_pixels_are_ranked_over_all_images() -> None:
     assert pixel_auroc(one_per_image, np.arange(3).repeat(64).reshape(3, 8, 8) == 2) == 1
     with pytest.raises(ValueError, match="only one"):
         pixel_auroc(maps, np.zeros((3, 8, 8), bool))
+
+
+@given(
+    st.integers(1, 6), st.integers(1, 9), st.sampled_from([1, 4, 13, 32]), st.integers(0, 2**20),
+    st.sampled_from([0.02, 0.5, 0.97]), st.sampled_from([0, 1, None]),
+)  # fmt: skip
+def test_pixels_in_parts_have_the_bits_of_all_at_once(
+    images: int, cells: int, side: int, seed: int, share: float, digits: int | None
+) -> None:
+    """With ties, constant images, either class the larger one, and negative values."""
+    random = np.random.RandomState(seed)
+    masks = random.rand(images, side, side) < share
+    masks.flat[0] = True
+    masks.flat[-1] = images * side == 1
+    maps = random.normal(size=(images, cells, cells)).astype(np.float32)
+    maps = maps if digits is None else np.round(maps, digits)
+    if masks.all():
+        return
+    stretch = bilinear(cells, side)
+    assert pixel_auroc(maps, masks) == auroc((stretch @ maps @ stretch.T).ravel(), masks.ravel())
+
+
+def test_pixels_are_ranked_in_bounded_memory() -> None:
+    """All at once took some 60 bytes a pixel."""
+    random = np.random.RandomState(3)
+    masks = random.rand(24, 256, 256) < 0.05
+    maps = random.rand(24, 14, 14).astype(np.float32)
+    tracemalloc.start()
+    pixel_auroc(maps, masks)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * masks.size
 
 
 def test_what_a_box_holds_of_a_defect_is_counted() -> None:

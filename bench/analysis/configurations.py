@@ -8,14 +8,15 @@ from statistics import fmean
 
 from bench.analysis.copies import copy_reasons
 from bench.analysis.labels import ConfigurationNames, hardware
+from bench.analysis.places import Places, nowhere
 from bench.analysis.statistics import Estimate, deviation, mean_interval
 from bench.analysis.verdict import departures
 from bench.errors import CorruptRun
 from bench.metrics import auroc_interval
-from bench.published.tables import PrintedTable
+from bench.published.tables import PublishedTable
 from bench.registry import METHODS
 from bench.source import Standing
-from bench.spec import Place, RunSpec, place_of
+from bench.spec import Place, RunSpec
 from bench.store.receipt import Receipt
 from bench.store.results import Results
 from bench.store.scores import Scores
@@ -73,6 +74,14 @@ class Configuration:
         return next(r for r in self.receipts if r.spec.seed == seed)
 
     @property
+    def images(self) -> tuple[int, int] | None:
+        """Normal and anomalous images that count; the fewest of its runs."""
+        splits = [r.split for r in self.receipts]
+        normal, anomalous = ([getattr(s, n) or 0 for s in splits]
+                             for n in ("test_normal", "test_anomalous"))  # fmt: skip
+        return min(normal), min(anomalous)
+
+    @property
     def seedless(self) -> bool:
         """Whether neither method nor test set is random.
 
@@ -88,7 +97,8 @@ class Configuration:
     @property
     def variant(self) -> RunSpec:
         """The spec without its place."""
-        return replace(self.row, dataset="", category="", fingerprint="", external=None)
+        row = replace(self.row, dataset="", category="", fingerprint="", data_version=0)
+        return replace(row, external=None)
 
     @property
     def unofficial_reasons(self) -> list[str]:
@@ -134,6 +144,13 @@ class StoredRuns:
 
     results: Results
     receipts: tuple[Receipt, ...]
+    present: Callable[[str, str], str] = nowhere
+    """Return a category's fingerprint in the data folder; empty where it is not there."""
+
+    @cached_property
+    def place(self) -> Places:
+        """Places of the runs, one for each content."""
+        return Places(self.receipts, self.present)
 
     @cached_property
     def groups(self) -> Mapping[tuple[Place, int, str], Sequence[Configuration]]:
@@ -141,7 +158,7 @@ class StoredRuns:
         groups: dict[tuple[Place, int, str], list[Configuration]] = defaultdict(list)
         for configuration in grouped(self.accuracy, self.label):
             row = configuration.row
-            groups[place_of(row), row.shots, row.method].append(configuration)
+            groups[self.place(row), row.shots, row.method].append(configuration)
         return groups
 
     @cached_property
@@ -160,20 +177,19 @@ class StoredRuns:
         return [r for r in self.receipts if r.spec.kind == "timing"]
 
     def configurations(
-        self, place: Place, shots: int, method: str, metric: str, table: PrintedTable
+        self, place: Place, shots: int, method: str, metric: str, table: PublishedTable
     ) -> list[Configuration]:
         """Return a method's configurations, the one to show first.
 
-        That is the one of the newest data and method version; of these, the one that departs least
-        from a table; then one by today's code; then that with the most seeds.
+        That is the one of the newest method version; of these, the one that departs least from a
+        table; then one by today's code; then that with the most seeds.
         """
-        protocol = {**table.protocol, **table.methods.get(method, {})}
         configurations = []
         for configuration in self.groups.get((place, shots, method), ()):
             row, runs = configuration.row, configuration.receipts
             if not all(metric in r.metrics for r in runs):
                 continue
-            departs = list(departures(runs[0], protocol))
+            departs = list(departures(runs[0], table))
             if row.method_source is not None:
                 departs.insert(0, f"method from outside: {row.method_source.partition('@')[0]}")
             if method != REFERENCE and place[0] in table.datasets:
@@ -204,10 +220,10 @@ class StoredRuns:
         return RunLine(receipt, receipt.metrics.share(metric), interval, precision)
 
 
-def _preference(configuration: Configuration) -> tuple[int, int, int, bool, int, str]:
+def _preference(configuration: Configuration) -> tuple[int, int, bool, int, str]:
     row, departs = configuration.row, len(configuration.departures)
     runs = len(configuration.receipts)
-    return -row.data_version, -row.method_version, departs, configuration.stale, -runs, row.run_id
+    return -row.method_version, departs, configuration.stale, -runs, row.run_id
 
 
 def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> list[Configuration]:

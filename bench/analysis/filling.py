@@ -6,7 +6,7 @@ from statistics import fmean
 
 from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.selection import OURS, registered
-from bench.analysis.statistics import shared_difference
+from bench.analysis.statistics import holm, paired_p
 from bench.analysis.tables import Block, Cell, Column, MeanCell, MeanRow, ReportTable, Row
 from bench.analysis.timings import (
     LATENCY,
@@ -18,31 +18,31 @@ from bench.analysis.timings import (
     clocks,
     compared,
 )
-from bench.analysis.verdict import LEAST_SEEDS, differences, verdict
+from bench.analysis.verdict import LEAST_SEEDS, Noise, differences, verdict
 from bench.published.audit import read_findings
 from bench.published.tables import (
     MEANS,
     Key,
-    Printed,
-    PrintedTable,
+    PublishedTable,
+    PublishedValue,
     averages,
     pixel_level,
-    published,
+    published_tables,
 )
 from bench.spec import Place, RunSpec
-from bench.text import joined
+from bench.text import joined, listed
 
+LEAST_P = 0.05
+"""Below it a lead over all other methods of a row is marked."""
 TITLES = {"mean": "mean", "mean_texture": "mean of textures", "mean_object": "mean of objects"}
 
 
-def printed_table(
-    name: str, stored: StoredRuns, methods: Container[str] | None = None
-) -> ReportTable:
+def fill_table(name: str, stored: StoredRuns, methods: Container[str] | None = None) -> ReportTable:
     """Fill a published table with our runs; `shortcut` joins its columns.
 
     With `methods` only their columns are shown.
     """
-    table = published()[name]
+    table = published_tables()[name]
     columns = tuple(_columns(table, methods))
     keys = [k for k in table.cells if k.metric == "image_auroc"]
     datasets = dict.fromkeys(k.dataset for k in keys)
@@ -57,7 +57,7 @@ def printed_table(
     if methods is not None:
         about += " Only columns that the tables above have copied are shown."
     times = _times(table, columns, stored)
-    return ReportTable(name, table.title, about, columns, tuple(blocks), table.margin, times)
+    return ReportTable(name, table.title, about, columns, starred(blocks), table.margin, times)
 
 
 def source_tables(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[ReportTable]:
@@ -70,18 +70,18 @@ def source_tables(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[Rep
     shown = {table.name for table in tables}
     copied: dict[str, list[Cell]] = {}
     for table in tables:
-        for source, methods in published()[table.name].copied:
-            if published()[source].protocol and source not in shown:
+        for source, methods in published_tables()[table.name].copied:
+            if published_tables()[source].protocol and source not in shown:
                 cells = (c for c in table.cells() if c.key.method in methods)
                 copied.setdefault(source, []).extend(cells)
     return [
-        printed_table(source, stored, {c.key.method for c in cells})
+        fill_table(source, stored, {c.key.method for c in cells})
         for source, cells in copied.items()
-        if any(_nearer(cell, published()[source], stored) for cell in cells)
+        if any(_nearer(cell, published_tables()[source], stored) for cell in cells)
     ]
 
 
-def _nearer(cell: Cell, source: PrintedTable, stored: StoredRuns) -> bool:
+def _nearer(cell: Cell, source: PublishedTable, stored: StoredRuns) -> bool:
     """Whether a configuration follows its source's protocol better than the stated one."""
     if cell.ours is None:
         return False
@@ -105,7 +105,7 @@ def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTabl
     columns = tuple(
         Column(m, s, "auroc") for s, m in sorted(ran, key=lambda c: (c[0], c[1] == REFERENCE))
     )
-    protocol = replace(published()["atacnet_table1"], cells={}, copied=(), not_comparable={})
+    protocol = replace(published_tables()["atacnet_table1"], cells={}, copied=(), not_comparable={})
     blocks = []
     for dataset in dict.fromkeys(g[0][0] for g in groups):
         places = dict.fromkeys(g[0] for g in groups if g[0][0] == dataset)
@@ -120,7 +120,7 @@ def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTabl
         " departures are from Table 1's protocol."
     )
     return ReportTable(
-        "other", "Beyond the published tables", about, columns, tuple(blocks), protocol.margin
+        "other", "Beyond the published tables", about, columns, starred(blocks), protocol.margin
     )
 
 
@@ -135,42 +135,47 @@ def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
     return replace(row, cells=tuple(cells))
 
 
-def _columns(table: PrintedTable, methods: Container[str] | None) -> Iterator[Column]:
+def _columns(table: PublishedTable, methods: Container[str] | None) -> Iterator[Column]:
     """Yield the published columns, `shortcut` last in each group of shots."""
-    printed = [c for c in table.columns() if methods is None or c[1] in methods]
-    for shots in dict.fromkeys(s for s, _ in printed):
-        for method in (m for s, m in printed if s == shots):
+    published = [c for c in table.columns() if methods is None or c[1] in methods]
+    for shots in dict.fromkeys(s for s, _ in published):
+        for method in (m for s, m in published if s == shots):
             yield Column(method, shots, table.metric(method))
         if shots:  # it learns which statistic to take from the labelled anomalies
             yield Column(REFERENCE, shots, "auroc")
 
 
 def _row(
-    name: str, table: PrintedTable, place: Place, title: str, columns: Sequence[Column],
+    name: str, table: PublishedTable, place: Place, title: str, columns: Sequence[Column],
     stored: StoredRuns,
 ) -> Row:  # fmt: skip
     cells = [_cell(name, table, place, column, stored) for column in columns]
-    best = {
-        id(leader)
-        for shots in dict.fromkeys(c.shots for c in columns)
-        if (leader := _significant_best([c for c in cells if c.key.shots == shots]))
-    }
-    cells = [replace(c, best=id(c) in best) for c in cells]
     unofficial = {reason for c in cells if c.ours for reason in c.ours.unofficial_reasons}
-    return Row(title, tuple(cells), "; ".join(sorted(unofficial)))
+    content, apart = _contents(next((c.ours.row for c in cells if c.ours), None), stored)
+    return Row(title + content, tuple(cells), "; ".join(sorted(unofficial)), apart)
 
 
-def _cell(name: str, table: PrintedTable, place: Place, column: Column, stored: StoredRuns) -> Cell:
+def _contents(row: RunSpec | None, stored: StoredRuns) -> tuple[str, str]:
+    """Return what names the shown content beside others, and the others."""
+    if row is None or not stored.place.is_preferred(row) or not stored.place.content(row):
+        return "", ""  # else the place's name says it
+    return f" ({stored.place.content(row)})", listed(stored.place.others(row))
+
+
+def _cell(
+    name: str, table: PublishedTable, place: Place, column: Column, stored: StoredRuns
+) -> Cell:
     key = Key(*place, column.shots, column.method, "image_auroc")
     configurations = stored.configurations(place, column.shots, column.method, column.metric, table)
     return Cell(
         key=key,
         name="-".join(_plain(str(part)) for part in (name, *place, column.shots, column.method)),
-        printed=table.cells.get(key),
+        published=table.cells.get(key),
         source=_source(table, key),
         ours=configurations[0] if configurations else None,
         others=tuple(configurations[1:]),
         margin=table.margin,
+        noise=_noise(table, key),
         not_comparable=table.not_comparable.get(f"{place[0]} {column.method}", ""),
         pixel_level=pixel_level(key),
     )
@@ -181,29 +186,59 @@ def _plain(text: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c == "_") else f".{ord(c):x}" for c in text)
 
 
-def _source(table: PrintedTable, key: Key) -> tuple[str, Printed] | None:
+def _source(table: PublishedTable, key: Key) -> tuple[str, PublishedValue] | None:
     for name, methods in table.copied:
-        other = published()[name]
+        other = published_tables()[name]
         if key.method in methods and key in other.cells:
             return other.title, other.cells[key]
     return None
 
 
-def _significant_best(cells: Sequence[Cell]) -> Cell | None:
-    """Return the cell that is above each other one at 95 %.
-
-    By paired differences. None where a published one has no run, or for one method alone.
-    """
-    seeds = {seed for cell in cells if cell.ours for seed in cell.ours.by_seed}
-    ran = [(cell, _of_seeds(cell.ours, seeds)) for cell in cells if cell.ours]
-    methods = [cell for cell, _ in ran if cell.key.method != REFERENCE]
-    if len(methods) < 2 or any(cell.printed and not cell.ours for cell in cells):
-        return None
-    for cell, values in ran:
-        gaps = [shared_difference(values, others) for other, others in ran if other is not cell]
-        if all(g and g.n >= LEAST_SEEDS and g.interval and g.interval[0] > 0 for g in gaps):
-            return cell
+def _noise(table: PublishedTable, key: Key) -> Noise | None:
+    """Return the spread of a published number, or of the equal one that it was copied from."""
+    own = table.cells.get(key)
+    sources = [published_tables()[name] for name, methods in table.copied if key.method in methods]
+    for reports in (table, *sources):
+        value = reports.cells.get(key)
+        if own and value and value.value == own.value and value.std is not None and reports.runs:
+            return Noise(float(value.std), reports.runs)
     return None
+
+
+def starred(blocks: Sequence[Block]) -> tuple[Block, ...]:
+    """Mark the cells that are above each other one of their row and shots.
+
+    The p of a row is the largest of its leader's paired t-tests; Holm's procedure adjusts it over
+    all rows of the table in which methods can be compared.
+    """
+    leaders = [leader for block in blocks for row in block.rows for leader in _leaders(row)]
+    adjusted = holm({i: p for i, (_, p) in enumerate(leaders)})
+    best = {id(leaders[i][0]) for i, p in adjusted.items() if p < LEAST_P}
+    return tuple(
+        replace(block, rows=tuple(
+            replace(row, cells=tuple(replace(c, best=id(c) in best) for c in row.cells))
+            for row in block.rows
+        ))
+        for block in blocks
+    )  # fmt: skip
+
+
+def _leaders(row: Row) -> Iterator[tuple[Cell, float]]:
+    """Yield the highest cell at each number of shots, with the p of its lead.
+
+    None where a published one has no run, for one method alone, or with too few shared seeds.
+    """
+    for shots in dict.fromkeys(c.key.shots for c in row.cells):
+        cells = [c for c in row.cells if c.key.shots == shots]
+        seeds = {seed for c in cells if c.ours for seed in c.ours.by_seed}
+        ran = [(c, _of_seeds(c.ours, seeds)) for c in cells if c.ours]
+        methods = [c for c, _ in ran if c.key.method != REFERENCE]
+        if len(methods) < 2 or any(c.published and not c.ours for c in cells):
+            continue
+        leader, values = max(ran, key=lambda item: fmean(item[1].values()))
+        others = [v for c, v in ran if c is not leader]
+        if all(len(values.keys() & v.keys()) >= LEAST_SEEDS for v in others):
+            yield leader, max(paired_p(values, v) for v in others)
 
 
 def _of_seeds(configuration: Configuration, seeds: Iterable[int]) -> Mapping[int, float]:
@@ -213,7 +248,11 @@ def _of_seeds(configuration: Configuration, seeds: Iterable[int]) -> Mapping[int
 
 
 def _mean(
-    table: PrintedTable, dataset: str, category: str, columns: Sequence[Column], rows: Sequence[Row]
+    table: PublishedTable,
+    dataset: str,
+    category: str,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
 ) -> MeanRow:
     """Return a row of means, ours over complete columns only."""
     cells = []
@@ -222,33 +261,59 @@ def _mean(
         missing = ran.count(None)
         key = Key(dataset, category, column.shots, column.method, "image_auroc")
         ours = [configuration for configuration in ran if configuration]
-        cells.append(_mean_cell(table.cells.get(key), ours, missing, table.margin))
+        cells.append(_mean_cell(table, key, ours, missing))
     return MeanRow(TITLES[category], tuple(cells))
 
 
 def _mean_cell(
-    printed: Printed | None, configurations: Sequence[Configuration], missing: int, margin: float
+    table: PublishedTable, key: Key, configurations: Sequence[Configuration], missing: int
 ) -> MeanCell:
+    """Average rows over the seeds that all share, else over all that each has."""
+    published = table.cells.get(key)
     if missing:
-        return MeanCell(printed, None, missing)
-    seeds = sorted(set.intersection(*({*c.by_seed} for c in configurations)))
-    by_seed = [fmean(c.by_seed[seed] for c in configurations) for seed in seeds]
+        return MeanCell(published, None, missing)
+    by_seed = _shared_means(configurations)
     outcome = None
-    if printed and seeds:
+    if published and by_seed:
         seedless = all(c.seedless for c in configurations)
-        outcome = verdict(by_seed, float(printed.value), margin, seedless=seedless)
-    variants = {c.variant for c in configurations}
-    ours = fmean(c.estimate.mean for c in configurations)
-    same_test = fmean(c.estimate.mean for row in configurations if (c := row.with_metric("auroc")))
-    return MeanCell(printed, ours, 0, outcome, mixed=len(variants) > 1, same_test=same_test)
+        noise = _noise(table, key)
+        outcome = verdict(by_seed, published, table.margin, noise=noise, seedless=seedless)
+    departs = dict.fromkeys(text for c in configurations for text in c.departures)
+    return MeanCell(
+        published,
+        fmean(by_seed or [c.mean for c in configurations]),
+        0,
+        outcome,
+        mixed=len({c.variant for c in configurations}) > 1,
+        same_test=_mean_of([c.with_metric("auroc") for c in configurations]),
+        basis="; ".join(departs) or "as stated",
+    )
 
 
-def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -> TimeRow | None:
-    """Return published times with ours of the clock with most methods."""
-    printed = {(k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"}
-    if not printed:
+def _mean_of(configurations: Sequence[Configuration | None]) -> float | None:
+    """Return the mean of rows; None where one has no such metric."""
+    known = [c for c in configurations if c]
+    if len(known) < len(configurations):
         return None
-    methods = {method for method, _ in printed}
+    return fmean(_shared_means(known) or [c.mean for c in known])
+
+
+def _shared_means(configurations: Sequence[Configuration]) -> list[float]:
+    """Return the mean over rows of each seed that all of them have."""
+    seeds = {seed for c in configurations for seed in c.by_seed}
+    rows = [_of_seeds(c, seeds) for c in configurations]
+    shared = sorted(set.intersection(*({*row} for row in rows)))
+    return [fmean(row[seed] for row in rows) for seed in shared]
+
+
+def _times(table: PublishedTable, columns: Sequence[Column], stored: StoredRuns) -> TimeRow | None:
+    """Return published times with ours of the clock with most methods."""
+    published = {
+        (k.method, k.shots): p for k, p in table.cells.items() if k.metric == "inference_ms"
+    }
+    if not published:
+        return None
+    methods = {method for method, _ in published}
     timed = clocks(stored)
 
     def most(clock: TimingSetup) -> tuple[int, bool]:
@@ -258,7 +323,7 @@ def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -
     clock = max(timed, key=most, default=None)
     rows = timed[clock] if clock else {}
     cells = tuple(
-        _time_cell(table, column, printed.get((column.method, column.shots)), rows)
+        _time_cell(table, column, published.get((column.method, column.shots)), rows)
         for column in columns
     )
     (remark,) = (f.text for f in read_findings() if f.key == "table2-times")
@@ -266,11 +331,10 @@ def _times(table: PrintedTable, columns: Sequence[Column], stored: StoredRuns) -
 
 
 def _time_cell(
-    table: PrintedTable, column: Column, printed: Printed | None, rows: Rows
+    table: PublishedTable, column: Column, published: PublishedValue | None, rows: Rows
 ) -> TimeCell:
     """Return the timed configuration that departs least in what takes time."""
-    stated = {**table.protocol, **table.methods.get(column.method, {})}
-    shape = {k: v for k, v in stated.items() if k in SHAPE}
+    shape = {k: v for k, v in table.stated(column.method).items() if k in SHAPE}
     departs = {row: differences(row, shape) for row, timed in rows.items()
                if row.method == column.method and timed.span(LATENCY)}  # fmt: skip
 
@@ -280,16 +344,16 @@ def _time_cell(
 
     row = min(departs, key=rank, default=None)
     if row is None:
-        return TimeCell(printed, None, ())
-    return TimeCell(printed, rows[row], tuple(departs[row]))
+        return TimeCell(published, None, ())
+    return TimeCell(published, rows[row], tuple(departs[row]))
 
 
 def _order(columns: Sequence[Column], cells: Sequence[TimeCell]) -> str:
     """Say whether the published order holds among timed methods."""
     published = [
-        (column, cell.printed.value, cell.ours)
+        (column, cell.published.value, cell.ours)
         for column, cell in zip(columns, cells, strict=True)
-        if cell.printed
+        if cell.published
     ]
     fastest = min(published, key=lambda entry: entry[1])[0]
     by_method = {column.method: ours for column, _, ours in published if ours}

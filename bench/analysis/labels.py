@@ -1,48 +1,70 @@
 """Names of runs, hardware, places and methods for people."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
+from bench.analysis.places import shortened
 from bench.published.tables import NAMES
-from bench.spec import Place, RunSpec
+from bench.spec import Place, RunSpec, place_name
 from bench.store.receipt import Receipt
 from bench.text import brief
 
-_FIELDS = ("image_size", "resize", "precision", "batch_size", "backbone", "stage", "weights",
-          "external", "method_version", "method_source", "data_version")  # fmt: skip
-"""What a run can differ in beside its data, its seed and its method's parameters."""
+_NAMED_ELSEWHERE = {"kind", "method", "parameters", "dataset", "category", "setting", "shots",
+                    "seed", "seen_defect", "data_version", "fingerprint"}  # fmt: skip
+"""What stands in a table's row or title, or before the settings; every other field of a spec, one
+that is added later too, is a setting that a name states where it varies."""
 
 
 class ConfigurationNames:
-    """Names of configurations: the method, and settings that vary."""
+    """Names of configurations: the method, and settings that vary.
+
+    Two specs of one place that differ in more than the seed have different names.
+    """
 
     def __init__(self, specs: Iterable[RunSpec]) -> None:
         self._values: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
         for spec in specs:
-            for key, value in self._settings(spec).items():
+            for key, value in _settings(spec).items():
                 self._values[spec.method][key].add(value)
-
-    @staticmethod
-    def _settings(spec: RunSpec) -> dict[str, Any]:
-        values = {f: getattr(spec, f) for f in _FIELDS}
-        if spec.weights is not None:
-            values["weights"] = spec.weights[:8]
-        if spec.method_source is not None:
-            values["method_source"] = spec.method_source[-8:]
-        if spec.external is not None:
-            values["external"] = spec.external.partition(":")[0]
-        hard = {"seen": spec.seen_defect} if spec.seen_defect else {}
-        return {**spec.parameters, **values, **hard}
 
     def __call__(self, spec: RunSpec) -> str:
         """Return the name of a row."""
+        values = self._values[spec.method]
         varied = [
-            f"{key}={value}"
-            for key, value in self._settings(spec).items()
-            if len(self._values[spec.method][key]) > 1
+            f"{key}={_written(value, values[key])}"
+            for key, value in _settings(spec).items()
+            if len(values[key]) > 1
         ]
         return f"{spec.method} {' '.join(varied)}".strip()
+
+
+def _settings(spec: RunSpec) -> dict[str, Any]:
+    """Return everything that a name may have to state, in the order of the fields."""
+    names = [f.name for f in fields(spec) if f.name not in _NAMED_ELSEWHERE]
+    return {**spec.parameters, **{name: getattr(spec, name) for name in names}}
+
+
+def _written(value: Any, among: Iterable[Any]) -> Any:
+    """Shorten a digest, alone or behind `name:` or `name@`, as far as names stay apart."""
+    if not isinstance(value, str):
+        return value
+    head, digest = _parted(value)
+    if not digest:
+        return value
+    parts = [_parted(other) for other in among if isinstance(other, str)]
+    if head and len([d for h, d in parts if h == head]) == 1:
+        return head
+    beginning = shortened(digest, (d for h, d in parts if h == head))
+    return f"{head} {beginning}" if head else beginning
+
+
+def _parted(value: str) -> tuple[str, str]:
+    """Return what stands before a digest, and the digest; empty where there is none."""
+    match = re.fullmatch(r"(?:(.*)[:@])?([0-9a-f]{64})", value, re.DOTALL)
+    return (match[1] or "", match[2]) if match else (value, "")
 
 
 def hardware(receipt: Receipt) -> str:
@@ -55,7 +77,8 @@ def hardware(receipt: Receipt) -> str:
 
 def name_of(place: Place) -> str:
     """Return `dataset/category`, or a dataset without categories."""
-    return brief(place[0] if place[0] == place[1] else f"{place[0]}/{place[1]}")
+    name, bracket, remark = place_name(*place).partition(" (")
+    return brief(name) + brief(bracket + remark)
 
 
 def method_name(method: str) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bench.analysis.configurations import Configuration, StoredRuns
 from bench.metrics import auroc
-from bench.published.tables import published
+from bench.published.tables import published_tables
 from bench.registry import METHODS
 from bench.spec import Place, RunSpec, Value
 from bench.store.receipt import Receipt
@@ -31,7 +31,9 @@ def configurations(
     stored: StoredRuns, place: Place, shots: int, method: str
 ) -> list[Configuration]:
     """Return a method's configurations, the one to show first."""
-    return stored.configurations(place, shots, method, "auroc", published()["atacnet_table1"])
+    return stored.configurations(
+        place, shots, method, "auroc", published_tables()["atacnet_table1"]
+    )
 
 
 def best_configurations(stored: StoredRuns, place: Place, shots: int) -> list[Configuration]:
@@ -81,8 +83,10 @@ def places(stored: StoredRuns) -> Mapping[Place, list[int]]:
 
 def ranked(places: Iterable[Place]) -> list[Place]:
     """Return distinct places, those of the paper's table first."""
-    printed = dict.fromkeys((k.dataset, k.category) for k in published()["atacnet_table1"].cells)
-    rank = {place: i for i, place in enumerate(printed)}
+    published = dict.fromkeys(
+        (k.dataset, k.category) for k in published_tables()["atacnet_table1"].cells
+    )
+    rank = {place: i for i, place in enumerate(published)}
     return sorted(set(places), key=lambda p: (rank.get(p, len(rank)), p))
 
 

@@ -60,6 +60,20 @@ def shared_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     )
 
 
+def paired_p(first: Mapping[int, float], second: Mapping[int, float]) -> float:
+    """Return the two-sided p of a paired t-test over shared seeds.
+
+    1 where the differences are all alike: they have no spread to test against.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    gaps = [round(first[s] - second[s], DIGITS) for s in seeds]
+    if len(set(gaps)) < 2:
+        return 1.0
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(gaps, 0.0).pvalue)
+
+
 def paired_ratio(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """Estimate the mean paired ratio of positive values.
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from bench.analysis.configurations import code_standing, grouped
 from bench.analysis.labels import ConfigurationNames, hardware
+from bench.analysis.places import Places
 from bench.analysis.selection import registered
 from bench.analysis.statistics import Estimate, deviation, shared_difference
 from bench.errors import RequestError
+from bench.spec import place_name, place_of
 from bench.store.receipt import Receipt
 
 RowKey = tuple[str, int]
@@ -70,14 +72,17 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
     ]
     if not chosen:
         raise RequestError("no stored run fits")
-    cells: dict[tuple[RowKey, str], dict[int, float]] = defaultdict(dict)
+    cells: dict[tuple[RowKey, str], Mapping[int, float]] = {}
     stale = set()
     unofficial: dict[str, str] = {}
     columns: dict[str, tuple[int, str]] = {}
+    places = Places(chosen)
     for configuration in grouped(chosen, ConfigurationNames(r.spec for r in chosen)):
         spec, column = configuration.row, configuration.label
-        row = (spec.place + ("" if spec.setting == "general" else f" ({spec.setting})"), spec.shots)
-        cells[row, column] |= configuration.by_seed
+        content = places.content(spec)
+        row = (place_name(*place_of(spec)) + f" ({content})" * bool(content), spec.shots)
+        assert (row, column) not in cells, "names tell configurations apart"
+        cells[row, column] = configuration.by_seed
         columns[column] = (registered(spec.method), column)
         if configuration.stale:
             stale.add((row, column))

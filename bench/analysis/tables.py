@@ -7,11 +7,11 @@ from functools import cached_property
 
 from bench.analysis.configurations import Configuration
 from bench.analysis.timings import TimeRow
-from bench.analysis.verdict import Verdict, verdict
-from bench.published.tables import NAMES, Key, Printed
+from bench.analysis.verdict import Noise, Verdict, verdict
+from bench.published.tables import NAMES, Key, PublishedValue
 
 WORDS = ("reproduced", "differs", "inconclusive", "not comparable", "not run")
-"""What can stand as a verdict, in the order of the legend."""
+"""What can stand as a verdict, in the order of the legend; the first three compare."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +36,35 @@ class Cell:
     key: Key
     name: str
     """A name for links within the page, unique over its tables."""
-    printed: Printed | None
-    source: tuple[str, Printed] | None
-    """Title of the table that the printed number was copied from, and the number there."""
+    published: PublishedValue | None
+    source: tuple[str, PublishedValue] | None
+    """Title of the table that the published number was copied from, and the number there."""
     ours: Configuration | None
     """The configuration that departs least from the stated protocol."""
     others: tuple[Configuration, ...]
     margin: float
+    noise: Noise | None = None
+    """Spread of the published number over its runs, where it or its source reports one."""
     not_comparable: str = ""
-    pixel_level: tuple[str, Printed] | None = None
+    pixel_level: tuple[str, PublishedValue] | None = None
     """Title of a table that prints its pixel AUROC, and the number there."""
     best: bool = False
     """Whether it is above every other method of the row with as many labelled anomalies, all of
-    which ran, as far as intervals allow to say so."""
+    which ran: by paired t-tests, Holm-adjusted over the rows of the table."""
 
     @cached_property
     def verdict(self) -> Verdict | None:
         """Our verdict on the published number; None without a comparison."""
-        if self.ours is None or self.printed is None or self.not_comparable:
+        if self.ours is None or self.published is None or self.not_comparable:
             return None
-        values = list(self.ours.by_seed.values())
-        printed = float(self.printed.value)
-        return verdict(values, printed, self.margin, seedless=self.ours.seedless)
+        return verdict(
+            list(self.ours.by_seed.values()),
+            self.published,
+            self.margin,
+            noise=self.noise,
+            images=self.ours.images,
+            seedless=self.ours.seedless,
+        )
 
     @property
     def same_test(self) -> Configuration | None:
@@ -72,7 +79,7 @@ class Cell:
     @property
     def word(self) -> str:
         """The verdict in words; empty without a published number."""
-        if self.printed is None:
+        if self.published is None:
             return ""
         if self.ours is None:
             return "not run"
@@ -80,10 +87,10 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """Our mean minus the printed number, comparable or not."""
-        if self.ours is None or self.printed is None:
+        """Our mean minus the published number, comparable or not."""
+        if self.ours is None or self.published is None:
             return None
-        return self.ours.estimate.mean - float(self.printed.value)
+        return self.ours.estimate.mean - float(self.published.value)
 
     @property
     def basis(self) -> str:
@@ -91,6 +98,11 @@ class Cell:
         if self.ours is None:
             return ""
         return "; ".join(self.ours.departures) or "as stated"
+
+    @property
+    def departs(self) -> bool:
+        """Whether a verdict is of runs that depart from the stated protocol."""
+        return self.verdict is not None and bool(self.ours and self.ours.departures)
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,8 @@ class Row:
     cells: tuple[Cell, ...]
     unofficial: str
     """Why our copy of the data is not the official one."""
+    apart: str = ""
+    """Other contents of the place that runs saw, which stand in rows of their own."""
 
     @property
     def ran(self) -> bool:
@@ -112,16 +126,23 @@ class Row:
 class MeanCell:
     """A published mean over rows, and ours where all ran."""
 
-    printed: Printed | None
+    published: PublishedValue | None
     ours: float | None
     missing: int
     """How many of its rows have no run."""
     verdict: Verdict | None = None
-    """On the means of the seeds that all rows have; None where nothing is printed or missing."""
+    """On the means of the seeds that all rows have; None where nothing is published or missing."""
     mixed: bool = False
     """Whether its rows ran in several configurations."""
     same_test: float | None = None
     """Ours without the images that train ATAC-Net."""
+    basis: str = ""
+    """Departures of any of its rows, or `as stated`."""
+
+    @property
+    def departs(self) -> bool:
+        """Whether runs of a row depart from the stated protocol."""
+        return self.basis not in ("", "as stated")
 
     @property
     def word(self) -> str:
@@ -159,7 +180,7 @@ class ReportTable:
     margin: float
     """By how much AUROC a mean of ours may differ from print and still reproduce it."""
     times: TimeRow | None = None
-    """Its row of inference times, where one is printed."""
+    """Its row of inference times, where one is published."""
 
     @property
     def groups(self) -> list[tuple[int, tuple[Column, ...]]]:
@@ -193,14 +214,20 @@ class ReportTable:
 
     @cached_property
     def counts(self) -> Mapping[str, int]:
-        """How many printed cells have each verdict."""
-        words = [cell.word for cell in self.cells() if cell.printed is not None]
+        """How many published cells have each verdict."""
+        words = [cell.word for cell in self.cells() if cell.published is not None]
+        return {word: words.count(word) for word in WORDS}
+
+    @cached_property
+    def as_stated(self) -> Mapping[str, int]:
+        """How many of these verdicts are of runs as stated."""
+        words = [c.word for c in self.cells() if c.verdict is not None and not c.departs]
         return {word: words.count(word) for word in WORDS}
 
     @cached_property
     def departures(self) -> Mapping[str, int]:
         """Departures of shown runs with their number of cells."""
-        shown = (cell.ours for cell in self.cells() if cell.ours and cell.printed)
+        shown = (cell.ours for cell in self.cells() if cell.ours and cell.published)
         counts = Counter(text for configuration in shown for text in configuration.departures)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 

@@ -23,7 +23,7 @@ from bench.analysis.timings import (
     ordered,
     ratio_of_ours,
 )
-from bench.published.tables import published
+from bench.published.tables import published_tables
 from bench.text import exact, figures
 
 TITLE = "Inference and training time"
@@ -61,7 +61,7 @@ FIELDS = (
     "machine", "host", "threads", "precision", "dataset", "category", "method", "way", "shots",
     "image_size", "rounds", "rounds_left_out", "disturbed", *(c.key for c in COLUMNS),
     "yardstick_ratio", "atacnet_ratio", "atacnet_ratio_low95", "atacnet_ratio_high95",
-    "printed_ms", "stale", "runs",
+    "published_ms", "stale", "runs",
 )  # fmt: skip
 STALE, DISTURBED = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
 
@@ -178,6 +178,6 @@ def _count(value: float | None) -> str:
 
 
 def _printed(timed: TimedConfiguration) -> str:
-    cells = published()["atacnet_table2"].cells.items()
-    printed = [p for k, p in cells if (k.metric, k.method) == ("inference_ms", timed.row.method)]
-    return str(printed[0].value) if printed else ""
+    cells = published_tables()["atacnet_table2"].cells.items()
+    published = [p for k, p in cells if (k.metric, k.method) == ("inference_ms", timed.row.method)]
+    return str(published[0].value) if published else ""

@@ -15,8 +15,8 @@ from bench.analysis.configurations import REFERENCE, StoredRuns, grouped, is_sta
 from bench.analysis.labels import ConfigurationNames, method_name, name_of
 from bench.analysis.selection import order, ranked
 from bench.analysis.statistics import Estimate, mean_interval, paired_ratio
-from bench.published.tables import Printed
-from bench.spec import Place, RunSpec, place_of
+from bench.published.tables import PublishedValue
+from bench.spec import Place, RunSpec
 from bench.store.receipt import Receipt
 from bench.text import brief, figures, listed, spanned
 
@@ -141,7 +141,7 @@ def clocks(stored: StoredRuns) -> dict[TimingSetup, Rows]:
     """Return timed configurations by clock, most methods first."""
     by_clock: dict[TimingSetup, list[Receipt]] = defaultdict(list)
     for receipt in stored.timing:
-        by_clock[TimingSetup(machine_of(receipt), place_of(receipt.spec))].append(receipt)
+        by_clock[TimingSetup(machine_of(receipt), stored.place(receipt.spec))].append(receipt)
     places = ranked(clock.place for clock in by_clock)
     label = ConfigurationNames(r.spec for r in stored.timing)
 
@@ -222,14 +222,14 @@ def _ratio(ratio: Estimate) -> str:
     return spanned(ratio.mean, ratio.interval)
 
 
-# The row of a printed table
+# The row of a published table
 
 
 @dataclass(frozen=True)
 class TimeCell:
     """A published inference time, and ours of the same method."""
 
-    printed: Printed | None
+    published: PublishedValue | None
     ours: TimedConfiguration | None
     departures: tuple[str, ...]
     """From what the table states of the network and the images."""

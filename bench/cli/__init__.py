@@ -8,6 +8,8 @@ import typer
 
 import bench
 from bench.cli import audit, crosscheck, data, doctor, predict, report, results, runs
+from bench.cli.options import homes_expanded
+from bench.cli.streams import drop_output, prepare_streams, restart_in_utf8
 from bench.errors import BenchError
 from bench.system.untrusted import one_line
 
@@ -25,7 +27,7 @@ for command in (
     *(results.verify_command, results.compare_command, results.merge_command),
     *(results.archive_command, doctor.doctor_command, crosscheck.crosscheck_command),
 ):
-    app.command(command.__name__.removesuffix("_command"))(command)
+    app.command(command.__name__.removesuffix("_command"))(homes_expanded(command))
 app.add_typer(data.app, name="data")
 
 
@@ -44,13 +46,26 @@ def top(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors are one line, exit code 2."""
+    if arguments is None:
+        restart_in_utf8()
+        prepare_streams()
     try:
-        app(arguments)
-    except BrokenPipeError:  # `bench status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        try:
+            app(arguments)
+        finally:
+            sys.stdout.flush()  # a full disk is an error, too
+    except MemoryError as error:
+        if os.environ.get("BENCH_DEBUG"):
+            raise
+        asked = one_line(error) or "nothing more is known"
+        print(
+            f"bench: MemoryError: {asked}: close other programs, or ask for less at once",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except (BenchError, OSError) as error:
         if os.environ.get("BENCH_DEBUG"):
             raise
+        drop_output()
         print(f"bench: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

@@ -12,7 +12,7 @@ from bench.text import wrapped
 
 if TYPE_CHECKING:
     from bench.published.findings import Finding
-    from bench.published.tables import PrintedTable
+    from bench.published.tables import PublishedTable
 
 MAX_WIDTH = 100
 """Longer lines are hard to read."""
@@ -43,7 +43,7 @@ def audit_command(
 def _page(about: str | None, width: int) -> Iterator[str]:
     """Yield findings and tables; raises RequestError if no title contains `about`."""
     from bench.published.audit import findings
-    from bench.published.tables import published
+    from bench.published.tables import published_tables
 
     by_title: dict[str, list[Finding]] = {}
     for finding in findings():
@@ -56,7 +56,7 @@ def _page(about: str | None, width: int) -> Iterator[str]:
         yield from ("", title, "-" * min(len(title), width))
         for finding in by_title[title]:
             yield from _finding_lines(finding, width)
-    tables = [t for t in published().values() if about is None or t.title in selected]
+    tables = [t for t in published_tables().values() if about is None or t.title in selected]
     if tables:
         yield from ("", "The tables", "----------")
     for table in tables:
@@ -71,10 +71,10 @@ def _finding_lines(finding: "Finding", width: int) -> Iterator[str]:
     yield from wrapped(f"[{source}{finding.confidence}]", width, "  ", "   ")
 
 
-def _table_lines(table: "PrintedTable", width: int) -> Iterator[str]:
+def _table_lines(table: "PublishedTable", width: int) -> Iterator[str]:
     summary = f"{table.title}: {len(table.cells)} numbers, {table.confidence}"
     yield from wrapped(summary, width, "* ", "  ")
-    key, printed = next(iter(table.cells.items()))
-    example = f"For example {printed.value}: {table.place(key)}"
+    key, published = next(iter(table.cells.items()))
+    example = f"For example {published.value}: {table.place(key)}"
     for line in (table.citation, f"It states: {table.states}", example):
         yield from wrapped(line, width, "    ", "      ")

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.errors import StoreError
+from bench.execution.room import RUN_MODULES as RUN_MODULES
 from bench.planning.matrix import PlannedRun
 from bench.planning.plan import Folders, Missing, Plan, Run
 from bench.planning.rehearsal import estimate_problem
@@ -37,8 +38,6 @@ from bench.store.results import Results, receipts
 from bench.system.host import available_memory
 from bench.text import counted, duration, gibibytes, gigabytes
 
-RUN_MODULES = ("torchvision", "bench.execution.worker")
-"""What a run's process imports before it begins."""
 MARKS = {
     "s": "stale: made by older code of the method",
     "f": "failed earlier",
@@ -199,7 +198,9 @@ def _needs(
         if not todo and not missing:
             continue
         runs: list[Run | Missing] = [*todo, *missing]
-        needed = memory_of(variant, runs, known, slots[0].device, folders.data, RUN_MODULES)
+        needed = memory_of(
+            variant, runs, known, slots[0].device, folders.data, RUN_MODULES, state.keep
+        )
         memory.append(needed)
         variant_guesses = guesses[wanted.name(variant)] = [paces.estimate(run) for run in todo]
         elsewhere |= None in variant_guesses and all(anywhere.estimate(run) for run in todo)

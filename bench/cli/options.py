@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.errors import RequestError
+from bench.system.files import expanded
 from bench.system.untrusted import one_line
 
 if TYPE_CHECKING:
@@ -101,9 +102,25 @@ def shared_options(
 
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         with_options.__annotations__ = {p.name: p.annotation for p in parameters}
-        return with_options
+        return homes_expanded(with_options)
 
     return decorate
+
+
+def homes_expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """Expand `~` in all paths that a command receives."""
+
+    @functools.wraps(command)
+    def with_homes(**values: Any) -> None:
+        command(**{name: _home_expanded(value) for name, value in values.items()})
+
+    return with_homes
+
+
+def _home_expanded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_home_expanded(entry) for entry in value]
+    return expanded(value) if isinstance(value, Path) else value
 
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:

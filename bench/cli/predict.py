@@ -8,10 +8,7 @@ import typer
 from bench.cli.options import RESULTS, ResultsOption, console, gpus, printable, say
 
 if TYPE_CHECKING:
-    from bench.execution.predict import Predictions
-
-MAX_ROWS = 40
-"""Rows of the printed table; the file has all."""
+    from bench.execution.predictions import Summary
 
 
 def predict_command(
@@ -30,11 +27,13 @@ def predict_command(
 ) -> None:
     """Score images with a run's model, saved by --save-models.
 
-    Writes predictions.parquet (score, box in pixels, maps) and pictures of the maps.
+    Writes predictions.parquet (score, box in pixels, maps) and pictures of the maps. A file that
+    does not decode is left out, named, and makes the exit code 1.
     """
     import sys
 
     from bench.execution import predict
+    from bench.execution.predictions import check_new, write_predictions
     from bench.planning.slots import slots_for
     from bench.store.open import open_results
     from bench.store.results import find
@@ -42,30 +41,33 @@ def predict_command(
     stored = open_results(results.absolute())
     receipt, model = predict.saved_model(stored, find(stored, run_id))
     target = out or Path(f"predictions-{receipt.run_id}")
+    check_new(target.absolute())
     files = predict.find_images(images)
     if predict.has_changed(receipt):
         print("note: the method's code has changed since the run", file=sys.stderr)
     slot = slots_for(device, 1, gpus(device), threads or receipt.provenance.threads)[0]
-    predictions = predict.predict_images(receipt, model, files, slot.device, slot.threads)
-    predict.write_predictions(predictions, target.absolute(), overlays=overlays)
-    _print(predictions)
-    has_overlays = overlays and predictions.explanation is not None
-    say(f"{target}: predictions.parquet" + (" and overlays/" if has_overlays else ""))
+    parts = predict.predict_images(receipt, model, files, slot.device, slot.threads)
+    summary = write_predictions(files, parts, target.absolute(), overlays=overlays)
+    _print(summary)
+    say(f"{target}: predictions.parquet" + (" and overlays/" if summary.overlays else ""))
+    for problem in summary.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if summary.problems:
+        raise typer.Exit(1)
 
 
-def _print(predictions: "Predictions") -> None:
+def _print(summary: "Summary") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    boxes = predictions.boxes()
+    boxed = any(box is not None for *_, box in summary.first)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("file", overflow="fold")
-    for title in ("score", *(["box"] if boxes is not None else [])):
+    for title in ("score", *(["box"] if boxed else [])):
         table.add_column(title, justify="right", no_wrap=True)
-    for i in range(min(MAX_ROWS, len(predictions.files))):
-        box = [] if boxes is None else [" ".join(f"{v:.0f}" for v in boxes[i])]
-        name = Text(printable(str(predictions.files[i])))
-        table.add_row(name, f"{predictions.scores[i]:.4g}", *box)
+    for file, score, box in summary.first:
+        cells = [] if box is None else [" ".join(f"{v:.0f}" for v in box)]
+        table.add_row(Text(printable(str(file))), f"{score:.4g}", *cells)
     console().print(table)
-    if len(predictions.files) > MAX_ROWS:
-        say(f"... and {len(predictions.files) - MAX_ROWS} more")
+    if summary.images > len(summary.first):
+        say(f"... and {summary.images - len(summary.first)} more")

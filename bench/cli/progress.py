@@ -15,9 +15,9 @@ from bench.analysis.configurations import grouped
 from bench.analysis.labels import ConfigurationNames, hardware
 from bench.analysis.timings import Machine, TimingColumn, machine_of, timed_configurations
 from bench.planning.plan import Run
-from bench.planning.runtime import time_left
+from bench.planning.runtime import RuntimeModel
 from bench.planning.state import State
-from bench.spec import RunSpec, shots_of
+from bench.spec import RunSpec, place_name, place_of, shots_of
 from bench.store.receipt import Receipt
 from bench.text import compact, duration
 
@@ -32,12 +32,12 @@ class PlainDisplay:
         self.console, self.slots = console, slots
         self.label = ConfigurationNames(r.spec for r in state.plan.runs)
         self.total = len(state.plan.runs)
-        self.receipts = list(state.done.values())
+        self.runtimes = RuntimeModel(state.done.values())
         self.left = {r.run_id: r for r in state.todo}
         self.expected = self._time_left()
 
     def _time_left(self) -> float | None:
-        return time_left(list(self.left.values()), self.receipts, max(1, self.slots))
+        return self.runtimes.time_left(self.left.values(), max(1, self.slots))
 
     def __enter__(self) -> "PlainDisplay":
         return self
@@ -58,7 +58,7 @@ class PlainDisplay:
     def finished(self, run: Run, receipt: Receipt) -> None:
         """Print a run's result, time and time left."""
         self._over(run)
-        self.receipts.append(receipt)
+        self.runtimes.add(receipt)
         self.expected = self._time_left()
         self._line(
             f"{self._name(run)}: {_result(run, receipt)} in {duration(receipt.timings.phases_s)}"
@@ -74,6 +74,9 @@ class PlainDisplay:
         """Print why a run failed."""
         self._over(run)
         self._line(f"{self._name(run)}: FAILED: {reason.splitlines()[0] if reason else '?'}")
+
+    def put_back(self, run: Run) -> None:
+        """Print nothing: a note says why."""
 
     def note(self, text: str) -> None:
         """Print a line as it is."""
@@ -115,6 +118,10 @@ class LiveDisplay(PlainDisplay):
     def started(self, run: Run) -> None:
         """Show the run as under way."""
         self.under_way[run.run_id] = (run, time.monotonic(), "starting")
+
+    def put_back(self, run: Run) -> None:
+        """Show the run as under way no more."""
+        self.under_way.pop(run.run_id, None)
 
     def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
         """Show a run's epoch and time left."""
@@ -206,13 +213,14 @@ def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     for configuration in grouped(_finished(runs, done), label):
         row, receipts = configuration.row, configuration.receipts
         reasons = configuration.unofficial_reasons
-        notes |= {f"* unofficial copy of {row.place}: {reason}": None for reason in reasons}
+        data = place_name(*place_of(row))
+        notes |= {f"* unofficial copy of {data}: {reason}": None for reason in reasons}
         several = len({(r.provenance.device_name, r.provenance.threads) for r in receipts}) > 1
         mixed |= several
         deviation = configuration.deviation
         per_image = fmean(r.timings.score_s for r in receipts) / max(1, receipts[0].split.scored)
         table.add_row(
-            escape(row.place) + "*" * bool(reasons),
+            escape(data) + "*" * bool(reasons),
             escape(configuration.label),
             str(row.shots),
             f"{configuration.mean:.3f}" + "†" * several,
@@ -260,18 +268,19 @@ def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
     for receipt in _finished(runs, done):
         by_clock[receipt.spec.row, machine_of(receipt)].append(receipt)
     timed = [t for receipts in by_clock.values() for t in timed_configurations(receipts, label)]
-    places = dict.fromkeys(t.row.place for t in timed)
+    places = {t.row: place_name(*place_of(t.row)) for t in timed}
+    several = len({*places.values()}) > 1
     machines = dict.fromkeys(hardware(t.rounds[0]) for t in timed)
     table = Table(box=None, header_style="bold")
     table.add_column("method")
     for title in (*(column.title for column in TIMES), "rounds"):
         table.add_column(title, justify="right", no_wrap=True)
     for t in timed:
-        name = [f"{t.row.place}:"] * (len(places) > 1) + [t.label + "‡" * bool(t.disturbed)]
+        name = [f"{places[t.row]}:"] * several + [t.label + "‡" * bool(t.disturbed)]
         name += [f"({hardware(t.rounds[0])})"] * (len(machines) > 1)
         cells = [_scaled(c.middle(t), c.unit) for c in TIMES]
         table.add_row(escape(" ".join(name)), *cells, f"{len(t.rounds)}/{wanted[t.row]}")
-    notes = [f"{', '.join(places)} on {', '.join(machines)}"]
+    notes = [f"{', '.join(dict.fromkeys(places.values()))} on {', '.join(machines)}"]
     if any(t.disturbed for t in timed):
         notes.append("‡ all rounds were disturbed by other work")
     return _captioned(table, notes)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.options import RESULTS, ResultsOption, say
+from bench.cli.options import (
+    DATA,
+    RESULTS,
+    CacheOption,
+    DataOption,
+    ResultsOption,
+    cache_or_default,
+    say,
+)
 from bench.errors import CorruptRun, RequestError
 from bench.text import counted
 
@@ -166,11 +174,15 @@ def times_command(results: ResultsOption = RESULTS) -> None:
             say(f"{text}\n")
 
 
-def verify_command(results: ResultsOption = RESULTS) -> None:
+def verify_command(
+    results: ResultsOption = RESULTS, data: DataOption = DATA, cache: CacheOption = None
+) -> None:
     """Check stored digests, metrics and the table; change nothing.
 
-    Takes a results folder or an archive. Exit code: 0 all agrees, 1 something does not.
+    Takes a results folder or an archive. Where the data folder has a run's images, their masks are
+    compared with those of its pixel metrics. Exit code: 0 all agrees, 1 something does not.
     """
+    from bench.data.mask_lookup import MaskLookup
     from bench.store.open import open_results
     from bench.store.verify import leftovers, problems
 
@@ -179,7 +191,8 @@ def verify_command(results: ResultsOption = RESULTS) -> None:
     except CorruptRun as error:
         say(str(error))
         raise typer.Exit(1) from None
-    faults = list(problems(stored))
+    lookup = MaskLookup(data.absolute(), cache_or_default(cache))
+    faults = list(problems(stored, lookup.have_changed))
     for text in faults:
         say(text)
     for text in leftovers(stored):
@@ -210,7 +223,9 @@ def compare_command(first: Path, second: Path) -> None:
         receipt = one.read(run_id)
         match = agreement(receipt, other.read(run_id))
         counts[match.kind] += 1
-        if match.kind != "identical":
+        if match.kind == "identical" and match.masks:
+            say(f"{run_id} {receipt.spec}: {match}")
+        elif match.kind != "identical":
             gap = one.scores(run_id).gap(other.scores(run_id))
             largest = "other images" if gap is None else f"scores by up to {gap:.2g}"
             say(f"{run_id} {receipt.spec}: {match}; {largest}")
@@ -249,7 +264,7 @@ def merge_command(
             counts[run.kind] += 1
             failed = run.kind in ("damaged", "different")
             bad |= failed
-            if failed or (run.detail and run.kind != "identical"):
+            if failed or run.detail not in ("", "identical"):
                 say(f"{run.run_id}: {run.detail}")
         summary = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "no runs"
         say(f"{source.root}: {summary}")

@@ -107,6 +107,7 @@ def run_command(
     used_slots = _slots(plan, device, slots, threads) if needed else []
     _print_plan(state, len(used_slots), with_time=not dry_run)
     _print_keep(state)
+    _print_masks(state)
     if dry_run:
         _print_dry_run(state, stored, folders, used_slots)
         return
@@ -224,6 +225,22 @@ def _print_keep(state: "State") -> None:
             say(f"no {artifact_words([ability])} of {names}: it takes a method with {functions}")
 
 
+def _print_masks(state: "State") -> None:
+    """Print which categories get no pixel metrics, and which runs get new ones."""
+    from bench.planning.masks import mask_lines
+
+    if "explain" in state.keep:
+        for line in mask_lines(state.todo):
+            say(line)
+    _print_other_masks(state)
+
+
+def _print_other_masks(state: "State") -> None:
+    if state.other_masks:
+        runs = _runs(state.other_masks)
+        say(f"{runs} of other masks: pixel metrics again, without training")
+
+
 def _print_dry_run(
     state: "State", stored: "Results", folders: "Folders", slots: list["Slot"]
 ) -> None:
@@ -266,6 +283,7 @@ def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders
     time_to_go = duration(left) if left is not None else unknown
     say(f"{'left':8} {time_to_go if state.todo else waiting}")
     _print_keep(state)
+    _print_other_masks(state)
     later = ", tried again once its code has changed, or with --retry-failed"
     given_up = {r.run_id for r in state.known_failures}
     for run_id, failure in state.failed.items():

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from bench.errors import DataError
 from bench.system.digests import FingerprintCache
+from bench.system.files import cannot_read
 from bench.system.host import cpu_count
 from bench.system.untrusted import one_line, os_reason, read_regular
 
@@ -25,6 +26,19 @@ MAX_BYTES = 8 * MAX_PIXELS
 """Largest file: no encoding of MAX_PIXELS needs more."""
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by EXIF orientation; 1 is upright."""
+_LYING = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""What a PNG with an orientation holds."""
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else some of its errors are printed
 
@@ -35,6 +49,7 @@ class ImageFacts:
 
     path: str
     width: int
+    """Of the upright image in pixels, see `decode_image`."""
     height: int
     mode: str
     bytes: int
@@ -60,13 +75,14 @@ def read(path: Path, digests: FingerprintCache) -> tuple[bytes, str]:
     try:
         return digests.read(path, MAX_BYTES)
     except OSError as error:
-        raise DataError(f"cannot read {one_line(path)}: {os_reason(error)}") from error
+        raise DataError(cannot_read(path, error)) from error
 
 
 def decode_image(path: Path, content: bytes | None = None) -> tuple[Image.Image, str]:
     """Return a file's RGB image and its mode.
 
-    Alpha is composed on black. `content` are its bytes where they are read already. Of the several
+    The image is upright, as viewers show it: turned as its EXIF orientation says. Alpha is composed
+    on black. `content` are its bytes where they are read already. Of the several
     pictures in a phone's JPEG (MPO: a preview, depth, a gain map) the first is meant, as every
     reader takes it; other files of several pictures are refused. Raises DataError naming the file
     where it is not one whole 8-bit image.
@@ -80,11 +96,9 @@ def decode_image(path: Path, content: bytes | None = None) -> tuple[Image.Image,
             if problem:
                 raise DataError(f"{one_line(path)} has {problem}")
             image.load()
-            if "A" in mode or "transparency" in image.info:
-                rgba = image.convert("RGBA")
-                black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-                return Image.alpha_composite(black, rgba).convert("RGB"), mode
-            return image.convert("RGB"), mode
+            turn = _turn(image)
+            rgb = _rgb(image)
+            return rgb if turn is None else rgb.transpose(turn), mode
     except DataError:
         raise
     except Image.DecompressionBombError:
@@ -103,6 +117,60 @@ def decode_image(path: Path, content: bytes | None = None) -> tuple[Image.Image,
         raise DataError(
             f"{one_line(path)} does not decode ({reason[:200]}); replace or remove it"
         ) from error
+
+
+def _rgb(image: ImageFile) -> Image.Image:
+    """Return a loaded image in RGB, alpha composed on black."""
+    if "A" in image.mode or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _turn(image: ImageFile) -> Image.Transpose | None:
+    """Return what makes an image upright, None if it is.
+
+    Damaged EXIF is no EXIF. A TIFF is turned by Pillow when it is loaded, and upright from then on.
+    """
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever Pillow lets through on bytes that nobody foresaw
+        return None
+
+
+def is_turned(path: Path) -> bool:
+    """Whether an image's EXIF turns it; it is not decoded.
+
+    False for a file that does not open as an image, which `decode_image` refuses.
+    """
+    try:
+        return _header(path)[2] is not None
+    except Exception:
+        return False
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return an upright image's width and height; raises DataError.
+
+    Nothing is decoded, but for TIFFs, whose turns are Pillow's affair.
+    """
+    try:
+        kind, (width, height), turn = _header(path)
+    except Exception:
+        kind = None
+    if kind in (None, "TIFF"):
+        return decode_image(path)[0].size
+    return (height, width) if turn in _LYING else (width, height)
+
+
+def _header(path: Path) -> tuple[str | None, tuple[int, int], Image.Transpose | None]:
+    """Return an image's format, its size as it lies and its turn; raises anything."""
+    content = read_regular(path, MAX_BYTES)
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        # Pillow would decode a PNG without EXIF to look for it behind the pixels.
+        plain = image.format == "PNG" and not any(mark in content for mark in _PNG_EXIF)
+        return image.format, image.size, None if plain else _turn(image)
 
 
 def _problem(image: ImageFile, content: bytes) -> str:

@@ -4,8 +4,11 @@ They are named by a source and fingerprinted like a category. A test image of th
 among them; for your own folder of textures, check this yourself.
 """
 
+import contextlib
+import functools
 import importlib.util
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +16,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.catalog import find_dataset
+from bench.data.catalog import OWN_VERSION, find_dataset
+from bench.data.decode import is_turned
 from bench.data.images import load
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, check_names, fingerprint, images_below
@@ -46,11 +50,13 @@ class External:
     fingerprint: str
     tiles: int = 1
     """Tiles that an image is cut into, along each side."""
+    turned: bool = False
+    """Whether EXIF turns any of them, which older runs left undone."""
 
     @property
     def identity(self) -> str:
         """The part of a run's identity that names them."""
-        return f"{self.source}:{self.fingerprint}"
+        return f"{self.source}:{self.fingerprint}" + ":turned" * self.turned
 
     def prepared_size(self, image_size: int) -> int:
         """Return their prepared side in pixels."""
@@ -74,14 +80,21 @@ def find_external(
     """
     if source == "none":
         return None
-    tiles = 1
+    tiles, turned = 1, False
     if source == "mvtec_ad":
         listing = _other_categories(dataset, category, data, cache)
     elif textures is None:
         listing, tiles = _textures(), TILES
     else:
         listing, source = _folder(textures, data / dataset), textures.name
-    return External(source, listing, fingerprint(listing, digests), tiles)
+        turned = _any_turned(listing, fingerprint(listing, digests))
+    return External(source, listing, fingerprint(listing, digests), tiles, turned)
+
+
+@functools.lru_cache(maxsize=16)
+def _any_turned(listing: Listing, content: str) -> bool:
+    """Whether EXIF turns any image of this content."""
+    return any(is_turned(listing.root / file.path) for file in listing.files)
 
 
 def _folder(folder: Path, own: Path) -> Listing:
@@ -92,19 +105,38 @@ def _folder(folder: Path, own: Path) -> Listing:
             f"textures of {one_line(folder)}: its name stands for them in the results, so it cannot"
             f" be empty, {', '.join(SOURCES)} or hold a colon; rename it"
         )
-    if folder.is_relative_to(own) or own.is_relative_to(folder):
-        path = one_line(folder)
-        raise DataError(f"textures of {path}: test images are among them, of {own.name}")
+    among = f"textures of {one_line(folder)}: test images are among them, of {own.name}"
+    for one, other in ((folder, own), (folder.resolve(), own.resolve())):
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise DataError(among)
     if not folder.is_dir():
         raise MissingData(f"textures: there is no folder {one_line(folder)}")
     try:
+        if shared := _shared_file(images_below(folder), own):
+            raise DataError(f"{among}: {one_line(shared)} is the same file")
         paths = sorted(p.relative_to(folder).as_posix() for p in images_below(folder))
     except OSError as error:
         raise DataError(f"cannot read {one_line(folder)}: {os_reason(error)}") from error
     if not paths:
         raise MissingData(f"textures: no images in {one_line(folder)}")
     check_names(folder, paths)
-    return Listing(folder, tuple(File(p, "train", "good") for p in _spread(paths, PER_FOLDER)))
+    files = tuple(File(p, "train", "good") for p in _spread(paths, PER_FOLDER))
+    return Listing(folder, files, OWN_VERSION)
+
+
+def _shared_file(images: Iterable[Path], own: Path) -> Path | None:
+    """Return an image that is also a file of `own`, by whatever links."""
+    known = {(s.st_dev, s.st_ino): path for path in images for s in [path.stat()]}
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(own, followlinks=True):
+        visited.add(os.path.realpath(parent))
+        folders[:] = [f for f in folders if os.path.realpath(Path(parent, f)) not in visited]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # a link to nothing
+                status = os.stat(Path(parent, name))
+                if path := known.get((status.st_dev, status.st_ino)):
+                    return path
+    return None
 
 
 def _textures() -> Listing:
@@ -133,7 +165,7 @@ def _other_categories(dataset: str, category: str, data: Path, cache: Path) -> L
             f"external images: no other category of mvtec_ad is in {one_line(data)};"
             " fetch one, or --set external=textures"
         )
-    return Listing(root, tuple(sorted(files, key=lambda f: f.path)))
+    return Listing(root, tuple(sorted(files, key=lambda f: f.path)), mvtec.data_version)
 
 
 def _spread(items: Sequence[Item], most: int) -> list[Item]:

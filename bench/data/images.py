@@ -16,13 +16,12 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.data import DATA_VERSION
 from bench.data.decode import MAX_BYTES, ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.detector import Samples
 from bench.errors import DataError, RequestError, StoreError
 from bench.system.digests import FingerprintCache
-from bench.system.files import locked, sealed, staged_folder, unsealed, write_synced
+from bench.system.files import cannot_read, locked, sealed, staged_folder, unsealed, write_synced
 from bench.system.untrusted import one_line, open_regular, os_reason, read_regular
 
 RESIZE_RULES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -45,6 +44,10 @@ class CategoryImages:
         return _samples(self.pixels[list(chosen)], [self.facts[i] for i in chosen])
 
 
+class _Damaged(DataError):
+    """Prepared images are not as they were written."""
+
+
 def _samples(pixels: NDArray[np.uint8], facts: Sequence[ImageFacts]) -> Samples:
     return Samples(
         images=pixels,
@@ -56,11 +59,11 @@ def _samples(pixels: NDArray[np.uint8], facts: Sequence[ImageFacts]) -> Samples:
     )
 
 
-def _identity(fingerprint: str, size: int, resize: str) -> dict[str, Any]:
+def _identity(fingerprint: str, data_version: int, size: int, resize: str) -> dict[str, Any]:
     """Return everything that prepared images depend on."""
     return {
         "fingerprint": fingerprint,
-        "data_version": DATA_VERSION,
+        "data_version": data_version,
         "size": size,
         "resize": resize,
         "pillow": PIL.__version__,
@@ -72,9 +75,11 @@ def _name(identity: Mapping[str, Any]) -> str:
     return template.format_map(identity)
 
 
-def prepared_folder(cache: Path, fingerprint: str, size: int, resize: str) -> Path:
+def prepared_folder(
+    cache: Path, fingerprint: str, data_version: int, size: int, resize: str
+) -> Path:
     """Return a category's cache folder at one size."""
-    return cache / "images" / _name(_identity(fingerprint, size, resize))
+    return cache / "images" / _name(_identity(fingerprint, data_version, size, resize))
 
 
 def prepare(
@@ -93,14 +98,14 @@ def prepare(
     """
     if resize not in RESIZE_RULES:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}, not {resize!r}")
-    folder = prepared_folder(cache, fingerprint, size, resize)
+    identity = _identity(fingerprint, listing.data_version, size, resize)
+    folder = cache / "images" / _name(identity)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(folder) and _is_intact(folder):
             return folder
         _clear_leftovers(folder.parent)
         with staged_folder(folder, _STAGING) as staging:
-            identity = _identity(fingerprint, size, resize)
             _build(listing, identity, FingerprintCache(cache), staging, progress)
     except OSError as error:
         if not (folder / "index.json").is_file():  # else another process was faster
@@ -110,12 +115,18 @@ def prepare(
 
 
 def _is_intact(folder: Path) -> bool:
-    """Whether prepared images are intact; remove damaged ones under a lock."""
+    """Whether prepared images are intact; remove damaged ones under a lock.
+
+    Intact ones need none, so that a cache which may only be read serves.
+    """
+    with contextlib.suppress(_Damaged):
+        load(folder)
+        return True
     with locked(folder.parent / ".lock"):
         try:
             load(folder)
             return True
-        except DataError:
+        except _Damaged:
             if os.path.lexists(folder):
                 _remove(folder)
             return False
@@ -220,20 +231,20 @@ def _write_at(descriptor: int, offset: int, content: bytes) -> None:
         left, offset = left[written:], offset + written
 
 
-def prepared_facts(cache: Path, fingerprint: str) -> tuple[ImageFacts, ...]:
+def prepared_facts(listing: Listing, fingerprint: str, cache: Path) -> tuple[ImageFacts, ...]:
     """Return a prepared category's facts, whatever its size; none unless prepared."""
     for folder in sorted((cache / "images").glob(f"{fingerprint:.32}-*")):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             index = unsealed(_KIND, read_regular(folder / "index.json", MAX_BYTES))
             identity = index["of"]
             size, resize = identity["size"], identity["resize"]
-            if identity == _identity(fingerprint, size, resize):
+            if identity == _identity(fingerprint, listing.data_version, size, resize):
                 return tuple(ImageFacts(**f) for f in index["files"])
     return ()
 
 
 def load(folder: Path) -> CategoryImages:
-    """Open a prepared category; raises DataError if damaged."""
+    """Open a prepared category; raises DataError if damaged or not readable."""
     try:
         index = unsealed(_KIND, read_regular(folder / "index.json", MAX_BYTES))
         identity = index["of"]
@@ -249,7 +260,9 @@ def load(folder: Path) -> CategoryImages:
                 raise ValueError("digest of images.npy")
             shape = (len(facts), 3, identity["size"], identity["size"])
             pixels = np.memmap(file, np.uint8, "r", len(header), shape)
+    except PermissionError as error:  # another user's: not damaged, and not ours to remove
+        raise DataError(cannot_read(error.filename or folder, error)) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"cached images in {one_line(folder)} are damaged ({one_line(error)[:200]})"
-        raise DataError(f"{reason}; delete that folder") from error
+        raise _Damaged(f"{reason}; delete that folder") from error
     return CategoryImages(pixels, facts)

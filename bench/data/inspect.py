@@ -9,6 +9,7 @@ from bench.data.catalog import Dataset, find_dataset
 from bench.data.decode import ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
+from bench.data.masks import mask_problems
 from bench.data.official import count_files, unofficial_reasons
 from bench.data.preconditions import unmet_preconditions
 from bench.data.splits import defect_counts
@@ -43,11 +44,14 @@ class Inspection:
     """Files that look like images and are passed over."""
     duplicates: tuple[tuple[File, ...], ...] = ()
     """Groups of files that show the same pixels."""
+    masks: tuple[str, ...] = ()
+    """One line for each mask that cannot be used."""
 
     @property
     def good(self) -> bool:
         """Whether files can be run on and match the catalogue."""
-        return not self.unusable and not self.unmet and not self.differences
+        spoilt = self.unusable or self.unmet or self.masks
+        return not spoilt and not self.differences
 
     @property
     def place(self) -> str:
@@ -98,7 +102,15 @@ def inspect(
         unmet=tuple(unmet_preconditions(decoded, [pixels[f.path] for f in decoded], place)),
         unused=tuple(unused),
         duplicates=_duplicates(listing.files, facts),
+        masks=tuple(_mask_problems(listing, facts)),
     )
+
+
+def _mask_problems(listing: Listing, facts: Sequence[ImageFacts]) -> list[str]:
+    """Return a line for each mask that cannot be used, of the images that decode."""
+    sizes = {fact.path: (fact.width, fact.height) for fact in facts}
+    decoded = [file for file in listing.files if file.path in sizes]
+    return mask_problems(listing.root, decoded, lambda file: sizes[file.path])
 
 
 def _read_file(
@@ -149,16 +161,25 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         yield from _entry("content", content)
     for line in inspection.unusable:
         yield from _entry("unusable", line)
+    for line in inspection.masks:
+        yield from _entry("mask", line)
     yield from _duplicate_lines(inspection)
 
 
 def _verdict(inspection: Inspection) -> str:
+    verdict = _of_images(inspection) + _of_masks(inspection)
     total = sum(u.count for u in inspection.unused)
     more = f"; {counted(total, 'more file')} looking like images not used" if total else ""
-    return _verdict_of_files(inspection) + more
+    return verdict + more
 
 
-def _verdict_of_files(inspection: Inspection) -> str:
+def _of_masks(inspection: Inspection) -> str:
+    """Return how many masks spoil the pixel metrics."""
+    count = len(inspection.masks)
+    return f"; {counted(count, 'mask')} cannot, so no pixel metrics" if count else ""
+
+
+def _of_images(inspection: Inspection) -> str:
     if not inspection.files:
         return "cannot be used"
     if inspection.unusable:

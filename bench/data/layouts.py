@@ -53,7 +53,7 @@ def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> L
         if not present:
             other = _other_folders(dataset, category, data, fold)
             raise DataError(f"{dataset.name}/{category} at {one_line(root)} has no {kind}{other}")
-    return Listing(root, ordered)
+    return Listing(root, ordered, dataset.data_version)
 
 
 def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[Path, list[File]]:
@@ -172,7 +172,7 @@ def _head_ct_labels(path: Path) -> dict[int, bool]:
     if not path.is_file():
         return {}
     try:
-        lines = read_regular(path, MAX_LABELS).decode().splitlines()
+        lines = read_regular(path, MAX_LABELS).decode("utf-8-sig").splitlines()
         rows = list(csv.reader(lines, skipinitialspace=True))[1:]
         return {int(row[0]): bool(int(row[1])) for row in rows if row}
     except (ValueError, IndexError, csv.Error):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bench.errors import DataError
 from bench.system.digests import FingerprintCache
-from bench.system.untrusted import is_one_line, one_line, os_reason
+from bench.system.files import cannot_read
+from bench.system.untrusted import is_one_line, one_line
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
 
@@ -36,6 +37,8 @@ class Listing:
 
     root: Path
     files: tuple[File, ...]
+    data_version: int = 1
+    """Of the dataset's card."""
 
 
 def check_names(root: Path, paths: Iterable[str]) -> None:
@@ -86,7 +89,7 @@ def content_digests(paths: Iterable[Path], cache: FingerprintCache) -> list[str]
         try:
             digests.append(cache.sha256(path))
         except OSError as error:
-            raise DataError(f"cannot read {one_line(path)}: {os_reason(error)}") from error
+            raise DataError(cannot_read(path, error)) from error
     return digests
 
 

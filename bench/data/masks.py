@@ -1,51 +1,241 @@
 """Masks of defects, as MVTec's layout keeps them beside test images."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench.data.decode import decode_image
-from bench.data.listing import IMAGE_SUFFIXES, File
+from bench.data.decode import MAX_BYTES, decode_image, decoding_pool
+from bench.data.listing import File, Listing, images_in
 from bench.errors import DataError
-from bench.system.untrusted import one_line
+from bench.system.digests import file_digest
+from bench.system.untrusted import one_line, os_reason, read_regular
 
 FOLDER = "ground_truth"
+MARK = "_mask"
+"""What the name of a mask may end in beside that of its image, in any letter case."""
+SHOWN = 3
+"""Problems that are named one by one."""
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
 
 
-def find_mask(root: Path, file: File) -> Path | None:
-    """Return an anomalous image's mask file, or None.
+@dataclass(frozen=True)
+class Mask:
+    """The files that mark one image's defect."""
 
-    `[category/]test/defect/name.png` has `[category/]ground_truth/defect/name_mask.png`, whatever
-    its encoding.
+    image: Path
+    candidates: tuple[tuple[Path, ...], ...] = ()
+    """Each marks the whole defect, the files of a folder together; one is enough."""
+    expected: Path | None = None
+    """Where a mask usually lies; None where the layout has no masks."""
+    beside: bool = False
+    """Whether there are masks of any name in its folder."""
+    trouble: str = ""
+    """Why its folder cannot be read."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of all candidates."""
+        return tuple(path for files in self.candidates for path in files)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Defect pixels of N images at one size."""
+
+    pixels: NDArray[np.bool_]
+    """(N, S, S), nothing for normal images."""
+    problems: tuple[str, ...] = ()
+    """One line for each anomalous image whose mask cannot be used."""
+
+
+def find_masks(root: Path, files: Iterable[File]) -> list[Mask]:
+    """Return the masks of the anomalous images, in order.
+
+    `[category/]test/<defect>/<stem>.png` has `[category/]ground_truth/<defect>/<stem>_mask.png`,
+    `<stem>.png`, or a folder `<stem>` of several images as in MVTec LOCO; with any suffix of an
+    image. Nothing is opened.
     """
-    *above, defect, name = PurePosixPath(file.path).parts
-    if not above or above.pop() != "test":
-        return None
-    stem = root.joinpath(*above, FOLDER, defect, PurePosixPath(name).stem + "_mask")
-    candidates = (stem.with_name(stem.name + suffix) for suffix in sorted(IMAGE_SUFFIXES))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def load_masks(root: Path, files: Sequence[File], size: int) -> NDArray[np.bool_] | None:
-    """Return defect pixels (N, size, size), none for normals.
-
-    None where an anomalous image has no mask. Masks are resized to the nearest pixel. Raises
-    DataError for a file that does not decode, or shows nothing.
-    """
-    masks = np.zeros((len(files), size, size), bool)
-    for mask, file in zip(masks, files, strict=True):
+    folders: dict[Path, dict[str, list[tuple[Path, ...]]] | str] = {}
+    masks = []
+    for file in files:
         if not file.anomalous:
             continue
-        path = find_mask(root, file)
-        if path is None:
-            return None
-        grey = decode_image(path)[0].convert("L")
-        mask[:] = np.asarray(grey.resize((size, size), Image.Resampling.NEAREST)) >= 128
-        if not mask.any():  # a defect that lies between the pixels, or none
-            mask[:] = np.asarray(grey.resize((size, size), Image.Resampling.BOX)) > 0
-        if not mask.any():
-            raise DataError(f"{one_line(path)} marks no defect; replace or remove it")
+        image = root / file.path
+        *above, defect, name = PurePosixPath(file.path).parts
+        if not above or above.pop() != "test":
+            masks.append(Mask(image))
+            continue
+        folder, stem = root.joinpath(*above, FOLDER, defect), PurePosixPath(name).stem
+        if folder not in folders:
+            folders[folder] = _by_stem(folder)
+        entries, expected = folders[folder], folder / f"{stem}{MARK}.png"
+        if isinstance(entries, str):
+            masks.append(Mask(image, expected=expected, trouble=entries))
+        else:
+            masks.append(Mask(image, tuple(entries.get(stem, ())), expected, bool(entries)))
     return masks
+
+
+def _by_stem(folder: Path) -> dict[str, list[tuple[Path, ...]]] | str:
+    """Return a folder's masks by their images' stems, or why it does not read."""
+    entries: dict[str, list[tuple[Path, ...]]] = {}
+    try:
+        for path in sorted(images_in(folder)):
+            for stem in {path.stem, _without_mark(path.stem)}:
+                entries.setdefault(stem, []).append((path,))
+        for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+            if parts := tuple(sorted(images_in(path))):
+                entries.setdefault(path.name, []).append(parts)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        return f"cannot read {one_line(error.filename or folder)}: {os_reason(error)}"
+    return entries
+
+
+def _without_mark(stem: str) -> str:
+    return stem[: -len(MARK)] if stem.lower().endswith(MARK) else stem
+
+
+def has_masks(masks: Sequence[Mask]) -> bool:
+    """Whether there are masks, be it of other names or in a folder that cannot be read."""
+    return any(mask.beside or mask.trouble for mask in masks)
+
+
+def masks_digest(
+    masks: Sequence[Mask], root: Path, digest: Callable[[Path], str] = file_digest
+) -> str | None:
+    """Return the sha256 over images and their masks' digests; None without masks.
+
+    What a mask is called does not count. `digest` gives that of a file and may raise OSError: a
+    file that cannot be read counts as such.
+    """
+    if not has_masks(masks):
+        return None
+    lines = []
+    for mask in sorted(masks, key=lambda m: m.image.relative_to(root).as_posix()):
+        contents = [_digest_or_none(path, digest) for path in mask.files]
+        lines.append("\0".join([mask.image.relative_to(root).as_posix(), *contents]))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def listed_masks_digest(listing: Listing) -> str | None:
+    """Return the digest of a category's masks as they are now, None without masks."""
+    return masks_digest(find_masks(listing.root, listing.files), listing.root)
+
+
+def _digest_or_none(path: Path, digest: Callable[[Path], str]) -> str:
+    try:
+        return digest(path)
+    except OSError:
+        return ""
+
+
+def read_mask(mask: Mask, size: Size) -> NDArray[np.bool_]:
+    """Return an image's defect pixels, (height, width).
+
+    Whatever is not black is defect, however bright. `size` is that of the upright image. Raises
+    DataError, one line, where there is no mask, one does not decode, has another shape or marks
+    nothing, and where two candidates differ.
+    """
+    if mask.trouble:
+        raise DataError(mask.trouble)
+    if not mask.candidates:
+        where = f"; it belongs at {one_line(mask.expected)}" if mask.expected else ""
+        raise DataError(f"{one_line(mask.image)} has no mask{where}")
+    unions = [np.any([_marked(path, size) for path in files], axis=0) for files in mask.candidates]
+    first, *others = unions
+    for files, other in zip(mask.candidates[1:], others, strict=True):
+        if not np.array_equal(first, other):
+            paths = f"{one_line(_name(mask.candidates[0]))} and {one_line(_name(files))}"
+            raise DataError(f"{paths} are masks of one image and differ; remove one")
+    if not first.any():
+        path = one_line(_name(mask.candidates[0]))
+        raise DataError(f"{path} marks no defect; replace or remove it")
+    marked: NDArray[np.bool_] = first
+    return marked
+
+
+def _name(candidate: tuple[Path, ...]) -> Path:
+    return candidate[0] if len(candidate) == 1 else candidate[0].parent
+
+
+def _marked(path: Path, size: Size) -> NDArray[np.bool_]:
+    """Return where a mask file is not black; raises DataError."""
+    try:
+        content = read_regular(path, MAX_BYTES)
+    except OSError as error:
+        raise DataError(f"cannot read {one_line(path)}: {os_reason(error)}") from error
+    rgb, _ = decode_image(path, content)
+    if rgb.size != size:
+        raise DataError(
+            f"{one_line(path)} has {rgb.width}x{rgb.height} pixels and its image"
+            f" {size[0]}x{size[1]}; a mask has the shape of its image"
+        )
+    brightness = np.asarray(rgb).max(2)
+    # A JPEG has specks of nearly black around every edge.
+    least = brightness.max() // 2 if content.startswith(b"\xff\xd8") else 0
+    marked: NDArray[np.bool_] = brightness > least
+    return marked
+
+
+def load_masks(
+    root: Path, files: Sequence[File], side: int, size_of: Callable[[File], Size]
+) -> Masks:
+    """Return the defect pixels of images, resized to the nearest pixel.
+
+    `size_of` gives an upright image's own size, and may raise DataError. Where a mask cannot be
+    used, its image counts as unmarked and a problem says why.
+    """
+    pixels = np.zeros((len(files), side, side), bool)
+    problems = []
+    anomalous = [(i, file) for i, file in enumerate(files) if file.anomalous]
+    for mask, (i, file) in zip(find_masks(root, files), anomalous, strict=True):
+        try:
+            pixels[i] = resized(read_mask(mask, size_of(file)), side)
+        except DataError as error:
+            problems.append(str(error))
+    return Masks(pixels, tuple(problems))
+
+
+def resized(marked: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Return defect pixels (side, side) of (height, width), never none of some."""
+    grey = Image.fromarray(marked.astype(np.uint8) * 255)
+    for rule in (Image.Resampling.NEAREST, Image.Resampling.BOX):  # a small defect lies between
+        pixels: NDArray[np.bool_] = np.asarray(grey.resize((side, side), rule)) > 0
+        if pixels.any():
+            return pixels
+    rows, columns = np.nonzero(marked)
+    pixels = np.zeros((side, side), bool)
+    pixels[rows * side // marked.shape[0], columns * side // marked.shape[1]] = True
+    return pixels
+
+
+def mask_problems(root: Path, files: Sequence[File], size_of: Callable[[File], Size]) -> list[str]:
+    """Return a line for each mask that cannot be used; none without any masks."""
+    masks, anomalous = find_masks(root, files), [f for f in files if f.anomalous]
+    if not has_masks(masks):
+        return []
+
+    def problem(mask: Mask, file: File) -> str:
+        try:
+            read_mask(mask, size_of(file))
+            return ""
+        except DataError as error:
+            return str(error)
+
+    with decoding_pool() as pool:
+        return [text for text in pool.map(problem, masks, anomalous) if text]
+
+
+def first_of(problems: Sequence[str], shown: int = SHOWN) -> str:
+    """Write the first problems and the number of others."""
+    more = f"; and {len(problems) - shown} more" if len(problems) > shown else ""
+    return "; ".join(problems[:shown]) + more

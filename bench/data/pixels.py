@@ -7,7 +7,6 @@ from pathlib import Path
 
 import PIL
 
-from bench.data import DATA_VERSION
 from bench.data.decode import MAX_BYTES, decode_image, decoding_pool, facts_of
 from bench.data.images import prepared_facts
 from bench.data.listing import Listing, content_digests
@@ -18,7 +17,7 @@ from bench.system.untrusted import open_regular, read_regular
 
 SILENT = 1.0
 """Seconds of decoding after which a line says so."""
-_KIND = f"digests of pixels, version {DATA_VERSION}, Pillow {PIL.__version__}"
+_KIND = f"digests of upright pixels, Pillow {PIL.__version__}"
 
 
 class PixelDigests:
@@ -42,7 +41,7 @@ class PixelDigests:
         decode has the digest of its bytes: its run will name it. Raises DataError for a file that
         cannot be read.
         """
-        prepared = {f.path: f.pixels for f in prepared_facts(self._cache, fingerprint)}
+        prepared = {f.path: f.pixels for f in prepared_facts(listing, fingerprint, self._cache)}
         if prepared:
             return [prepared[file.path] for file in listing.files]
         return self.of_files(title, [listing.root / file.path for file in listing.files])

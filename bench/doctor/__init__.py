@@ -7,8 +7,20 @@ from collections.abc import Iterator
 
 from bench.doctor.diagnosis import Diagnosis as Diagnosis
 from bench.doctor.disk import check_disk, check_write_access
-from bench.doctor.inputs import check_datasets, check_suite, check_weights, look_up_suite
-from bench.doctor.machine import check_arithmetic, check_libraries, check_machine, check_torch
+from bench.doctor.inputs import (
+    check_datasets,
+    check_masks,
+    check_suite,
+    check_weights,
+    look_up_suite,
+)
+from bench.doctor.machine import (
+    check_arithmetic,
+    check_libraries,
+    check_machine,
+    check_processes,
+    check_torch,
+)
 from bench.doctor.probe import ask
 from bench.planning.plan import Folders
 from bench.planning.resources import bytes_to_write, output_folders, to_decode
@@ -23,6 +35,7 @@ def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
     yield from check_machine()
     methods = {*METHODS, *(m for block in suite.blocks for m in block.methods)} if suite else set()
     answer = ask([str(folders.cache), *sorted(methods)] if suite else [])
+    yield from check_processes(answer)
     yield from check_torch(answer)
     yield from check_arithmetic(answer.get("checks", ()))
     looked_up = look_up_suite(suite, folders, answer) if suite else None
@@ -40,5 +53,7 @@ def examine(folders: Folders, suite: Suite | None) -> Iterator[Diagnosis]:
     yield from check_weights(folders, cells)
     if suite and state:
         yield check_suite(suite, state)
+        if suite.save_maps:
+            yield from check_masks(state)
     elif isinstance(looked_up, Diagnosis):
         yield looked_up

@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.doctor.diagnosis import Diagnosis, diagnose
 from bench.planning.plan import Folders
 from bench.planning.resources import disk_space
-from bench.system.files import nearest_existing, sync_folder, write_synced
+from bench.system.files import READ_ONLY, nearest_existing, sync_folder, write_synced
+from bench.system.host import kernel_text
 from bench.text import gigabytes
 
 LITTLE_DISK = 10**9
@@ -36,6 +37,11 @@ def check_write_access(name: str, folder: Path) -> Diagnosis:
                 text = f"in {parent} a folder can replace one that holds files"
                 todo = f"results could vanish: name another folder with --{name}"
     except OSError as error:
+        readable = folder == parent and os.access(folder, os.R_OK | os.X_OK)
+        if name == "cache" and readable and error.errno in READ_ONLY:
+            text = f"{folder} can be read, not written ({error.strerror})"
+            todo = "enough where all images are prepared; else name another folder with --cache"
+            return diagnose("folders", name, text, todo)
         text = f"{parent} cannot be written ({error.strerror})"
         todo = f"fix that, or name another folder with --{name}"
     return diagnose("folders", name, text, todo, bad=True)
@@ -71,7 +77,7 @@ def check_disk(folders: Folders, needed: Mapping[str, int]) -> Iterator[Diagnosi
 def file_system(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
     """Return a folder's file system; empty if unknown."""
     try:
-        lines = [line.split() for line in mounts.read_text().splitlines()]
+        lines = [line.split() for line in kernel_text(mounts).splitlines()]
     except OSError:
         return ""
     folder = folder.resolve()

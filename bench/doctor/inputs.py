@@ -17,6 +17,7 @@ from bench.errors import (
     StoreError,
     WeightsError,
 )
+from bench.planning.masks import mask_lines
 from bench.planning.matrix import PlannedRun, Selection, expand
 from bench.planning.plan import Folders, missing_lines, plan_runs
 from bench.planning.state import State, compare_with_store
@@ -132,6 +133,12 @@ def look_up_suite(suite: Suite, folders: Folders, answer: Mapping[str, Any]) -> 
     except BenchError as error:
         text = f"cannot be planned, since {error}"
         return Diagnosis("suite", "bad", suite.name, text, "fix that, then ask again")
+
+
+def check_masks(state: State) -> Iterator[Diagnosis]:
+    """Report categories without pixel metrics, for runs that keep maps."""
+    for line in mask_lines(state.plan.runs):
+        yield Diagnosis("suite", "note", "masks", line)
 
 
 def check_suite(suite: Suite, state: State) -> Diagnosis:

@@ -16,8 +16,10 @@ from bench.system.host import (
     cpu_count,
     describe_host,
     installed_version,
+    kernel_text,
     load_average,
 )
+from bench.system.untrusted import one_line
 
 DISTRIBUTION = "atacnet-bench"
 LITTLE_MEMORY = 4 * 2**30
@@ -86,7 +88,7 @@ def cpu_quota() -> float | None:
     for folder in control_groups("cpu"):
         for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
             try:
-                text = " ".join((folder / file).read_text() for file in files)
+                text = " ".join(kernel_text(folder / file) for file in files)
                 quota, period = map(int, text.split())  # `max` or -1 where there is none
             except (OSError, ValueError):
                 continue
@@ -122,6 +124,23 @@ def check_torch(answer: Mapping[str, Any]) -> Iterator[Diagnosis]:
     text = f"a convolution on the CPU is {speedup:.1f} times as fast as in float32"
     todo = "on the CPU float32 is the faster precision" if speedup < 1 else ""
     yield diagnose("torch", "bfloat16", text, todo)
+
+
+def check_processes(answer: Mapping[str, Any]) -> Iterator[Diagnosis]:
+    """Report whether a run's process starts, and where its sockets are."""
+    process = answer.get("process")
+    if process is None:  # torch does not work, which is reported
+        return
+    if "error" in process:
+        todo = "no run can start before that is mended"
+        yield Diagnosis("machine", "bad", "processes", process["error"], todo)
+        return
+    parent = Path(process["sockets"]).parent
+    text = f"one starts in {process['seconds']:.1f} s, sockets in {parent}"
+    wanted = os.environ.get("TMPDIR")
+    if wanted and Path(wanted).resolve() != parent.resolve():
+        text += f", since TMPDIR={one_line(wanted)} cannot hold them"
+    yield Diagnosis("machine", "ok", "processes", text)
 
 
 def check_arithmetic(checks: Iterable[Mapping[str, Any]]) -> Iterator[Diagnosis]:

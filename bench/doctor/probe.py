@@ -1,10 +1,11 @@
 """Measure torch in a process of its own: `python -m bench.doctor.probe`.
 
 A broken build may crash, hang or answer nonsense, so `bench doctor` never asks in its own process.
-The answer is one JSON object on stdout. Arguments are a cache folder and names of methods: those
-are imported too, and what the registry must know of them is kept in the cache. What no method
-relies on, and hangs or crashes on some CPUs, is measured in processes of its own, one for each
-device and number of threads: where one hangs, the others still answer.
+It also starts a process, as each run has one. The answer is one JSON object on stdout. Arguments
+are a cache folder and names of methods: those are imported too, and what the registry must know of
+them is kept in the cache. What no method relies on, and hangs or crashes on some CPUs, is measured
+in processes of its own, one for each device and number of threads: where one hangs, the others
+still answer.
 """
 
 import json
@@ -72,7 +73,7 @@ def ask(arguments: Sequence[str]) -> dict[str, Any]:
 
 def print_answer() -> None:
     """Print the report, or `error` with the reason."""
-    answer = os.fdopen(os.dup(1), "w")
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # C libraries print to stdout (oneMKL does): from here on that is stderr
     if sys.argv[1:2] == [OPTIONAL]:
         with answer:
@@ -89,6 +90,7 @@ def print_answer() -> None:
 
 
 def _report(cache: str = "", *methods: str) -> dict[str, Any]:
+    process = _start_process()
     started = time.monotonic()
     import torch
     import torchvision  # noqa: F401  it fails to import where its version does not fit torch's
@@ -105,7 +107,23 @@ def _report(cache: str = "", *methods: str) -> dict[str, Any]:
         "bfloat16_speedup": _bfloat16_speedup(),
         "checks": [*_measure(devices, required=True), *_optional(devices)],
         "methods": dict(_import_methods(Path(cache), methods)),
+        "process": process,
     }
+
+
+def _start_process() -> dict[str, Any]:
+    """Start a process as a run's is started; return seconds and socket folder, or `error`."""
+    from bench.errors import BenchError
+    from bench.execution.engines.local import LocalEngine
+    from bench.execution.engines.sockets import open_socket_folder
+
+    started = time.monotonic()
+    try:
+        with LocalEngine([], preload=[], timeout=None):
+            seconds = time.monotonic() - started
+            return {"seconds": seconds, "sockets": str(open_socket_folder())}
+    except BenchError as error:
+        return {"error": str(error)}
 
 
 def _gpus() -> Iterator[dict[str, Any]]:

@@ -85,7 +85,7 @@ def answer_request(folder: Path) -> None:
 
     # Its batched inverses are silently wrong on some CPUs where threads share them.
     torch.set_num_threads(1)
-    for job in json.loads((folder / "request.json").read_text()):
+    for job in json.loads((folder / "request.json").read_text(encoding="utf-8")):
         np.save(folder / f"{job['name']}.scores.npy", scored(job, folder))
 
 

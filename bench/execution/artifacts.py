@@ -1,41 +1,41 @@
-"""Artifacts that a run makes, and their metrics."""
+"""Artifacts that a run makes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bench.data.masks import load_masks
-from bench.data.splits import Split
 from bench.detector import Samples
 from bench.execution.contract import explained, project
 from bench.execution.failure import reason
 from bench.execution.job import Job
+from bench.execution.parts import OwnDraws, images_of_a_part, spans
 from bench.execution.phases import PhaseTimer
-from bench.metrics import box_recall, pixel_auroc
 from bench.store.artifacts import FILES
 from bench.store.embeddings import embeddings_bytes
-from bench.store.explanations import explanations_bytes, read_explanations
+from bench.store.explanations import Explanations, explanations_bytes, joined
 from bench.store.models import model_bytes
 from bench.system.device import synchronize
 
 
 def collect_artifacts(
-    detector: Any, job: Job, file: Sequence[str], tested: Callable[[], Samples], timer: PhaseTimer
+    detector: Any,
+    job: Job,
+    file: Sequence[str],
+    tested: Callable[[slice], Samples],
+    timer: PhaseTimer,
 ) -> tuple[dict[str, bytes], dict[str, str]]:
     """Return a run's artifacts by file name, each timed.
 
     Also why there is none, by the ability that the method lacks after all: its function raised
-    NotImplementedError. `tested` gives the images that were scored, anew with every call.
+    NotImplementedError. `tested` gives a slice of the images that were scored, anew with every
+    call.
     """
 
     def content(ability: str) -> bytes:
         if ability == "state":
             return model_bytes(detector.state())
         if ability == "embed":
-            return embeddings_bytes(project(file, detector.embed(tested())))
-        return explanations_bytes(explained(file, detector.explain(tested())))
+            return embeddings_bytes(project(file, detector.embed(tested(slice(None)))))
+        return explanations_bytes(_explained_in_parts(detector, job, file, tested))
 
     files: dict[str, bytes] = {}
     unsupported: dict[str, str] = {}
@@ -53,22 +53,14 @@ def collect_artifacts(
     return files, unsupported
 
 
-def pixel_metrics(
-    explanations: bytes, job: Job, split: Split, counted: NDArray[np.bool_]
-) -> dict[str, float]:
-    """Return pixel metrics of the counted images with masks.
-
-    Of a method's maps the first is the one that is meant to show defects. A method with boxes also
-    gets `box_recall`, and the same by chance.
-    """
-    chosen = np.flatnonzero(counted)
-    tested = [job.files[split.tested[i]] for i in chosen]
-    masks = load_masks(job.root, tested, job.spec.image_size)
-    if masks is None:
-        return {}
-    explained_images = read_explanations(explanations)
-    values = {"pixel_auroc": pixel_auroc(next(iter(explained_images.maps.values()))[chosen], masks)}
-    if explained_images.boxes is not None:
-        recall, by_chance = box_recall(explained_images.boxes[chosen], masks)
-        values |= {"box_recall": recall, "box_recall_by_chance": by_chance}
-    return values
+def _explained_in_parts(
+    detector: Any, job: Job, file: Sequence[str], tested: Callable[[slice], Samples]
+) -> Explanations:
+    """Explain the images part by part; return all, as of one call."""
+    draws, parts = OwnDraws(detector), []
+    for span in spans(len(file), images_of_a_part(job.score_batch_size)):
+        parts.append(explained(file[span], detector.explain(tested(span))))
+        if draws.drawn() and len(parts[0].file) < len(file):
+            draws.restore()
+            return explained(file, detector.explain(tested(slice(None))))
+    return joined(parts)

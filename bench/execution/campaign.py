@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from typing import Protocol
 from bench.errors import CorruptRun, DataError, RequestError, StoreError
 from bench.execution.engines.local import Ended, LocalEngine
 from bench.execution.job import LOG_LIMIT, Job
-from bench.execution.messages import Failed, Message, Note, Progress, Stayed, Trouble
+from bench.execution.messages import Failed, Message, NoMemory, Note, Progress, Stayed, Trouble
+from bench.execution.pixels import measure_again
 from bench.execution.preparation import Preparation
+from bench.execution.room import Room
 from bench.planning.plan import Folders, Run
 from bench.planning.slots import Slot
 from bench.planning.state import State, missing_for, would_fail_again
@@ -45,6 +48,9 @@ class Listener(Protocol):
 
     def failed(self, run: Run, reason: str) -> None:
         """A run has failed, and is recorded as failed."""
+
+    def put_back(self, run: Run) -> None:
+        """A run is over for now, and waits to be started again."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""
@@ -84,6 +90,7 @@ def run_campaign(
     for run_id in state.damaged:
         campaign.quarantine_run(run_id, f"run {run_id} did not verify")
     try:
+        campaign.measure_again()
         campaign.go()
     except BaseException:
         campaign.clean_up()
@@ -105,6 +112,11 @@ class _ActiveRun:
     staged: Path
     provenance: Provenance
 
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return str(self.provenance.device)
+
 
 class _Campaign:
     """State of one command while its runs execute."""
@@ -120,8 +132,13 @@ class _Campaign:
         self.store, self.folders, self.options, self.listener = store, folders, options, listener
         self.outcome = Outcome(dict(state.done))
         self.waiting = collections.deque(state.todo)
+        self.other_masks = state.other_masks
         self.active: dict[str, _ActiveRun] = {}
         self.preparation = Preparation(folders, listener.note)
+        self.room = Room(folders.data, options.keep)
+        self.no_memory: dict[str, NoMemory] = {}
+        self.told: set[tuple[str, int]] = set()
+        """Runs that have been said to wait, and how often they had failed by then."""
         self.lost: collections.Counter[str] = collections.Counter()
         self.claimed_elsewhere: set[str] = set()
         self.dropped: set[str] = set()
@@ -141,29 +158,47 @@ class _Campaign:
         preload = [
             "bench.execution.engines.local",
             "bench.execution.worker",
-            "torchvision",
             "pandas",  # where it is installed, pyarrow imports it for the first table of a process
             *sorted(modules),
         ]
+        specs = [r.spec for r in self.waiting]
+        if any(spec.backbone is not None or spec.kind == "timing" for spec in specs):
+            preload.append("torchvision")  # half of all imports' time, and only a network needs it
         with LocalEngine(self.options.slots, preload, self.options.timeout) as engine:
             while self.waiting or engine.running:
-                while (slot := engine.free) and (run := self._next()):
+                while (slot := engine.free) and (run := self._next(engine, slot)):
                     self._start(engine, run, slot)
                 self._poll(engine, 0.5)
+
+    def measure_again(self) -> None:
+        """Make pixel metrics again where masks have changed."""
+        for run in self.other_masks:
+            before = self.outcome.done[run.run_id]
+            try:
+                receipt = measure_again(self.store, run, before)
+            except CorruptRun as error:
+                self.quarantine_run(run.run_id, str(error))
+                self.waiting.append(run)
+                continue
+            self.outcome.done[run.run_id] = self._stored(run.run_id) or receipt
+            self.listener.note(f"run {run.run_id}: {_change(before, receipt)}")
 
     def clean_up(self) -> None:
         """Remove the staging folders of active runs."""
         for active in self.active.values():
             shutil.rmtree(active.staged, ignore_errors=True)
 
-    def _next(self) -> Run | None:
-        """Return the next run that no other command has."""
+    def _next(self, engine: LocalEngine, slot: Slot) -> Run | None:
+        """Return the next run that no other command has, once there is room for it."""
         for _ in range(len(self.waiting)):
             run = self.waiting.popleft()
             if self._done_elsewhere(run) or self._failed_elsewhere(run):
                 continue
             if not self.store.claimed(run.run_id):
-                return run
+                if not self._waits(run, engine, slot):
+                    return run
+                self.waiting.appendleft(run)
+                return None
             self.waiting.append(run)
             if run.run_id not in self.claimed_elsewhere:
                 self.claimed_elsewhere.add(run.run_id)
@@ -171,6 +206,16 @@ class _Campaign:
                     f"run {run.run_id} is under way in another command: not started here"
                 )
         return None
+
+    def _waits(self, run: Run, engine: LocalEngine, slot: Slot) -> bool:
+        """Whether a run has to wait for memory; say why, once."""
+        stored = self.outcome.done.values()
+        why = self.room.reason_to_wait(run, slot.device, stored, engine.pids)
+        once = (run.run_id, self.room.failures[run.run_id])
+        if why and once not in self.told:
+            self.told.add(once)
+            self.listener.note(f"run {run.run_id} ({run.spec}) is not started yet: {why}")
+        return bool(why)
 
     def _done_elsewhere(self, run: Run) -> bool:
         """Take over a result that another command has published."""
@@ -220,6 +265,7 @@ class _Campaign:
         active = _ActiveRun(run, self.store.stage(run.run_id), about)
         self.active[run.run_id] = active
         job = self._job(active, images, external, slot)
+        self.room.started(run, slot.device)
         engine.start(run.run_id, "bench.execution.worker:run_job", job)
         self.listener.started(run)
 
@@ -270,6 +316,8 @@ class _Campaign:
                 self.listener.epoch(self.active[key].run, epoch, epochs, loss)
             case Failed(reason):
                 self.outcome.failed[key] = reason
+            case NoMemory():
+                self.no_memory[key] = message
             case Trouble(reason):
                 raise StoreError(reason)
             case Note(text):
@@ -302,6 +350,8 @@ class _Campaign:
         # have published first. What verifies in the store is the same whoever looks.
         active = self.active.pop(ended.key)
         run = active.run
+        no_memory = self._without_memory(active, ended)
+        self.room.ended(run)
         reason = self.outcome.failed.get(run.run_id)
         if reason is not None and not ended.stopped:  # the run has recorded it itself
             self.listener.failed(run, reason)
@@ -323,8 +373,29 @@ class _Campaign:
             self.waiting.appendleft(run)
             self.listener.note(f"run {run.run_id} {ended.reason}: starting it again")
             self._check_code()
-        else:
+        elif no_memory is None:
             self._fail(active, ended.kind, ended.reason)
+        elif self.room.again(run, active.device, no_memory.needed, self.outcome.done.values()):
+            shutil.rmtree(active.staged, ignore_errors=True)
+            self.waiting.appendleft(run)
+            self.listener.put_back(run)
+            self.listener.note(f"run {run.run_id} is started again later: {no_memory.reason}")
+        else:
+            self._fail(active, "memory", no_memory.reason, no_memory.traceback)
+
+    def _without_memory(self, active: _ActiveRun, ended: Ended) -> NoMemory | None:
+        """Return what a run has told, or the system has done to it, for want of memory."""
+        told = self.no_memory.pop(ended.key, None)
+        if ended.stopped:
+            return None
+        if told is None and ended.exit_code == -signal.SIGKILL and self.room.killed(active.run):
+            return NoMemory(
+                f"MemoryError: {active.run.spec} was ended by the system for want of memory:"
+                " take a smaller image_size or batch_size, fewer --slots, or another machine",
+                traceback="",
+                needed=None,
+            )
+        return told
 
     def _check_code(self) -> None:
         """Refuse to continue if a new server would load other code."""
@@ -345,13 +416,25 @@ class _Campaign:
         advice = "" if match.kind == "identical" else "; where that is meant, raise its version"
         self.listener.note(f"  run again under today's code of the method: {match}{advice}")
 
-    def _fail(self, active: _ActiveRun, kind: str, reason: str) -> None:
+    def _fail(self, active: _ActiveRun, kind: str, reason: str, traceback: str = "") -> None:
         """Record a failure that the run has not recorded."""
         self.store.record_failure(
-            active.staged, active.run.spec, kind=kind, reason=reason, provenance=active.provenance
+            active.staged,
+            active.run.spec,
+            kind=kind,
+            reason=reason,
+            provenance=active.provenance,
+            traceback=traceback,
         )
         self.outcome.failed[active.run.run_id] = reason
         self.listener.failed(active.run, reason)
+
+
+def _change(before: Receipt, receipt: Receipt) -> str:
+    """Write what today's masks make of a run's pixel AUROC."""
+    values = (before.metrics.pixel_auroc, receipt.metrics.pixel_auroc)
+    was, now = ("none" if value is None else f"{value:.4f}" for value in values)
+    return f"pixel AUROC by today's masks {now}, before {was}; nothing was trained"
 
 
 def _size(path: Path) -> int:

@@ -115,7 +115,7 @@ def _run(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     return subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=timeout,
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout,
         env=environment, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -257,7 +257,7 @@ def _their_side(
     jobs: Sequence[Mapping[str, Any]], folder: Path, python: Path, expected: int
 ) -> list[NDArray[np.float32]]:
     """Return anomalib's scores; raises MethodError with its last line."""
-    (folder / "request.json").write_text(json.dumps(jobs))
+    (folder / "request.json").write_text(json.dumps(jobs), encoding="utf-8")
     with resources.as_file(resources.files("bench.execution") / "anomalib_peer.py") as script:
         done = _run([str(python), "-I", str(script), str(folder)])
     if done.returncode:

@@ -6,10 +6,13 @@ import traceback
 
 from bench.errors import DataError, MethodError, StoreError, WeightsError
 from bench.execution.job import Job
+from bench.execution.process import memory_left
 from bench.store.failures import DISPUTED
 from bench.store.folder import Store
+from bench.system.device import free_memory
 from bench.system.files import write_synced
 from bench.system.untrusted import os_reason
+from bench.text import gibibytes
 
 
 def reason(error: BaseException) -> str:
@@ -35,27 +38,87 @@ def disk_trouble(job: Job, error: BaseException) -> str | None:
     return None
 
 
-_OUT_OF_MEMORY = "OutOfMemoryError|can't allocate memory"
+class NoRoom(MemoryError):
+    """A method needs more memory than is free."""
+
+    def __init__(self, message: str, needed: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
+_OUT_OF_MEMORY = "OutOfMemoryError|can't allocate memory|CUDA out of memory|_ALLOC_FAILED|bad_alloc"
 """How torch tells it, of a GPU and of the CPU."""
+_ASKED = r"allocate (\d+(?:\.\d+)?) (bytes|[KMGTPE]iB)"
+"""How numpy and torch tell what was asked for."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is for want of memory, whoever raised it."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError) and bool(re.search(_OUT_OF_MEMORY, reason(error)))
+
+
+def memory_line(error: BaseException, who: str, device: str, remedy: str) -> str:
+    """Return one line: who asked for how much memory, how much is free, what to do."""
+    if isinstance(error, NoRoom):
+        return f"MemoryError: {error}"
+    asked = re.search(_ASKED, reason(error))
+    more = f"{_gibibytes(*asked.groups())} more" if asked else "more memory"
+    free = _free(device)
+    left = "" if free is None else f" where {gibibytes(free)} are free"
+    return f"MemoryError: {who} asked for {more}{left}: {remedy}"
+
+
+def _gibibytes(number: str, unit: str) -> str:
+    power = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB").index(unit)
+    return gibibytes(round(float(number) * 1024**power))
+
+
+def _free(device: str) -> int | None:
+    """Return what a process may still take of a device's memory; None if unknown."""
+    try:
+        free = free_memory(device)
+    except Exception:  # CUDA may be beyond an answer
+        return None
+    limit = memory_left() if device == "cpu" else None
+    return free if free is None or limit is None else min(free, limit)
+
+
+def run_memory_line(job: Job, error: BaseException) -> str:
+    """Return why a run found no memory, and what would help."""
+    spec = job.spec
+    batch = " or batch_size" if spec.batch_size is not None else ""
+    maps = ", no --save-maps" if "explain" in job.keep else ""
+    return memory_line(
+        error,
+        f"{spec}, {spec.image_size} px,",
+        job.device,
+        f"take a smaller image_size{batch}, fewer --slots{maps}, or another machine",
+    )
 
 
 def _kind(job: Job, error: BaseException) -> str:
     """Return the kind of a failure; `method` would repeat."""
     if isinstance(error, DataError | WeightsError):
         return "data"
+    if out_of_memory(error):
+        return "memory"
     if isinstance(error, MethodError) and DISPUTED in str(error):
         return DISPUTED
-    if isinstance(error, MemoryError) or re.search(_OUT_OF_MEMORY, reason(error)):
-        return "memory"
     return "method" if job.staged.is_dir() else "killed"  # its folder was taken away
+
+
+def trace_of(error: BaseException) -> str:
+    """Return an error's traceback as text."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:  # an error that cannot even be written
+        return "".join(traceback.format_tb(error.__traceback__))
 
 
 def record_failure(job: Job, error: BaseException) -> str | None:
     """Record a failure; return the disk's refusal, if any."""
-    try:
-        trace = "".join(traceback.format_exception(error))
-    except Exception:
-        trace = "".join(traceback.format_tb(error.__traceback__))
     try:
         Store(job.results).record_failure(
             job.staged,
@@ -63,7 +126,7 @@ def record_failure(job: Job, error: BaseException) -> str | None:
             kind=_kind(job, error),
             reason=reason(error),
             provenance=job.provenance,
-            traceback=trace,
+            traceback=trace_of(error),
         )
     except StoreError as trouble:
         return str(trouble)

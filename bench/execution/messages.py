@@ -22,6 +22,16 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class NoMemory:
+    """The run has found no memory; the command records it, or starts it again."""
+
+    reason: str
+    traceback: str
+    needed: int | None
+    """Bytes that it needs, where that is known."""
+
+
+@dataclass(frozen=True)
 class Trouble:
     """The results' disk refuses: the command ends."""
 
@@ -42,7 +52,7 @@ class Stayed:
     text: str
 
 
-Message = Progress | Failed | Trouble | Note | Stayed
+Message = Progress | Failed | NoMemory | Trouble | Note | Stayed
 _KINDS: dict[str, type[Message]] = {cls.__name__.lower(): cls for cls in get_args(Message)}
 
 

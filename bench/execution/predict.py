@@ -2,51 +2,37 @@
 
 import contextlib
 import dataclasses
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from bench.data.decode import decode_image, decoding_pool
+from bench.data.decode import decoding_pool
 from bench.data.images import read_samples
 from bench.data.listing import images_below
-from bench.data.overlay import overlay
-from bench.detector import Context, Seeds
-from bench.errors import RequestError, StoreError
-from bench.execution.contract import explained
+from bench.detector import Context, Samples, Seeds
+from bench.errors import DataError, MethodError, RequestError
+from bench.execution.contract import check_scores, explained, spec_settings
+from bench.execution.failure import memory_line, out_of_memory
+from bench.execution.parts import OwnDraws, images_of_a_part
+from bench.execution.predictions import Predictions
 from bench.registry import load_class, path_of
+from bench.spec import RunSpec
 from bench.store.artifacts import MODEL
-from bench.store.explanations import Explanations, box_columns, part_and_map_columns
 from bench.store.models import read_model
 from bench.store.receipt import Receipt, read_artifact
 from bench.store.results import Results
-from bench.system.files import staged_folder, write_synced
 from bench.system.untrusted import one_line, os_reason
 
+DECODED_AT_ONCE = 32
+"""Images that are decoded ahead of the method."""
 
-@dataclass(frozen=True)
-class Predictions:
-    """What a saved model says of N images."""
 
-    files: tuple[Path, ...]
-    width: NDArray[np.int64]
-    """(N,), of the files, in pixels."""
-    height: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    """(N,), higher = more anomalous; comparable within one run only."""
-    explanation: Explanations | None
-
-    def boxes(self) -> NDArray[np.float64] | None:
-        """Return the zoomed views, (N, 4): left, top, right, bottom in pixels of each file."""
-        if self.explanation is None or self.explanation.boxes is None:
-            return None
-        size = np.column_stack([self.width, self.height] * 2)
-        return np.asarray(self.explanation.boxes * size, np.float64)
+Decoded = tuple[Path, Samples | DataError]
+"""A file with its image, or with why there is none."""
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -96,19 +82,16 @@ def predict_images(
     files: Sequence[Path],
     device: str,
     threads: int,
-) -> Predictions:
-    """Score and explain images with the run's settings.
+) -> Iterator[Predictions]:
+    """Score and explain images with the run's settings, part by part.
 
-    With its threads and device the scores of its own test images are the stored ones. Raises
-    DataError naming a file that does not decode, RequestError where the method cannot be imported,
-    MethodError where the model does not fit it.
+    With its threads and device the scores of its own test images are the stored ones. A file that
+    does not decode is a problem of its part. Raises DataError where none decodes, RequestError
+    where the method cannot be imported, MethodError where the model does not fit it.
     """
-    from bench.execution.contract import check_scores, spec_settings
     from bench.execution.determinism import make_deterministic
 
     spec, about = receipt.spec, receipt.provenance
-    with decoding_pool() as pool:
-        samples = read_samples(files, spec.image_size, spec.resize, pool.map)
     seeds = Seeds(spec.seed, spec.dataset, spec.category)
     make_deterministic(threads, seeds["init"], device)
     method = load_class(path_of(spec))
@@ -116,63 +99,91 @@ def predict_images(
     settings = spec_settings(spec, None, about.strides or "")
     detector = method(method.Parameters(**spec.parameters))
     detector.load_state(model, dataclasses.replace(context, **settings))
+    draws = OwnDraws(detector)
+    parts = in_parts(_decoded(files, spec), images_of_a_part(about.score_batch_size))
+    try:
+        for part in parts:
+            predictions = _predicted(detector, part)
+            if draws.drawn() and (rest := [*itertools.chain.from_iterable(parts)]):
+                draws.restore()  # each call draws anew, so the images have to be one part
+                predictions = _predicted(detector, [*part, *rest])
+            yield predictions
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        who = f"{spec.method} with images of {spec.image_size} px"
+        remedy = "close other programs, name fewer images, or take another --device or machine"
+        raise MethodError(memory_line(error, who, device, remedy)) from error
+
+
+def _decoded(files: Sequence[Path], spec: RunSpec) -> Iterator[Decoded]:
+    """Decode files a few at a time, in their order; raises DataError where none decodes."""
+
+    def one(path: Path) -> Decoded:
+        try:
+            return path, read_samples([path], spec.image_size, spec.resize)
+        except DataError as error:
+            return path, error
+        except OSError as error:  # it went away meanwhile
+            return path, DataError(f"cannot read {one_line(path)}: {os_reason(error)}")
+
+    problem: DataError | None = None
+    decodes = False
+    with decoding_pool() as pool:
+        for start in range(0, len(files), DECODED_AT_ONCE):
+            for path, image in pool.map(one, files[start : start + DECODED_AT_ONCE]):
+                if isinstance(image, DataError):
+                    problem = problem or image
+                else:
+                    decodes = True
+                yield path, image
+    if problem and not decodes:
+        raise problem
+
+
+def in_parts(decoded: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
+    """Yield parts with as many images as `bench.execution.parts.spans` gives them."""
+    held: list[Decoded] = []
+    ends: list[int] = []
+    for path, image in decoded:
+        held.append((path, image))
+        if isinstance(image, Samples):
+            ends.append(len(held))
+        if len(ends) == 2 * size:
+            end = ends[size - 1]
+            yield held[:end]
+            held, ends = held[end:], [e - end for e in ends[size:]]
+    if held:
+        yield held
+
+
+def _predicted(detector: Any, part: Sequence[Decoded]) -> Predictions:
+    """Score and explain the images of one part."""
+    rows = [i for i, (_, image) in enumerate(part) if isinstance(image, Samples)]
+    samples = _joined([image for _, image in part if isinstance(image, Samples)])
     scores = check_scores(detector.score(samples), len(samples))
     explanation = None
     if hasattr(detector, "explain"):
         with contextlib.suppress(NotImplementedError):
             explanation = explained(samples.names, detector.explain(samples))
-    return Predictions(tuple(files), samples.width, samples.height, scores, explanation)
+    return Predictions(
+        files=tuple(part[i][0] for i in rows),
+        width=samples.width,
+        height=samples.height,
+        scores=scores,
+        explanation=explanation,
+        rows=tuple(rows),
+        problems={i: (f, str(e)) for i, (f, e) in enumerate(part) if isinstance(e, DataError)},
+    )
 
 
-def write_predictions(predictions: Predictions, out: Path, *, overlays: bool) -> None:
-    """Write predictions.parquet and overlays to a new folder.
-
-    Raises RequestError where it is there already, StoreError where it cannot be written.
-    """
-    if os.path.lexists(out):
-        raise RequestError(
-            f"{one_line(out)} is there already: remove it, or name another with --out"
-        )
-    try:
-        with staged_folder(out, ".predictions-") as staging:
-            write_synced(staging / "predictions.parquet", _parquet(predictions))
-            if overlays and predictions.explanation is not None:
-                (staging / "overlays").mkdir()
-                _draw(predictions, staging / "overlays")
-    except OSError as error:
-        raise StoreError(f"cannot write {one_line(out)}: {os_reason(error)}") from error
-
-
-def _parquet(predictions: Predictions) -> bytes:
-    """Return predictions.parquet, one row an image."""
-    import pyarrow as pa
-
-    from bench.store.parquet import packed
-
-    columns: dict[str, Any] = {
-        "file": [one_line(f) for f in predictions.files],
-        "width": predictions.width,
-        "height": predictions.height,
-        "score": predictions.scores,
-    }
-    columns |= box_columns(len(predictions.files), predictions.boxes(), pa.float64())
-    if (explanation := predictions.explanation) is not None:
-        columns |= part_and_map_columns(explanation.parts, explanation.maps)
-    return packed(pa.table(columns))
-
-
-def overlay_name(index: int, file: Path) -> str:
-    """Return a unique name for an image's overlay."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in file.stem)
-    return f"{index:05d}_{plain[:80]}.png"
-
-
-def _draw(predictions: Predictions, folder: Path) -> None:
-    """Draw images with their first map, on one scale."""
-    assert predictions.explanation is not None
-    maps = next(iter(predictions.explanation.maps.values()))
-    boxes, top = predictions.boxes(), float(maps.max())
-    for i, file in enumerate(predictions.files):
-        image: Image.Image = decode_image(file)[0]
-        picture = overlay(image, maps[i], top, None if boxes is None else boxes[i])
-        picture.save(folder / overlay_name(i, file))
+def _joined(parts: Sequence[Samples]) -> Samples:
+    """Return several samples as one."""
+    return Samples(
+        images=np.concatenate([part.images for part in parts]),
+        names=tuple(name for part in parts for name in part.names),
+        width=np.concatenate([part.width for part in parts]),
+        height=np.concatenate([part.height for part in parts]),
+        mode=tuple(mode for part in parts for mode in part.mode),
+        bytes=np.concatenate([part.bytes for part in parts]),
+    )

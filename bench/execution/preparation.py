@@ -17,7 +17,7 @@ class Preparation:
 
     def __init__(self, folders: Folders, note: Callable[[str], None]) -> None:
         self._folders, self._note = folders, note
-        self._outcomes: dict[tuple[str, int, str], Path | DataError] = {}
+        self._outcomes: dict[tuple[str, int, int, str], Path | DataError] = {}
         self._unofficial: dict[Path, str] = {}
 
     def category(self, run: Run, meanwhile: Callable[[], None]) -> tuple[Path, str]:
@@ -69,7 +69,7 @@ class Preparation:
             if done == 1:
                 self._note(f"decoding {title}: {total} images to {size} px")
 
-        key = (fingerprint, size, resize)
+        key = (fingerprint, listing.data_version, size, resize)
         if key not in self._outcomes:
             try:
                 self._outcomes[key] = prepare(

@@ -43,7 +43,7 @@ def limit_memory(device: str) -> None:
     Where the kernel has to choose all the same, it takes this process and not the command.
     """
     with contextlib.suppress(OSError):  # Linux only
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
     available = available_memory()
     # CUDA reserves address space far beyond what it uses: there the kernel must do.
     if available is None or device != "cpu":
@@ -56,14 +56,25 @@ def limit_memory(device: str) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (held + available, hard))
 
 
+def memory_left() -> int | None:
+    """Return the bytes that this process may still take by its cap; None without one."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    held = process_memory("VmData")
+    return None if soft == resource.RLIM_INFINITY or held is None else max(0, soft - held)
+
+
 def redirect_output(path: Path) -> None:
     """Append all output, of Python and C, to a file."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.stdout = os.fdopen(
+        1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
+    sys.stderr = os.fdopen(
+        2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+    )
 
 
 def exit_process(code: int) -> None:

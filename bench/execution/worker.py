@@ -10,9 +10,10 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,40 @@ from numpy.typing import NDArray
 
 from bench.data.images import CategoryImages, load
 from bench.data.listing import File
+from bench.data.masks import Size
 from bench.data.preconditions import check_preconditions
 from bench.data.splits import Split, draw_manifest, split_category
 from bench.detector import Context, Seeds, TrainingSet
 from bench.errors import MethodError, WeightsError
-from bench.execution.artifacts import collect_artifacts, pixel_metrics
+from bench.execution.artifacts import collect_artifacts
 from bench.execution.contract import check_scores, make_context
 from bench.execution.determinism import make_deterministic
-from bench.execution.failure import disk_trouble, reason, record_failure
+from bench.execution.failure import (
+    NoRoom,
+    disk_trouble,
+    out_of_memory,
+    reason,
+    record_failure,
+    run_memory_line,
+    trace_of,
+)
 from bench.execution.job import LOG_LIMIT, Job
-from bench.execution.messages import Failed, Message, Note, Stayed, Trouble, encode_message
+from bench.execution.messages import (
+    Failed,
+    Message,
+    NoMemory,
+    Note,
+    Stayed,
+    Trouble,
+    encode_message,
+)
 from bench.execution.phases import PhaseTimer
+from bench.execution.pixels import pixel_metrics
 from bench.execution.process import die_with_parent, exit_process, limit_memory, redirect_output
 from bench.execution.timing import Meter, TimingResult, measure
 from bench.registry import load_class
 from bench.store.artifacts import EXPLANATIONS, WORDS
+from bench.store.explanations import read_explanations
 from bench.store.folder import Store
 from bench.store.groups import Drawn, Metrics, Provenance, SplitCounts, Timings, Values
 from bench.store.receipt import Receipt
@@ -43,6 +63,7 @@ from bench.system.device import accelerator, free_memory, peak_memory, synchroni
 from bench.system.digests import file_digest
 from bench.system.files import write_synced
 from bench.system.host import load_average
+from bench.weights import plain_weights
 
 
 def run_job(job: Job, lifeline: Connection, progress: Connection, started: float) -> None:
@@ -66,7 +87,13 @@ def run_job(job: Job, lifeline: Connection, progress: Connection, started: float
             os._exit(1)
         with contextlib.suppress(OSError):  # the log may be what the disk has no room for
             traceback.print_exc()
-        trouble = disk_trouble(job, error) or record_failure(job, error)
+        trouble = disk_trouble(job, error)
+        if trouble is None and out_of_memory(error):  # the command may start it again
+            needed, trace = getattr(error, "needed", None), trace_of(error)
+            traceback.clear_frames(error.__traceback__)  # gives back what they hold
+            send(NoMemory(run_memory_line(job, error), trace, needed))
+            exit_process(1)
+        trouble = trouble or record_failure(job, error)
         send(Trouble(trouble) if trouble else Failed(reason(error)))
         exit_process(2 if trouble else 1)
     exit_process(0)
@@ -88,7 +115,7 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     method = load_class(job.method_path)
     meter = Meter(job.device) if job.spec.kind == "timing" else None
     images, split = _data(job)
-    _check_weights(job)
+    job, copied = _with_plain_weights(job)
     facts: dict[str, Any] = {}
     context = make_context(job, seeds, facts, timer, send)
     detector = method(method.Parameters(**job.spec.parameters))
@@ -110,17 +137,25 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     write_scores(job.staged / "scores.parquet", scores)
     if meter is None:
         print(f"auroc {measured['auroc']:.4f}", flush=True)
-    tested = partial(images.samples, split.tested)
-    artifacts, unsupported = collect_artifacts(detector, job, scores.file, tested, timer)
+    artifacts, unsupported = collect_artifacts(
+        detector, job, scores.file, lambda span: images.samples(split.tested[span]), timer
+    )
     if EXPLANATIONS in artifacts:
         counted = scores.counted() | (method.supervision == "unsupervised")
-        measured |= pixel_metrics(artifacts[EXPLANATIONS], job, split, counted)
+        values, warning = _pixel_metrics(artifacts[EXPLANATIONS], job, images, split, counted)
+        measured |= values
+        notes |= {warning} - {""}
+    if artifacts:
+        peaks = {**accelerator(job.device), "peak_memory_bytes": peak_memory()}
+        taken |= {f"artifacts_{k}": v for k, v in peaks.items() if k.startswith("peak_")}
     timed = TimingResult()
     if meter:
         timer.pass_over()
         timed = measure(detector, job, images, split.tested, facts, meter)
         timer.mark("measure_s")
     _exit_if_forked(this_process)
+    for path in copied:
+        path.unlink()
     for name, content in {**artifacts, **timed.files}.items():
         write_synced(job.staged / name, content)
     if os.fstat(1).st_size > LOG_LIMIT:
@@ -191,17 +226,37 @@ def _fit_and_score(
     return scored, caught
 
 
+def _sizes(images: CategoryImages) -> Callable[[File], Size]:
+    """Return what gives an image's own width and height."""
+    sizes = {facts.path: (facts.width, facts.height) for facts in images.facts}
+    return lambda file: sizes[file.path]
+
+
 def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> None:
-    """Raise MemoryError if a method needs more than is free."""
+    """Raise NoRoom, a MemoryError, if a method needs more than is free."""
     if not hasattr(detector, "memory"):
         return
     needed, free = detector.memory(normals, job.spec.image_size, context), free_memory(job.device)
     if free is not None and needed > free:
-        raise MemoryError(
+        raise NoRoom(
             f"{job.spec.method} needs about {needed / 2**30:.1f} GiB for {normals} normal images of"
             f" {job.spec.image_size} px, and {free / 2**30:.1f} GiB are free: take a smaller"
-            " image_size or backbone, fewer --slots, or another machine"
+            " image_size or backbone, fewer --slots, or another machine",
+            needed,
         )
+
+
+def _pixel_metrics(
+    explanations: bytes,
+    job: Job,
+    images: CategoryImages,
+    split: Split,
+    counted: NDArray[np.bool_],
+) -> tuple[dict[str, Any], str]:
+    """Return pixel metrics, or a warning that says why none."""
+    tested = [job.files[i] for i in split.tested]
+    made, side = read_explanations(explanations), job.spec.image_size
+    return pixel_metrics(made, job.root, tested, counted, side, _sizes(images))
 
 
 def _exit_if_forked(this_process: int) -> None:
@@ -210,13 +265,20 @@ def _exit_if_forked(this_process: int) -> None:
         os._exit(1)
 
 
-def _check_weights(job: Job) -> None:
-    """Check that the weights are still those of the id."""
-    if job.weights_file is not None and file_digest(job.weights_file) != job.spec.weights:
+def _with_plain_weights(job: Job) -> tuple[Job, list[Path]]:
+    """Check that the weights are those of the id; return a job whose file any method loads.
+
+    A copy that this takes lies in the staged folder until the method is done.
+    """
+    if job.weights_file is None:
+        return job, []
+    if file_digest(job.weights_file) != job.spec.weights:
         raise WeightsError(
             f"{job.weights_file} is not what it was when the run was planned: put the right file"
             " there and give the same command again"
         )
+    plain = plain_weights(job.weights_file, job.staged)
+    return replace(job, weights_file=plain), [plain] * (plain != job.weights_file)
 
 
 def _scores(files: tuple[File, ...], split: Split, scored: NDArray[np.float32]) -> Scores:

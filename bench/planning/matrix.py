@@ -196,15 +196,18 @@ def _check_names(suite: Suite, selection: Selection, registry: Registry, data: P
 
 def _check_shared_keys(suite: Suite, registry: Registry) -> None:
     """Refuse a key in [set] that no method accepts."""
-    methods = {*METHODS, *(m for block in suite.blocks for m in block.methods)}
-    known = set(RUN_SETTINGS).union(*(registry.find(m).defaults for m in methods))
+    # The suite's own come first: another one is looked at, and its source read, only if need be.
+    methods = [*dict.fromkeys(m for block in suite.blocks for m in block.methods), *METHODS]
     for block in suite.blocks:
         for key, value in block.set.items():
-            if isinstance(value, dict) and key not in {registry.find(m).name for m in methods}:
-                raise RequestError(
-                    f"suite {suite.name}: there is no method {key!r} for [set.{key}]"
-                )
-            if not isinstance(value, dict) and key not in known:
+            if isinstance(value, dict):
+                if not any(registry.find(m).name == key for m in methods):
+                    raise RequestError(
+                        f"suite {suite.name}: there is no method {key!r} for [set.{key}]"
+                    )
+            elif key not in RUN_SETTINGS and not any(
+                key in registry.find(m).defaults for m in methods
+            ):
                 raise RequestError(f"suite {suite.name}: no method knows {key!r} in [set]")
 
 

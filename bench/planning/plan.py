@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from bench.data import DATA_VERSION
 from bench.data.catalog import find_dataset
 from bench.data.external import External, find_external
 from bench.data.images import RESIZE_RULES
@@ -261,7 +260,7 @@ def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
             seed=wanted.seed,
             image_size=int(settings["image_size"]),
             resize=str(settings["resize"]),
-            data_version=DATA_VERSION,
+            data_version=inputs.listing.data_version,
             fingerprint=inputs.content,
             external=external if "external" in method.settings else None,
             precision=str(settings["precision"]) if "precision" in method.settings else None,

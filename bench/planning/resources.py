@@ -1,7 +1,7 @@
 """Disk space and memory that runs will need."""
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -13,6 +13,7 @@ from bench.planning.rehearsal import FIXED, process_base, rehearsal_context, reh
 from bench.planning.runtime import step_key
 from bench.planning.variants import Variant
 from bench.registry import load_class
+from bench.store.groups import Provenance
 from bench.store.receipt import Receipt
 from bench.store.results import Results
 from bench.system.files import nearest_existing
@@ -36,12 +37,13 @@ def to_decode(runs: Iterable[Run], cache: Path) -> list[Decoding]:
     by_folder: dict[Path, Decoding] = {}
     for run in runs:
         spec, size = run.spec, run.spec.image_size
-        needed = [(spec.fingerprint, size, len(run.listing.files))]
+        needed = [(spec.fingerprint, run.listing, size)]
         if run.external is not None:
-            side = run.external.prepared_size(size)
-            needed.append((run.external.fingerprint, side, len(run.external.listing.files)))
-        for fingerprint, side, count in needed:
-            folder = prepared_folder(cache, fingerprint, side, spec.resize)
+            external = run.external
+            needed.append((external.fingerprint, external.listing, external.prepared_size(size)))
+        for fingerprint, listing, side in needed:
+            version, count = listing.data_version, len(listing.files)
+            folder = prepared_folder(cache, fingerprint, version, side, spec.resize)
             if folder not in by_folder and not folder.is_dir():
                 by_folder[folder] = Decoding(count, count * 3 * side * side)
     return list(by_folder.values())
@@ -120,15 +122,17 @@ def memory_of(
     device: str,
     data: Path,
     modules: Sequence[str],
+    keep: Collection[str] = (),
 ) -> Memory:
     """Return a variant's memory, estimated and measured.
 
-    On a GPU its own memory is meant. `modules` are what a run's process imports.
+    On a GPU its own memory is meant. `modules` are what a run's process imports, `keep` the
+    abilities whose files are wanted.
     """
     estimates = []
     if "rehearse" in variant.method.abilities:
         process_base(modules)  # before the rehearsal brings libraries that no run needs
-    peak = rehearsed(variant)
+    peak = rehearsed(variant) if "rehearse" in variant.method.abilities else None
     if peak is not None:
         images = max(image_bytes(w, data) for w in wanted)
         estimates.append(process_base(modules) + step_bytes(peak) + images)
@@ -136,15 +140,34 @@ def memory_of(
         estimates.append(
             process_base(modules) + max(_memory_bank(variant, w, data) for w in wanted)
         )
+    if "explain" in {*keep} & variant.method.abilities:
+        maps = max(map_bytes(w, data) for w in wanted)
+        estimates = [estimate + maps for estimate in estimates]
     specs = {step_key(w.spec) for w in wanted if isinstance(w, Run)}
     gpu = device != "cpu"
-    facts = [r.provenance for r in receipts if step_key(r.spec) in specs]
+    images = max((len(w.listing.files) for w in wanted if isinstance(w, Run)), default=0)
     measured = [
-        f.peak_gpu_memory_bytes if gpu else f.peak_memory_bytes
-        for f in facts
-        if (f.device_name != "cpu") == gpu
+        peak + (0 if gpu else _more_images(r, images))
+        for r in receipts
+        if step_key(r.spec) in specs and (r.provenance.device_name != "cpu") == gpu
+        if (peak := _peak(r.provenance, gpu=gpu, artifacts=bool(keep)))
     ]
-    return Memory(max(estimates, default=None), max((b for b in measured if b), default=None))
+    return Memory(max(estimates, default=None), max(measured, default=None))
+
+
+def _peak(about: Provenance, *, gpu: bool, artifacts: bool) -> int | None:
+    """Return the measured peak of a run, with its artifacts where those are wanted."""
+    peak = about.peak_gpu_memory_bytes if gpu else about.peak_memory_bytes
+    kept = about.artifacts_peak_gpu_memory_bytes if gpu else about.artifacts_peak_memory_bytes
+    return max(peak or 0, (kept or 0) if artifacts else 0) or None
+
+
+def _more_images(receipt: Receipt, images: int) -> int:
+    """Return the bytes of the images that a wanted run has more than a stored one."""
+    if receipt.split.train_normal is None:
+        return 0
+    more = images - receipt.split.train_normal - receipt.split.scored
+    return max(0, more) * 2 * 3 * receipt.spec.image_size**2
 
 
 def _memory_bank(variant: Variant, wanted: Run | Missing, data: Path) -> int:
@@ -182,3 +205,18 @@ def image_bytes(wanted: Run | Missing, data: Path) -> int:
         facts = find_dataset(wanted.planned.dataset, data).categories[wanted.planned.category]
         count = facts.images if facts else 0
     return 2 * count * 3 * size * size
+
+
+def map_bytes(wanted: Run | Missing, data: Path) -> int:
+    """Return the bytes of a run's maps, of their copies and of what pixel metrics take.
+
+    That is at most, of a test image: a map on a grid of 4 pixels in float32, four times on its way
+    to a file and back, a mask, and the scores of half of the pixels.
+    """
+    size = int(wanted.planned.settings["image_size"])
+    if isinstance(wanted, Run):
+        tested = sum(f.fold != "train" for f in wanted.listing.files)
+    else:
+        facts = find_dataset(wanted.planned.dataset, data).categories[wanted.planned.category]
+        tested = facts.images - facts.train if facts else 0
+    return 4 * tested * size * size

@@ -1,11 +1,12 @@
 """State of a plan: runs done, failed and left."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
+from bench.data.masks import listed_masks_digest
 from bench.planning.plan import Plan, Run
 from bench.source import Standing
-from bench.store.artifacts import missing_artifacts
+from bench.store.artifacts import EXPLANATIONS, missing_artifacts
 from bench.store.failures import Failure
 from bench.store.receipt import Receipt
 from bench.store.results import Results, verified
@@ -50,6 +51,27 @@ class State:
         done = [r for r in self.plan.runs if r.run_id in self.done]
         missing = {r.run_id: missing_for(r, self.done[r.run_id], self.keep) for r in done}
         return {run_id: abilities for run_id, abilities in missing.items() if abilities}
+
+    @cached_property
+    def other_masks(self) -> list[Run]:
+        """Runs done whose maps were measured with other masks than today's.
+
+        A run that does not say with which counts where maps are wanted.
+        """
+        todo = {r.run_id for r in self.todo}
+        outdated: list[Run] = []
+        masks_now = cache(lambda *place: listed_masks_digest(listings[place]))
+        listings = {(r.spec.dataset, r.spec.category): r.listing for r in self.plan.runs}
+        for run in self.plan.runs:
+            receipt = self.done.get(run.run_id)
+            if receipt is None or run.run_id in todo or EXPLANATIONS not in receipt.files:
+                continue
+            stated = receipt.metrics.masks_sha256
+            if stated is None and "explain" not in self.keep:
+                continue
+            if masks_now(run.spec.dataset, run.spec.category) not in (None, stated):
+                outdated.append(run)
+        return outdated
 
     @cached_property
     def todo(self) -> list[Run]:

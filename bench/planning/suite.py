@@ -20,6 +20,7 @@ from typing import Any
 from bench.data.splits import DRAWN, SETTINGS
 from bench.errors import RequestError
 from bench.spec import KINDS, Value
+from bench.system.files import expanded
 from bench.system.untrusted import is_one_line, one_line, os_reason, read_toml
 
 _LISTS = {"methods": str, "data": str, "optional": str, "shots": int, "seen_defects": str}
@@ -71,7 +72,7 @@ def read_suite(name: str) -> Suite:
     """
     title = name
     if name.endswith(".toml"):
-        path = Path(name)
+        path = expanded(Path(name))
         title = path.stem
     elif name in suite_names():
         path = Path(str(resources.files("bench").joinpath(f"suites/{name}.toml")))

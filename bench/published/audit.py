@@ -12,18 +12,18 @@ from pathlib import Path
 from bench.data.catalog import find_dataset
 from bench.published.findings import Finding, cell, computed
 from bench.published.means import conflicting_means, copied_means, pixel_means, recomputed
-from bench.published.tables import FOLDER, MEANS, NAMES, Key, PrintedTable, published
+from bench.published.tables import FOLDER, MEANS, NAMES, Key, PublishedTable, published_tables
 from bench.text import joined, shots_in_words
 
 SHOTS = (1, 10)
 """The settings of Table 1."""
 DATASETS = ("mvtec_ad", "brain_mri", "head_ct")
-Tables = Mapping[str, PrintedTable]
+Tables = Mapping[str, PublishedTable]
 
 
 def findings() -> list[Finding]:
     """Return all findings, grouped by what they are about."""
-    tables = published()
+    tables = published_tables()
     unsorted = [finding for derive in DERIVED for finding in derive(tables)]
     unsorted += read_findings()
     titles = [t.title for t in tables.values()] + [f.about for f in unsorted]
@@ -33,7 +33,7 @@ def findings() -> list[Finding]:
 
 def read_findings() -> Iterator[Finding]:
     """Yield findings read in sources, not computed."""
-    for key, card in tomllib.loads((FOLDER / "findings.toml").read_text()).items():
+    for key, card in tomllib.loads((FOLDER / "findings.toml").read_text(encoding="utf-8")).items():
         yield Finding(key, **{**card, "evidence": tuple(card.get("evidence", ()))})
 
 
@@ -54,8 +54,8 @@ def _copies(tables: Tables) -> Iterator[Finding]:
                 f"those of {other.title} ({other.states})."
             )
             if any(other.cells[k].std is not None and table.cells[k].std is None for k in pairs):
-                text += " The standard deviations printed there are left out here."
-            lines = [f"{cell(k)}: printed {pairs[k][0]}, there {pairs[k][1]}" for k in unequal]
+                text += " The standard deviations published there are left out here."
+            lines = [f"{cell(k)}: published {pairs[k][0]}, there {pairs[k][1]}" for k in unequal]
             yield computed(f"copied-{'-'.join(methods)}", [table, other], text, lines)
 
 
@@ -65,12 +65,12 @@ def _equal(pairs: Mapping[Key, tuple[Decimal, Decimal]]) -> str:
 
 
 def _shared(
-    table: PrintedTable, other: PrintedTable, methods: Iterable[str]
+    table: PublishedTable, other: PublishedTable, methods: Iterable[str]
 ) -> dict[Key, tuple[Decimal, Decimal]]:
     """Return image AUROCs that two tables both report, means included."""
     return {
-        key: (printed.value, other.cells[key].value)
-        for key, printed in table.cells.items()
+        key: (published.value, other.cells[key].value)
+        for key, published in table.cells.items()
         if key.method in methods and key in other.cells and key.metric == "image_auroc"
     }
 
@@ -78,11 +78,11 @@ def _shared(
 def _anomaly_types(tables: Tables) -> Iterator[Finding]:
     """Compare reported numbers of anomaly types with the datasets' own."""
     table = tables["atacnet_table1"]
-    printed = {k: int(p.value) for k, p in table.cells.items() if k.metric == "defect_types"}
-    rows = {k: n for k, n in printed.items() if k.category != "total"}
+    published = {k: int(p.value) for k, p in table.cells.items() if k.metric == "defect_types"}
+    rows = {k: n for k, n in published.items() if k.category != "total"}
     facts = {(d, c): f for d in DATASETS for c, f in find_dataset(d, Path()).categories.items()}
     odd = [
-        f"{k.category}: printed {n}, the dataset has {facts[k.dataset, k.category].defect_types}"
+        f"{k.category}: published {n}, the dataset has {facts[k.dataset, k.category].defect_types}"
         for k, n in rows.items()
         if facts[k.dataset, k.category].defect_types != n
     ]
@@ -90,7 +90,7 @@ def _anomaly_types(tables: Tables) -> Iterator[Finding]:
     text = (
         f"The numbers of anomaly types are those of the datasets in {len(rows) - len(odd)} of "
         f"{len(rows)} rows; over MVTec AD they sum to {types}. Its own row prints "
-        f"{printed[Key('mvtec_ad', 'total', 0, '', 'defect_types')]}, the number of "
+        f"{published[Key('mvtec_ad', 'total', 0, '', 'defect_types')]}, the number of "
         "categories."
     )
     yield computed("anomaly-types", [table], text, odd)
@@ -276,7 +276,7 @@ def _reruns_above_atacnet(tables: Tables) -> Iterator[Finding]:
                 lines.append(f"{key.category}: ATAC-Net {value}, {above}")
         text = (
             f"With DevNet and DRA as they were run again, one of them is above ATAC-Net's "
-            f"printed number at {shots_in_words(shots)} in {len(lines)} rows."
+            f"published number at {shots_in_words(shots)} in {len(lines)} rows."
         )
         yield computed(f"rerun-rivals-{shots}", [again, table], text, lines)
 
@@ -287,11 +287,11 @@ def _rerun_mean(tables: Tables) -> Iterator[Finding]:
     pairs = []
     for shots in SHOTS:
         key = Key("mvtec_ad", "mean", shots, "ahl_dra", "image_auroc")
-        printed = table.cells[replace(key, method="atacnet")].value
-        pairs.append((shots, again.cells[key].value, printed))
+        published = table.cells[replace(key, method="atacnet")].value
+        pairs.append((shots, again.cells[key].value, published))
     tied = [shots_in_words(s) for s, theirs, ours in pairs if theirs == ours]
     if tied:
-        same = "AHL(DRA), printed here, has the same mean over MVTec AD as ATAC-Net at"
+        same = "AHL(DRA), published here, has the same mean over MVTec AD as ATAC-Net at"
         text = f"{same} {joined(tied)}."
         lines = [f"{shots_in_words(s)}: AHL(DRA) {a}, ATAC-Net {b}" for s, a, b in pairs]
         yield computed("rerun-mean", [again, table], text, lines)

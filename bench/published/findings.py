@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.published.tables import NAMES, Key, PrintedTable
+from bench.published.tables import NAMES, Key, PublishedTable
 from bench.text import shots_in_words
 
 CONFIDENCE = (
@@ -33,7 +33,7 @@ class Finding:
 
 
 def computed(
-    key: str, tables: Sequence[PrintedTable], text: str, evidence: Iterable[str] = ()
+    key: str, tables: Sequence[PublishedTable], text: str, evidence: Iterable[str] = ()
 ) -> Finding:
     """Return a finding about the first of its tables."""
     restated = any(t.confidence == "restated by others" for t in tables)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from bench.published.findings import Finding, computed, mean_of
-from bench.published.tables import MEANS, NAMES, TEXTURES, Key, PrintedTable, averages
+from bench.published.tables import MEANS, NAMES, TEXTURES, Key, PublishedTable, averages
 from bench.text import joined
 
 
@@ -14,7 +14,7 @@ class CheckedMean:
     """A published mean and its rows."""
 
     key: Key
-    printed: Decimal
+    published: Decimal
     rows: tuple[Decimal, ...]
 
     @property
@@ -25,27 +25,29 @@ class CheckedMean:
     @property
     def follows(self) -> bool:
         """Whether it rounds to the published mean."""
-        half = Decimal(5).scaleb(self.printed.as_tuple().exponent - 1)  # type: ignore[operator]
-        return abs(self.recomputed - self.printed) <= half
+        half = Decimal(5).scaleb(self.published.as_tuple().exponent - 1)  # type: ignore[operator]
+        return abs(self.recomputed - self.published) <= half
 
     def __str__(self) -> str:
-        return f"{mean_of(self.key)}: printed {self.printed}, its rows give {self.recomputed:.5f}"
+        return (
+            f"{mean_of(self.key)}: published {self.published}, its rows give {self.recomputed:.5f}"
+        )
 
 
 def _mean(values: tuple[Decimal, ...]) -> Decimal:
     return sum(values, Decimal(0)) / len(values)
 
 
-def means(table: PrintedTable) -> list[CheckedMean]:
+def means(table: PublishedTable) -> list[CheckedMean]:
     """Recompute a table's means from its rows."""
     return [
-        CheckedMean(key, printed.value, _rows(table, key, key.metric))
-        for key, printed in table.cells.items()
+        CheckedMean(key, published.value, _rows(table, key, key.metric))
+        for key, published in table.cells.items()
         if key.category in MEANS
     ]
 
 
-def _rows(table: PrintedTable, key: Key, metric: str) -> tuple[Decimal, ...]:
+def _rows(table: PublishedTable, key: Key, metric: str) -> tuple[Decimal, ...]:
     rows = table.rows(key.method, key.shots, metric).items()
     return tuple(
         value
@@ -54,30 +56,30 @@ def _rows(table: PrintedTable, key: Key, metric: str) -> tuple[Decimal, ...]:
     )
 
 
-def _wrong(table: PrintedTable) -> list[CheckedMean]:
+def _wrong(table: PublishedTable) -> list[CheckedMean]:
     return [m for m in means(table) if not m.follows]
 
 
-def recomputed(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
+def recomputed(tables: Mapping[str, PublishedTable]) -> Iterator[Finding]:
     """Count means that follow from their rows."""
     for table in tables.values():
         checked, wrong = means(table), _wrong(table)
         if not checked:
             continue
         right = len(checked) - len(wrong)
-        text = f"{right} of {len(checked)} printed means follow from their rows, to rounding."
+        text = f"{right} of {len(checked)} published means follow from their rows, to rounding."
         if len(checked) == 1:
-            text = f"The printed mean {'follows' if right else 'does not follow'} from its rows."
+            text = f"The published mean {'follows' if right else 'does not follow'} from its rows."
         yield computed("means", [table], text, map(str, wrong))
 
 
-def copied_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
+def copied_means(tables: Mapping[str, PublishedTable]) -> Iterator[Finding]:
     """Find wrong means that were copied with their column."""
     for table in tables.values():
         for name, _ in table.copied:
             other = tables[name]
-            wrong_in_source = {(m.key, m.printed) for m in _wrong(other)}
-            shared = [m for m in _wrong(table) if (m.key, m.printed) in wrong_in_source]
+            wrong_in_source = {(m.key, m.published) for m in _wrong(other)}
+            shared = [m for m in _wrong(table) if (m.key, m.published) in wrong_in_source]
             if shared:
                 text = (
                     f"A mean that does not follow from its rows stands alike in {other.title}: "
@@ -86,48 +88,48 @@ def copied_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
                 yield computed(f"inherited-{name}", [table, other], text, map(str, shared))
 
 
-def pixel_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
+def pixel_means(tables: Mapping[str, PublishedTable]) -> Iterator[Finding]:
     """Find image-level means copied from pixel-level rows."""
     for table in tables.values():
         for other in tables.values():
             by_method: dict[str, list[tuple[CheckedMean, Decimal]]] = {}
             for wrong in _wrong(table):
                 pixels = _rows(other, wrong.key, "pixel_auroc")
-                if pixels and round(_mean(pixels), 3) == wrong.printed and other is not table:
+                if pixels and round(_mean(pixels), 3) == wrong.published and other is not table:
                     by_method.setdefault(wrong.key.method, []).append((wrong, _mean(pixels)))
             for method, cases in by_method.items():
                 over = joined(m.key.category.replace("mean_", "") + "s" for m, _ in cases)
                 text = (
-                    f"The printed means of {NAMES[method]} over {over} are those of pixel-level "
+                    f"The published means of {NAMES[method]} over {over} are those of pixel-level "
                     "AUROCs, though the rows above them are image-level."
                 )
                 lines = [f"{m}; pixel-level rows give {pixel:.4f}" for m, pixel in cases]
                 yield computed(f"pixels-{method}", [table, other], text, lines)
 
 
-def conflicting_means(tables: Mapping[str, PrintedTable]) -> Iterator[Finding]:
+def conflicting_means(tables: Mapping[str, PublishedTable]) -> Iterator[Finding]:
     """Find partial means that contradict the overall mean."""
     for table in tables.values():
-        printed = {
+        published = {
             (key.category, key.method): number.value
             for key, number in table.cells.items()
             if key.category in MEANS
         }
         lines, methods = [], []
-        for method in dict.fromkeys(m for c, m in printed if c == "mean_texture"):
-            textures = printed["mean_texture", method]
-            objects = printed["mean_object", method]
-            overall = printed["mean", method]
+        for method in dict.fromkeys(m for c, m in published if c == "mean_texture"):
+            textures = published["mean_texture", method]
+            objects = published["mean_object", method]
+            overall = published["mean", method]
             implied = (len(TEXTURES) * textures + (15 - len(TEXTURES)) * objects) / 15
             if abs(implied - overall) > Decimal("0.001"):
                 methods.append(NAMES[method])
                 lines.append(
                     f"{NAMES[method]}: {textures} over 5 textures and {objects} over 10 "
-                    f"objects give {implied:.3f} over all, printed {overall}"
+                    f"objects give {implied:.3f} over all, published {overall}"
                 )
         if lines:
             text = (
-                f"The printed means of {joined(methods)} over textures and over objects do "
-                "not fit the printed mean over all."
+                f"The published means of {joined(methods)} over textures and over objects do "
+                "not fit the published mean over all."
             )
             yield computed("at-odds", [table], text, lines)

@@ -26,8 +26,9 @@ NAMES = {
 }
 """Methods as papers write them."""
 FIELDS = ("title", "citation", "where", "confidence", "states", "margin")
-OPTIONAL = ("heads", "protocol", "methods", "not_comparable", "datasets", "metrics")
-"""Parts of a table's card in `sources.toml`; the optional ones are tables, empty if left out."""
+OPTIONAL = ("heads", "protocol", "methods", "chosen", "not_comparable", "datasets", "metrics")
+"""Parts of a table's card in `sources.toml`; the optional ones are tables, empty if left out.
+So may be `runs`."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Printed:
+class PublishedValue:
     """A published number; a Decimal, to keep its digits."""
 
     value: Decimal
@@ -54,7 +55,7 @@ class Printed:
 
 
 @dataclass(frozen=True)
-class PrintedTable:
+class PublishedTable:
     """A published table and its source."""
 
     name: str
@@ -71,9 +72,11 @@ class PrintedTable:
     margin: float
     """How far the AUROC of our run may be off and still reproduce a number."""
     protocol: Mapping[str, Any]
-    """Settings that the source states, by our names."""
+    """Settings and parameters that the source states for all methods, by our names."""
     methods: Mapping[str, Mapping[str, Any]]
-    """Parameters of that protocol, by method."""
+    """What it states of one method, or leaves as that method's authors published it."""
+    chosen: Mapping[str, Any]
+    """Ours where it is silent."""
     not_comparable: Mapping[str, str]
     """Why a cell cannot be compared with its number, by `dataset method`."""
     datasets: Mapping[str, str]
@@ -82,16 +85,22 @@ class PrintedTable:
     """Our metric to compare a method's column with, where it is not `auroc`."""
     copied: tuple[tuple[str, tuple[str, ...]], ...]
     """Tables, and the methods whose columns are probably copied from there."""
-    cells: Mapping[Key, Printed]
+    cells: Mapping[Key, PublishedValue]
+    runs: int | None = None
+    """How many runs its means and standard deviations are of, where it says so."""
 
     def rows(self, method: str, shots: int, metric: str = "image_auroc") -> dict[Key, Decimal]:
         """Return a column without its means."""
         return {
-            key: printed.value
-            for key, printed in self.cells.items()
+            key: published.value
+            for key, published in self.cells.items()
             if (key.method, key.shots, key.metric) == (method, shots, metric)
             and key.category not in MEANS
         }
+
+    def stated(self, method: str) -> dict[str, Any]:
+        """Return settings and parameters that the source states of a method."""
+        return {**self.protocol, **self.methods.get(method, {})}
 
     def place(self, key: Key) -> str:
         """Return a number's table, row and column."""
@@ -122,31 +131,32 @@ def averages(mean: str, category: str) -> bool:
 
 
 @functools.cache
-def published() -> Mapping[str, PrintedTable]:
+def published_tables() -> Mapping[str, PublishedTable]:
     """Return all published tables by name."""
-    cards = tomllib.loads((FOLDER / "sources.toml").read_text())
+    cards = tomllib.loads((FOLDER / "sources.toml").read_text(encoding="utf-8"))
     return {name: _table(name, card) for name, card in cards.items()}
 
 
-def pixel_level(key: Key) -> tuple[str, Printed] | None:
+def pixel_level(key: Key) -> tuple[str, PublishedValue] | None:
     """Return a published pixel AUROC and its table's title."""
     pixel_key = replace(key, metric="pixel_auroc")
-    tables = (table for table in published().values() if pixel_key in table.cells)
+    tables = (table for table in published_tables().values() if pixel_key in table.cells)
     return next(((table.title, table.cells[pixel_key]) for table in tables), None)
 
 
-def _table(name: str, card: Mapping[str, Any]) -> PrintedTable:
-    with (FOLDER / f"{name}.csv").open(newline="") as file:
+def _table(name: str, card: Mapping[str, Any]) -> PublishedTable:
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         cells = {
-            Key(r["dataset"], r["category"], int(r["shots"]), r["method"], r["metric"]): Printed(
-                Decimal(r["value"]), Decimal(r["std"]) if r["std"] else None
-            )
+            Key(
+                r["dataset"], r["category"], int(r["shots"]), r["method"], r["metric"]
+            ): PublishedValue(Decimal(r["value"]), Decimal(r["std"]) if r["std"] else None)
             for r in csv.DictReader(file)
         }
-    return PrintedTable(
+    return PublishedTable(
         name=name,
         **{k: card[k] for k in FIELDS},
         **{k: card.get(k, {}) for k in OPTIONAL},
         copied=tuple((c["table"], tuple(c["methods"])) for c in card.get("copied", ())),
         cells=cells,
+        runs=card.get("runs"),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.configurations import Configuration, StoredRuns, is_stale
-from bench.analysis.filling import other_table, printed_table, source_tables
+from bench.analysis.filling import fill_table, other_table, source_tables
 from bench.analysis.provenance import Facts, provenance
 from bench.analysis.tables import ReportTable
 from bench.analysis.timing_tables import TimeTable, time_tables
@@ -17,7 +17,7 @@ from bench.report.gallery import draw_figures
 from bench.report.pictures import Pictures
 from bench.store.results import Results, receipts
 
-PRINTED = ("atacnet_table1", "atacnet_table2")
+PAPER_TABLES = ("atacnet_table1", "atacnet_table2")
 """The tables of the paper, by their names in `bench/published/`."""
 
 
@@ -69,14 +69,15 @@ def contents(results: Results, data: Path | None = None, cache: Path | None = No
     Pictures of images are drawn from `data`, where it holds what the runs saw, and from the
     embedded synthetic dataset; else there are none. `cache` has the known digests of `data`.
     """
-    stored = StoredRuns(results, tuple(receipts(results)))
-    tables = [printed_table(name, stored) for name in PRINTED]
+    pictures = Pictures(data, cache)
+    stored = StoredRuns(results, tuple(receipts(results)), pictures.content)
+    tables = [fill_table(name, stored) for name in PAPER_TABLES]
     tables += source_tables(stored, tables)
     other = other_table(stored, tables)
     return Contents(
         stored,
         tuple(sorted((*tables, other) if other else tables, key=lambda table: not table.ran)),
-        tuple(draw_figures(stored, Pictures(data, cache))),
+        tuple(draw_figures(stored, pictures)),
         tuple(findings()),
         tuple(provenance(stored)),
         tuple(time_tables(stored)),

@@ -1,7 +1,7 @@
 """Tables of a report as CSV, Markdown and LaTeX; figures as SVG.
 
 A CSV table has one row a cell with everything that is known of it; the two others have the layout
-of the page, with the printed number in brackets behind ours.
+of the page, with the published number in brackets behind ours.
 """
 
 import itertools
@@ -18,9 +18,10 @@ from bench.text import exact
 
 CELL_FIELDS = (
     "dataset", "category", "shots", "method", "metric", "mean", "std", "seeds", "low95", "high95",
-    "printed", "source", "source_table", "difference", "difference_low90", "difference_high90",
-    "verdict", "basis", "not_comparable", "unofficial_copy", "best_of_row", "stale", "way",
-    "machines", "runs", "mean_without_drawn", "std_without_drawn", "pixel_auroc", "pixel_printed",
+    "published", "source", "source_table", "difference", "difference_low90", "difference_high90",
+    "published_std", "published_runs", "verdict", "seeds_needed", "basis", "not_comparable",
+    "unofficial_copy", "best_of_row", "stale", "way",
+    "machines", "runs", "mean_without_drawn", "std_without_drawn", "pixel_auroc", "pixel_published",
     "pixel_source",
 )  # fmt: skip
 FINDING_FIELDS = ("about", "finding", "evidence", "source", "confidence")
@@ -87,19 +88,22 @@ def _values(cell: Cell) -> Iterator[str]:
         yield from (str(ours.estimate.n), *(map(repr, interval) if interval else ("", "")))
     else:
         yield from ("", "", "", "0", "", "")
-    yield str(cell.printed.value) if cell.printed else ""
+    yield str(cell.published.value) if cell.published else ""
     yield from (str(cell.source[1].value), cell.source[0]) if cell.source else ("", "")
     yield exact(cell.difference)
     yield from map(repr, verdict.interval) if verdict and verdict.interval else ("", "")
-    yield from (cell.word, cell.basis, cell.not_comparable)
+    yield from (repr(cell.noise.std), str(cell.noise.runs)) if cell.noise else ("", "")
+    yield cell.word
+    yield str(verdict.seeds_needed or "") if verdict else ""
+    yield from (cell.basis, cell.not_comparable)
     yield "; ".join(ours.unofficial_reasons) if ours else ""
     yield from ("yes" if cell.best else "no", "yes" if ours and ours.stale else "no")
     yield from (ours.label, "; ".join(ours.machines)) if ours else ("", "")
     yield " ".join(r.run_id for r in ours.receipts) if ours else ""
-    same, pixels, printed = cell.same_test, cell.pixels, cell.pixel_level
+    same, pixels, published = cell.same_test, cell.pixels, cell.pixel_level
     yield from (repr(same.estimate.mean), exact(same.deviation)) if same else ("", "")
     yield repr(pixels.estimate.mean) if pixels else ""
-    yield from (str(printed[1].value), printed[0]) if printed and pixels else ("", "")
+    yield from (str(published[1].value), published[0]) if published and pixels else ("", "")
 
 
 # The layout of the page
@@ -125,23 +129,25 @@ def grid(table: ReportTable, shots: int | None = None) -> Grid:
 
 def _cell(cell: Cell) -> str:
     if cell.ours is None:
-        return f"not run [{cell.printed.value}]" if cell.printed else ""
+        return f"not run [{cell.published.value}]" if cell.published else ""
     text = f"{cell.ours.estimate.mean:.3f}"
     if cell.ours.deviation is not None:
         text += f" ± {cell.ours.deviation:.3f} ({cell.ours.estimate.n})"
     text += "★" * cell.best + "†" * cell.ours.stale
-    return f"{text} [{cell.printed.value}] {cell.word}" if cell.printed else text
+    if cell.published is None:
+        return text
+    return f"{text} [{cell.published.value}] {cell.word}" + ", departs" * cell.departs
 
 
 def _mean(cell: MeanCell) -> str:
     ours = f"{cell.missing} missing" if cell.ours is None else f"{cell.ours:.3f}"
-    return f"{ours} [{cell.printed.value}]" if cell.printed else ours
+    return f"{ours} [{cell.published.value}]" if cell.published else ours
 
 
 def _time(cell: TimeCell) -> str:
-    printed = f" [{cell.printed.value}]" if cell.printed else ""
+    published = f" [{cell.published.value}]" if cell.published else ""
     span = cell.ours and cell.ours.span(LATENCY)
     if not cell.ours or not span:
-        return f"not run{printed}" if printed else ""
+        return f"not run{published}" if published else ""
     marks = STALE * cell.ours.stale + DISTURBED * bool(cell.ours.disturbed)
-    return f"{milliseconds(span)}{marks}{printed}"
+    return f"{milliseconds(span)}{marks}{published}"

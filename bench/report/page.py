@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 import bench
+from bench.analysis.choices import choices
 from bench.analysis.configurations import REFERENCE
 from bench.analysis.tables import WORDS, labelled, named
 from bench.analysis.timing_tables import HEAD
@@ -25,7 +26,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def render(contents: Contents) -> str:
     """Return the page, the same bytes for the same contents."""
-    style, script = ((TEMPLATES / f).read_text() for f in ("page.css", "page.js"))
+    style, script = ((TEMPLATES / f).read_text(encoding="utf-8") for f in ("page.css", "page.js"))
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -38,7 +39,7 @@ def render(contents: Contents) -> str:
         version=bench.__version__,
         style=Markup(style), script=Markup(script),
         style_hash=_csp_hash(style), script_hash=_csp_hash(script),
-        contents=contents, words=WORDS, reference=REFERENCE, least=LEAST_SEEDS,
+        contents=contents, words=WORDS, choices=choices(), reference=REFERENCE, least=LEAST_SEEDS,
         time_title=TIME_TITLE, time_head=HEAD, sections=_sections(contents),
         findings={about: [f for f in contents.findings if f.about == about]
                   for about in dict.fromkeys(f.about for f in contents.findings)},

@@ -9,7 +9,7 @@ from PIL import Image
 
 from bench.data import synthetic
 from bench.data.catalog import SYNTHETIC, find_dataset
-from bench.data.decode import decode_image
+from bench.data.decode import decode_image, is_turned
 from bench.data.layouts import list_category
 from bench.data.listing import fingerprint
 from bench.errors import BenchError
@@ -35,36 +35,52 @@ class Pictures:
         self._folders = (data, cache, FingerprintCache(cache)) if data and cache else None
         self._category = functools.cache(self._look)
 
-    def picture(self, dataset: str, category: str, file: str, content: str) -> Image.Image | None:
+    def picture(
+        self,
+        dataset: str,
+        category: str,
+        file: str,
+        content: str,
+        data_version: int | None = None,
+    ) -> Image.Image | None:
         """Return an image in RGB at its own size.
 
-        `content` is the category's fingerprint that the run states. None where the image is not
-        there, does not decode, or its category has another content.
+        `content` is the category's fingerprint that the run states, `data_version` the run's; None
+        stands for today's. None where the image is not there, does not decode, its category has
+        another content, or an older run has seen it lying on its side.
         """
         if dataset == SYNTHETIC.name:
             return _embedded(category, file) if EMBEDDED.get(category) == content else None
-        stated, paths = self._category(dataset, category)
+        stated, version, paths = self._category(dataset, category)
         if stated != content or file not in paths:
+            return None
+        if data_version is not None and data_version < version and is_turned(paths[file]):
             return None
         try:
             return decode_image(paths[file])[0]
         except BenchError:
             return None
 
-    def _look(self, dataset: str, category: str) -> tuple[str, Mapping[str, Path]]:
-        """Return a category's fingerprint and files; nothing for none."""
+    def content(self, dataset: str, category: str) -> str:
+        """Return a category's fingerprint in the data folder; empty where it is not there."""
+        if dataset == SYNTHETIC.name:
+            return EMBEDDED.get(category, "")
+        return self._category(dataset, category)[0]
+
+    def _look(self, dataset: str, category: str) -> tuple[str, int, Mapping[str, Path]]:
+        """Return a category's fingerprint, data version and files; nothing for none."""
         if self._folders is None:
-            return "", {}
+            return "", 0, {}
         data, cache, digests = self._folders
         try:
             card = find_dataset(dataset, data)
             if category not in card.categories:
-                return "", {}
+                return "", 0, {}
             listing = list_category(card, category, data, cache)
             content = fingerprint(listing, digests)
         except BenchError:
-            return "", {}
-        return content, {f.path: listing.root / f.path for f in listing.files}
+            return "", 0, {}
+        return content, card.data_version, {f.path: listing.root / f.path for f in listing.files}
 
 
 def _embedded(category: str, file: str) -> Image.Image | None:

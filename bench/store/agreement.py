@@ -27,8 +27,16 @@ class Agreement:
     """What differs in the environment, as `threads 2 and 1`."""
     timing: bool = False
     """Whether both were run to be timed: the AUROC of a training cut short is nobody's result."""
+    masks: tuple[str, ...] = ()
+    """The beginnings of two digests where pixel metrics were made with other masks."""
 
     def __str__(self) -> str:
+        return self._scores() + self._masks()
+
+    def _masks(self) -> str:
+        return f"; pixel metrics of other masks ({' and '.join(self.masks)})" if self.masks else ""
+
+    def _scores(self) -> str:
         if self.kind == "identical":
             return "identical"
         cause = ", ".join(self.environment) or "the environment is the same"
@@ -49,7 +57,9 @@ def agreement(first: Receipt, second: Receipt) -> Agreement:
         kind = "identical"
     else:
         kind = "close" if environment and abs(gap) <= CLOSE else "different"
-    return Agreement(kind, gap, environment, first.spec.kind == "timing")
+    masks = (first.metrics.masks_sha256, second.metrics.masks_sha256)
+    other_masks = tuple(map(_short, masks)) if all(masks) and masks[0] != masks[1] else ()
+    return Agreement(kind, gap, environment, first.spec.kind == "timing", other_masks)
 
 
 def same_source(first: Receipt, second: Receipt) -> bool:

@@ -4,10 +4,11 @@ Artifacts do not enter a run's id. Where a stored run lacks a wanted one that it
 the run is repeated, and its scores must match.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from bench.store.groups import PIXEL_METRICS, Metrics, Plain
 from bench.store.receipt import Receipt
 
 MODEL = "model.safetensors"
@@ -17,6 +18,8 @@ FILES = {"state": MODEL, "embed": EMBEDDINGS, "explain": EXPLANATIONS}
 """File names of artifacts by a method's ability, see `bench.registry.ABILITIES`."""
 WORDS = {"state": "model", "embed": "embeddings", "explain": "maps"}
 """Names of artifacts for people."""
+NO_PIXELS = "no pixel metrics: "
+"""What the warning begins with of a run whose masks cannot be used."""
 MODELS, MAPS = frozenset({"state"}), frozenset({"embed", "explain"})
 """The abilities that --save-models and --save-maps make use of."""
 
@@ -58,6 +61,25 @@ def merged_unsupported(one: Receipt, other: Receipt, files: Collection[str]) -> 
     either = {*one.unsupported, *other.unsupported}
     unsupported = sorted(ability for ability in either if FILES.get(ability) not in files)
     return replace(one, unsupported=tuple(unsupported))
+
+
+def with_pixel_metrics(
+    receipt: Receipt, values: Mapping[str, Plain], warnings: Iterable[str]
+) -> Receipt:
+    """Return a receipt with these pixel metrics, or warnings, alone."""
+    others = {k: v for k, v in receipt.metrics.items() if k not in PIXEL_METRICS}
+    kept = [w for w in receipt.warnings if not w.startswith(NO_PIXELS)]
+    return replace(
+        receipt, metrics=Metrics({**others, **values}), warnings=tuple(sorted([*kept, *warnings]))
+    )
+
+
+def with_pixel_metrics_of(receipt: Receipt, other: Receipt) -> Receipt:
+    """Return a receipt with another's pixel metrics and their warnings."""
+    values = {k: v for k, v in other.metrics.items() if k in PIXEL_METRICS}
+    return with_pixel_metrics(
+        receipt, values, [w for w in other.warnings if w.startswith(NO_PIXELS)]
+    )
 
 
 def artifact_words(abilities: Iterable[str], last: str = "and") -> str:

@@ -4,7 +4,7 @@ They are what a detector's `explain` returned, on its own coarse grids, and lie 
 identity.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from bench.errors import MethodError
 from bench.store.parquet import packed, unpacked
 
 SIDES = ("left", "top", "right", "bottom")
@@ -62,6 +63,25 @@ class Explanations:
             columns = ", ".join(f"{field.name} ({field.type})" for field in table.schema)
             raise ValueError(f"explanations have columns {columns}")
         return explanations
+
+
+def joined(parts: Sequence[Explanations]) -> Explanations:
+    """Return the explanations of several parts as one; raises MethodError if they differ."""
+    first = parts[0]
+    shapes = {n: m.shape[1:] for n, m in first.maps.items()}
+    for part in parts:
+        alike = {n: m.shape[1:] for n, m in part.maps.items()} == shapes
+        if not alike or part.parts.keys() != first.parts.keys():
+            raise MethodError("explain() must return the same maps and parts for all images")
+        if (part.boxes is None) != (first.boxes is None):
+            raise MethodError("explain() must return boxes for all images, or for none")
+    boxes = [part.boxes for part in parts if part.boxes is not None]
+    return Explanations(
+        tuple(name for part in parts for name in part.file),
+        {name: np.concatenate([part.maps[name] for part in parts]) for name in first.maps},
+        np.concatenate(boxes) if boxes else None,
+        {name: np.concatenate([part.parts[name] for part in parts]) for name in first.parts},
+    )
 
 
 def _floats(column: Any) -> NDArray[np.float32]:

@@ -32,6 +32,7 @@ from bench.store.artifacts import (
     merged_unsupported,
     new_artifacts,
     stored_artifacts,
+    with_pixel_metrics_of,
 )
 from bench.store.failures import DISPUTED, Failure, add_record, records, strip
 from bench.store.groups import Provenance
@@ -127,6 +128,23 @@ class Store:
             shutil.rmtree(staged, ignore_errors=True)
         return stays
 
+    def publish_again(self, stored: Receipt, receipt: Receipt) -> None:
+        """Publish a stored run's files under another receipt, superseding the first.
+
+        Where another command has replaced the run meanwhile, that one stays. Raises CorruptRun,
+        StoreError.
+        """
+        staged = self.stage(stored.run_id)
+        try:
+            with writing(staged):
+                for name, digest in stored.files.items():
+                    shutil.copyfile(self.runs / stored.run_id / name, staged / name)
+                    if file_digest(staged / name) != digest:
+                        raise CorruptRun(f"run {stored.run_id} is damaged: {name} has changed")
+            self.publish(staged, receipt, replaces=stored.digest())
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
     def _resolve_conflict(
         self, staged: Path, receipt: Receipt, replaces: str, imported: bool
     ) -> Agreement | None:
@@ -183,7 +201,8 @@ class Store:
     ) -> None:
         """Merge the stored run's artifacts into a sealed folder.
 
-        The receipt and log are those of the later run; of an imported run, those stored.
+        The receipt and log are those of the later run; of an imported run, those stored. Pixel
+        metrics are those of the run whose maps are kept.
         """
         base, other = receipt, stored
         copied = {n for n in FILES.values() if n in stored.files and n not in receipt.files}
@@ -195,6 +214,8 @@ class Store:
             shutil.copyfile(self.runs / stored.run_id / name, staged / name)
             if file_digest(staged / name) != stored.files[name]:
                 raise CorruptRun(f"run {stored.run_id} is damaged: {name} changed meanwhile")
+        if EXPLANATIONS in other.files and EXPLANATIONS not in base.files:
+            base = with_pixel_metrics_of(base, other)
         seal_again(staged, merged_unsupported(base, other, {*stored.files, *receipt.files}))
 
     def _swap(self, staged: Path, stored: Receipt) -> Path:

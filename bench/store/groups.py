@@ -97,6 +97,9 @@ class Metrics(Values):
     box_recall: float | None
     """Share of a defect that the zoomed view holds."""
     box_recall_by_chance: float | None
+    masks_sha256: str | None
+    """Of the masks that pixel metrics were made with, see `bench.data.masks.masks_digest`; None
+    where there are none, and of runs before the digest was kept."""
     scores_sha256: str
 
     @classmethod
@@ -113,6 +116,10 @@ class Metrics(Values):
         if value is None:
             raise KeyError(name)
         return float(value)
+
+
+PIXEL_METRICS = ("pixel_auroc", "box_recall", "box_recall_by_chance", "masks_sha256")
+"""Metrics that follow from maps and masks, not from scores."""
 
 
 class SplitCounts(Values):
@@ -195,6 +202,9 @@ class Provenance(Values):
     load_average: float | None
     peak_memory_bytes: int | None
     peak_gpu_memory_bytes: int | None
+    artifacts_peak_memory_bytes: int | None
+    """With the maps and whatever else was kept; None where nothing was."""
+    artifacts_peak_gpu_memory_bytes: int | None
     fit_memory_bytes: int | None
     score_memory_bytes: int | None
     other_cpu_share: float | None

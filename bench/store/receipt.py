@@ -17,7 +17,7 @@ from bench.errors import CorruptRun, RequestError, StoreError
 from bench.spec import RunSpec
 from bench.store.groups import OTHER_FORM, Drawn, Metrics, Provenance, SplitCounts, Timings, Values
 from bench.system.digests import file_digest
-from bench.system.files import json_digest, sync_folder, write_synced
+from bench.system.files import cannot_read, json_digest, sync_folder, write_synced
 from bench.system.untrusted import is_one_line, one_line, os_reason, read_regular
 
 RECEIPT_SCHEMA = 2
@@ -220,6 +220,8 @@ def read_run(folder: Path, run_id: str) -> Receipt:
         for name, digest in receipt.files.items():
             if file_digest(folder / name) != digest:
                 raise CorruptRun(f"run {run_id} is damaged: {name} does not agree with its digest")
+    except PermissionError as error:  # another user's: not damaged, and not to be moved away
+        raise StoreError(cannot_read(error.filename or folder, error)) from error
     except OSError as error:
         name = Path(error.filename or folder).name
         raise CorruptRun(f"run {run_id} is damaged: {name}: {os_reason(error)}") from error
@@ -241,6 +243,8 @@ def read_artifact(
         if hashlib.sha256(content).hexdigest() != digest:
             raise ValueError("does not agree with its digest")
         return read(content)
+    except PermissionError as error:
+        raise StoreError(cannot_read(error.filename or folder / name, error)) from error
     except OSError as error:
         name = Path(error.filename or name).name
         raise CorruptRun(f"run {run_id} is damaged: {name}: {os_reason(error)}") from error

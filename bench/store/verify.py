@@ -2,14 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from bench.errors import CorruptRun
-from bench.spec import RUN_ID
+from bench.spec import RUN_ID, RunSpec
 from bench.store.failures import DISPUTED
 from bench.store.folder import Store
-from bench.store.groups import Plain
+from bench.store.groups import PIXEL_METRICS, Plain
 from bench.store.parquet import unpacked
 from bench.store.receipt import Receipt
 from bench.store.results import Results, read_artifacts, receipts
@@ -18,12 +18,15 @@ from bench.store.table import table_bytes
 from bench.system.untrusted import one_line
 
 
-def problems(results: Results) -> Iterator[str]:
+def problems(
+    results: Results, masks_changed: Callable[[RunSpec, str], bool] = lambda spec, digest: False
+) -> Iterator[str]:
     """Yield a line for every contradiction in the results.
 
     Of every run: the digests, the id against the spec, the metrics against the scores, the images
     of embeddings and explanations against those of the scores; then the table against the
-    receipts, and runs that did not repeat. Raises StoreError for results of a newer bench.
+    receipts, and runs that did not repeat. `masks_changed` says whether a run's images have other
+    masks today than those of a digest. Raises StoreError for results of a newer bench.
     """
     for run_id in results.ids():
         try:
@@ -34,6 +37,12 @@ def problems(results: Results) -> Iterator[str]:
             yield str(error)
             continue
         yield from (f"run {run_id}: {text}" for text in contradictions(receipt, scores, beside))
+        stated = receipt.metrics.masks_sha256
+        if stated and masks_changed(receipt.spec, stated):
+            yield (
+                f"run {run_id}: masks of {receipt.spec.place} have changed since its pixel metrics"
+                " were made; its `bench run` command makes them again, without training"
+            )
     yield from _table_problems(results)
     yield from _disputed(results)
 
@@ -75,7 +84,7 @@ def contradictions(
         yield f"its receipt cannot be checked: {type(error).__name__}: {error}"
 
 
-BEYOND_SCORES = ("scores_sha256", "pixel_auroc", "box_recall", "box_recall_by_chance")
+BEYOND_SCORES = ("scores_sha256", *PIXEL_METRICS)
 """What stands among a receipt's metrics and does not follow from its scores."""
 
 
@@ -130,7 +139,10 @@ def leftovers(results: Results) -> Iterator[str]:
     for folder, what in (
         (results.staging, "under way or left by a killed command"),
         (results.quarantine, "moved away because they did not verify"),
-        (results.superseded, "that were run again since: of older code, or keeping less"),
+        (
+            results.superseded,
+            "that were made again since: of older code or masks, or keeping less",
+        ),
         (results.failed, "that failed"),
     ):
         count = len([*folder.iterdir()]) if folder.is_dir() else 0

@@ -70,7 +70,7 @@ class PeakMemory:
             return True
         _trim_heap()
         try:
-            Path("/proc/self/clear_refs").write_text("5")
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         except OSError:
             return False
         return True
@@ -90,12 +90,12 @@ class PeakMemory:
 def _droppable() -> int:
     """Return the resident bytes of mapped libraries and image arrays."""
     total, counts = 0, False
-    with Path("/proc/self/smaps").open() as lines:  # megabytes, which would stand in the peak
+    with Path("/proc/self/smaps").open("rb") as lines:  # megabytes, which would stand in the peak
         for line in lines:
-            if line.startswith("Rss:"):
+            if line.startswith(b"Rss:"):
                 total += counts * int(line.split()[1]) * 1024
-            elif line[:1] in "0123456789abcdef":  # a mapping: addresses, and at the end its file
-                counts = ".so" in line or line.endswith(".npy\n")
+            elif line[:1] in b"0123456789abcdef":  # a mapping: addresses, and at the end its file
+                counts = b".so" in line or line.endswith(b".npy\n")
     return total
 
 
@@ -133,7 +133,9 @@ def _nvidia_smi(device: str, query: str) -> list[str] | None:
         uuid = torch.cuda.get_device_properties(device).uuid
         style = "--format=csv,noheader,nounits"
         command = ["nvidia-smi", f"--id=GPU-{uuid}", f"--query-{query}", style]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", timeout=10, check=True
+        )
     except (AttributeError, OSError, subprocess.SubprocessError):
         return None
     return [line.strip() for line in done.stdout.splitlines() if line.strip()]

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.system.files import sealed, unsealed, write_atomically
+from bench.system.files import sealed, unsealed, write_cache
 from bench.system.untrusted import open_regular, read_regular
 
 Stamp = tuple[int, int, int]
@@ -72,9 +72,9 @@ class FingerprintCache:
         self._dirty = True
 
     def save(self) -> None:
-        """Save new digests; the last of two commands wins."""
+        """Save new digests where that is allowed; the last of two commands wins."""
         if self._dirty:
-            write_atomically(self._file, sealed(_KIND, self._known))
+            write_cache(self._file, sealed(_KIND, self._known))
             self._dirty = False
 
 

@@ -1,18 +1,23 @@
 """Atomic files and folders, locks, and JSON sealed by its own digest."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.errors import StoreError
+from bench.errors import RequestError, StoreError
 from bench.system.untrusted import one_line, os_reason
+
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""How the system says that a folder may only be read."""
 
 
 def sealed(kind: str, content: Mapping[str, Any]) -> bytes:
@@ -44,7 +49,25 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if _was_reading(error, folder):
+            raise StoreError(cannot_read(error.filename, error)) from error
         raise StoreError(f"cannot write to {one_line(folder)}: {os_reason(error)}") from error
+
+
+def _was_reading(error: OSError, folder: Path) -> bool:
+    """Whether a file outside of `folder` refused, which is read there, not written."""
+    if not isinstance(error, PermissionError) or error.filename is None or error.filename2:
+        return False
+    file = Path(os.fsdecode(error.filename))
+    return file.is_file() and not file.is_relative_to(folder)
+
+
+def cannot_read(path: object, error: OSError) -> str:
+    """Return that a file cannot be read, why, and who may change it."""
+    remedy = ""
+    if isinstance(error, PermissionError):
+        remedy = "; its owner lets others read it with `chmod -R go+rX`"
+    return f"cannot read {one_line(path)}: {os_reason(error)}{remedy}"
 
 
 @contextlib.contextmanager
@@ -55,8 +78,7 @@ def locked(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator
     lock of a dead process. A file system without locks goes without. Raises OSError where the file
     cannot be made.
     """
-    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = _open_lock(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,6 +90,17 @@ def locked(path: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_lock(path: Path) -> int:
+    if path.is_dir():
+        return os.open(path, os.O_RDONLY)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY)  # another user's: a lock needs no more
 
 
 @contextlib.contextmanager
@@ -98,6 +131,17 @@ def staged_folder(target: Path, prefix: str = "", *, replace: bool = False) -> I
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def expanded(path: Path) -> Path:
+    """Return a path with `~` expanded; raises RequestError.
+
+    A shell leaves it in `--data=~/x` and in the value of a variable.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise RequestError(f"{one_line(path)}: there is no such user's home folder") from None
+
+
 def nearest_existing(folder: Path) -> Path:
     """Return the folder or its nearest existing parent."""
     return next(f for f in (folder, *folder.parents) if os.path.exists(f))
@@ -121,22 +165,28 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step; raises StoreError."""
-    temporary: str | None = None
+    """Replace a file in one step; raises StoreError.
+
+    Its mode is that of any new file: by umask, or by the folder's access list.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = file.name
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        write_synced(temporary, content)
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         raise StoreError(f"cannot write {one_line(path)}: {os_reason(error)}") from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_cache(path: Path, content: bytes) -> None:
+    """Replace a file of a cache, unless this user may only read it; raises StoreError."""
+    try:
+        write_atomically(path, content)
+    except StoreError as error:
+        reason = error.__cause__
+        if not (isinstance(reason, OSError) and reason.errno in READ_ONLY):
+            raise

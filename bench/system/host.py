@@ -41,6 +41,11 @@ def describe_host() -> dict[str, str | int]:
     }
 
 
+def kernel_text(path: Path) -> str:
+    """Return the text of a file of the kernel; raises OSError."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape")  # names are any bytes
+
+
 def load_average() -> float:
     """Return the load average of the last minute."""
     return os.getloadavg()[0]
@@ -58,7 +63,7 @@ def busy_seconds(stat: Path = Path("/proc/stat")) -> float | None:
     already.
     """
     try:
-        _, user, nice, system, _, _, irq, softirq, steal = stat.read_text().split()[:9]
+        _, user, nice, system, _, _, irq, softirq, steal = kernel_text(stat).split()[:9]
         ticks = sum(map(int, (user, nice, system, irq, softirq, steal)))
     except (OSError, ValueError):
         return None
@@ -75,8 +80,8 @@ def megahertz(
 ) -> float | None:
     """Return the last used core's MHz, or None."""
     try:
-        core = stat.read_text().rpartition(")")[2].split()[36]
-        blocks = cpuinfo.read_text().split("\n\n")
+        core = kernel_text(stat).rpartition(")")[2].split()[36]
+        blocks = kernel_text(cpuinfo).split("\n\n")
         facts = [dict(_pair(line) for line in block.splitlines()) for block in blocks]
         return next(float(f["cpu MHz"]) for f in facts if f.get("processor") == core)
     except (OSError, IndexError, KeyError, ValueError, StopIteration):
@@ -91,7 +96,7 @@ def _pair(line: str) -> tuple[str, str]:
 def process_memory(key: str) -> int | None:
     """Return this process's VmRSS, VmHWM or VmData; None on macOS."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = kernel_text(Path("/proc/self/status")).splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
     except (OSError, StopIteration, ValueError):
         return None
@@ -100,7 +105,7 @@ def process_memory(key: str) -> int | None:
 def nvidia_driver() -> str:
     """Return the GPU driver's version; empty if unknown."""
     try:
-        text = Path("/proc/driver/nvidia/version").read_text()
+        text = kernel_text(Path("/proc/driver/nvidia/version"))
     except OSError:
         return ""
     match = re.search(r"\b\d+\.\d+(\.\d+)?\b", text)
@@ -109,26 +114,65 @@ def nvidia_driver() -> str:
 
 def available_memory() -> int | None:
     """Return available bytes by kernel and container; None on macOS."""
+    kernel = _kernel_memory("MemAvailable")
+    if kernel is None:
+        return None
+    return max(0, min([kernel, *(limit - used for limit, used in _group_memory())]))
+
+
+def total_memory() -> int | None:
+    """Return the bytes of the machine or container; None on macOS."""
+    kernel = _kernel_memory("MemTotal")
+    return None if kernel is None else min([kernel, *(limit for limit, _ in _group_memory())])
+
+
+def resident_memory(pid: int) -> int:
+    """Return a process's resident bytes, 0 if it is gone."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        line = next(line for line in lines if line.startswith("MemAvailable:"))
-        available = [int(line.split()[1]) * 1024]
+        pages = int(kernel_text(Path(f"/proc/{pid}/statm")).split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def oom_kills() -> int | None:
+    """Count processes that were killed for want of memory; None if unknown."""
+    counts = []
+    for file in (
+        Path("/proc/vmstat"),
+        *(folder / "memory.events" for folder in control_groups("memory")),
+        *(folder / "memory.oom_control" for folder in control_groups("memory")),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            lines = dict(line.split() for line in kernel_text(file).splitlines())
+            counts += [int(lines["oom_kill"])] if "oom_kill" in lines else []
+    return sum(counts) if counts else None
+
+
+def _kernel_memory(name: str) -> int | None:
+    try:
+        lines = kernel_text(Path("/proc/meminfo")).splitlines()
+        line = next(line for line in lines if line.startswith(f"{name}:"))
+        return int(line.split()[1]) * 1024
     except (OSError, StopIteration):
         return None
+
+
+def _group_memory() -> Iterator[tuple[int, int]]:
+    """Yield limit and use of control groups in bytes; page cache gives way, and is not counted."""
     for folder in control_groups("memory"):
         for limit_file, used_file, cached in (
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
             try:
-                limit = int((folder / limit_file).read_text())  # `max` where there is none
-                used = int((folder / used_file).read_text())
-                lines = (folder / "memory.stat").read_text().splitlines()
+                limit = int(kernel_text(folder / limit_file))  # `max` where there is none
+                used = int(kernel_text(folder / used_file))
+                lines = kernel_text(folder / "memory.stat").splitlines()
                 stat = dict(line.split() for line in lines)
-                available.append(limit - used + int(stat[cached]))  # page cache gives way
+                yield limit, used - int(stat[cached])
             except (OSError, ValueError, KeyError):
                 continue
-    return max(0, min(available))
 
 
 def control_groups(
@@ -141,7 +185,7 @@ def control_groups(
     In a container the kernel names folders that are not visible: some do not exist.
     """
     try:
-        groups = [line.split(":", 2) for line in membership.read_text().splitlines()]
+        groups = [line.split(":", 2) for line in kernel_text(membership).splitlines()]
     except OSError:
         return
     for _, controllers, path in groups:
@@ -162,7 +206,7 @@ def installed_version(library: str) -> str:
 
 def _cpu_model() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in kernel_text(Path("/proc/cpuinfo")).splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
             if line.startswith("CPU part"):  # ARM has no names
@@ -176,7 +220,11 @@ def _commit() -> dict[str, str]:
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+        return (
+            subprocess.run(command, capture_output=True, timeout=10)
+            .stdout.decode(errors="replace")
+            .strip()
+        )
 
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         if (root / ".git").exists():

@@ -58,11 +58,12 @@ def read_regular(path: Path, limit: int) -> bytes:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read plain TOML; raises OSError and ValueError.
 
+    A byte order mark, as editors on Windows write it, is passed over.
     Plain values are bool, int of 64 bits, float, text, and lists and tables of those.
     """
     content = read_regular(path, MAX_TOML)
     try:
-        return parse_toml(content.decode())
+        return parse_toml(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"is not valid TOML: not UTF-8 at byte {error.start}") from None
 

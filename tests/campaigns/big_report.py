@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.published.tables import published
+from bench.published.tables import published_tables
 from bench.spec import RunSpec
 from bench.store.archive import pack
 from bench.store.embeddings import COMPONENTS, Embeddings
@@ -97,7 +97,7 @@ class MadeUp:
 
 def specs() -> Iterator[RunSpec]:
     """Give ever more ways to run all methods everywhere."""
-    rows = published()["atacnet_table1"].rows("atacnet", 10)
+    rows = published_tables()["atacnet_table1"].rows("atacnet", 10)
     places = dict.fromkeys((k.dataset, k.category) for k in rows)
     trained = replace(SPEC, precision="float32", batch_size=16, backbone="resnet50", stage=4,
                       image_size=224, weights="a" * 64)  # fmt: skip

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.cli import main
-from bench.published.tables import published
+from bench.published.tables import published_tables
 from tests.fixtures.audit import FOUND
 
 
@@ -27,7 +27,7 @@ def test_the_command_prints_every_finding_in_the_width_there_is(page, columns, w
     for found in FOUND.values():
         for text in (found.text, *found.evidence, found.confidence):
             assert " ".join(text.split()) in said
-    for table in published().values():
+    for table in published_tables().values():
         assert table.citation in said
     assert out.isascii()
 

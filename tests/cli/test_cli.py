@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.cli import main
+from bench.cli import app, main
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,10 @@ def test_a_bad_request_is_one_line_with_exit_code_2(
     assert not Path("results").exists()
 
 
-def test_what_is_missing_is_named_with_its_remedy(capsys: Capture) -> None:
+def test_what_is_missing_is_named_with_its_remedy(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.planning.resources.rehearsed", lambda _: 1 << 30)
     code, out, err = call(capsys, "run", "--suite", "table1", "--dry-run", "--datasets", "head_ct")
     assert code == 0
     assert "head_ct is not in" in err
@@ -235,3 +238,28 @@ def test_data_prepare_fills_the_cache_and_says_what_is_unofficial(capsys: Captur
     code, _, err = call(capsys, "data", "prepare", "mvtec_ad/nosuch")
     assert code == 2
     assert "no category 'nosuch'" in err
+
+
+def test_a_home_folder_is_found_where_no_shell_has_expanded_it(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fold in ("train/good", "test/bent"):
+        (tmp_path / "home/data/my_screws" / fold).mkdir(parents=True)
+    (tmp_path / "home/mine.toml").write_text("colour = 1")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert "my_screws" in call(capsys, "list", "datasets", "--data=~/data")[1]
+    assert "unknown key" in call(capsys, "run", "--suite=~/mine.toml")[2]
+    monkeypatch.setenv("BENCH_DATA", "~/data")
+    assert "my_screws" in call(capsys, "list", "datasets")[1]
+    assert "my_screws" in call(capsys, "data", "list")[1]
+    code, _, err = call(capsys, "list", "datasets", "--data=~nobody_here/data")
+    assert (code, err) == (2, "bench: ~nobody_here/data: there is no such user's home folder\n")
+
+
+def test_every_command_expands_the_paths_it_receives() -> None:
+    commands = [
+        *app.registered_commands,
+        *app.registered_groups[0].typer_instance.registered_commands,
+    ]
+    assert len(commands) > 15
+    assert {command.callback.__code__.co_name for command in commands} == {"with_homes"}

@@ -57,6 +57,17 @@ def test_a_folder_of_categories_in_mvtec_layout_is_a_dataset(tmp_path):
     assert (found.layout, found.folder) == ("mvtec", tmp_path / "parts")
 
 
+def test_every_card_has_a_data_version_of_its_own(tmp_path):
+    make(tmp_path / "nuts")
+    assert {name: dataset.data_version for name, dataset in DATASETS.items()} == {
+        "mvtec_ad": 1,
+        "brain_mri": 1,
+        "head_ct": 1,
+        "synthetic": 1,
+    }
+    assert find_dataset("nuts", tmp_path).data_version == 2
+
+
 def test_a_folder_without_categories_is_its_own_category(tmp_path):
     make(tmp_path / "nuts")
     assert list(find_dataset("nuts", tmp_path).categories) == ["nuts"]

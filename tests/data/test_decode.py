@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.data.decode import decode_image, decoding_pool
+from bench.data.decode import decode_image, decoding_pool, is_turned, upright_size
+from bench.data.listing import IMAGE_SUFFIXES
 from bench.errors import DataError
 from tests.fixtures.pictures import NOISE, saved
 
@@ -97,6 +98,86 @@ def test_deep_and_printers_images_are_refused_by_file_and_mode(tmp_path, name, i
     path = saved(tmp_path / name, image)
     with pytest.raises(DataError, match=rf"{path} has mode .*8-bit grey, RGB or RGBA"):
         decode_image(path)
+
+
+# Orientation
+
+
+UPRIGHT = Image.fromarray(np.repeat(np.repeat(NOISE[:3, :2, :3], 8, 0), 8, 1))
+"""Blocks of 8 px, so that a JPEG of it has the same colours; higher than wide."""
+LAID = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""How a camera lays an upright picture down for each orientation."""
+ENCODINGS = {
+    "a.jpg": {"quality": 100, "subsampling": 0},
+    "a.png": {},
+    "a.tif": {},
+    "b.tif": {"compression": "tiff_lzw"},
+    "mpo.jpg": {"format": "MPO", "quality": 100, "save_all": True},
+}
+
+
+def laid(path, orientation, image=UPRIGHT, **options):
+    """Save an upright picture as a camera does that is held another way."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turn = LAID.get(orientation)
+    lying = image if turn is None else image.transpose(turn)
+    if options.get("format") == "MPO":
+        options["append_images"] = [Image.new("RGB", (8, 8))]
+    return saved(path, lying, exif=exif, **options)
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("orientation", LAID)
+def test_an_image_is_turned_as_its_exif_says(tmp_path, name, orientation):
+    path = laid(tmp_path / name, orientation, **ENCODINGS[name])
+    pixels, _ = rgb_of(path)
+    assert pixels.shape == (24, 16, 3)
+    # An MPO has coarser colours.
+    assert np.abs(pixels.astype(int) - np.asarray(UPRIGHT)).mean() < 12
+    assert is_turned(path) == (orientation != 1)
+    assert upright_size(path) == (16, 24)
+
+
+def test_alpha_and_palettes_are_turned_as_well(tmp_path):
+    alpha = np.array([[[200, 0, 0, 255], [200, 0, 0, 0]]], np.uint8)
+    pixels, mode = rgb_of(laid(tmp_path / "a.png", 6, Image.fromarray(alpha)))
+    assert (pixels.tolist(), mode) == ([[[200, 0, 0], [0, 0, 0]]], "RGBA")
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([255, 0, 0, 0, 255, 0])
+    pixels, mode = rgb_of(laid(tmp_path / "b.png", 3, palette))
+    assert (pixels.tolist(), mode) == ([[[255, 0, 0], [0, 255, 0]]], "P")
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_orientation_that_is_none_is_passed_over(tmp_path, orientation):
+    path = laid(tmp_path / "a.png", orientation)
+    np.testing.assert_array_equal(rgb_of(path)[0], UPRIGHT)
+    assert not is_turned(path)
+
+
+@given(st.binary(max_size=64), st.sampled_from(["a.jpg", "a.png"]))
+def test_damaged_exif_is_no_exif(tmp_path_factory, damage, name):
+    folder = tmp_path_factory.mktemp("exif")
+    bare = rgb_of(saved(folder / f"bare-{name}", UPRIGHT))[0]
+    path = saved(folder / name, UPRIGHT, exif=b"Exif\0\0" + damage)
+    with decoding_pool():
+        np.testing.assert_array_equal(rgb_of(path)[0], bare)
+
+
+def test_no_file_of_the_catalogue_is_turned(shared):
+    images = [p for p in (shared / "data").rglob("*.*") if p.suffix.lower() in IMAGE_SUFFIXES]
+    assert len(images) > 1000
+    assert not [p for p in images if is_turned(p)]
 
 
 # Files that do not decode

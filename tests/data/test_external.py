@@ -127,6 +127,15 @@ def test_a_folder_of_textures_takes_the_place_of_those_of_scikit_image(dtd, tmp_
     assert find("textures", "head_ct", "head_ct", tmp_path, dtd).identity != before
 
 
+def test_textures_that_exif_turns_have_another_identity_than_in_older_runs(dtd, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (9, 7)).save(dtd / "images" / "woven" / "0.png", exif=exif)
+    found = find("textures", "head_ct", "head_ct", tmp_path, dtd)
+    assert found.identity == f"dtd:{found.fingerprint}:turned"
+    assert found.listing.data_version == 2
+
+
 def test_of_many_textures_some_are_taken(dtd, tmp_path, monkeypatch):
     monkeypatch.setattr(external, "PER_FOLDER", 2)
     found = find("textures", "head_ct", "head_ct", tmp_path, dtd)
@@ -149,6 +158,47 @@ def test_a_folder_that_cannot_serve_as_textures_is_refused_in_one_line(tmp_path)
         with pytest.raises(DataError, match=said) as error:
             find("textures", "head_ct", "head_ct", tmp_path, tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+def linked_folder(data, store, textures):
+    """The dataset's folder itself, by a link."""
+    textures.symlink_to(data / "cable" / "test")
+
+
+def linked_image(data, store, textures):
+    """A link to an image among others."""
+    textures.mkdir()
+    (textures / "mine.png").symlink_to(data / "cable/test/good/001.png")
+
+
+def second_name(data, store, textures):
+    """A second name of an image's file."""
+    textures.mkdir()
+    (textures / "mine.png").hardlink_to(data / "cable/test/good/001.png")
+
+
+def stored_elsewhere(data, store, textures):
+    """Where a link of the dataset leads."""
+    (data / "zipper" / "test").rename(store / "test")
+    (data / "zipper" / "test").symlink_to(store / "test")
+    (store / "test" / "again").symlink_to(store / "test")  # without an end
+    textures.symlink_to(store / "test")
+
+
+@pytest.mark.parametrize("link", [linked_folder, linked_image, second_name, stored_elsewhere])
+def test_links_to_the_dataset_itself_are_no_textures(mvtec, tmp_path, link):
+    store, textures = tmp_path / "store", tmp_path / "mine"
+    store.mkdir()
+    link(mvtec / "mvtec_ad", store, textures)
+    with pytest.raises(DataError, match=r"mine: test images are among them, of mvtec_ad") as error:
+        find("textures", "mvtec_ad", "cable", mvtec, textures)
+    assert str(error.value).isprintable()
+
+
+def test_a_copy_beside_the_dataset_and_a_link_elsewhere_are_textures(mvtec, dtd, tmp_path):
+    (tmp_path / "linked").symlink_to(dtd)
+    found = find("textures", "mvtec_ad", "cable", mvtec, tmp_path / "linked")
+    assert found.source == "linked"
 
 
 def test_saoe_runs_with_and_without_external_images(tmp_path, warm_cache, dtd):

@@ -298,3 +298,40 @@ def test_samples_are_the_chosen_images_in_the_chosen_order(tmp_path, cache):
     assert not np.shares_memory(samples.images, found.pixels)
     assert len(found.samples([])) == 0
     assert found.samples([]).images.shape == (0, 3, 8, 8)
+
+
+# Shared by several users
+
+
+@pytest.mark.parametrize("name", ["images.npy", "index.json"])
+def test_what_may_not_be_read_is_no_damage_and_stays(tmp_path, cache, monkeypatch, name):
+    saved(tmp_path / "a.png", Image.fromarray(NOISE))
+    folder = prepared(listing(tmp_path, "a.png"), cache, 8)
+    content = {p.name: p.read_bytes() for p in folder.iterdir()}
+    real = os.open
+
+    def denied(path, *rest, **options):
+        if str(path).endswith(name):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(DataError, match=rf"cannot read .*/{name}: Permission denied; its owner"):
+        prepared(listing(tmp_path, "a.png"), cache, 8)
+    monkeypatch.undo()
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == content
+
+
+def test_what_is_prepared_serves_from_a_cache_that_may_only_be_read(tmp_path, cache, monkeypatch):
+    saved(tmp_path / "a.png", Image.fromarray(NOISE))
+    files = listing(tmp_path, "a.png")
+    folder = prepared(files, cache, 8)
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(images, "locked", refused)
+    monkeypatch.setattr(images, "staged_folder", refused)
+    assert prepared(files, cache, 8) == folder
+    with pytest.raises(StoreError, match=r"cannot write to the cache .*: Read-only file system"):
+        prepared(files, cache, 9)

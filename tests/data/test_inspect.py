@@ -143,6 +143,27 @@ def test_a_name_that_is_refused_is_said(parts: Path, cache: Path) -> None:
     assert r"a\nb.png" in said(found)
 
 
+def test_every_mask_that_cannot_be_used_is_named(
+    parts: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = parts / "ground_truth" / "hole"
+    folder.mkdir(parents=True)
+    Image.new("L", (20, 20), 255).save(folder / "0.png")
+    Image.new("L", (20, 20)).save(folder / "1_mask.png")
+    found = looked(parts, cache)
+    assert not found.good
+    text = " ".join(said(found).split())
+    assert text.startswith("parts/nut: every file can be used; 3 masks cannot, so no pixel metrics")
+    assert "ground_truth/hole/1_mask.png marks no defect" in text
+    assert "test/cut/0.png has no mask; it belongs at" in text
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "verify", "parts", f"--data={parts.parents[1]}", f"--cache={cache}"])
+    assert ended.value.code == 1
+    assert "1_mask.png" in capsys.readouterr().out
+    shutil.rmtree(folder)
+    assert looked(parts, cache).good
+
+
 # Duplicates
 
 

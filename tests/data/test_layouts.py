@@ -118,6 +118,14 @@ def test_a_category_without_images_of_a_kind_is_an_error(tmp_path, listed, gone,
 # Head-CT
 
 
+def test_labels_may_begin_with_a_byte_order_mark(tmp_path, listed):
+    make_head_ct(tmp_path)
+    before = listed(HEAD_CT, "head_ct")
+    labels = tmp_path / "head_ct" / "labels.csv"
+    labels.write_bytes(b"\xef\xbb\xbf" + labels.read_bytes())
+    assert listed(HEAD_CT, "head_ct") == before
+
+
 @pytest.mark.parametrize("labels", [True, False])
 def test_head_ct_is_split_by_its_numbers(tmp_path, listed, labels):
     make_head_ct(tmp_path, labels)

@@ -59,9 +59,9 @@ def test_what_is_prepared_is_not_decoded(
     nuts: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listing, content = listed(nuts, cache)
-    assert prepared_facts(cache, content) == ()
+    assert prepared_facts(listing, content, cache) == ()
     facts = load(prepare(listing, content, cache, 16)).facts
-    assert prepared_facts(cache, content) == facts
+    assert prepared_facts(listing, content, cache) == facts
     monkeypatch.setattr(pixels, "_decode", lambda _: pytest.fail("decoded"))
     known = PixelDigests(cache, FingerprintCache(cache))
     assert known.of_category("nuts", listing, content) == [f.pixels for f in facts]

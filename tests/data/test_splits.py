@@ -49,7 +49,7 @@ def split(files, pixels, seed=0, **more):
 
 
 def test_a_draw_is_golden():
-    # Edited only together with DATA_VERSION: other draws are other runs.
+    # Edited only together with every card's data_version: other draws are other runs.
     files, pixels = distinct(30)
     assert [files[i].path for i in split(files, pixels).drawn[:4]] == [
         "test/a/006.png",

@@ -39,6 +39,20 @@ def test_a_folder_that_cannot_be_written_is_bad(
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_cache_that_may_only_be_read_is_a_note(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused(path: Path, content: bytes) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(places, "write_synced", refused)
+    found = places.check_write_access("cache", tmp_path)
+    assert found.state == "note"
+    assert found.found == f"{tmp_path} can be read, not written (Read-only file system)"
+    assert places.check_write_access("results", tmp_path).state == "bad"
+    assert places.check_write_access("cache", tmp_path / "new").state == "bad"
+
+
 def test_a_folder_whose_renames_replace_others_is_bad(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

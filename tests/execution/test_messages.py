@@ -7,6 +7,7 @@ import pytest
 from bench.execution.messages import (
     Failed,
     Message,
+    NoMemory,
     Note,
     Progress,
     Stayed,
@@ -21,6 +22,8 @@ from bench.execution.messages import (
     [
         Progress(3, 30, "0.25"),
         Failed("ValueError: \u00e4\nand more"),
+        NoMemory("MemoryError: needs 3.0 GiB", "Traceback", 3 << 30),
+        NoMemory("MemoryError", "", None),
         Trouble("no space left"),
         Note(""),
         Stayed("it was there already"),

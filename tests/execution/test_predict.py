@@ -1,6 +1,7 @@
 """Models that are saved with a run, and what they say of images of one's own."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,17 @@ import pytest
 from PIL import Image
 
 from bench.data.synthetic import generated
-from bench.errors import RequestError
-from bench.execution.predict import find_images, overlay_name, predict_images, saved_model
+from bench.detector import Samples
+from bench.errors import DataError, RequestError
+from bench.execution.parts import spans
+from bench.execution.predict import (
+    Decoded,
+    find_images,
+    in_parts,
+    predict_images,
+    saved_model,
+)
+from bench.execution.predictions import overlay_name
 from bench.store.archive import pack
 from bench.store.artifacts import MODEL
 from bench.store.folder import Store
@@ -64,8 +74,9 @@ def test_a_loaded_models_scores_are_the_stored_ones(
     receipt, model = saved_model(store, run_id)
     stored = store.scores(run_id)
     root = generated(warm_cache, "washer")
-    found = predict_images(receipt, model, [root / f for f in stored.file], where(receipt), 1)
-    assert np.array_equal(found.scores, stored.score)
+    parts = list(predict_images(receipt, model, [root / f for f in stored.file], where(receipt), 1))
+    assert len(parts) > 1
+    assert np.array_equal(np.concatenate([p.scores for p in parts]), stored.score)
 
 
 @pytest.mark.parametrize(
@@ -86,8 +97,10 @@ def test_a_loaded_models_scores_are_the_stored_ones_whatever_was_set(
     assert ("references.pool" in model) == (method == "dra")
     stored = bent.store.scores(run.run_id)
     files = [generated(warm_cache, "washer") / f for f in stored.file]
-    found = predict_images(receipt, model, files, where(receipt), 1)
-    assert np.array_equal(found.scores, stored.score)
+    parts = list(predict_images(receipt, model, files, where(receipt), 1))
+    drawn = {"view", "reference_set"} & wanted.keys()  # anew by each call: so it is a single one
+    assert (len(parts) == 1) == bool(drawn)
+    assert np.array_equal(np.concatenate([p.scores for p in parts]), stored.score)
     assert len(set(stored.score.tolist())) > 1
 
 
@@ -187,7 +200,7 @@ def test_a_method_without_maps_has_scores_alone(
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
-        (lambda p: (p / "bad.png").write_bytes(b"no image"), "bad.png does not decode"),
+        (lambda p: [f.write_bytes(b"no image") for f in p.rglob("*.*")], "one.bmp does not decode"),
         (lambda p: shutil.rmtree(p), "there is no file or folder"),
         (lambda p: [f.unlink() for f in p.rglob("*.*")], "no images in"),
     ],
@@ -203,6 +216,77 @@ def test_bad_images_end_in_one_line_and_leave_nothing(
     assert said in err
     assert err.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_broken_file_is_named_and_the_others_are_scored(
+    saved: tuple[Bench, str], photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out, sound = tmp_path / "out", tmp_path / "sound"
+    arguments = (*command_of(saved, "atacnet"), str(photos), "--out")
+    assert bench(capsys, *arguments, str(sound))[0] == 0
+    (photos / "b" / "one.png").write_bytes(b"no image")
+    code, said, err = bench(capsys, *arguments, str(out))
+    assert code == 1
+    assert err.startswith(f"left out: {photos}/b/one.png does not decode")
+    assert err.count("\n") == 1
+    assert "predictions.parquet and overlays/" in said
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert [Path(r["file"]).name for r in rows] == ["one.bmp", "one.bmp", "one.png", "two wide.PNG"]
+    broken = rows.pop(2)
+    assert f"left out: {broken.pop('problem')}\n" == err
+    assert broken.pop("file") == str(photos / "b" / "one.png")
+    assert {*broken.values()} == {None}
+    assert rows == pq.read_table(sound / "predictions.parquet").to_pylist()
+    pictures = [p.name for p in sorted((out / "overlays").iterdir())]
+    assert pictures == ["00000_one.png", "00001_one.png", "00003_two_wide.png"]
+    for picture, same in zip(pictures, sorted((sound / "overlays").iterdir()), strict=True):
+        assert (out / "overlays" / picture).read_bytes() == same.read_bytes()
+
+
+# Parts
+
+
+def decoded(count: int, broken: set[int] = frozenset()) -> Iterator[Decoded]:
+    one = np.zeros(1, np.int64)
+    image = np.zeros((1, 3, 4, 4), np.uint8)
+    for i in range(count):
+        samples = Samples(image, (str(i),), one, one, ("RGB",), one)
+        yield Path(str(i)), DataError(f"{i} is broken") if i in broken else samples
+
+
+@pytest.mark.parametrize(
+    ("count", "broken", "parts"),
+    [
+        (3, (), [3]),
+        (4, (), [4]),
+        (7, (), [7]),
+        (8, (), [4, 4]),
+        (9, (), [4, 5]),
+        (13, (0, 5, 12), [5, 8]),
+        (14, (1, 2, 3, 4), [8, 6]),
+        (6, (4, 5), [6]),
+    ],
+)
+def test_parts_hold_as_many_images_and_the_last_is_no_remnant(
+    count: int, broken: tuple[int, ...], parts: list[int]
+) -> None:
+    seen = list(in_parts(decoded(count, {*broken}), 4))
+    assert [int(str(path)) for part in seen for path, _ in part] == list(range(count))
+    assert [len(part) for part in seen] == parts
+    images = [sum(isinstance(image, Samples) for _, image in part) for part in seen]
+    assert images == [s.stop - s.start for s in spans(count - len(broken), 4)]
+
+
+def test_images_are_decoded_as_they_are_needed(tmp_path: Path) -> None:
+    asked = []
+
+    def ask() -> Iterator[Decoded]:
+        for item in decoded(1000):
+            asked.append(item)
+            yield item
+
+    for i, _ in enumerate(in_parts(ask(), 8)):
+        assert len(asked) <= 8 * (i + 2)
 
 
 def test_a_run_without_a_model_says_how_to_get_one(

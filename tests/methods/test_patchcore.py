@@ -1,6 +1,7 @@
 """PatchCore's patches, coreset, distances and weights against plain statements of them."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -172,6 +173,45 @@ def test_the_seed_chooses_the_first_patch_and_the_same_seed_gives_the_same_bits(
     assert torch.equal(banks[0], banks[1])
     assert len({tuple(bank[0].tolist()) for bank in banks}) == 3
     assert torch.equal(fitted(maps, seed=5).bank, fitted(maps, seed=5).bank)
+
+
+@pytest.mark.parametrize("projection", [0, 64])
+def test_of_too_many_patches_a_seeded_sample_competes(
+    projection: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps, facts = noise(20, seed=4), {}
+    every = detector_of().embedded(maps).flatten(0, 1)
+    monkeypatch.setattr("baselines.patchcore.MOST", len(every))
+    whole = fitted(maps, coreset=0.1, projection=projection)
+    monkeypatch.setattr("baselines.patchcore.MOST", len(every) + 1)
+    assert torch.equal(fitted(maps, coreset=0.1, projection=projection).bank, whole.bank)
+
+    monkeypatch.setattr("baselines.patchcore.MOST", 100)
+    detector = detector_of(coreset=0.1, projection=projection)
+    detector.context = replace(detector.context, record=facts.__setitem__)
+    detector.remember([maps], 20)
+    assert facts == {"bank_vectors": 10, "bank_bytes": 10 * POOLED * 4, "coreset_candidates": 100}
+    places = [int((every - memory).abs().sum(1).argmin()) for memory in detector.bank]
+    assert torch.equal(detector.bank, every[places])
+    assert len({place // 16 for place in places}) > 5, "drawn from all images"
+    again = [fitted(maps, seed=s, coreset=0.1, projection=projection).bank for s in (0, 1)]
+    assert torch.equal(again[0], detector.bank)
+    assert not torch.equal(again[1], detector.bank)
+    # The choice among those drawn is the greedy one.
+    rng = torch.Generator().manual_seed(detector.context.seeds["init"])
+    begin = int(torch.randint(100, (), generator=rng))
+    directions = detector._directions(POOLED, rng)
+    drawn = torch.randperm(320, generator=rng)[:100].sort().values
+    points = every if directions is None else every @ directions
+    wanted = drawn[greedy(points[drawn].double().numpy(), 10, begin)]
+    assert places == wanted.tolist()
+
+
+def test_memory_and_time_have_a_bound_in_the_number_of_images() -> None:
+    detector = detector_of()
+    context = replace(detector.context)
+    few, many, more = (detector.memory(n, 224, context) for n in (391, 700, 7000))
+    assert few < many == more
 
 
 # Distances and scores

@@ -243,7 +243,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> tuple[Ben
     (command.folder / "several.toml").write_text(SUITE + AND_GREEDY)
     (command.folder / "greedy.py").write_text(GREEDY)
     (command.folder / "crowded").touch()
-    code, said = command(*COMMAND)
+    code, said = command.apart(*COMMAND)
     assert code == 1, said
     assert "7 runs wanted, 0 stored, 7 to do" in said
     assert "1 run failed" in said
@@ -286,7 +286,7 @@ def test_a_run_without_room_is_a_recorded_failure_and_tried_again_by_the_same_co
     assert failure.run_id not in command.store.ids()
 
     (command.folder / "crowded").unlink()
-    code, said = command(*COMMAND)
+    code, said = command.apart(*COMMAND)
     assert code == 0, said
     assert "6 stored, 1 to do" in said
     assert failure.run_id in command.store.ids()
@@ -298,7 +298,7 @@ def test_a_dry_run_foretells_the_memory_of_each(
     monkeypatch.setenv("COLUMNS", "100")
     (tmp_path / "three.toml").write_text(SUITE)
     command, results = ran[0], str(tmp_path / "results")  # a process of its own, as a user has it
-    code, said = command(
+    code, said = command.apart(
         "run", "--suite", str(tmp_path / "three.toml"), "--dry-run", "--results", results
     )
     assert code == 0
@@ -322,7 +322,7 @@ def test_a_saved_models_scores_are_the_stored_ones(
     stored = store.scores(run_id)
     files = [generated(warm_cache, "washer") / f for f in stored.file[:24]]  # three batches
     threads = torch.get_num_threads()
-    found = predict_images(receipt, model, files, receipt.provenance.device, 1)
+    (found,) = predict_images(receipt, model, files, receipt.provenance.device, 1)
     torch.set_num_threads(threads)
     assert np.array_equal(found.scores, stored.score[:24])
     assert found.explanation is not None

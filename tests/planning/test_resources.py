@@ -34,14 +34,18 @@ from bench.planning.rehearsal import (
     torch_internals,
 )
 from bench.planning.resources import (
+    Memory,
     disk_space,
     image_bytes,
+    map_bytes,
     memory_of,
     to_decode,
 )
 from bench.planning.suite import read_suite
 from bench.planning.variants import variant_of
 from bench.registry import Registry
+from bench.store.artifacts import MAPS
+from bench.store.groups import SplitCounts
 from tests.fixtures.plans import receipt
 from tests.fixtures.runs import bench as call
 
@@ -222,6 +226,36 @@ def test_a_method_that_cannot_rehearse_is_unknown_until_it_has_run(
     found = memory_of(variant, wanted, [stored], "cpu", tmp_path, RUN_MODULES)
     assert (found.estimated, found.measured) == (None, 300 * MIB)
     assert memory_of(variant, wanted, [stored], "cuda:0", tmp_path, RUN_MODULES).measured is None
+
+
+def test_maps_that_are_kept_are_part_of_the_estimate(warm_cache: Path, tmp_path: Path) -> None:
+    folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
+    (run, *_) = plan_runs(cells(warm_cache, tmp_path, "smoke", methods=("devnet",)), folders).runs
+
+    def asked(*stored: Any, keep: frozenset[str] = MAPS) -> Memory:
+        return memory_of(variant_of(run.planned), [run], stored, "cpu", tmp_path, RUN_MODULES, keep)
+
+    plain, kept = asked(keep=frozenset()).estimated, asked().estimated
+    assert plain is not None
+    assert kept is not None
+    assert kept - plain == map_bytes(run, tmp_path) == 4 * 128 * 64 * 64
+    about = {"peak_memory_bytes": 300 * MIB, "artifacts_peak_memory_bytes": 400 * MIB}
+    stored = receipt(run, **about)
+    assert asked(stored).measured == 400 * MIB
+    assert asked(stored, keep=frozenset()).measured == 300 * MIB
+
+
+def test_what_was_measured_grows_with_the_images(warm_cache: Path, tmp_path: Path) -> None:
+    """A run of another category or dataset says little of a larger one, unless it is told so."""
+    folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
+    (run, *_) = plan_runs(cells(warm_cache, tmp_path, "smoke", methods=("shortcut",)), folders).runs
+    for images, more in ((192, 0), (500, 0), (100, 92)):
+        split = SplitCounts({"train_normal": 30, "scored": images - 30})
+        stored = replace(receipt(run, peak_memory_bytes=300 * MIB), split=split)
+        found = memory_of(
+            variant_of(run.planned), [run], [stored], "cpu", tmp_path, RUN_MODULES
+        ).measured
+        assert found == 300 * MIB + more * 2 * 3 * 64 * 64
 
 
 def test_images_are_counted_twice_and_external_ones_as_well(

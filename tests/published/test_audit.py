@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from bench.published.tables import Key, published
+from bench.published.tables import Key, published_tables
 from tests.fixtures.audit import FOUND, evidence
 
 
@@ -16,7 +16,7 @@ def rows(key):
 
 
 def test_the_wrong_mean_stands_in_three_papers():
-    line = "mean of SAOE, ten shots: printed 0.926, its rows give 0.92533"
+    line = "mean of SAOE, ten shots: published 0.926, its rows give 0.92533"
     assert evidence("atacnet_table1-inherited-dra_table1") == [line]
     assert evidence("dra_table1-means") == [line]
     assert "10 of 11" in FOUND["dra_table1-means"].text
@@ -34,26 +34,26 @@ def test_spades_means_are_of_pixels():
 
 def test_means_that_do_not_fit_each_other():
     spade, padim = evidence("atacnet_table2-at-odds")
-    assert spade.endswith("give 0.960 over all, printed 0.854")
-    assert padim.endswith("give 0.970 over all, printed 0.948")
+    assert spade.endswith("give 0.960 over all, published 0.854")
+    assert padim.endswith("give 0.970 over all, published 0.948")
 
 
 def test_means_of_the_sources():
     assert FOUND["spade_paper_pixels-means"].text == (
-        "The printed mean does not follow from its rows."
+        "The published mean does not follow from its rows."
     )
     assert evidence("spade_paper_pixels-means") == [
-        "mean of SPADE: printed 0.965, its rows give 0.96027"
+        "mean of SPADE: published 0.965, its rows give 0.96027"
     ]
     assert evidence("ahl_table7-means") == [
-        "mean of AHL(DRA), ten shots: printed 0.970, its rows give 0.96947"
+        "mean of AHL(DRA), ten shots: published 0.970, its rows give 0.96947"
     ]
 
 
 def test_printed_means_that_were_read_are_those_of_the_table():
-    printed = {
+    published = {
         k.method: str(p.value)
-        for k, p in published()["atacnet_table2"].cells.items()
+        for k, p in published_tables()["atacnet_table2"].cells.items()
         if k.category == "mean"
     }
     told = dict(line.split(":", 1) for line in evidence("table2-own-means"))
@@ -64,8 +64,8 @@ def test_printed_means_that_were_read_are_those_of_the_table():
         ("PaDiM, Wide ResNet-50", "padim"),
         ("PatchCore, Wide ResNet-50", "patchcore"),
     ):
-        assert told[name].endswith(f"{printed[method]} here")
-    assert evidence("table2-padim-means")[0] == "printed 0.959 and 0.975"
+        assert told[name].endswith(f"{published[method]} here")
+    assert evidence("table2-padim-means")[0] == "published 0.959 and 0.975"
 
 
 # Copies
@@ -75,16 +75,16 @@ def test_printed_means_that_were_read_are_those_of_the_table():
     ("key", "count", "unequal"),
     [
         ("table1-copied-devnet-dra-saoe", "100 of 102 numbers (106 of 108 with the means)",
-         ["leather, SAOE, one shot: printed 0.993, there 0.996",
-          "brain_mri, SAOE, one shot: printed 0.532, there 0.531"]),
+         ["leather, SAOE, one shot: published 0.993, there 0.996",
+          "brain_mri, SAOE, one shot: published 0.532, there 0.531"]),
         ("table2-copied-spade", "15 of 15 ", []),
         ("table2-copied-patchsvdd", "15 of 15 ", []),
-        ("table2-copied-padim", "12 of 15 ", ["carpet, PaDiM: printed 0.988, there 0.995",
-         "leather, PaDiM: printed 0.996, there 1.000",
-         "bottle, PaDiM: printed 0.991, there 0.999"]),
-        ("table2-copied-patchcore", "12 of 15 ", ["wood, PatchCore: printed 0.991, there 0.989",
-         "pill, PatchCore: printed 0.920, there 0.924",
-         "zipper, PatchCore: printed 0.985, there 0.982"]),
+        ("table2-copied-padim", "12 of 15 ", ["carpet, PaDiM: published 0.988, there 0.995",
+         "leather, PaDiM: published 0.996, there 1.000",
+         "bottle, PaDiM: published 0.991, there 0.999"]),
+        ("table2-copied-patchcore", "12 of 15 ", ["wood, PatchCore: published 0.991, there 0.989",
+         "pill, PatchCore: published 0.920, there 0.924",
+         "zipper, PatchCore: published 0.985, there 0.982"]),
         ("table2-copied-atacnet", "15 of 15 numbers (16 of 16 with the means)", []),
     ],
 )  # fmt: skip
@@ -97,7 +97,7 @@ def test_copied_columns_are_told_with_what_differs(key, count, unequal):
 def test_what_a_copied_column_says_of_itself_is_told():
     found = FOUND["atacnet_table1-copied-devnet-dra-saoe"].text
     assert "ResNet-18, 448 or 224 px" in found
-    assert "standard deviations printed there are left out" in found
+    assert "standard deviations published there are left out" in found
     assert "standard deviations" not in FOUND["atacnet_table2-copied-spade"].text
     assert "ResNet-18, 448 or 224 px" in FOUND["table1-protocol"].text
     assert "restated" in FOUND["atacnet_table2-copied-patchsvdd"].confidence
@@ -129,7 +129,7 @@ def test_others_beat_it_in_its_own_table():
 
 
 def test_it_has_the_highest_means_of_table_1_as_the_text_says():
-    cells = published()["atacnet_table1"].cells
+    cells = published_tables()["atacnet_table1"].cells
     for shots in (1, 10):
         by_method = {
             k.method: p.value for k, p in cells.items() if k.category == "mean" and k.shots == shots
@@ -185,7 +185,7 @@ def test_inference_times_are_told_as_what_they_are():
     ]
     read = FOUND["table2-times"]
     assert "31.3 frames a second" in read.text  # 1000 / 31.3 = 32
-    assert "SPADE 660 ms, PaDiM 190 ms; printed here 339 and 319" in read.evidence[0]
+    assert "SPADE 660 ms, PaDiM 190 ms; published here 339 and 319" in read.evidence[0]
     assert read.confidence == "restated by others"
 
 
@@ -196,8 +196,8 @@ def test_the_introductions_factor_is_counted():
 
 
 def test_one_number_is_above_four_of_five_columns():
-    """The printed numbers in what was measured are those of Table 1."""
-    cells = published()["atacnet_table1"].cells
+    """The published numbers in what was measured are those of Table 1."""
+    cells = published_tables()["atacnet_table1"].cells
     for line, place, best in zip(
         evidence("table1-one-number"), ("brain_mri", "head_ct"), (0.761, 0.805), strict=True
     ):
@@ -242,19 +242,21 @@ def test_the_same_code_differs_between_papers():
 
 
 def test_what_a_third_party_measured_stands_beside_what_is_printed():
-    cells = published()["dra_table1"].cells
+    cells = published_tables()["dra_table1"].cells
     for line in evidence("dra-rerun"):
         place = line.partition(":")[0]
         dataset = place if place in ("brain_mri", "head_ct") else "mvtec_ad"
         value = cells[Key(dataset, place, 10, "dra", "image_auroc")].value
-        assert f"printed {value}" in line
+        assert f"published {value}" in line
     assert "toothbrush: 0.838, with ResNet-50 0.825" in evidence("dra-rerun")[-1]
     assert "68 of 155 tumour and 12 of 98 normal" in FOUND["dra-files"].text
 
 
 def test_slips_of_a_source_are_told():
     assert "0.978 in its Table 1 and 0.988 in its Table 7" in FOUND["ahl-slips"].text
-    dra = published()["ahl_table7"].cells[Key("head_ct", "head_ct", 10, "dra", "image_auroc")]
+    dra = published_tables()["ahl_table7"].cells[
+        Key("head_ct", "head_ct", 10, "dra", "image_auroc")
+    ]
     assert dra.value == Decimal("0.988")
 
 

@@ -5,12 +5,12 @@ from decimal import Decimal
 import pytest
 
 from bench.data.catalog import DATASETS
-from bench.published.tables import MEANS, NAMES, Key, averages, published
+from bench.published.tables import MEANS, NAMES, Key, averages, published_tables
 from bench.text import shots_in_words
 
 
 def test_table_2_is_of_whole_test_sets_but_for_atacnet():
-    table = published()["atacnet_table2"]
+    table = published_tables()["atacnet_table2"]
     metrics = {(shots, method): table.metric(method) for shots, method in table.columns()}
     assert metrics == {
         (0, "patchsvdd"): "auroc_full",
@@ -25,32 +25,32 @@ def test_table_2_is_of_whole_test_sets_but_for_atacnet():
 
 
 def test_atacnet_is_the_same_in_both_tables():
-    one, two = (published()[f"atacnet_table{n}"] for n in (1, 2))
+    one, two = (published_tables()[f"atacnet_table{n}"] for n in (1, 2))
     assert {**two.protocol, **two.methods["atacnet"]} == {**one.protocol, **one.methods["atacnet"]}
 
 
 def test_the_other_tables_are_without_the_labelled_anomalies():
     for name in ("atacnet_table1", "dra_table1", "ahl_table7"):
-        table = published()[name]
+        table = published_tables()[name]
         assert {table.metric(m) for _, m in table.columns()} == {"auroc"}
 
 
-@pytest.mark.parametrize("name", published())
+@pytest.mark.parametrize("name", published_tables())
 def test_a_table_is_whole(name):
-    table = published()[name]
-    for key, printed in table.cells.items():
+    table = published_tables()[name]
+    for key, published in table.cells.items():
         assert key.method in NAMES or key.metric == "defect_types"
         assert key.category in (*DATASETS[key.dataset].categories, *MEANS, "all", "total")
         if key.metric.endswith("auroc"):
-            assert Decimal(0) < printed.value <= 1, key
+            assert Decimal(0) < published.value <= 1, key
     for shots, method in table.columns():
         rows = [k for k in table.rows(method, shots) if k.dataset == "mvtec_ad"]
         assert len(rows) == 15, (method, shots)
 
 
-@pytest.mark.parametrize("name", published())
+@pytest.mark.parametrize("name", published_tables())
 def test_every_number_has_its_source_table_and_row(name):
-    table = published()[name]
+    table = published_tables()[name]
     assert table.citation
     assert table.confidence in ("checked against a scan", "read in source", "restated by others")
     places = [table.place(key) for key in table.cells]
@@ -59,7 +59,7 @@ def test_every_number_has_its_source_table_and_row(name):
 
 
 def test_places_are_told_as_the_source_writes_them():
-    tables = published()
+    tables = published_tables()
     for name, key, place in (
         ("atacnet_table1", Key("mvtec_ad", "metal_nut", 1, "saoe", "image_auroc"),
          "Table 1, row metal nut, column SAOE at one shot"),
@@ -77,7 +77,7 @@ def test_places_are_told_as_the_source_writes_them():
 
 
 def test_known_numbers_stand_where_they_are_printed():
-    tables = published()
+    tables = published_tables()
     for table, key, value in (
         ("atacnet_table1", Key("head_ct", "head_ct", 10, "atacnet", "image_auroc"), "0.985"),
         ("atacnet_table1", Key("mvtec_ad", "screw", 1, "atacnet", "image_auroc"), "0.734"),
@@ -99,7 +99,7 @@ def test_known_numbers_stand_where_they_are_printed():
     [("atacnet_table1", 180), ("atacnet_table2", 108), ("dra_table1", 198), ("ahl_table7", 108)],
 )
 def test_no_number_is_missing(name, numbers):
-    cells = published()[name].cells
+    cells = published_tables()[name].cells
     assert sum(k.metric == "image_auroc" for k in cells) == numbers
 
 

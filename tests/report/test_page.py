@@ -61,7 +61,7 @@ def test_a_column_s_source_is_shown_where_runs_are_made_as_it_was(tmp_path):
         assert cell.ours.row == theirs
         assert cell.ours.departures == ()
         assert len(cell.others) == ways - 1
-        assert str(cell.printed.value) == "1.000"
+        assert str(cell.published.value) == "1.000"
     (cell,) = [c for c in found["atacnet_table1"].cells() if c.key.method == "dra" and c.ours]
     assert {"image_size 448, not 224", "scales 2, not 1"} <= {*cell.ours.departures}
     assert {c.method for c in found["dra_table1"].columns} == {"devnet", "saoe", "dra", "shortcut"}
@@ -190,5 +190,5 @@ def test_pixel_auroc_stands_beside_its_print():
     assert page.count("<dt>Pixel AUROC</dt>") == 1
     assert "0.960, 1 seed; published 0.984, SPADE paper, pixel AUROC" in page
     rows = csv.DictReader(io.StringIO(files_of_times(*runs)["atacnet_table2.csv"]))
-    said = {r["method"]: (r["pixel_auroc"], r["pixel_printed"]) for r in rows if r["runs"]}
+    said = {r["method"]: (r["pixel_auroc"], r["pixel_published"]) for r in rows if r["runs"]}
     assert said == {"spade": ("0.96", "0.984"), "padim": ("", "")}

@@ -90,3 +90,14 @@ def test_looking_writes_nothing(data, cache):
     Pictures(data, cache).picture("own", "own", "test/hole/0.png", content)
     assert tree(data) == before
     assert not cache.exists()
+
+
+def test_an_older_run_that_saw_an_image_on_its_side_has_no_picture_of_it(data, cache):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 6)).save(data / "own" / "test" / "hole" / "0.png", exif=exif)
+    content, pictures = content_of(data, cache), Pictures(data, cache)
+    found = pictures.picture("own", "own", "test/hole/0.png", content, 2)
+    assert found.size == (6, 8)
+    assert pictures.picture("own", "own", "test/hole/0.png", content, 1) is None
+    assert pictures.picture("own", "own", "test/good/0.png", content, 1) is not None

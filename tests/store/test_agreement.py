@@ -64,3 +64,15 @@ def test_it_is_said_in_one_line():
     assert str(agreement(result(), result(0.5, "6"))) == (
         "different: AUROC differs by -0.250000 (the environment is the same)"
     )
+
+
+def test_that_masks_differ_is_said_where_both_are_known():
+    def masked(digest):
+        metrics = {"auroc": 0.75, "ap": 0.5, "scores_sha256": "5" * 64, "masks_sha256": digest}
+        return receipt_of(metrics=metrics)
+
+    found = agreement(masked("a" * 64), masked("b" * 64))
+    assert found.kind == "identical"
+    assert str(found) == "identical; pixel metrics of other masks (aaaaaaaa and bbbbbbbb)"
+    for one, other in (("a" * 64, "a" * 64), ("a" * 64, None), (None, "a" * 64), (None, None)):
+        assert str(agreement(masked(one), masked(other))) == "identical"

@@ -534,6 +534,21 @@ def test_what_merge_brings_in_leaves_our_log_and_what_our_receipt_says(store, tm
     assert list(store.staging.iterdir()) == []
 
 
+@pytest.mark.parametrize("maps_of_ours", [True, False])
+def test_pixel_metrics_are_of_the_run_whose_maps_stay(store, tmp_path, maps_of_ours):
+    def publish_measured(results, value, *names):
+        pixels = {"pixel_auroc": value, "masks_sha256": "a" * 64} if value else {}
+        metrics = {**receipt_of().metrics, **pixels}
+        publish_with(results, *names, metrics=metrics, warnings=["one"])
+
+    theirs = store_at(tmp_path / "theirs")
+    publish_measured(theirs, 0.5, EXPLANATIONS, EMBEDDINGS)
+    publish_measured(store, *((0.75, EXPLANATIONS) if maps_of_ours else (None,)))
+    assert [m.kind for m in merge_results(theirs, store)] == ["new"]
+    merged = store.read(ID).metrics
+    assert (merged.pixel_auroc, merged.masks_sha256) == (0.75 if maps_of_ours else 0.5, "a" * 64)
+
+
 def test_merge_also_brings_in_that_a_method_cannot(store, tmp_path):
     publish_with(store, EMBEDDINGS)
     theirs = store_at(tmp_path / "theirs")

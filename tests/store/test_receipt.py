@@ -482,3 +482,23 @@ def test_a_failure_recorded_before_failures_had_a_kind_is_read(tmp_path):
     assert failure.time == "2025-11-23T02:41:07Z"
     assert failure.provenance.python == "3.11.7"
     assert failure.folder == store.failed / "107e662b2a61541b" / "1"
+
+
+def test_a_run_that_may_not_be_read_is_not_damaged(store, monkeypatch):
+    """Else `bench run` would move a colleague's run to the quarantine, and repeat it."""
+    publish(store)
+    real = os.open
+
+    def denied(path, *rest, **options):
+        if str(path).endswith("scores.parquet"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *rest, **options)
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(StoreError, match=r"cannot read .*scores.parquet: Permission denied; its"):
+        store.read(ID)
+    with pytest.raises(StoreError) as caught:
+        store.quarantine_run(ID)
+    assert not isinstance(caught.value, CorruptRun)
+    monkeypatch.undo()
+    assert store.read(ID)

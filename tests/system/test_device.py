@@ -29,7 +29,7 @@ def test_the_peak_of_memory_is_above_what_was_held_at_first_and_can_be_forgotten
 
 
 def test_without_proc_memory_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: Any) -> str:
+    def missing(*_: Any, **__: Any) -> str:
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", missing)

@@ -3,6 +3,7 @@ import fcntl
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from bench.system.files import (
     sync_folder,
     unsealed,
     write_atomically,
+    write_cache,
     write_synced,
     writing,
 )
@@ -44,13 +46,37 @@ def test_a_file_can_be_read_by_others(tmp_path):
     assert stat.S_IMODE((tmp_path / "table").stat().st_mode) == 0o644
 
 
-@pytest.mark.parametrize("step", ["replace", "fsync", "chmod"])
+@pytest.fixture
+def shared_folder(tmp_path):
+    """A folder of a group, in which new files and folders belong to it; with its umask."""
+    folder = tmp_path / "group"
+    folder.mkdir()
+    os.chown(folder, -1, os.getgid())
+    folder.chmod(0o2775)
+    before = os.umask(0o002)
+    yield folder
+    os.umask(before)
+
+
+def test_a_group_may_write_what_one_of_it_has_made(shared_folder):
+    write_atomically(shared_folder / "deep" / "table", b"one")
+    write_synced(shared_folder / "file", b"one")
+    with locked(shared_folder / "lock"), staged_folder(shared_folder / "new") as staged:
+        (staged / "inner").mkdir()
+        write_synced(staged / "inner" / "file", b"one")
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in shared_folder.rglob("*")}
+    folders = dict.fromkeys(("deep", "new", "inner"), 0o2775)
+    assert modes == folders | dict.fromkeys(("table", "file", "lock"), 0o664)
+
+
+@pytest.mark.parametrize("step", [(os, "replace"), (os, "fsync"), (Path, "open")])
 def test_the_old_content_stays_when_the_disk_is_full(tmp_path, monkeypatch, step):
     path = tmp_path / "table"
     path.write_bytes(b"old")
-    monkeypatch.setattr(os, step, full)
-    with pytest.raises(StoreError, match=r"cannot write .*table: No space left"):
-        write_atomically(path, b"new")
+    with monkeypatch.context() as patch:
+        patch.setattr(*step, full)
+        with pytest.raises(StoreError, match=r"cannot write .*table: No space left"):
+            write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["table"]
 
@@ -78,7 +104,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_store(tmp_path, monk
     def refused(*_, **__):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refused)
+    monkeypatch.setattr("pathlib.Path.open", refused)
     with pytest.raises(StoreError, match=r"cannot write .*table: Permission denied"):
         write_atomically(tmp_path / "table", b"one")
 
@@ -196,6 +222,26 @@ def test_a_lock_is_waited_for_and_freed(tmp_path, monkeypatch, kind):
         assert waited == ["second"]
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_the_lock_of_another_user_is_held_all_the_same(tmp_path, monkeypatch, number):
+    lock = tmp_path / "lock"
+    real = os.open
+
+    def not_ours(path, flags, mode=0o777):
+        if flags & os.O_RDWR:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", not_ours)
+    with pytest.raises(OSError, match=os.strerror(number)), locked(lock):
+        pass
+    lock.touch()
+    second = real(lock, os.O_RDONLY)
+    with locked(lock), pytest.raises(BlockingIOError):
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(second)
+
+
 def test_a_file_system_without_locks_goes_without(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", full)
     with locked(tmp_path / "lock"):
@@ -301,3 +347,29 @@ def test_other_errors_pass_as_they_are(tmp_path, error):
 def test_an_error_without_a_number_is_told_too(tmp_path):
     with pytest.raises(StoreError, match="the disk is odd"), writing(tmp_path):
         raise OSError("the disk is odd")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC])
+def test_a_cache_that_may_only_be_read_is_left_as_it_is(tmp_path, monkeypatch, number):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refused)
+    if number == errno.ENOSPC:
+        with pytest.raises(StoreError, match="No space left"):
+            write_cache(tmp_path / "sha256.json", b"one")
+    else:
+        write_cache(tmp_path / "sha256.json", b"one")
+    assert names(tmp_path) == []
+
+
+def test_what_cannot_be_read_is_not_said_to_be_unwritable(tmp_path):
+    source, target = tmp_path / "theirs" / "scores", tmp_path / "ours"
+    source.parent.mkdir()
+    source.touch()
+    denied = os.strerror(errno.EACCES)
+    with pytest.raises(StoreError, match=f"^cannot read {source}: .*; its owner"), writing(target):
+        raise PermissionError(errno.EACCES, denied, str(source))
+    for path, other in ((target, None), (tmp_path / "no", None), (source, str(target))):
+        with pytest.raises(StoreError, match=f"^cannot write to {target}: "), writing(target):
+            raise PermissionError(errno.EACCES, denied, str(path), None, other)

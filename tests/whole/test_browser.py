@@ -133,7 +133,7 @@ def test_sorting_keeps_means_below_and_turns_round(shown):
     assert first_column(shown) == [*sorted(before[:-1]), "mean"]
     heading(shown, 0).click()
     assert first_column(shown) == [*sorted(before[:-1], reverse=True), "mean"]
-    heading(shown, 1).click()  # DevNet at one shot, as printed: .399 is the least
+    heading(shown, 1).click()  # DevNet at one shot, as published: .399 is the least
     assert first_column(shown)[0] == "screw"
     assert heading(shown, 1).find_element(By.XPATH, "..").get_attribute("aria-sort") == "ascending"
     assert heading(shown, 0).find_element(By.XPATH, "..").get_attribute("aria-sort") is None
@@ -155,11 +155,11 @@ def test_the_switches_show_ours_printed_source_and_difference(shown):
         return [e.text for e in found if e.is_displayed()]
 
     assert texts("a.ours")
-    assert len(texts(".printed")) == 180
+    assert len(texts(".published")) == 180
     assert not texts(".gap")
     tool(shown, "[value=gap]").click()
     assert texts(".gap") == ["+0.021", "−0.235"]
-    assert not texts(".printed")
+    assert not texts(".published")
     tool(shown, "[value=source]").click()
     assert len(texts(".source")) == 102  # DevNet, DRA and SAOE in 17 rows, twice
     tool(shown, "[name=shots][value='1']").click()
@@ -236,7 +236,7 @@ def test_a_switch_shows_table_2_on_the_test_set_of_atacnet(of_times):
     assert not texts(".same")
     of_times.find_element(By.CSS_SELECTOR, "[data-table=t-atacnet_table2] [value=same]").click()
     assert texts(".same") == ["0.910", "0.990"]
-    assert not texts("a.ours") + texts(".printed") + texts(".word")
+    assert not texts("a.ours") + texts(".published") + texts(".word")
     head = of_times.find_element(By.CSS_SELECTOR, "#t-atacnet_table2 button[data-sort='3']")
     head.click()  # PaDiM: the one row that has a number comes first
     first = of_times.find_element(By.CSS_SELECTOR, "#t-atacnet_table2 tbody tr th")

@@ -38,8 +38,8 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_killed_in_the_middle_it_leaves_nothing_behind_and_continues(bench: Bench) -> None:
-    suite = bench.suite("shortcut", "cutmix", shots="10", epochs=12)
-    process = bench.start("run", "--suite", suite)
+    command = ("run", "--suite", bench.suite("shortcut", "cutmix", epochs=12), "--threads", "1")
+    process = bench.start(*command)
     wait_for(
         lambda: any("epoch 3/" in p.read_text() for p in bench.store.staging.glob("*/log.txt"))
     )
@@ -50,11 +50,11 @@ def test_killed_in_the_middle_it_leaves_nothing_behind_and_continues(bench: Benc
     wait_for(lambda: all(gone(pid) for pid in family), seconds=10)
     assert len(bench.store.ids()) == 1  # the shortcut was finished, the other one is not visible
 
-    code, said = bench("run", "--suite", suite)
+    code, said = bench(*command)
     assert code == 0, said
     assert "2 runs wanted, 1 stored, 1 to do" in said
     assert not list(bench.store.staging.iterdir())
-    assert bench("run", "--suite", suite, "--results", "undisturbed")[0] == 0
+    assert bench(*command, "--results", "undisturbed")[0] == 0
     undisturbed = Store(bench.folder / "undisturbed")
     assert undisturbed.ids() == bench.store.ids()
     for run_id in undisturbed.ids():

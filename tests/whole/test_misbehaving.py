@@ -24,7 +24,7 @@ BEHAVING = ("Constant", "Forks", "LeavesAChild", "Good")
 
 def test_methods_that_misbehave_are_recorded_failures_and_the_others_go_on(bench: Bench) -> None:
     suite = bench.suite(*(f"tests.fixtures.misbehaving:{n}" for n in (*MISBEHAVING, *BEHAVING)))
-    process = bench.start("run", "--suite", suite, "--timeout", "15")
+    process = bench.start("run", "--suite", suite, "--timeout", "15", "--slots", "3")
     said = "".join(process.communicate(timeout=300))
     assert process.returncode == 1, said
     assert f"{len(MISBEHAVING)} runs failed" in said

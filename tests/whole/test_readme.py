@@ -1,11 +1,11 @@
 """What the documents show is run, printed or looked up as it stands there."""
 
+import contextlib
 import functools
+import io
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,9 @@ def test_the_method_of_ones_own_runs_and_finds_defects(
     assert len([line for line in body.splitlines() if line.strip()]) <= lines
     (tmp_path / file).write_text(code)
     bench = Bench(tmp_path, warm_cache)
-    exit_code, output = bench(
+    exit_code, output = bench.apart(
         "run", "--suite", "smoke", "--method", method, "--categories", "washer", "--shots", "10",
-        *(word for override in shorter for word in ("--set", override)),
+        "--threads", "1", *(word for override in shorter for word in ("--set", override)),
     )  # fmt: skip
     assert exit_code == 0, output
     (receipt,) = receipts(bench.store)
@@ -81,12 +81,11 @@ def shown_commands(text: str) -> set[str]:
 
 @functools.cache
 def help_for(*words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", *words, "--help"],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0
-    return done.stdout
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
+        main([*words, "--help"])
+    assert not ended.value.code
+    return out.getvalue()
 
 
 def test_the_readme_shows_commands() -> None:

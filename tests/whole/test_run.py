@@ -12,7 +12,7 @@ from tests.fixtures.command import Bench
 
 def test_a_suite_becomes_results_and_the_same_command_has_nothing_left(bench: Bench) -> None:
     suite = bench.suite("atacnet", "cutmix", "shortcut", shots="1, 10")
-    code, said = bench("run", "--suite", suite)
+    code, said = bench.apart("run", "--suite", suite, "--threads", "1")
     assert code == 0, said
     assert "6 runs wanted, 0 stored, 6 to do" in said
     ids = bench.store.ids()
@@ -34,7 +34,7 @@ def test_a_suite_becomes_results_and_the_same_command_has_nothing_left(bench: Be
     draws = {r.draw for r in receipts(bench.store)}
     assert len(draws) == 1  # every method and every number of shots meets the same draw
 
-    code, said = bench("run", "--suite", suite)
+    code, said = bench.apart("run", "--suite", suite)
     assert code == 0
     assert "6 runs wanted, 6 stored, 0 to do" in said
     code, said = bench("status", "--suite", suite)
@@ -44,8 +44,8 @@ def test_a_suite_becomes_results_and_the_same_command_has_nothing_left(bench: Be
     assert f"run {ids[0]}" in said
 
     # The same spec once more, in another results folder: the same bits.
-    again = Bench(bench.folder, bench.cache)
-    code, said = again("run", "--suite", suite, "--results", "again", "--shots", "10")
+    again = ("--results", "again", "--shots", "10", "--threads", "1")
+    code, said = bench("run", "--suite", suite, *again)
     assert code == 0, said
     repeated = Store(bench.folder / "again")
     assert len(repeated.ids()) == 3
@@ -62,10 +62,10 @@ def test_a_helper_beside_a_method_from_outside_is_part_of_its_identity(bench: Be
         "    def score(self, samples):\n        return SIGN * super().score(samples)\n"
     )
     arguments = ("run", "--suite", bench.suite("shortcut"), "--method", "mine:Mine")
-    assert bench(*arguments)[0] == 0
-    assert "0 to do" in bench(*arguments)[1]
+    assert bench.apart(*arguments)[0] == 0
+    assert "0 to do" in bench.apart(*arguments)[1]
     (bench.folder / "helper.py").write_text("SIGN = -1\n")
-    assert "1 to do" in bench(*arguments)[1]
+    assert "1 to do" in bench.apart(*arguments)[1]
     first, second = (r.metrics.auroc for r in receipts(bench.store))
     assert first == pytest.approx(1 - second)
 

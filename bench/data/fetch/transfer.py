@@ -58,7 +58,7 @@ class PartialFile:
     def __init__(self, path: Path, total: int, progress: Progress) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with writing(path):
-            self._descriptor = os.open(path, flags, 0o644)
+            self._descriptor = os.open(path, flags, 0o666)
         self.path, self.total, self._progress = path, total, progress
         self.size = os.fstat(self._descriptor).st_size
         self.skip = 0

@@ -126,7 +126,7 @@ class _Tree:
     def _make_folder(self, path: str) -> None:
         if self._claim(path, True):
             with writing(self._target / path):
-                (self._target / path).mkdir(mode=0o755)
+                (self._target / path).mkdir()
 
     def _claim(self, path: str, is_folder: bool) -> bool:
         """Return whether a path is new; refuse a path that collides."""
@@ -155,7 +155,7 @@ class _Tree:
 
 
 def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _parts(name: str) -> tuple[str, ...]:

@@ -20,8 +20,10 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bench.errors import RequestError
+from bench.execution.engines.sockets import open_socket_folder
 from bench.execution.messages import Message, decode_message
 from bench.planning.slots import Slot
+from bench.system.untrusted import os_reason
 from bench.text import hours
 
 
@@ -98,6 +100,7 @@ class LocalEngine:
 
     def __enter__(self) -> "LocalEngine":
         """Start the server and wait for its imports."""
+        open_socket_folder()
         self._fork(_nothing, ()).join()
         return self
 
@@ -114,6 +117,11 @@ class LocalEngine:
     def running(self) -> bool:
         """Whether any process is under way."""
         return bool(self._running)
+
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the processes under way."""
+        return [r.process.pid for r in self._running.values()]
 
     def start(self, key: str, target: str, argument: Any) -> None:
         """Start `module:function` in the free slot.
@@ -144,7 +152,8 @@ class LocalEngine:
             except (OSError, EOFError) as error:  # the server went at this very moment
                 trouble = error
                 time.sleep(0.1)
-        raise RequestError(f"no process can be started on this machine: {trouble!r}")
+        reason = os_reason(trouble) if isinstance(trouble, OSError) else repr(trouble)
+        raise RequestError(f"no process can be started on this machine: {reason}")
 
     def events(self, timeout: float = 0.5) -> Iterator[tuple[str, Message] | Ended]:
         """Yield messages and ends of runs within `timeout` seconds."""

@@ -45,7 +45,8 @@ def _by_method(stored: StoredRuns, shots: int) -> dict[str, dict[Place, Configur
         for place, s, m in stored.groups:
             if m == method and s in (0, shots):
                 for configuration in choice.configurations(stored, place, s, m):
-                    if configuration.row.setting == "general":
+                    row = configuration.row
+                    if row.setting == "general" and stored.place.is_preferred(row):
                         variants.setdefault(configuration.variant, {})[place] = configuration
         if variants:
             by_method[method] = min(variants.items(), key=lambda item: _rank(*item))[1]

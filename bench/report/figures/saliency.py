@@ -18,7 +18,7 @@ from bench.metrics import auroc
 from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
 from bench.report.figures.sheet import Box, TextLine, Tile, coarse, cut, sheet, two_tone
 from bench.report.pictures import Pictures
-from bench.spec import RunSpec, place_of, shots_of
+from bench.spec import RunSpec, shots_of
 from bench.store.artifacts import EXPLANATIONS
 from bench.store.groups import Metrics
 from bench.store.receipt import Receipt
@@ -48,6 +48,8 @@ class Views:
     """What one run saw in the N images that count."""
 
     spec: RunSpec
+    where: str
+    """Its place and shots in words."""
     file: tuple[str, ...]
     label: NDArray[np.bool_]
     defect: tuple[str, ...]
@@ -84,7 +86,8 @@ class Views:
         if pictures is None:
             return None
         s = self.spec
-        return pictures.picture(s.dataset, s.category, self.file[i], s.fingerprint)
+        file, content = self.file[i], s.fingerprint
+        return pictures.picture(s.dataset, s.category, file, content, s.data_version)
 
 
 Case = tuple[str, int]
@@ -169,8 +172,10 @@ def views_of(receipt: Receipt, sources: Sources) -> Views | None:
     if not {*MAPS} <= stored.maps.keys() or not {"raw", "zoomed"} <= stored.parts.keys():
         return None
     rows = [int(i) for i in np.flatnonzero(scores.counted())]
+    place = sources.stored.place(receipt.spec)
     return Views(
         spec=receipt.spec,
+        where=f"{name_of(place)}, {shots_of(receipt.spec.shots)}",
         file=tuple(scores.file[i] for i in rows),
         label=scores.label[rows],
         defect=tuple(scores.defect[i] for i in rows),
@@ -197,15 +202,11 @@ def _figure(
     return None if views is None else draw(views, sources.pictures)
 
 
-def _where(spec: RunSpec) -> str:
-    return f"{name_of(place_of(spec))}, {shots_of(spec.shots)}"
-
-
 # Figure 1
 
 
 def _zoom(views: Views, pictures: Pictures | None) -> Figure:
-    cases, where = zoom_cases(views), _where(views.spec)
+    cases, where = zoom_cases(views), views.where
     scores = "; ".join(
         f"{why} ({_kind(views, i)}) {views.raw[i]:.2f} to {views.zoomed[i]:.2f}" for why, i in cases
     )
@@ -295,7 +296,7 @@ def _square(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _crops(views: Views, pictures: Pictures | None) -> Figure:
-    cases, where = crop_cases(views), _where(views.spec)
+    cases, where = crop_cases(views), views.where
     captions = "; ".join(_caption(views, *case) for case in cases)
     alt = f"What ATAC-Net crops on {where}: {captions}."
     note = (

@@ -62,7 +62,11 @@ def plans(stored: StoredRuns) -> list[partial[Figure]]:
     shown_by: dict[Machine, tuple[dict[str, Point], list[Place], list[str]]] = {}
     timed = clocks(stored)
     for machine in dict.fromkeys(clock.machine for clock in timed):
-        rows = {c.place: rows for c, rows in timed.items() if c.machine == machine}
+        rows = {
+            clock.place: rows_of
+            for clock, rows_of in timed.items()
+            if clock.machine == machine and stored.place.is_preferred(next(iter(rows_of)))
+        }
         methods = {r.method for rows_of in rows.values() for r in rows_of}
         by_method = {m: both for m in sorted(methods, key=choice.order)
                      if (both := _both(stored, m, rows))}  # fmt: skip

@@ -21,7 +21,7 @@ for (const form of document.querySelectorAll("form.tools")) {
 }
 const sortValue = (row, column, show) => {
   const cell = row.cells[column];
-  const found = show === "both" ? (cell.dataset.ours ?? cell.dataset.printed) : cell.dataset[show];
+  const found = show === "both" ? (cell.dataset.ours ?? cell.dataset.published) : cell.dataset[show];
   return found === undefined ? undefined : Number(found);
 };
 for (const button of document.querySelectorAll("button[data-sort]")) {

@@ -117,7 +117,7 @@ def test_files_come_out_as_they_went_in(yard: Yard, pack: Callable[..., bytes]) 
     for name, content in GOOD.items():
         file = yard.target / name
         assert file.read_bytes() == content
-        assert file.stat().st_mode & 0o777 == 0o644 & ~umask()
+        assert file.stat().st_mode & 0o777 == 0o666 & ~umask()
 
 
 def umask() -> int:

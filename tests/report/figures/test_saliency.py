@@ -14,7 +14,8 @@ def seen(**changes):
     zoomed = np.array([1.5, 0.5, 5, 2, 2, 2], np.float32)
     maps = {n: np.zeros((6, 2, 2), np.float32) for n in ("score", "attention", "grad_cam")}
     given = Views(
-        spec=SPEC, file=tuple("abcdef"), label=np.arange(6) > 1, defect=tuple("ggcccc"),
+        spec=SPEC, where="Head-CT", file=tuple("abcdef"), label=np.arange(6) > 1,
+        defect=tuple("ggcccc"),
         score=(raw + zoomed) / 2, maps=maps, boxes=np.full((6, 4), 0.5, np.float32), raw=raw,
         zoomed=zoomed,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.analysis.filling import printed_table
+from bench.analysis.filling import fill_table
 from bench.analysis.timings import Span, same_but_length
 from bench.report.figures import speed
 from bench.report.figures.speed import common, mean_time, ticks
@@ -112,8 +112,8 @@ def test_an_axis_has_a_few_round_numbers(low, high):
 
 def test_the_whole_of_table_2_can_be_filled():
     found = stored(*whole_table_2().receipts)
-    table = printed_table("atacnet_table2", found)
+    table = fill_table("atacnet_table2", found)
     assert table.counts["not run"] == 0
-    assert all(cell.ours for cell in table.times.cells if cell.printed)
+    assert all(cell.ours for cell in table.times.cells if cell.published)
     assert all(mean.word for means in table.blocks[0].means for mean in means.cells[:6])
     assert len(speed.plans(found)) == 2
