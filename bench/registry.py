@@ -20,6 +20,18 @@ from bench.spec import NAME, RunSpec, Value
 from bench.system.files import sealed, unsealed, write_cache
 
 
+@dataclass(frozen=True)
+class Needs:
+    """The least that a method can do with."""
+
+    stage: int = 1
+    """Deepest stage of the backbone that it reads, whatever `stage` says."""
+    normals: int = 1
+    """Normal training images."""
+    image_size: int = 1
+    batch_size: int = 1
+
+
 class Entry(NamedTuple):
     """A row of the table of methods."""
 
@@ -80,6 +92,14 @@ METHODS = {
     ),
 }
 """Every method of the project by name, in the order of tables. One row adds a method."""
+NEEDS = {
+    "spade": Needs(stage=3),
+    "padim": Needs(stage=3, normals=2),
+    "patchcore": Needs(stage=3),
+    "memseg": Needs(stage=3, batch_size=2),
+    "patchsvdd": Needs(image_size=67),
+}
+"""What methods refuse to do without, so that the plan says it before anything runs."""
 SUPERVISION = ("weak", "unsupervised")
 SETTINGS = frozenset({"precision", "batch_size", "backbone", "external"})
 ABILITIES = {
@@ -116,6 +136,11 @@ class Method:
     def module(self) -> str:
         """The module that the class lies in."""
         return self.path.partition(":")[0]
+
+    @property
+    def needs(self) -> Needs:
+        """What it cannot do without; unknown of an outside method."""
+        return Needs() if self.outside else NEEDS.get(self.name, Needs())
 
     @property
     def source(self) -> str | None:

@@ -71,6 +71,14 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def hours(seconds: float) -> str:
+    """Write a limit of time as it was given: 40 s, 90 min or 24 h."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{round(seconds / length, 1):g} {unit}"
+    return f"{round(seconds, 1):g} s"
+
+
 def gibibytes(count: int | None) -> str:
     """Write bytes of memory; unknown where there are none."""
     return "unknown" if count is None else f"{count / 2**30:.1f} GiB"

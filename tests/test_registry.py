@@ -1,7 +1,10 @@
+import importlib
 import sys
+from dataclasses import replace
 
 import pytest
 
+from bench.detector import BackboneSource, Context, MethodError, Seeds
 from bench.errors import RequestError
 from bench.registry import METHODS, Method, Registry, load_class
 from bench.source import tree_hash
@@ -43,6 +46,24 @@ def test_every_method_has_a_path_a_title_and_a_summary_of_its_own():
     assert all(entry.summary for entry in METHODS.values())
     for values in zip(*METHODS.values(), strict=True):
         assert len(set(values)) == len(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_method_needs_is_what_its_class_refuses_to_do_without(name, warm_cache):
+    needs, cls = Registry(warm_cache).find(name).needs, load_class(METHODS[name].path)
+    if hasattr(cls, "stages"):  # of the frozen backbone, the deepest of which it must have
+        deepest = [max(cls.stages(None, BackboneSource("resnet18", s, None))) for s in range(1, 5)]
+        assert needs.stage == next(s for s in range(1, 5) if deepest[s - 1] <= s) == 3
+    elif name == "memseg":
+        context = Context("cpu", Seeds(0, "a", "b"), backbone=BackboneSource("resnet18", 2, None))
+        with pytest.raises(MethodError, match=f"batch_size must be at least {needs.batch_size}"):
+            cls(cls.Parameters()).untrained(replace(context, batch_size=1))
+        with pytest.raises(MethodError, match=f"it reads stage {needs.stage}"):
+            cls(cls.Parameters()).untrained(context)
+    else:
+        assert needs.stage == 1
+    sizes = {"patchsvdd": importlib.import_module("baselines.patchsvdd").LEAST_SIZE}
+    assert needs.image_size == sizes.get(name, 1)
 
 
 def test_an_unknown_method_is_refused_with_the_names_there_are(cache):

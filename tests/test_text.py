@@ -14,6 +14,7 @@ from bench.text import (
     figures,
     gibibytes,
     gigabytes,
+    hours,
     joined,
     listed,
     signed,
@@ -27,6 +28,14 @@ from tests.fixtures.figures import HOSTILE
 )
 def test_durations_are_written_for_people(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.1, "0.1 s"), (40.02, "40 s"), (5400.3, "1.5 h"), (1800, "30 min"), (86400.2, "24 h")],
+)
+def test_limits_are_written_as_they_were_given(seconds: float, text: str) -> None:
+    assert hours(seconds) == text
 
 
 def test_things_are_counted_in_words():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean
 
+from bench.analysis.copies import copy_reasons
 from bench.analysis.labels import ConfigurationNames, hardware
 from bench.analysis.places import Places, nowhere
 from bench.analysis.statistics import Estimate, deviation, mean_interval
@@ -102,7 +103,7 @@ class Configuration:
     @property
     def unofficial_reasons(self) -> list[str]:
         """Why its data is not official, each reason once."""
-        return sorted({r.provenance.unofficial_copy for r in self.receipts} - {""})
+        return copy_reasons(self.receipts)
 
     @property
     def machines(self) -> list[str]:

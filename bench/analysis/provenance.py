@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.analysis.configurations import StoredRuns, code_standing
+from bench.analysis.copies import copy_reasons
 from bench.analysis.labels import hardware
+from bench.data.catalog import is_own
 from bench.store.receipt import Receipt
 
 LIBRARIES = ("bench", "python", "torch", "torchvision", "numpy", "pillow", "cuda", "driver", "os")
@@ -66,7 +68,7 @@ def _data(run: Receipt) -> tuple[str, ...]:
     return (
         run.spec.place,
         run.spec.fingerprint[:12],
-        run.provenance.unofficial_copy or "official",
+        "own dataset" if is_own(run.spec.dataset) else "".join(copy_reasons([run])) or "official",
         _count(split.train_normal),
         f"{_count(split.test_normal)}, {_count(split.test_anomalous)}",
         f"{split.train_left_out or 0}, {split.test_duplicates_left_out or 0}",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bench.analysis.configurations import REFERENCE, StoredRuns
+from bench.analysis.copies import copy_reasons
 from bench.analysis.labels import name_of
 from bench.analysis.selection import OURS
 from bench.analysis.timings import (
@@ -96,7 +97,7 @@ class TimeTable:
     def remarks(self) -> Iterator[str]:
         """Notes on data, clock rate and disturbances of the rounds."""
         rounds = [r for t in self.timed for r in t.rounds]
-        for copy in sorted({r.provenance.unofficial_copy for r in rounds} - {""}):
+        for copy in copy_reasons(rounds):
             yield f"Unofficial copy of {name_of(self.clock.place)}: {copy}."
         ends_seen = (e for r in rounds for e in (r.provenance.mhz_low, r.provenance.mhz_high))
         clocks = [end for end in ends_seen if end is not None]

@@ -7,6 +7,7 @@ from decimal import Decimal
 from statistics import fmean, variance
 from typing import Any
 
+from bench.analysis.copies import copy_reasons
 from bench.analysis.statistics import DIGITS
 from bench.published.tables import PublishedTable, PublishedValue
 from bench.spec import RunSpec
@@ -241,8 +242,7 @@ def departures(receipt: Receipt, table: PublishedTable) -> tuple[str, ...]:
     departs += _other_steps(receipt, {**chosen, **stated})
     if spec.backbone and spec.weights in (None, "none"):
         departs.append("no ImageNet weights")
-    if receipt.provenance.unofficial_copy:
-        departs.append(f"unofficial copy: {receipt.provenance.unofficial_copy}")
+    departs += [f"unofficial copy: {reason}" for reason in copy_reasons([receipt])]
     return tuple(departs)
 
 

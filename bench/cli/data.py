@@ -25,10 +25,13 @@ def data_list(folders: "Folders") -> None:
     """List datasets with counts, licences, sources and local files."""
     from rich.table import Table
 
-    from bench.data.catalog import find_datasets
+    from bench.data.catalog import find_datasets, unlisted_datasets
     from bench.data.layouts import list_category
+    from bench.data.official import reasons_on_disk
     from bench.errors import DataError, MissingData
+    from bench.system.digests import FingerprintCache
 
+    digests = FingerprintCache(folders.cache)
     table = Table(box=None, header_style="bold")
     for name in ("dataset", "category", "train", "test", "anomalous", "defects", "size", "here"):
         table.add_column(name, no_wrap=name != "here")
@@ -39,17 +42,17 @@ def data_list(folders: "Folders") -> None:
         for category, facts in dataset.categories.items():
             counts = (facts.train, facts.test_normal, facts.test_anomalous, facts.defect_types)
             try:
-                files = list_category(dataset, category, folders.data, folders.cache).files
-                status = f"{len(files)} images"
-                if facts.images not in (0, len(files)):
-                    status += f" of {facts.images}: unofficial copy"
+                listing = list_category(dataset, category, folders.data, folders.cache)
+                status = f"{len(listing.files)} images"
+                if reasons := reasons_on_disk(dataset, category, listing, digests):
+                    status += f", unofficial copy: {'; '.join(reasons)}"
             except DataError as error:
                 status = "no" if isinstance(error, MissingData) else printable(str(error))
             size = f"{facts.native_size} px" if facts.native_size else "varies"
             row = [str(c) if any(counts) else "" for c in counts]
             table.add_row(dataset.name, category, *row, size, status)
     console().print(table)
-    say("\n".join(notes))
+    say("\n".join([*notes, *unlisted_datasets(folders.data)]))
 
 
 @app.command("prepare")
@@ -75,7 +78,8 @@ def data_prepare(
         content = fingerprint(listing, digests)
         digests.save()
         folder = prepare(listing, content, folders.cache, image_size, resize)
-        reason = why_unofficial(dataset, category, content, load(folder))
+        sizes = {(f.width, f.height) for f in load(folder).facts}
+        reason = why_unofficial(dataset, category, listing.files, content, sizes)
         say(
             f"{dataset.name}/{category}: {len(listing.files)} images at {image_size} px"
             + (f" (unofficial copy: {reason})" if reason else "")

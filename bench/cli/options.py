@@ -224,4 +224,8 @@ def plan_suite(
         prefix, _, key = text.partition("=")[0].strip().rpartition(".")
         takers = [n for n, m in methods.items() if prefix in ("", n) and accepts(m, key)]
         say(f"--set {text}: taken by {', '.join(takers)}")
-    return plan.plan_runs(planned, folders, download=download)
+
+    def note(text: str) -> None:
+        print(printable(text), file=sys.stderr, flush=True)
+
+    return plan.plan_runs(planned, folders, download=download, note=note)

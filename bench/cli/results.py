@@ -20,6 +20,7 @@ from bench.errors import CorruptRun, RequestError
 from bench.text import counted
 
 if TYPE_CHECKING:
+    from bench.spec import RunSpec
     from bench.store.failures import Failure
     from bench.store.receipt import Receipt
     from bench.store.results import Results
@@ -68,7 +69,7 @@ def _show_run(stored: "Results", run_id: str) -> None:
     _show_group("split", receipt.split)
     _show_group("facts", receipt.facts)
     _show_group("timings", receipt.timings)
-    _show_group("provenance", receipt.provenance)
+    _show_group("provenance", _provenance(receipt.spec, receipt.provenance))
     _show_group("keeps", dict(_artifacts(stored, receipt)) or {"nothing": "beside its scores"})
     say("\ndraw")
     for i, drawn in enumerate(receipt.draw, 1):
@@ -76,6 +77,17 @@ def _show_run(stored: "Results", run_id: str) -> None:
         say(f"  {i:2} {drawn.file:40} {drawn.defect:20} {used}")
     for warning in receipt.warnings:
         say(f"\nwarning: {warning}")
+
+
+def _provenance(spec: "RunSpec | None", provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's provenance; an own dataset is nobody's copy."""
+    from bench.data.catalog import is_own
+
+    about = dict(provenance)
+    if spec is not None and is_own(spec.dataset) and "unofficial_copy" in about:
+        del about["unofficial_copy"]
+        about["copy"] = "own dataset"
+    return about
 
 
 def _moment(moment: datetime) -> str:
@@ -101,7 +113,7 @@ def _show_failure(failure: "Failure", times: int) -> None:
     when = f"{times} times, last" if times > 1 else "once,"
     say(f"run {failure.run_id} has no result: it failed {when} {failure.time}")
     _show_group("spec", failure.spec.as_dict() if failure.spec else {})
-    _show_group("provenance", failure.provenance)
+    _show_group("provenance", _provenance(failure.spec, failure.provenance))
     say(f"\n{failure.traceback or failure.reason}")
     say(f"log: {failure.folder}/log.txt")
 

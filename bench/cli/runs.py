@@ -1,5 +1,6 @@
 """`bench run`, `status` and `list`: run a suite and follow it."""
 
+import re
 import sys
 from collections.abc import Sized
 from enum import StrEnum
@@ -14,6 +15,7 @@ from bench.cli.options import (
     console,
     gpus,
     plan_suite,
+    printable,
     say,
     shared_options,
 )
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from bench.planning.state import State
     from bench.planning.suite import Suite
     from bench.store.results import Results
+
+SHORTEST_LIMIT = 0.1
+"""Seconds below which a time limit is no limit that anyone means."""
 
 
 class Listable(StrEnum):
@@ -52,8 +57,12 @@ def run_command(
         int, typer.Option(help="Images scored at once; affects the last digits only.", min=1)
     ] = 32,
     timeout: Annotated[
-        float | None, typer.Option(help="Time limit of a run.", metavar="SECONDS", min=0.1)
-    ] = None,
+        str,
+        typer.Option(
+            help="Time limit of a run: seconds, or such as 90m or 24h; none for no limit.",
+            metavar="TIME",
+        ),
+    ] = "24h",
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run again what failed before.")
     ] = False,
@@ -88,7 +97,7 @@ def run_command(
     from bench.store.folder import Store
     from bench.store.open import results_at
 
-    suite_file = read_suite(suite)
+    suite_file, limit = read_suite(suite), _time_limit(timeout)
     plan = plan_suite(suite_file, selection, folders, download=not dry_run)
     stored = results_at(folders.results) if dry_run else Store(folders.results)
     keep = _abilities_to_keep(suite_file, models=save_models, maps=save_maps)
@@ -103,7 +112,7 @@ def run_command(
         _print_dry_run(state, stored, folders, used_slots)
         return
     screen = console()
-    order = ExecutionOptions(used_slots, timeout, score_batch_size, state.keep)
+    order = ExecutionOptions(used_slots, limit, score_batch_size, state.keep)
     store = Store(folders.results)
     try:
         with display_for(screen, state, len(used_slots)) as display:
@@ -123,6 +132,20 @@ def run_command(
         raise typer.Exit(1)
 
 
+def _time_limit(text: str) -> float | None:
+    """Return a time limit in seconds, None for none; raises RequestError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|)", text.strip())
+    if text.strip() == "none" or (match and float(match[1]) == 0):
+        return None
+    seconds = float(match[1]) * {"h": 3600, "m": 60, "min": 60}.get(match[2], 1) if match else 0
+    if seconds < SHORTEST_LIMIT:
+        raise RequestError(
+            f"--timeout takes seconds from {SHORTEST_LIMIT} on, or such as 90m or 24h, or none for"
+            f" no limit; not {text!r:.80}"
+        )
+    return seconds
+
+
 def _slots(plan: "Plan", device: str, per_device: int, threads: int | None) -> list["Slot"]:
     """Return the requested slots, a single one for timing."""
     from bench.planning.slots import slots_for
@@ -137,16 +160,20 @@ def _slots(plan: "Plan", device: str, per_device: int, threads: int | None) -> l
 
 
 def _check_missing(plan: "Plan", suite: str, allowed: bool) -> None:
-    """Print missing inputs; raises RequestError unless `allowed`."""
+    """Print notes and missing inputs; raises RequestError unless `allowed`."""
     from bench.planning.plan import missing_lines
 
-    for line in missing_lines(plan.missing):
+    for line in plan.notes:
+        print(f"warning: {printable(line)}", file=sys.stderr)
+    lines = missing_lines(plan.missing)
+    for line in lines:
         print(f"missing: {line}", file=sys.stderr)
     if plan.missing and not allowed:
         total = len(plan.missing) + len(plan.runs)
+        only = f" ({lines[0].rpartition('  [')[0]})" if len(lines) == 1 else ""
         raise RequestError(
-            f"{len(plan.missing)} of {total} runs cannot be done here; fix that, or leave them"
-            " out with --available-only"
+            f"{len(plan.missing)} of {total} runs cannot be done here{only}; fix that, or leave"
+            " them out with --available-only"
         )
     if not plan.runs and not plan.missing:
         raise RequestError(f"nothing of suite {suite} can be run here")
@@ -273,6 +300,8 @@ def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders
         say(f"damaged {run_id}: `bench verify` says what; `bench run` sets it aside")
     for line in missing_lines(plan.missing):
         say(f"missing: {line}")
+    for line in plan.notes:
+        say(f"warning: {line}")
 
 
 def list_command(what: Listable, data: DataOption = DATA) -> None:

@@ -171,9 +171,19 @@ OWN_VERSION = 2
 DATASETS = {d.name: d for d in (MVTEC_AD, BRAIN_MRI, HEAD_CT, SYNTHETIC)}
 
 
+def is_own(name: str) -> bool:
+    """Whether a dataset is the user's own, and so nobody's copy."""
+    return name not in DATASETS
+
+
 def has_mvtec_layout(folder: Path) -> bool:
     """Whether `folder` is one category in MVTec's layout."""
     return (folder / "train" / "good").is_dir()
+
+
+def is_meant_as_category(folder: Path) -> bool:
+    """Whether `folder` has a part of MVTec's layout at least."""
+    return (folder / "train").is_dir() or (folder / "test").is_dir()
 
 
 def find_dataset(name: str, data: Path) -> Dataset:
@@ -195,10 +205,11 @@ def find_dataset(name: str, data: Path) -> Dataset:
         path = one_line(folder / bad[0])
         raise RequestError(f"category folder {path} may hold only a-z, 0-9, _ and -")
     if not categories:
-        raise MissingData(
-            f"unknown dataset {name!r}: not one of {', '.join(DATASETS)}, and no folder in MVTec's"
-            f" layout at {one_line(folder)}"
-        )
+        path = one_line(folder)
+        own = f"{path} holds no train/good, and no category that does"
+        if not folder.is_dir():
+            own = f"there is no folder {path} in MVTec's layout"
+        raise MissingData(f"unknown dataset {name!r}: not one of {', '.join(DATASETS)}, and {own}")
     facts = {c: CategoryFacts(0, 0, 0, 0, None) for c in categories}
     return Dataset(
         name,
@@ -213,12 +224,35 @@ def find_dataset(name: str, data: Path) -> Dataset:
 
 
 def _categories_in(folder: Path) -> list[str]:
-    """Return the categories of an own dataset, whose folder may be one itself."""
+    """Return the categories of an own dataset, whose folder may be one itself.
+
+    One that lacks a part is among them, so that it is named and not passed over.
+    """
     if has_mvtec_layout(folder):
         return [folder.name]
     if not folder.is_dir():
         return []
-    return sorted(c.name for c in folder.iterdir() if has_mvtec_layout(c))
+    children = [c for c in folder.iterdir() if not c.name.startswith(".")]
+    complete = {c.name for c in children if has_mvtec_layout(c)}
+    if not complete and is_meant_as_category(folder):
+        return [folder.name]
+    others = {c.name for c in children if NAME.match(c.name) and is_meant_as_category(c)}
+    return sorted(complete | others)
+
+
+def unlisted_datasets(data: Path) -> list[str]:
+    """Return a line for each folder in MVTec's layout that `find_datasets` leaves out."""
+    lines = []
+    with contextlib.suppress(OSError):
+        for folder in sorted(data.iterdir()):
+            if folder.name in DATASETS or folder.name.startswith("."):
+                continue
+            try:
+                if _categories_in(folder):
+                    find_dataset(folder.name, data)
+            except RequestError as error:
+                lines.append(f"not listed: {one_line(folder)}: {error}")
+    return lines
 
 
 def find_datasets(data: Path) -> list[Dataset]:

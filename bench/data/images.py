@@ -231,6 +231,18 @@ def _write_at(descriptor: int, offset: int, content: bytes) -> None:
         left, offset = left[written:], offset + written
 
 
+def prepared_facts(listing: Listing, fingerprint: str, cache: Path) -> tuple[ImageFacts, ...]:
+    """Return a prepared category's facts, whatever its size; none unless prepared."""
+    for folder in sorted((cache / "images").glob(f"{fingerprint:.32}-*")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            index = unsealed(_KIND, read_regular(folder / "index.json", MAX_BYTES))
+            identity = index["of"]
+            size, resize = identity["size"], identity["resize"]
+            if identity == _identity(fingerprint, listing.data_version, size, resize):
+                return tuple(ImageFacts(**f) for f in index["files"])
+    return ()
+
+
 def load(folder: Path) -> CategoryImages:
     """Open a prepared category; raises DataError if damaged or not readable."""
     try:

@@ -10,7 +10,10 @@ from bench.data.decode import ImageFacts, decode_image, decoding_pool, facts_of,
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.data.masks import mask_problems
-from bench.data.official import count_files, other_content, other_counts
+from bench.data.official import count_files, unofficial_reasons
+from bench.data.preconditions import unmet_preconditions
+from bench.data.splits import defect_counts
+from bench.data.unused import UnusedFiles, unused_files
 from bench.errors import DataError, RequestError
 from bench.spec import place_name
 from bench.system.digests import FingerprintCache
@@ -35,6 +38,10 @@ class Inspection:
     """One line for each file that does not decode, or for the whole category."""
     differences: tuple[str, ...] = ()
     """From the official copy, where the catalogue knows one."""
+    unmet: tuple[str, ...] = ()
+    """Why no run can be made of the files that decode."""
+    unused: tuple[UnusedFiles, ...] = ()
+    """Files that look like images and are passed over."""
     duplicates: tuple[tuple[File, ...], ...] = ()
     """Groups of files that show the same pixels."""
     masks: tuple[str, ...] = ()
@@ -42,8 +49,9 @@ class Inspection:
 
     @property
     def good(self) -> bool:
-        """Whether files are usable and match the catalogue."""
-        return not self.unusable and not self.differences and not self.masks
+        """Whether files can be run on and match the catalogue."""
+        spoilt = self.unusable or self.unmet or self.masks
+        return not spoilt and not self.differences
 
     @property
     def place(self) -> str:
@@ -71,6 +79,7 @@ def inspect(
     """Decode every file of a category; collect problems."""
     try:
         listing = list_category(dataset, category, data, cache)
+        unused = unused_files(dataset, category, data, listing)
     except DataError as error:
         return Inspection(dataset, category, unusable=(str(error),))
     with decoding_pool() as pool:
@@ -78,10 +87,10 @@ def inspect(
     facts = tuple(r for _, r in results if isinstance(r, ImageFacts))
     contents = [digest for digest, _ in results]
     fingerprint = content_fingerprint(listing.files, contents) if all(contents) else ""
-    different = [
-        *other_counts(dataset.categories[category], listing.files),
-        other_content(dataset, category, fingerprint, facts),
-    ]
+    pixels = {f.path: f.pixels for f in facts}
+    decoded = [f for f in listing.files if f.path in pixels]
+    place = place_name(dataset.name, category)
+    sizes = {(f.width, f.height) for f in facts}
     return Inspection(
         dataset,
         category,
@@ -89,7 +98,9 @@ def inspect(
         facts=facts,
         fingerprint=fingerprint,
         unusable=tuple(r for _, r in results if isinstance(r, str)),
-        differences=tuple(filter(None, different)),
+        differences=tuple(unofficial_reasons(dataset, category, listing.files, fingerprint, sizes)),
+        unmet=tuple(unmet_preconditions(decoded, [pixels[f.path] for f in decoded], place)),
+        unused=tuple(unused),
         duplicates=_duplicates(listing.files, facts),
         masks=tuple(_mask_problems(listing, facts)),
     )
@@ -125,6 +136,12 @@ def _duplicates(files: Sequence[File], facts: Sequence[ImageFacts]) -> tuple[tup
 def inspection_lines(inspection: Inspection) -> Iterator[str]:
     """Yield an inspection as lines of text."""
     yield f"{inspection.place}: {_verdict(inspection)}"
+    for line in inspection.unmet:
+        yield from _entry("needs", line)
+    for line in map(str, inspection.unused):
+        yield from _entry("not used", line)
+    for difference in inspection.differences:
+        yield from _entry("differs", difference)
     if inspection.files:
         train, normal, anomalous, types = count_files(inspection.files)
         yield from _entry(
@@ -132,6 +149,8 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
             f"{len(inspection.files)}: train {train} normal; test {normal} normal, {anomalous}"
             f" anomalous of {counted(types, 'defect type')}",
         )
+        defects = Counter(defect_counts(inspection.files))
+        yield from _entry("defect types", one_line(_tally(defects)))
         yield from _entry("sizes", _sizes(inspection))
         modes = Counter(f.mode for f in inspection.facts)
         suffixes = Counter(Path(f.path).suffix for f in inspection.files)
@@ -140,8 +159,6 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         if content == inspection.dataset.fingerprint:
             content += "  (the official one)"
         yield from _entry("content", content)
-    for difference in inspection.differences:
-        yield from _entry("differs", difference)
     for line in inspection.unusable:
         yield from _entry("unusable", line)
     for line in inspection.masks:
@@ -150,7 +167,10 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
 
 
 def _verdict(inspection: Inspection) -> str:
-    return _of_images(inspection) + _of_masks(inspection)
+    verdict = _of_images(inspection) + _of_masks(inspection)
+    total = sum(u.count for u in inspection.unused)
+    more = f"; {counted(total, 'more file')} looking like images not used" if total else ""
+    return verdict + more
 
 
 def _of_masks(inspection: Inspection) -> str:
@@ -165,6 +185,8 @@ def _of_images(inspection: Inspection) -> str:
     if inspection.unusable:
         count = len(inspection.unusable)
         return f"{count} of {len(inspection.files)} files cannot be used"
+    if inspection.unmet:
+        return "every file can be used, but no run can be made of them"
     if inspection.dataset.folder is not None:
         return "every file can be used"
     if inspection.differences:

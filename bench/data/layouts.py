@@ -1,17 +1,26 @@
 """List a category's files by the rules of each dataset's layout."""
 
 import csv
-import json
-from importlib import resources
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.data.catalog import Dataset, has_mvtec_layout
-from bench.data.listing import File, Listing, check_names, images_in
+from bench.data.catalog import Dataset, has_mvtec_layout, is_meant_as_category
+from bench.data.folds import read_manifest
+from bench.data.listing import File, Listing, check_names, images_below, images_in
 from bench.errors import DataError, MissingData
 from bench.spec import place_name
 from bench.system.untrusted import one_line, os_reason, read_regular
 
 MAX_LABELS = 1 << 20
+NAMES_OF_GOOD = frozenset(
+    {
+        *("good", "goods", "ok", "okay", "normal", "normals", "nominal", "healthy"),
+        *("nodefect", "nodefects", "defectfree", "nondefective", "nonanomalous"),
+    }
+)
+"""What others call `good`, without spaces and signs, in any letter case."""
 
 HEAD_CT_TEST_NORMALS = frozenset(
     (
@@ -23,10 +32,11 @@ HEAD_CT_TEST_NORMALS = frozenset(
 
 
 def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> Listing:
-    """Return a category's images, sorted, without opening them.
+    """Return a category's images, sorted, without decoding them.
 
-    Raises MissingData with the remedy where the folder is absent, DataError where it does not
-    hold what the layout asks for.
+    Only where a manifest tells the folds by content are files read, each once. Raises MissingData
+    with the remedy where the folder is absent, DataError where it does not hold what the layout
+    asks for.
     """
     try:
         root, files = _listed(dataset, category, data, cache)
@@ -35,13 +45,14 @@ def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> L
         raise DataError(f"cannot read {path}: {os_reason(error)}") from error
     check_names(root, (f.path for f in files))
     ordered = tuple(sorted(files, key=lambda f: f.path))
-    for kind, present in (
-        ("normal training images", any(f.fold == "train" for f in ordered)),
-        ("normal test images", any(f.fold == "test" and not f.anomalous for f in ordered)),
-        ("anomalous test images", any(f.anomalous for f in ordered)),
+    for kind, fold, present in (
+        ("normal training images", "train", any(f.fold == "train" for f in ordered)),
+        ("normal test images", "test", any(f.fold == "test" and not f.anomalous for f in ordered)),
+        ("anomalous test images", "test", any(f.anomalous for f in ordered)),
     ):
         if not present:
-            raise DataError(f"{dataset.name}/{category} at {one_line(root)} has no {kind}")
+            other = _other_folders(dataset, category, data, fold)
+            raise DataError(f"{dataset.name}/{category} at {one_line(root)} has no {kind}{other}")
     return Listing(root, ordered, dataset.data_version)
 
 
@@ -53,25 +64,76 @@ def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[P
         root = synthetic.generated(cache, category)
         return root, _mvtec_files(root / category, root)
     if dataset.layout == "mvtec":
-        home = dataset.folder or data / dataset.name
-        is_category = category == dataset.name and has_mvtec_layout(home)
-        folder = home if is_category else home / category
-        if not (folder / "train" / "good").is_dir() or not (folder / "test").is_dir():
-            raise _missing(dataset, category, data)
+        home, folder = data / dataset.name, category_folder(dataset, category, data)
+        _refuse_other_names_of_good(folder)
+        _check_parts(dataset, category, data, folder, ("train/good", "test"))
         return home, _mvtec_files(folder, home)
     root = data / dataset.name
     if dataset.layout == "head_ct":
-        if not (root / "head_ct").is_dir():
-            raise _missing(dataset, category, data)
+        _check_parts(dataset, category, data, root, ("head_ct",))
         return root, _head_ct_files(root)
-    if not (root / "yes").is_dir() or not (root / "no").is_dir():
-        raise _missing(dataset, category, data)
-    return root, _brain_mri_files(root)
+    _check_parts(dataset, category, data, root, ("yes", "no"))
+    return root, _brain_mri_files(root, cache)
 
 
-def _missing(dataset: Dataset, category: str, data: Path) -> MissingData:
-    name = place_name(dataset.name, category)
-    return MissingData(one_line(f"{name} is not in {data}: {dataset.remedy(data)}"))
+def category_folder(dataset: Dataset, category: str, data: Path) -> Path:
+    """Return the folder that a category's images lie in or below; not of the embedded dataset."""
+    home = data / dataset.name
+    if dataset.layout == "head_ct":
+        return home / "head_ct"
+    if dataset.layout == "brain_mri":
+        return home
+    is_category = category == dataset.name and (
+        has_mvtec_layout(home) or not is_meant_as_category(home / category)
+    )
+    return home if is_category else home / category
+
+
+def _other_folders(dataset: Dataset, category: str, data: Path, fold: str) -> str:
+    """Return where images lie that the layout does not look for; empty where nowhere."""
+    if dataset.layout != "mvtec":
+        return ""
+    top = category_folder(dataset, category, data)
+    parents = {path.parent.relative_to(top) for path in images_below(top / fold)}
+    if fold == "train":
+        read, other = "train/good", [p for p in parents if p.parts != ("train", "good")]
+    else:
+        read, other = "test/good or test/TYPE", [p for p in parents if len(p.parts) != 2]
+    if not other:
+        return ""
+    places = one_line(", ".join(sorted(p.as_posix() for p in other)[:3]))
+    return f"; images lie in {places}: move them to {read}"
+
+
+def _check_parts(
+    dataset: Dataset, category: str, data: Path, folder: Path, parts: Sequence[str]
+) -> None:
+    """Raise MissingData, with the remedy, for a folder or a part of it that is absent."""
+    absent = [part for part in parts if not (folder / part).is_dir()]
+    if not absent:
+        return
+    name, remedy = place_name(dataset.name, category), dataset.remedy(data)
+    if not folder.is_dir():
+        raise MissingData(one_line(f"{name} is not in {data}: {remedy}"))
+    if dataset.archive is None:
+        remedy = "put the images there"
+    raise MissingData(one_line(f"{name} at {folder} has no {' and no '.join(absent)}: {remedy}"))
+
+
+def _refuse_other_names_of_good(folder: Path) -> None:
+    """Raise DataError for a folder that is meant as `good` and would not be read as that."""
+    for fold in ("train", "test"):
+        if not (folder / fold).is_dir():
+            continue
+        for images in sorted(folder / fold / name for name in os.listdir(folder / fold)):
+            letters = re.sub(r"[\W_]", "", images.name.casefold())
+            if images.name == "good" or letters not in NAMES_OF_GOOD or not images.is_dir():
+                continue
+            exists = (folder / fold / "good").is_dir()
+            also = f", or move its images into {fold}/good" if exists else ""
+            raise DataError(
+                f"{one_line(images)!r} would not be read as normal images: rename it to good{also}"
+            )
 
 
 def _mvtec_files(folder: Path, root: Path) -> list[File]:
@@ -117,13 +179,11 @@ def _head_ct_labels(path: Path) -> dict[int, bool]:
         raise DataError(f"{one_line(path)} does not hold lines of `id, hemorrhage`") from None
 
 
-def _brain_mri_files(root: Path) -> list[File]:
-    test = brain_mri_test_normals()
+def _brain_mri_files(root: Path, cache: Path) -> list[File]:
     files = [File(f"yes/{p.name}", "test", "tumor") for p in images_in(root / "yes")]
-    files += [
-        File(f"no/{p.name}", "test" if p.name in test else "train", "good")
-        for p in images_in(root / "no")
-    ]
+    normals = sorted(images_in(root / "no"))
+    folds = read_manifest("brain_mri").folds("brain_mri", normals, cache)
+    files += [File(f"no/{p.name}", fold, "good") for p, fold in zip(normals, folds, strict=True)]
     return files
 
 
@@ -134,6 +194,5 @@ def brain_mri_test_normals() -> frozenset[str]:
     grouped by equal decoded pixels, the groups shuffled with seed 42, and whole groups taken while
     they fit until 25 files are reached (`tests/data/test_splits.py` makes it again).
     """
-    manifest = resources.files("bench.data").joinpath("manifests/brain_mri.json")
-    text = manifest.read_text(encoding="utf-8")
-    return frozenset(json.loads(text)["test_normals"])
+    by_name = read_manifest("brain_mri").by_name
+    return frozenset(name for name, fold in by_name.items() if fold == "test")

@@ -78,14 +78,19 @@ def _is_image(path: Path) -> bool:
 
 def fingerprint(listing: Listing, cache: FingerprintCache) -> str:
     """Return a category's content fingerprint; raises DataError."""
+    digests = content_digests([listing.root / file.path for file in listing.files], cache)
+    return content_fingerprint(listing.files, digests)
+
+
+def content_digests(paths: Iterable[Path], cache: FingerprintCache) -> list[str]:
+    """Return the sha256 of each file's bytes; raises DataError."""
     digests = []
-    for file in listing.files:
-        path = listing.root / file.path
+    for path in paths:
         try:
             digests.append(cache.sha256(path))
         except OSError as error:
             raise DataError(cannot_read(path, error)) from error
-    return content_fingerprint(listing.files, digests)
+    return digests
 
 
 def content_fingerprint(files: Sequence[File], digests: Sequence[str]) -> str:

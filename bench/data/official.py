@@ -1,52 +1,82 @@
-"""Differences between a dataset's copy and the official one."""
+"""Differences between a dataset's copy and the official one, said alike wherever they are said."""
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from bench.data.catalog import CategoryFacts, Dataset
-from bench.data.decode import ImageFacts
-from bench.data.images import CategoryImages
+from bench.data.decode import FORMATS
 from bench.data.layouts import list_category
-from bench.data.listing import File, fingerprint
+from bench.data.listing import File, Listing, fingerprint
 from bench.system.digests import FingerprintCache
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+OTHER_CONTENT = "content differs"
+
+
+def unofficial_reasons(
+    dataset: Dataset, category: str, files: Sequence[File], content: str, sizes: Iterable[Size]
+) -> list[str]:
+    """Return how a category differs from the official copy; none if it is that.
+
+    By the content fingerprint where the official one is known, else by counts of each fold and type
+    and by native sizes. An own dataset and the embedded one are nobody's copy.
+    """
+    if dataset.folder is not None or dataset.layout == "synthetic":
+        return []
+    if dataset.fingerprint and content == dataset.fingerprint:
+        return []
+    official = dataset.categories[category]
+    different = _other_counts(official, files)
+    if dataset.fingerprint:
+        return [*different, OTHER_CONTENT]
+    side = official.native_size
+    other = set(sizes) - {(side, side)} if side else set()
+    if other:
+        width, height = min(other)
+        different.append(f"{width}x{height} px, not {side}x{side}")
+    return different
 
 
 def why_unofficial(
-    dataset: Dataset, category: str, fingerprint: str, images: CategoryImages
+    dataset: Dataset, category: str, files: Sequence[File], content: str, sizes: Iterable[Size]
 ) -> str:
-    """Return why a copy seems unofficial; empty if official.
-
-    By the content fingerprint where the official one is known, else by counts and native size.
-    """
-    if dataset.folder is not None:
-        return "not in the catalogue"
-    reasons = [other_content(dataset, category, fingerprint, images.facts)]
-    if dataset.layout != "synthetic" and not dataset.fingerprint:
-        facts = dataset.categories[category]
-        if len(images.facts) != facts.images:
-            reasons.insert(0, f"{len(images.facts)} of {facts.images} images")
-    return "; ".join(filter(None, reasons))
+    """Return `unofficial_reasons` as one text; empty if official."""
+    return "; ".join(unofficial_reasons(dataset, category, files, content, sizes))
 
 
-def other_content(
-    dataset: Dataset, category: str, fingerprint: str, facts: Sequence[ImageFacts]
-) -> str:
-    """Return how images differ from the official ones."""
+def reasons_on_disk(
+    dataset: Dataset, category: str, listing: Listing, digests: FingerprintCache
+) -> list[str]:
+    """Return `unofficial_reasons` without decoding; raises DataError."""
+    content, sizes = "", set()
     if dataset.fingerprint:
-        return "" if fingerprint == dataset.fingerprint else "content differs"
-    native = dataset.categories[category].native_size if dataset.layout != "synthetic" else None
-    sizes = {(f.width, f.height) for f in facts} - {(native, native)}
-    if not native or not sizes:
-        return ""
-    width, height = min(sizes)
-    return f"{width}x{height} px, not {native}x{native}"
+        content = fingerprint(listing, digests)
+    elif dataset.folder is None and dataset.layout != "synthetic":
+        sizes = _native_sizes(listing)
+    return unofficial_reasons(dataset, category, listing.files, content, sizes)
 
 
-def other_counts(official: CategoryFacts, files: Sequence[File]) -> list[str]:
-    """Return how the counts differ from the official ones."""
+def _native_sizes(listing: Listing) -> set[Size]:
+    """Return the sizes that the headers of the images state."""
+    sizes = set()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        for file in listing.files:
+            path = listing.root / file.path
+            # Whatever Pillow meets: who decodes the file will say so.
+            with contextlib.suppress(Exception), Image.open(path, formats=FORMATS) as image:
+                sizes.add(image.size)
+    return sizes
+
+
+def _other_counts(official: CategoryFacts, files: Sequence[File]) -> list[str]:
+    """Return how the counts of each fold and type differ."""
     known = (official.train, official.test_normal, official.test_anomalous, official.defect_types)
-    if not any(known):  # a folder of one's own
-        return []
     names = ("normal training images", "normal test images", "anomalous images", "defect types")
     return [
         f"{count} of {expected} {name}"
@@ -67,10 +97,11 @@ def count_files(files: Sequence[File]) -> tuple[int, int, int, int]:
 
 def copy_differences(dataset: Dataset, data: Path, cache: Path, digests: FingerprintCache) -> str:
     """Return differences from the official copy; raises DataError."""
-    for category, facts in dataset.categories.items():
+    for category in dataset.categories:
         listing = list_category(dataset, category, data, cache)
-        if counts := other_counts(facts, listing.files):
-            return f"{category} has {', '.join(counts)}"
-        if dataset.fingerprint and fingerprint(listing, digests) != dataset.fingerprint:
+        reasons = reasons_on_disk(dataset, category, listing, digests)
+        if reasons == [OTHER_CONTENT]:
             return "as many images, but other content"
+        if reasons:
+            return f"{category} has {', '.join(r for r in reasons if r != OTHER_CONTENT)}"
     return ""

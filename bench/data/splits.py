@@ -9,6 +9,7 @@ import numpy as np
 from bench.data.listing import File
 from bench.errors import DataError, RequestError
 from bench.seeding import sub_seed
+from bench.text import counted
 
 DRAWN = 10
 """Anomalies drawn for a seed; k shots are the first k, and all ten leave the test set."""
@@ -105,8 +106,25 @@ def seen_defects(files: Sequence[File]) -> list[str]:
     PROTOCOL: types with fewer than ten images are skipped; a category with one defect type has no
     hard setting.
     """
-    counts = Counter(f.defect for f in files if f.anomalous)
-    return sorted(d for d, n in counts.items() if n >= DRAWN) if len(counts) > 1 else []
+    counts = defect_counts(files)
+    return [d for d, n in counts.items() if n >= DRAWN] if len(counts) > 1 else []
+
+
+def hard_setting_gaps(files: Sequence[File]) -> list[str]:
+    """Return why defect types are no seen defects; none if all are."""
+    counts = defect_counts(files)
+    if len(counts) == 1:
+        return [f"{next(iter(counts))} is the only defect type, so that none would be unseen"]
+    return [
+        f"{defect} has {counted(n, 'image')}, fewer than {DRAWN}"
+        for defect, n in counts.items()
+        if n < DRAWN
+    ]
+
+
+def defect_counts(files: Sequence[File]) -> dict[str, int]:
+    """Return the number of images by defect type, sorted."""
+    return dict(sorted(Counter(f.defect for f in files if f.anomalous).items()))
 
 
 def draw_manifest(

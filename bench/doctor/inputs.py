@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.data.catalog import Dataset, find_datasets
 from bench.data.layouts import list_category
+from bench.data.official import reasons_on_disk
 from bench.doctor.diagnosis import Diagnosis, diagnose
 from bench.errors import (
     BenchError,
@@ -18,13 +19,16 @@ from bench.errors import (
 )
 from bench.planning.masks import mask_lines
 from bench.planning.matrix import PlannedRun, Selection, expand
-from bench.planning.plan import Folders, plan_runs
+from bench.planning.plan import Folders, missing_lines, plan_runs
 from bench.planning.state import State, compare_with_store
 from bench.planning.suite import Suite
 from bench.registry import Registry
 from bench.store.open import results_at
 from bench.system.digests import FingerprintCache
 from bench.weights import BACKBONES, STAGES, find_weights
+
+SHOWN = 3
+"""Reasons of missing runs that are listed."""
 
 
 def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iterator[Diagnosis]:
@@ -39,24 +43,26 @@ def check_datasets(folders: Folders, cells: Iterable[PlannedRun] | None) -> Iter
 def _check_dataset(
     dataset: Dataset, categories: list[str], folders: Folders, required: bool
 ) -> Diagnosis:
-    """Check a dataset by the number of its files; none is opened."""
+    """Check a dataset's files by their headers; none is decoded."""
     if dataset.layout == "synthetic":
         return Diagnosis("data", "ok", dataset.name, "comes with bench")
     absent: list[tuple[str, str]] = []
-    odd, images = [], 0
+    odd, images, digests = [], 0, FingerprintCache(folders.cache)
     for category in categories:
-        official = dataset.categories[category].images
         try:
-            count = len(list_category(dataset, category, folders.data, folders.cache).files)
-        except MissingData:
-            absent.append((f"{category} is not in {folders.data}", dataset.remedy(folders.data)))
+            listing = list_category(dataset, category, folders.data, folders.cache)
+            reasons = reasons_on_disk(dataset, category, listing, digests)
+        except MissingData as error:
+            remedy = dataset.remedy(folders.data)
+            text = str(error).removesuffix(f": {remedy}")
+            absent.append((text, remedy if text != str(error) else "fix that"))
             continue
         except DataError as error:
             absent.append((str(error), "fix that, or unpack its archive again"))
             continue
-        images += count
-        if official not in (0, count):
-            odd.append(f"{category} has {count} of {official} images")
+        images += len(listing.files)
+        if reasons:
+            odd.append(f"{category}: {'; '.join(reasons)}")
     if absent:
         text, todo = absent[0]
         if len(absent) > 1:
@@ -146,6 +152,10 @@ def check_suite(suite: Suite, state: State) -> Diagnosis:
         text += f", {len(state.damaged)} of them since what is stored is damaged"
         todo = "bench run sets that aside"
     if state.plan.missing:
-        text += f", {len(state.plan.missing)} cannot be done here"
-        todo = "fix what is bad above, or leave them out with --available-only"
+        reasons = missing_lines(state.plan.missing)
+        more = f"; and for {len(reasons) - SHOWN} more reasons" * (len(reasons) > SHOWN)
+        text += (
+            f", {len(state.plan.missing)} cannot be done here: {'; '.join(reasons[:SHOWN])}{more}"
+        )
+        todo = "fix that, or leave them out with --available-only"
     return diagnose("suite", suite.name, text, todo, bad=bool(state.plan.missing))

@@ -62,7 +62,7 @@ class ExecutionOptions:
 
     slots: Sequence[Slot]
     timeout: float | None = None
-    """Longest time of a run in seconds."""
+    """Longest time of a run in seconds; None for no limit."""
     score_batch_size: int = 32
     keep: frozenset[str] = frozenset()
     """The abilities whose files are wanted beside the scores, see `bench.store.artifacts`."""

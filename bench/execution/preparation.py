@@ -31,7 +31,10 @@ class Preparation:
         )
         if folder not in self._unofficial:
             dataset = find_dataset(spec.dataset, self._folders.data)
-            reason = why_unofficial(dataset, spec.category, spec.fingerprint, load(folder))
+            sizes = {(f.width, f.height) for f in load(folder).facts}
+            reason = why_unofficial(
+                dataset, spec.category, run.listing.files, spec.fingerprint, sizes
+            )
             if reason:
                 self._note(f"{spec.place} is an unofficial copy: {reason}")
             self._unofficial[folder] = reason

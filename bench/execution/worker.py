@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bench.data.images import CategoryImages, load
 from bench.data.listing import File
 from bench.data.masks import Size
+from bench.data.preconditions import check_preconditions
 from bench.data.splits import Split, draw_manifest, split_category
 from bench.detector import Context, Seeds, TrainingSet
 from bench.errors import MethodError, WeightsError
@@ -184,9 +185,14 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
 def _data(job: Job) -> tuple[CategoryImages, Split]:
     spec = job.spec
     images = load(job.images)
+    pixels = [f.pixels for f in images.facts]
+    # Once more: an endless stream of batches, of no image, would not end.
+    check_preconditions(
+        job.files, pixels, spec.place, setting=spec.setting, seen_defect=spec.seen_defect
+    )
     split = split_category(
         job.files,
-        [f.pixels for f in images.facts],
+        pixels,
         seed=spec.seed,
         dataset=spec.dataset,
         category=spec.category,

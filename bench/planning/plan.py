@@ -2,7 +2,7 @@
 
 import collections
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,10 +12,13 @@ from bench.data.external import External, find_external
 from bench.data.images import RESIZE_RULES
 from bench.data.layouts import list_category
 from bench.data.listing import Listing, fingerprint
-from bench.data.splits import seen_defects
+from bench.data.pixels import PixelDigests
+from bench.data.preconditions import check_preconditions
+from bench.data.splits import hard_setting_gaps, seen_defects
+from bench.data.unused import unused_files, unused_line
 from bench.errors import BenchError, DataError, RequestError, WeightsError
-from bench.planning.matrix import PlannedRun
-from bench.spec import RunSpec, Value
+from bench.planning.matrix import PlannedRun, affects
+from bench.spec import RunSpec, Value, place_name
 from bench.system.digests import FingerprintCache
 from bench.weights import Weights, find_weights
 
@@ -64,6 +67,8 @@ class Plan:
 
     runs: tuple[Run, ...]
     missing: tuple[Missing, ...]
+    notes: tuple[str, ...] = ()
+    """What is passed over: files that are not used, hard settings that a category lacks."""
 
     @property
     def timing(self) -> bool:
@@ -72,26 +77,38 @@ class Plan:
         return any(p.kind == "timing" for p in planned)
 
 
-def plan_runs(planned: Iterable[PlannedRun], folders: Folders, *, download: bool = False) -> Plan:
-    """Look up inputs of planned runs; decode nothing.
+def plan_runs(
+    planned: Iterable[PlannedRun],
+    folders: Folders,
+    *,
+    download: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Look up inputs of planned runs, and whether they can be run on.
 
-    With `download`, published weights that are absent are fetched. Raises RequestError for what no
-    file can mend.
+    Images are decoded, once, where nothing in the cache says which of them show the same: `note`
+    takes a line where that lasts. With `download`, published weights that are absent are fetched.
+    Raises RequestError for what no file can mend.
     """
-    lookup = _Lookup(folders, FingerprintCache(folders.cache), download)
+    lookup = _Lookup(folders, FingerprintCache(folders.cache), download, note)
     runs, missing = [], []
+    notes: dict[str, None] = {}
     for wanted in planned:
         try:
             inputs = lookup.inputs(wanted)
+            notes |= dict.fromkeys(lookup.notes(wanted, inputs.listing))
         except (DataError, WeightsError) as error:
             missing.append(Missing(wanted, str(error)))
             continue
-        runs += [
-            Run(spec, wanted, inputs.listing, inputs.weights, inputs.external)
-            for spec in _specs(wanted, inputs)
-        ]
+        for spec in _specs(wanted, inputs):
+            try:
+                lookup.check(wanted, inputs, spec)
+            except DataError as error:
+                missing.append(Missing(replace(wanted, seen_defect=spec.seen_defect), str(error)))
+                continue
+            runs.append(Run(spec, wanted, inputs.listing, inputs.weights, inputs.external))
     lookup.digests.save()
-    return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing))
+    return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing), tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -108,8 +125,15 @@ class _Inputs:
 class _Lookup:
     """Looks up each input once, even a missing one."""
 
-    def __init__(self, folders: Folders, digests: FingerprintCache, download: bool) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        digests: FingerprintCache,
+        download: bool,
+        note: Callable[[str], None],
+    ) -> None:
         self.folders, self.digests, self.download = folders, digests, download
+        self._pixels = PixelDigests(folders.cache, digests, note)
         self._outcomes: dict[Hashable, Any] = {}
 
     def inputs(self, wanted: PlannedRun) -> _Inputs:
@@ -125,6 +149,59 @@ class _Lookup:
             key = ("external", source, *category)
             external = self._once(key, lambda: self._find_external(source, *category))
         return _Inputs(listing, content, weights, external)
+
+    def check(self, wanted: PlannedRun, inputs: _Inputs, spec: RunSpec) -> None:
+        """Raise DataError where a run's inputs are here, but cannot be run on."""
+        needs, settings = wanted.method.needs, wanted.settings
+        for setting in ("stage", "image_size", "batch_size"):
+            least = getattr(needs, setting)
+            if affects(wanted.method, setting) and int(settings[setting]) < least:
+                raise DataError(
+                    f"{spec.method} needs {setting} {least} or more, not {settings[setting]}:"
+                    f" --set {spec.method}.{setting}={least}"
+                )
+        name = place_name(spec.dataset, spec.category)
+        pixels = self._once(
+            ("pixels", spec.dataset, spec.category),
+            lambda: self._look_at(name, inputs),
+        )
+        key = ("preconditions", name, spec.setting, spec.seen_defect, needs.normals)
+        self._once(
+            key,
+            lambda: check_preconditions(
+                inputs.listing.files,
+                pixels,
+                name,
+                setting=spec.setting,
+                seen_defect=spec.seen_defect,
+                normals=needs.normals,
+            ),
+        )
+
+    def _look_at(self, name: str, inputs: _Inputs) -> list[str]:
+        try:
+            return self._pixels.of_category(name, inputs.listing, inputs.content)
+        finally:
+            self._pixels.save()  # at once, as digests are
+
+    def notes(self, wanted: PlannedRun, listing: Listing) -> Iterable[str]:
+        """Yield a line for each thing of a category that its runs pass over."""
+        name = place_name(wanted.dataset, wanted.category)
+        unused = self._once(
+            ("unused", name),
+            lambda: unused_files(
+                find_dataset(wanted.dataset, self.folders.data),
+                wanted.category,
+                self.folders.data,
+                listing,
+            ),
+        )
+        if unused:
+            yield unused_line(name, unused)
+        every = wanted.setting == "hard" and wanted.seen_defect is None
+        if every and (gaps := hard_setting_gaps(listing.files)):
+            some = " of some defect types" if seen_defects(listing.files) else ""
+            yield f"{name}: no hard setting{some}: {'; '.join(gaps)}"
 
     def _once(self, key: Hashable, find: Callable[[], T]) -> T:
         """Return, or raise, the first outcome of a key's lookup."""

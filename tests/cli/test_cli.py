@@ -68,6 +68,9 @@ def test_the_lists(capsys: Capture) -> None:
         (["--suite", "smoke", "--set", "epochs=0"], "atacnet.epochs must be at least 1, not 0"),
         (["--suite", "smoke", "--set", "view=foo"], "atacnet.view must be one of attention"),
         (["--suite", "smoke", "--set", "external=foo"], "external is one of none, textures"),
+        (["--suite", "smoke", "--timeout", "soon"], "--timeout takes seconds from 0.1 on"),
+        (["--suite", "smoke", "--timeout", "0.01"], "or none for no limit; not '0.01'"),
+        (["--suite", "smoke", "--timeout", "-5"], "--timeout takes seconds"),
         (["--suite", "table1"], "runs cannot be done here"),
     ],
     ids=lambda v: " ".join(v[1:]) if isinstance(v, list) else "",
@@ -148,6 +151,78 @@ def test_an_image_that_does_not_decode_is_named_and_fails_its_runs_alone(
     assert "Traceback" not in out + err
 
 
+def parts(data: Path, train: int = 4, normal: int = 3, hole: int = 12) -> Path:
+    """Make a category of one's own, every picture different."""
+    shade = 0
+    for place, count in (("train/good", train), ("test/good", normal), ("test/hole", hole)):
+        (data / "nuts" / place).mkdir(parents=True)
+        for i in range(count):
+            shade += 5
+            Image.new("RGB", (20, 20), (shade, 99, 0)).save(data / f"nuts/{place}/{i}.png")
+    return data / "nuts"
+
+
+def test_data_that_no_run_can_be_made_of_are_missing_alike_wherever_one_looks(
+    capsys: Capture,
+) -> None:
+    home = parts(Path("data"))
+    for i in range(4):  # the same pixels, in another file
+        with Image.open(home / f"train/good/{i}.png") as image:
+            image.save(home / f"test/good/copy{i}.bmp")
+    said = (
+        "nuts: 4 normal training images, of which 4 are also in test/good: 0 are left to train on;"
+        " remove them from one of the two"
+    )
+    Path("mine.toml").write_text('methods = ["shortcut"]\ndata = ["nuts"]\nshots = [1]')
+    code, out, err = call(capsys, "run", "--suite", "mine.toml", "--dry-run")
+    assert (code, f"missing: {said}" in err) == (0, True)
+    assert "m missing" in out
+    for command in (["run"], ["run", "--available-only"]):
+        code, out, err = call(capsys, *command, "--suite", "mine.toml")
+        assert said in err
+        assert (code, "0 runs wanted" in out) == ((2, False) if command == ["run"] else (0, True))
+    code, out, _ = call(capsys, "data", "verify", "nuts")
+    assert code == 1
+    assert said in " ".join(out.split())
+    code, out, _ = call(capsys, "doctor", "--suite", "mine.toml")
+    assert code == 1
+    assert said in " ".join(out.split())
+
+
+def test_stages_and_images_that_a_method_cannot_do_with_are_missing(capsys: Capture) -> None:
+    parts(Path("data"), train=1)
+    Path("mine.toml").write_text(
+        'methods = ["padim", "spade", "patchsvdd", "shortcut"]\ndata = ["nuts"]\nshots = [1]\n'
+        '[set]\nstage = 2\nweights = "none"\nimage_size = 64'
+    )
+    code, out, err = call(capsys, "run", "--suite", "mine.toml", "--dry-run")
+    assert code == 0
+    for line in (
+        "padim needs stage 3 or more, not 2: --set padim.stage=3",
+        "spade needs stage 3 or more, not 2: --set spade.stage=3",
+        "patchsvdd needs image_size 67 or more, not 64: --set patchsvdd.image_size=67",
+    ):
+        assert line in err
+    assert "1 run wanted" in out
+    call_stage = ("--set", "stage=3", "--methods", "padim")
+    code, _, err = call(capsys, "run", "--suite", "mine.toml", "--dry-run", *call_stage)
+    assert "nuts: 1 normal training image: 1 is left to train on and 2 are needed; add 1" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("24h", 86400), ("90 min", 5400), ("90m", 5400), ("1.5", 1.5), ("none", None), ("0", None)],
+)
+def test_a_time_limit_is_read_with_its_unit(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, text: str, seconds: float | None
+) -> None:
+    """The engine is asked for nothing: what it is given counts."""
+    from bench.cli import runs
+
+    assert runs._time_limit(text) == seconds
+    assert "24h" in call(capsys, "run", "--help")[1]
+
+
 def test_data_prepare_fills_the_cache_and_says_what_is_unofficial(capsys: Capture) -> None:
     for category in ("bottle", "cable"):
         for place in ("train/good", "test/good", "test/broken"):
@@ -156,7 +231,10 @@ def test_data_prepare_fills_the_cache_and_says_what_is_unofficial(capsys: Captur
             Image.new("RGB", (20, 20), (9, 9, 9)).save(folder / "000.png")
     code, out, _ = call(capsys, "data", "prepare", "mvtec_ad/bottle", "--image-size", "16")
     assert code == 0
-    assert "mvtec_ad/bottle: 3 images at 16 px (unofficial copy: 3 of 292 images; 20x20 px" in out
+    assert (
+        "mvtec_ad/bottle: 3 images at 16 px (unofficial copy: 1 of 209 normal training images; 1 of"
+        " 20 normal test images; 1 of 63 anomalous images; 1 of 3 defect types; 20x20 px"
+    ) in " ".join(out.split())
     code, _, err = call(capsys, "data", "prepare", "mvtec_ad/nosuch")
     assert code == 2
     assert "no category 'nosuch'" in err

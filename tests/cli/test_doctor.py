@@ -111,7 +111,7 @@ def test_an_unofficial_copy_will_do_and_its_space_is_counted(
     found = {f["what"]: f for f in json.loads(out)["findings"]}
     assert code == 0
     assert found["mvtec_ad"]["state"] == "note"
-    assert "bottle has 33 of 292 images" in found["mvtec_ad"]["found"]
+    assert "bottle: 11 of 209 normal training images; 11 of 20" in found["mvtec_ad"]["found"]
     assert f"{(33 * 3 * 32 * 32 + 2 * 40_000) / 1e6:.1f} MB needed" in found["disk"]["found"]
     assert found["mine"]["found"] == "2 runs wanted, 0 stored, 2 to do"
 

@@ -8,6 +8,7 @@ from bench.data.catalog import (
     SYNTHETIC,
     find_dataset,
     find_datasets,
+    unlisted_datasets,
 )
 from bench.errors import MissingData, RequestError
 
@@ -86,9 +87,12 @@ def test_a_bad_category_name_is_refused_by_folder(tmp_path):
 
 def test_an_unknown_dataset_is_missing_with_the_names_there_are(tmp_path):
     (tmp_path / "empty").mkdir()
-    for name in ("nowhere", "empty"):
-        with pytest.raises(MissingData, match=f"'{name}'.*mvtec_ad.*head_ct.*{tmp_path / name}"):
+    for name, said in (("nowhere", "there is no folder"), ("empty", "holds no train/good")):
+        with pytest.raises(
+            MissingData, match=f"'{name}'.*mvtec_ad.*head_ct.*{tmp_path / name}"
+        ) as e:
             find_dataset(name, tmp_path)
+        assert said in str(e.value)
 
 
 def test_all_datasets_are_the_known_ones_and_what_lies_beside_them(tmp_path):
@@ -100,6 +104,10 @@ def test_all_datasets_are_the_known_ones_and_what_lies_beside_them(tmp_path):
     (tmp_path / "file").write_text("")
     assert [d.name for d in find_datasets(tmp_path)] == [*DATASETS, "nuts"]
     assert [d.name for d in find_datasets(tmp_path / "nowhere")] == list(DATASETS)
+    bad_dataset, bad_category = unlisted_datasets(tmp_path)
+    assert bad_dataset.startswith(f"not listed: {tmp_path}/Bad Name: dataset name 'Bad Name' may")
+    assert bad_category.startswith(f"not listed: {tmp_path}/parts: category folder")
+    assert unlisted_datasets(tmp_path / "nowhere") == []
 
 
 def test_a_folder_that_cannot_be_listed_hides_no_known_dataset(tmp_path, monkeypatch):

@@ -18,12 +18,12 @@ from bench.system.digests import SETTLED, FingerprintCache
 
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
-    """A folder of one's own: a category of eight different pictures."""
+    """A folder of one's own: a category of 17 different pictures."""
     for n, place in enumerate(("train/good", "test/good", "test/hole", "test/cut")):
         folder = tmp_path / "data" / "parts" / "nut" / place
         folder.mkdir(parents=True)
-        for m in range(2):
-            Image.new("RGB", (20, 20), (40 * n, 100 * m, 0)).save(folder / f"{m}.png")
+        for m in range((2, 2, 7, 6)[n]):
+            Image.new("RGB", (20, 20), (40 * n, 30 * m, 0)).save(folder / f"{m}.png")
     return tmp_path / "data" / "parts" / "nut"
 
 
@@ -83,10 +83,24 @@ def test_a_folder_of_ones_own_is_good_if_its_files_are(parts: Path, cache: Path)
     found = looked(parts, cache)
     assert found.good
     assert found.place == "parts/nut"
-    assert "8: train 2 normal; test 2 normal, 4 anomalous of 2 defect types" in said(found)
+    assert "17: train 2 normal; test 2 normal, 13 anomalous of 2 defect types" in said(found)
     assert "parts/nut: every file can be used" in said(found)
+    assert "defect types hole 7, cut 6" in said(found)
     assert "no two files" in said(found)
-    assert "RGB 8; files .png 8" in said(found)
+    assert "RGB 17; files .png 17" in said(found)
+
+
+def test_what_is_passed_over_is_counted_and_named(parts: Path, cache: Path) -> None:
+    (parts / "train/good/more").mkdir()
+    (parts / "train/good/1.png").rename(parts / "train/good/more/1.png")
+    (parts / "test/cut/a.webp").write_bytes(b"")
+    found = looked(parts, cache)
+    assert found.good
+    assert said(found).splitlines()[:3] == [
+        "parts/nut: every file can be used; 2 more files looking like images not used",
+        "  not used     1 in test/cut (.webp 1): save them as PNG, JPEG, BMP or TIFF",
+        "  not used     1 in train/good/more (.png 1): move them into train/good",
+    ]
 
 
 # Damage
@@ -103,7 +117,7 @@ def test_every_file_that_cannot_be_used_is_named(parts: Path, cache: Path) -> No
         "hole/0.png does not decode (is empty)",
         "good/1.png does not decode (is not a",
         "cut/9.tif has mode CMYK",
-        "3 of 9 files cannot be used",
+        "3 of 18 files cannot be used",
     ):
         assert line in text
     assert found.fingerprint  # they were read
@@ -249,7 +263,7 @@ def test_the_command_says_so_and_changes_nothing(
     (parts / "test/cut/0.png").write_bytes(b"")
     assert code() == 1
     out, err = capsys.readouterr()
-    assert "1 of 8 files cannot be used" in out
+    assert "1 of 17 files cannot be used" in out
     assert err == ""
     arguments[2] = "nosuch"
     assert code() == 2

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from PIL import Image
+
 from bench.planning.matrix import Selection, expand
 from bench.planning.plan import Folders, plan_runs
 from bench.planning.resources import to_decode
@@ -15,6 +17,39 @@ def planned(tmp_path, warm_cache, *overrides):
     narrowing = Selection(methods=("saoe", "devnet"), shots=(10,), overrides=overrides)
     cells = expand(read_suite("smoke"), narrowing, Registry(warm_cache), folders.data)
     return plan_runs(cells, folders)
+
+
+def test_what_is_passed_over_is_a_note_of_the_plan(tmp_path, warm_cache, cells):
+    data = tmp_path / "data"
+    shade = 0
+    for category, types in (("nut", {"a": 12, "b": 11, "c": 3}), ("bolt", {"a": 12})):
+        for place, count in {"train/good": 2, "test/good": 2, **types}.items():
+            folder = data / "parts" / category / (place if "/" in place else f"test/{place}")
+            folder.mkdir(parents=True)
+            for i in range(count):
+                shade += 1
+                Image.new("RGB", (9, 9), (shade, 0, 9)).save(folder / f"{i}.png")
+    (data / "parts/nut/train/good/old").mkdir()
+    (data / "parts/nut/train/good/old/1.png").write_bytes(b"")
+    planned = cells('methods = ["shortcut"]\ndata = ["parts"]\nshots = [10]\nsetting = "hard"')
+    plan = plan_runs(planned, Folders(data, tmp_path, tmp_path / "results", warm_cache))
+    assert [(r.spec.category, r.spec.seen_defect) for r in plan.runs] == [
+        ("nut", "a"),
+        ("nut", "b"),
+    ]
+    assert plan.notes == (
+        "parts/bolt: no hard setting: a is the only defect type, so that none would be unseen",
+        "parts/nut: 1 file that looks like an image and is not used: 1 in train/good/old (.png 1):"
+        " move them into train/good",
+        "parts/nut: no hard setting of some defect types: c has 3 images, fewer than 10",
+    )
+    text = 'methods = ["shortcut"]\ndata = ["parts"]\nsetting = "hard"\nseen_defects = ["c", "a"]'
+    plan = plan_runs(cells(text), Folders(data, tmp_path, tmp_path / "results", warm_cache))
+    assert {(r.spec.category, r.spec.seen_defect) for r in plan.runs} == {("nut", "a")}
+    assert {m.remedy for m in plan.missing if m.planned.category == "nut"} == {
+        "parts/nut: hard setting with seen defect 'c'; possible: a, b (c has 3 images, fewer than"
+        " 10)"
+    }
 
 
 def test_only_what_uses_external_images_has_them_in_its_id(tmp_path, warm_cache):

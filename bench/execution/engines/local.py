@@ -24,6 +24,7 @@ from bench.execution.engines.sockets import open_socket_folder
 from bench.execution.messages import Message, decode_message
 from bench.planning.slots import Slot
 from bench.system.untrusted import os_reason
+from bench.text import hours
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Ended:
     """Why the engine ended it: `time limit` or the reason given to `stop`; else empty."""
     lost: bool = False
     """Whether the fork server died, so that the exit code is unknown."""
+    limit: float = 0.0
+    """The time limit in seconds, where that ended it."""
 
     @property
     def kind(self) -> str:
@@ -49,7 +52,10 @@ class Ended:
     def reason(self) -> str:
         """How the process ended, for its failure record."""
         if self.stopped == TIME_LIMIT:
-            return f"ran into the time limit after {self.seconds:.0f} s"
+            return (
+                f"ran into the time limit: cut after {hours(self.limit)}; raise it with"
+                " --timeout, and give --retry-failed"
+            )
         if self.stopped:
             return self.stopped
         if self.lost:
@@ -197,7 +203,8 @@ class LocalEngine:
         seconds = time.monotonic() - running.started
         exit_code = running.process.exitcode
         lost = not stopped and exit_code == _UNKNOWN and _gone(running.server)
-        return Ended(key, exit_code, seconds, stopped, lost)
+        limit = self._timeout if stopped == TIME_LIMIT and self._timeout is not None else 0.0
+        return Ended(key, exit_code, seconds, stopped, lost, limit)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from bench.data.catalog import CategoryFacts, Dataset, SourceArchive
 from bench.data.fetch import dataset as fetch
 from bench.data.fetch import licences
 from bench.data.fetch.transfer import RetryPolicy
+from bench.data.folds import FoldManifest
 from bench.data.layouts import list_category
 from bench.data.listing import fingerprint
 from bench.errors import MissingData, StoreError
@@ -911,7 +912,8 @@ def zip_of(file: Path, members: dict[str, bytes]) -> Path:
 @pytest.fixture
 def brain(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Brain-MRI with six images, one of them a test normal."""
-    monkeypatch.setattr("bench.data.layouts.brain_mri_test_normals", lambda: frozenset({"0.jpg"}))
+    manifest = FoldManifest({}, {}, {"0.jpg": "test"})
+    monkeypatch.setattr("bench.data.layouts.read_manifest", lambda _: manifest)
     card = replace(catalog.BRAIN_MRI, categories={"brain_mri": CategoryFacts(2, 1, 3, 1, None)})
     for name, content in BRAIN.items():
         file = tmp_path / "official/brain_mri" / name

@@ -47,7 +47,7 @@ def test_children_talk_end_crash_and_run_into_the_limit() -> None:
     assert ("threads", Note("late: False")) in seen
     assert ended["talk"].exit_code == 0
     assert ended["sleep"].kind == "time limit"
-    assert "time limit" in ended["sleep"].reason
+    assert "time limit: cut after 3 s; raise it with --timeout" in ended["sleep"].reason
     assert ended["segfault"].exit_code == -signal.SIGSEGV
     assert "Segmentation" in ended["segfault"].reason
     assert "exit code 3" in ended["exit"].reason
