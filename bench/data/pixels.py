@@ -12,7 +12,7 @@ from bench.data.images import prepared_facts
 from bench.data.listing import Listing, content_digests
 from bench.errors import DataError
 from bench.system.digests import FingerprintCache
-from bench.system.files import sealed, unsealed, write_atomically
+from bench.system.files import sealed, unsealed, write_cache
 from bench.system.untrusted import open_regular, read_regular
 
 SILENT = 1.0
@@ -60,7 +60,7 @@ class PixelDigests:
     def save(self) -> None:
         """Save new digests; the last of two commands wins."""
         if self._dirty and self._known:
-            write_atomically(self._file, sealed(_KIND, self._known))
+            write_cache(self._file, sealed(_KIND, self._known))
             self._dirty = False
 
     def _decoded(self, title: str, paths: Sequence[Path]) -> dict[str, str]:
