@@ -8,6 +8,8 @@ from typing import Any
 
 from bench.detector import BackboneSource
 from bench.errors import MissingWeights, RequestError, WeightsError
+from bench.networks import misfit
+from bench.system.checkpoint import Checkpoint, read_checkpoint
 from bench.system.digests import FingerprintCache
 from bench.system.untrusted import one_line, os_reason, read_toml
 
@@ -116,7 +118,8 @@ def _find_named(
             " --weights, or another file with --set weights=FILE"
         )
     digest = digests.sha256(file)
-    known = next((k for k in KNOWN if digest.startswith(k.sha256)), None) or _declared(file)
+    published = next((k for k in KNOWN if digest.startswith(k.sha256)), None)
+    known = published or _declared(file)
     if known.backbone != backbone:
         raise WeightsError(f"{one_line(file)} holds {known.backbone}, not {backbone}")
     if known.stages < stage:
@@ -124,7 +127,71 @@ def _find_named(
             f"{one_line(file)} holds {backbone} to stage {known.stages}; stage {stage} was asked"
             f" for: set stage={known.stages} or name other weights"
         )
+    if not published:
+        _check_tensors(file, known)
     return _weights(backbone, stage, file, known, digest)
+
+
+def _read(file: Path) -> Checkpoint:
+    """Return what a file holds; raises WeightsError for what is no weights."""
+    try:
+        return read_checkpoint(file)
+    except ValueError as error:
+        raise WeightsError(f"{one_line(file)} {error}") from None
+
+
+def _check_tensors(file: Path, declared: Known) -> None:
+    """Raise WeightsError where a file is not what is declared."""
+    tensors = _read(file).tensors
+    problem = misfit(tensors, declared.backbone, declared.stages)
+    if not problem:
+        return
+    remedy = "name another file"
+    for stages, backbone in itertools.product(range(STAGES, 0, -1), BACKBONES):
+        if not misfit(tensors, backbone, stages):
+            remedy = f"it holds {backbone} to stage {stages}: declare that, or name another file"
+            break
+    raise WeightsError(
+        f"{one_line(file)} does not hold {declared.backbone} to stage {declared.stages}, as"
+        f" {one_line(file.parent / 'weights.toml')} says: {one_line(problem)[:300]}; {remedy}"
+    )
+
+
+def plain_weights(file: Path, folder: Path) -> Path:
+    """Return a plain state dict in float32: the file, else a copy in `folder`.
+
+    A method loads it as it is. Half precision is cast, and DataParallel's prefix and the table of a
+    training script are taken away. Raises WeightsError.
+    """
+    try:
+        checkpoint = read_checkpoint(file)
+    except ValueError:  # known by its digest: the loader knows best
+        return file
+    if checkpoint.is_plain(file.suffix):
+        return file
+    from safetensors.torch import save_file
+
+    tensors = {
+        name.removeprefix(checkpoint.prefix): (t.float() if t.is_floating_point() else t).clone()
+        for name, t in _load(file, checkpoint).items()
+    }
+    copy = folder / "weights.safetensors"
+    save_file({name: t.contiguous() for name, t in tensors.items()}, copy)
+    return copy
+
+
+def _load(file: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a state dict as it is stored; raises WeightsError."""
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if checkpoint.suffix == ".safetensors":
+            return load_file(file)
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+        return dict(stored[checkpoint.wrapper] if checkpoint.wrapper else stored)
+    except Exception as error:  # whatever either library raises
+        raise WeightsError(f"{one_line(file)} does not load: {one_line(error)[:200]}") from error
 
 
 def _weights(backbone: str, stage: int, file: Path, known: Known, digest: str) -> Weights:
@@ -143,6 +210,7 @@ def _declared(file: Path) -> Known:
     except ValueError as error:
         raise WeightsError(f"{one_line(declaration)} {error}") from None
     if entry is None:
+        _read(file)
         raise WeightsError(
             f"{one_line(file)} is not known by its digest: declare it in {one_line(declaration)} as"
             f' ["{one_line(file.name)}"] with {remedy}'
@@ -181,7 +249,7 @@ def _find_known(
     wanted = [k for k in KNOWN if k.backbone == backbone]
     published = {Path(k.url).name for k in wanted if k.url}
     hub = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser() / "hub/checkpoints"
-    shallow = ""
+    shallow, odd = "", ""
     # In turn, so that what another project puts into a shared cache changes nothing here.
     for source in (folder, hub, cache / "weights"):
         files = sorted(source.iterdir()) if source.is_dir() else []
@@ -193,6 +261,7 @@ def _find_known(
                     return _weights(backbone, stage, file, known, digest)
                 reach = f"stages 1 to {known.stages} only (stage={known.stages})"
                 shallow = f"; {one_line(file.name)} holds {reach}"
+        odd += "".join(_unlike(f, d) for f, d in digest_of.items() if f.name in published)
     first = wanted[0]
     failure = ""
     if download:
@@ -203,11 +272,24 @@ def _find_known(
             failure = f" ({error})"
     raise MissingWeights(
         f"no ImageNet weights of {backbone} to stage {stage} in {one_line(folder)}{shallow}"
-        f"{failure}: put {first.url} there"
+        f"{odd}{failure}: put {first.url} there"
         + ("" if download else " (`bench run` fetches it where there is a network)")
         + ", or set weights=none"
         + (", or a lower stage" if shallow else "")
     )
+
+
+def _unlike(file: Path, digest: str) -> str:
+    """Return why a file with a published name is not the published one; empty if it is."""
+    known = next((k for k in KNOWN if digest.startswith(k.sha256)), None)
+    if known:
+        right = known.url is not None and Path(known.url).name == file.name
+        return "" if right else f"; {one_line(file)} holds {known.backbone}"
+    try:
+        read_checkpoint(file)
+    except ValueError as error:
+        return f"; {one_line(file)} {error}"
+    return f"; {one_line(file)} is another file than the published one of that name"
 
 
 def _umask() -> int:

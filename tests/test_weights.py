@@ -1,15 +1,23 @@
+import functools
 import hashlib
 import os
 
 import pytest
+import safetensors.torch
+import torch
+import torchvision
 
+from baselines.blocks.backbone import Backbone
 from bench import weights
 from bench.detector import BackboneSource
 from bench.errors import MissingWeights, RequestError, WeightsError
-from bench.system.digests import FingerprintCache
-from bench.weights import Known, find_weights
+from bench.networks import tensor_shapes
+from bench.system.digests import FingerprintCache, file_digest
+from bench.weights import BACKBONES, Known, find_weights, plain_weights
+from tests.fixtures.checkpoints import checkpoint, saved, state_dict
+from tests.fixtures.command import Bench
 
-CONTENT = b"weights of a network"
+CONTENT = checkpoint("resnet50")
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 DECLARED = '["mine.pth"]\nbackbone = "resnet50"\nstages = 3\nstrides = "v1"\n'
 
@@ -241,7 +249,7 @@ def test_a_shared_cache_changes_nothing_where_the_folder_has_what_fits(
 
 
 def test_only_a_bottleneck_can_have_the_old_strides(find, folder):
-    (folder / "small.pth").write_bytes(b"unknown")
+    (folder / "small.pth").write_bytes(checkpoint("resnet18"))
     declaration = folder / "weights.toml"
     for strides, refused in (("v1", True), ("v1.5", False)):
         declaration.write_text(
@@ -269,3 +277,159 @@ def test_weights_fetched_into_a_shared_cache_can_be_read_by_others(find, cache, 
         os.umask(before)
     assert found.source.file.parent == cache / "weights"
     assert found.source.file.stat().st_mode & 0o777 == 0o644
+
+
+# What a file holds
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:1234\nsize 102530333\n"
+
+
+def small(**changes):
+    """What PyTorch writes of a ResNet-18, with some tensors of others."""
+    return saved(state_dict("resnet18") | {n.replace("__", "."): t for n, t in changes.items()})
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty: fetch it again"),
+        (POINTER, "is a pointer of Git LFS, not the file: fetch it with `git lfs pull`"),
+        (b"\n<!DOCTYPE html>\x1b[31m<title>Log in", "is a web page, perhaps of a log-in"),
+        (b'{"error": "quota"}', "is no file of weights: neither PyTorch's nor safetensors'"),
+        (checkpoint("resnet18")[:9_000], "is cut off or damaged"),
+        (saved(state_dict("resnet18"), legacy=True)[:9_000], "is cut off or damaged"),
+        (saved(state_dict("resnet18"), legacy=True)[:-1], "is cut off or damaged (1"),
+        (safetensors.torch.save({"a": torch.zeros(9)})[:-1], "is cut off or damaged ("),
+        (saved(torch.nn.Linear(2, 2)), "holds a pickled torch.nn.modules.linear.Linear, not a"),
+        (saved(torch.nn.Linear(2, 2), legacy=True), "holds a pickled torch.nn.modules.linear"),
+        (saved(torch.zeros(3)), "holds a pickled object (a tensor), not a state dict alone"),
+        (saved({"epoch": 3, "a\x1b[31mb": 2}), "(a table of 'epoch', 'a\\x1b[31mb'), not a state"),
+        (checkpoint("resnet50"), "it holds resnet50 to stage 4: declare that"),
+        (checkpoint("resnet18", 3), "it lacks 25 tensors of resnet18 to stage 4, layer4.0.conv1"),
+        (checkpoint("resnet18", 3), "it holds resnet18 to stage 3: declare that"),
+        (
+            small(layer1__2__conv1__weight=torch.zeros(64, 64, 3, 3)),
+            "resnet18 has no layer1.2.conv1.weight: it is another, perhaps deeper network",
+        ),
+        (
+            small(conv1__weight=torch.zeros(64, 1, 7, 7)),
+            "conv1.weight has the shape (64, 1, 7, 7), resnet18's has (64, 3, 7, 7)",
+        ),
+        (
+            saved(state_dict("resnet18", dtype=torch.int8)),
+            "conv1.weight is of type CharStorage, not a float",
+        ),
+        (
+            saved({f"net\x1b[2J.{n}": t for n, t in state_dict("resnet18").items()}),
+            "; its own first is net\\x1b[2J.conv1.weight",
+        ),
+    ],
+)
+def test_what_holds_no_such_network_is_one_plain_line(find, folder, content, said):
+    file = folder / "small.pth"
+    file.write_bytes(content)
+    (folder / "weights.toml").write_text(
+        '["small.pth"]\nbackbone = "resnet18"\nstages = 4\nstrides = "v1.5"'
+    )
+    with pytest.raises(WeightsError) as caught:
+        find("resnet18", 4, "small.pth")
+    message = str(caught.value)
+    assert said in message
+    assert message.startswith(f"{file} ")
+    assert message.isprintable()
+
+
+def test_what_is_no_weights_need_not_be_declared(find, folder):
+    (folder / "mine.pth").write_bytes(POINTER)
+    with pytest.raises(WeightsError, match=r"mine.pth is a pointer of Git LFS"):
+        find("resnet18", 4, "mine.pth")
+
+
+def test_a_published_name_with_other_content_is_told(find, folder):
+    for content, said in (
+        (POINTER, "is a pointer of Git LFS"),
+        (checkpoint("resnet18"), "is another file than the published one of that name"),
+    ):
+        (folder / "resnet18-f37072fd.pth").write_bytes(content)
+        with pytest.raises(MissingWeights, match=f"resnet18-f37072fd.pth {said}"):
+            find("resnet18", 4, "imagenet")
+
+
+def test_another_network_under_a_published_name_is_told(find, folder, monkeypatch):
+    url = "https://example.org/resnet18-0123.pth"
+    entries = (
+        Known("0123", "resnet18", 4, "v1.5", "ours", url),
+        Known(DIGEST[:8], "resnet50", 4, "v1.5", "theirs", url.replace("18", "50")),
+    )
+    monkeypatch.setattr(weights, "KNOWN", entries)
+    (folder / "resnet18-0123.pth").write_bytes(CONTENT)
+    with pytest.raises(MissingWeights, match=r"resnet18-0123.pth holds resnet50"):
+        find("resnet18", 4, "imagenet")
+
+
+@functools.cache
+def torchvision_states():
+    with torch.device("meta"):
+        models = {b: torchvision.models.get_model(b, weights=None) for b in BACKBONES}
+    return {backbone: model.state_dict() for backbone, model in models.items()}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_each_backbone_is_known_by_its_tensors(find, folder, backbone, legacy):
+    network = torchvision_states()[backbone]
+    shapes = {n: tuple(t.shape) for n, t in network.items() if "num_batches" not in n}
+    heads = {n: s for n, s in shapes.items() if n.startswith(("fc.", "classifier."))}
+    assert tensor_shapes(backbone) | heads == shapes
+    content = {n: torch.ones(()).expand(t.shape) for n, t in network.items()}
+    (folder / "mine.pth").write_bytes(saved(content, legacy=legacy))
+    for stages in (1, 4):
+        declared = f'["mine.pth"]\nbackbone = "{backbone}"\nstages = {stages}\nstrides = "v1.5"'
+        (folder / "weights.toml").write_text(declared)
+        assert find(backbone, stages, "mine.pth").source.stage == stages
+
+
+def random_state(dtype):
+    shapes = tensor_shapes("resnet18", 1)
+    generator = torch.Generator().manual_seed(0)
+    return {n: torch.rand(s, generator=generator).to(dtype) for n, s in shapes.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float32])
+@pytest.mark.parametrize("form", ["plain", "legacy", "safetensors", "parallel", "training"])
+def test_a_method_gets_plain_float32_whatever_the_form(folder, dtype, form):
+    state = random_state(dtype)
+    parallel = {f"module.{name}": tensor for name, tensor in state.items()}
+    content = {
+        "plain": lambda: saved(state),
+        "legacy": lambda: saved(state, legacy=True),
+        "safetensors": lambda: safetensors.torch.save(state),
+        "parallel": lambda: saved(parallel),
+        "training": lambda: saved({"epoch": 3, "state_dict": parallel, "lr": [0.1]}),
+    }[form]()
+    file = folder / ("w.safetensors" if form == "safetensors" else "w.pth")
+    file.write_bytes(content)
+    staged = folder / "staged"
+    staged.mkdir()
+    plain = plain_weights(file, staged)
+    unchanged = dtype == torch.float32 and form in ("plain", "legacy", "safetensors")
+    assert (plain == file) == unchanged
+    layers = Backbone(BackboneSource("resnet18", 1, plain), "float32").layers.state_dict()
+    assert {layers[n].dtype for n in state} == {torch.float32}
+    assert all(torch.equal(layers[n], state[n].float()) for n in state)
+
+
+def test_a_run_takes_half_precision_of_a_training_script(tmp_path, warm_cache):
+    bench = Bench(tmp_path, warm_cache)
+    file = tmp_path / "weights" / "half.pth"
+    file.parent.mkdir()
+    state = {f"module.{n}": t for n, t in random_state(torch.float16).items()}
+    file.write_bytes(saved({"state_dict": state}))
+    (file.parent / "weights.toml").write_text(
+        '["half.pth"]\nbackbone = "resnet18"\nstages = 1\nstrides = "v1.5"'
+    )
+    code, said = bench("run", "--suite", bench.suite("cutmix"), "--set", "weights=half.pth")
+    assert code == 0, said
+    (run_id,) = bench.store.ids()
+    assert not list(bench.store.folder(run_id).glob("weights*"))
+    assert bench.store.read(run_id).spec.weights == file_digest(file)

@@ -10,9 +10,11 @@ import signal
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,7 @@ from bench.system.device import accelerator, free_memory, peak_memory, synchroni
 from bench.system.digests import file_digest
 from bench.system.files import write_synced
 from bench.system.host import load_average
+from bench.weights import plain_weights
 
 
 def run_job(job: Job, lifeline: Connection, progress: Connection, started: float) -> None:
@@ -87,7 +90,7 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     method = load_class(job.method_path)
     meter = Meter(job.device) if job.spec.kind == "timing" else None
     images, split = _data(job)
-    _check_weights(job)
+    job, copied = _with_plain_weights(job)
     facts: dict[str, Any] = {}
     context = make_context(job, seeds, facts, timer, send)
     detector = method(method.Parameters(**job.spec.parameters))
@@ -120,6 +123,8 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
         timed = measure(detector, job, images, split.tested, facts, meter)
         timer.mark("measure_s")
     _exit_if_forked(this_process)
+    for path in copied:
+        path.unlink()
     for name, content in {**artifacts, **timed.files}.items():
         write_synced(job.staged / name, content)
     if os.fstat(1).st_size > LOG_LIMIT:
@@ -204,13 +209,20 @@ def _exit_if_forked(this_process: int) -> None:
         os._exit(1)
 
 
-def _check_weights(job: Job) -> None:
-    """Check that the weights are still those of the id."""
-    if job.weights_file is not None and file_digest(job.weights_file) != job.spec.weights:
+def _with_plain_weights(job: Job) -> tuple[Job, list[Path]]:
+    """Check that the weights are those of the id; return a job whose file any method loads.
+
+    A copy that this takes lies in the staged folder until the method is done.
+    """
+    if job.weights_file is None:
+        return job, []
+    if file_digest(job.weights_file) != job.spec.weights:
         raise WeightsError(
             f"{job.weights_file} is not what it was when the run was planned: put the right file"
             " there and give the same command again"
         )
+    plain = plain_weights(job.weights_file, job.staged)
+    return replace(job, weights_file=plain), [plain] * (plain != job.weights_file)
 
 
 def _scores(files: tuple[File, ...], split: Split, scored: NDArray[np.float32]) -> Scores:

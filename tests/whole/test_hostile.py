@@ -35,6 +35,7 @@ from bench.system.digests import SETTLED, FingerprintCache
 from bench.system.files import sealed
 from bench.system.untrusted import MAX_TOML, is_one_line
 from bench.weights import find_weights
+from tests.fixtures.checkpoints import checkpoint
 
 SECONDS = 20
 """What no single piece of hostile content may take, on a busy machine."""
@@ -422,7 +423,7 @@ def test_a_second_line_in_an_override_is_not_lost_in_silence(
 def test_declarations(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     folder = tmp_path_factory.getbasetemp() / "weights"
     folder.mkdir(exist_ok=True)
-    (folder / "m.pth").write_bytes(b"weights")
+    (folder / "m.pth").write_bytes(checkpoint("resnet50"))
     (folder / "weights.toml").write_bytes(content)
     cache = folder / "cache"
     with one_line(WeightsError):
@@ -459,7 +460,7 @@ UNDECLARED = {
 
 
 def declared(folder: Path, text: str) -> None:
-    (folder / "m.pth").write_bytes(b"weights")
+    (folder / "m.pth").write_bytes(checkpoint("resnet50"))
     (folder / "weights.toml").write_bytes(text.encode(errors="surrogateescape"))
     digests = FingerprintCache(folder)
     find_weights("resnet50", 2, "m.pth", folder, folder, digests)
