@@ -428,7 +428,7 @@ def test_a_run_takes_half_precision_of_a_training_script(tmp_path, warm_cache):
     (file.parent / "weights.toml").write_text(
         '["half.pth"]\nbackbone = "resnet18"\nstages = 1\nstrides = "v1.5"'
     )
-    code, said = bench("run", "--suite", bench.suite("padim"), "--set", "weights=half.pth")
+    code, said = bench("run", "--suite", bench.suite("cutmix"), "--set", "weights=half.pth")
     assert code == 0, said
     (run_id,) = bench.store.ids()
     assert not list(bench.store.folder(run_id).glob("weights*"))
