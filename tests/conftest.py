@@ -26,8 +26,9 @@ torch.set_num_threads(1)
 share_server()
 
 SLOWEST = (
-    "whole/test_readme", "whole/test_kills", "methods/test_rivals", "cli/test_report",
-    "whole/test_killed", "whole/test_misbehaving", "whole/", "execution/", "cli/", "methods/",
+    "methods/test_methods", "whole/test_kills", "planning/test_resources",
+    "whole/test_same_numbers", "whole/test_run", "cli/test_report", "whole/test_misbehaving",
+    "whole/test_readme", "whole/", "methods/", "execution/", "cli/", "data/",
 )  # fmt: skip
 """Beginnings of test modules, the slowest first: with them at the end one core would wait."""
 
