@@ -81,7 +81,7 @@ METHODS = {
 }
 """Every method of the project by name, in the order of tables. One row adds a method."""
 SUPERVISION = ("weak", "unsupervised")
-SETTINGS = frozenset({"precision", "batch_size", "backbone", "external"})
+SETTINGS = frozenset({"precision", "batch_size", "backbone", "external", "masks"})
 ABILITIES = {
     "embed": ("embed",),
     "explain": ("explain",),

@@ -87,7 +87,7 @@ class Configuration:
     @property
     def variant(self) -> RunSpec:
         """The spec without its place."""
-        return replace(self.row, dataset="", category="", fingerprint="", external=None)
+        return replace(self.row, dataset="", category="", fingerprint="", external=None, masks=None)
 
     @property
     def unofficial_reasons(self) -> list[str]:
