@@ -31,6 +31,9 @@ class Samples:
     """Pillow's name of the file's pixel format: L, P, RGB, RGBA ..."""
     bytes: NDArray[np.int64]
     """(N,), size of the file."""
+    masks: NDArray[np.bool_] | None = None
+    """(N, S, S), where the defect is: of the labelled anomalies, for a method with `masks` in
+    `settings`; else None."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -139,8 +142,8 @@ class Detector(Protocol):
     supervision: ClassVar[str]
     """`weak` (normal images and k labelled anomalies) or `unsupervised` (normal images)."""
     settings: ClassVar[frozenset[str]]
-    """Which of `precision`, `batch_size`, `backbone` and `external` (images from elsewhere) it
-    uses; only these enter its identity."""
+    """Which of `precision`, `batch_size`, `backbone`, `external` (images from elsewhere) and
+    `masks` (of the labelled anomalies) it uses; only these enter its identity."""
     Parameters: ClassVar[type]
     """A frozen dataclass of bool, int, float or str fields, every one with a default; `parameter`
     says which values it can take."""

@@ -101,7 +101,7 @@ NEEDS = {
 }
 """What methods refuse to do without, so that the plan says it before anything runs."""
 SUPERVISION = ("weak", "unsupervised")
-SETTINGS = frozenset({"precision", "batch_size", "backbone", "external"})
+SETTINGS = frozenset({"precision", "batch_size", "backbone", "external", "masks"})
 ABILITIES = {
     "embed": ("embed",),
     "explain": ("explain",),

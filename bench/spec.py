@@ -16,6 +16,10 @@ SPEC_VERSION = 1
 """Raised when the canonical form changes. Every id changes with it: old results stay readable,
 but are not found again by `bench run`."""
 
+LATER = frozenset({"masks"})
+"""Fields that were added while SPEC_VERSION stayed: left out of the canonical form where they are
+None, so that the ids of older runs stay."""
+
 KINDS = ("accuracy", "timing")
 Value = bool | int | float | str
 
@@ -60,6 +64,9 @@ class RunSpec:
     """Deepest backbone stage used; stage s has stride 2**(s + 1)."""
     weights: str | None
     """sha256 of the weights file, or `none` for random initialisation."""
+    masks: str | None = None
+    """Digest of the category's masks, for methods that train on those of the labelled anomalies;
+    see `bench.data.masks.masks_digest`."""
 
     def __post_init__(self) -> None:
         for name, types in _TYPES.items():
@@ -80,16 +87,17 @@ class RunSpec:
         return hash(self.canonical())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the spec as plain JSON types."""
+        """Return the spec as plain JSON types; of a later field only what is set."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**fields, "parameters": dict(self.parameters)}
+        set_fields = {k: v for k, v in fields.items() if k not in LATER or v is not None}
+        return {**set_fields, "parameters": dict(self.parameters)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
         """Read a spec; raises RequestError for bad fields."""
         known = {f.name for f in dataclasses.fields(cls)}
-        if values.keys() != known:
-            wrong = sorted(values.keys() ^ known)
+        if values.keys() | LATER != known:
+            wrong = sorted((values.keys() | LATER) ^ known)
             raise RequestError(f"run spec has unknown or missing fields: {', '.join(wrong)}")
         try:
             return cls(**values)

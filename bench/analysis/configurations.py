@@ -98,7 +98,7 @@ class Configuration:
     def variant(self) -> RunSpec:
         """The spec without its place."""
         row = replace(self.row, dataset="", category="", fingerprint="", data_version=0)
-        return replace(row, external=None)
+        return replace(row, external=None, masks=None)
 
     @property
     def unofficial_reasons(self) -> list[str]:

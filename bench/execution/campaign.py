@@ -178,7 +178,12 @@ class _Campaign:
                 receipt = measure_again(self.store, run, before)
             except CorruptRun as error:
                 self.quarantine_run(run.run_id, str(error))
-                self.waiting.append(run)
+                del self.outcome.done[run.run_id]
+                if self.options.slots:
+                    self.waiting.append(run)
+                else:  # nothing was to be run: the command has none
+                    self.outcome.failed[run.run_id] = f"{error}; give the same command again"
+                    self.listener.failed(run, self.outcome.failed[run.run_id])
                 continue
             self.outcome.done[run.run_id] = self._stored(run.run_id) or receipt
             self.listener.note(f"run {run.run_id}: {_change(before, receipt)}")

@@ -143,8 +143,9 @@ def round_about(numbers: Sequence[int]) -> list[int]:
 
 def part(samples: Samples, start: int, stop: int) -> Samples:
     """Return some of the samples, their images not copied."""
-    return Samples(**{f.name: getattr(samples, f.name)[start:stop]
-                      for f in dataclasses.fields(Samples)})  # fmt: skip
+    values = {f.name: getattr(samples, f.name) for f in dataclasses.fields(Samples)}
+    cut: dict[str, Any] = {n: v if v is None else v[start:stop] for n, v in values.items()}
+    return Samples(**cut)
 
 
 def _score_memory(detector: Any, subjects: TimingImages, memory: PeakMemory) -> int | None:

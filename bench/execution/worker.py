@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from bench.data.images import CategoryImages, load
 from bench.data.listing import File
-from bench.data.masks import Size
+from bench.data.masks import Size, find_masks, first_of, load_masks, masks_digest
 from bench.data.preconditions import check_preconditions
 from bench.data.splits import Split, draw_manifest, split_category
 from bench.detector import Context, Seeds, TrainingSet
-from bench.errors import MethodError, WeightsError
+from bench.errors import DataError, MethodError, WeightsError
 from bench.execution.artifacts import collect_artifacts
 from bench.execution.contract import check_scores, make_context
 from bench.execution.determinism import make_deterministic
@@ -207,8 +207,9 @@ def _fit_and_score(
     timer: PhaseTimer, meter: Meter | None,
 ) -> tuple[NDArray[np.float32], list[warnings.WarningMessage]]:  # fmt: skip
     """Train and score; return scores and warnings."""
+    labelled = images.samples(split.drawn[: job.spec.shots])
     train = TrainingSet(
-        images.samples(split.train_normal), images.samples(split.drawn[: job.spec.shots])
+        images.samples(split.train_normal), replace(labelled, masks=_masks(job, images, split))
     )
     tested = images.samples(split.tested)
     _check_memory(detector, job, len(train.normal), context)
@@ -224,6 +225,25 @@ def _fit_and_score(
         synchronize(job.device)
         timer.mark("score_s")
     return scored, caught
+
+
+def _masks(job: Job, images: CategoryImages, split: Split) -> NDArray[np.bool_] | None:
+    """Return the masks of the labelled anomalies, for a method that trains on them.
+
+    Raises DataError where they are not what the id says.
+    """
+    if job.spec.masks is None:
+        return None
+    labelled = [job.files[i] for i in split.drawn[: job.spec.shots]]
+    masks = load_masks(job.root, labelled, job.spec.image_size, _sizes(images))
+    if masks.problems:
+        raise DataError(first_of(masks.problems))
+    if masks_digest(find_masks(job.root, job.files), job.root) != job.spec.masks:
+        raise DataError(
+            f"masks in {job.root} are not what they were when the run was planned: give the same"
+            " command again"
+        )
+    return masks.pixels
 
 
 def _sizes(images: CategoryImages) -> Callable[[File], Size]:

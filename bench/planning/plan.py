@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from bench.data.catalog import find_dataset
+from bench.data.decode import upright_size
 from bench.data.external import External, find_external
 from bench.data.images import RESIZE_RULES
 from bench.data.layouts import list_category
 from bench.data.listing import Listing, fingerprint
+from bench.data.masks import find_masks, first_of, mask_problems, masks_digest
 from bench.data.pixels import PixelDigests
 from bench.data.preconditions import check_preconditions
 from bench.data.splits import hard_setting_gaps, seen_defects
 from bench.data.unused import unused_files, unused_line
-from bench.errors import BenchError, DataError, RequestError, WeightsError
+from bench.errors import BenchError, DataError, MissingData, RequestError, WeightsError
 from bench.planning.matrix import PlannedRun, affects
 from bench.spec import RunSpec, Value, place_name
 from bench.system.digests import FingerprintCache
+from bench.system.untrusted import one_line
 from bench.weights import Weights, find_weights
 
 T = TypeVar("T")
@@ -120,6 +123,8 @@ class _Inputs:
     """Fingerprint of the listing."""
     weights: Weights | None
     external: External | None
+    masks: str | None
+    """Digest of the category's masks, where the method trains on some."""
 
 
 class _Lookup:
@@ -148,7 +153,10 @@ class _Lookup:
             source = str(wanted.settings["external"])
             key = ("external", source, *category)
             external = self._once(key, lambda: self._find_external(source, *category))
-        return _Inputs(listing, content, weights, external)
+        masks = None
+        if "masks" in wanted.method.settings and wanted.shots:
+            masks = self._once(("masks", *category), lambda: self._find_masks(listing))
+        return _Inputs(listing, content, weights, external, masks)
 
     def check(self, wanted: PlannedRun, inputs: _Inputs, spec: RunSpec) -> None:
         """Raise DataError where a run's inputs are here, but cannot be run on."""
@@ -235,6 +243,17 @@ class _Lookup:
             source, dataset, category, folders.data, folders.cache, self.digests, folders.textures
         )
 
+    def _find_masks(self, listing: Listing) -> str:
+        """Return the digest of a category's masks, each of which can be used."""
+        masks, root = find_masks(listing.root, listing.files), listing.root
+        digest = masks_digest(masks, root, self.digests.sha256)
+        if digest is None:
+            raise MissingData(f"the method trains on masks: there are none in {one_line(root)}")
+        problems = mask_problems(root, listing.files, lambda file: upright_size(root / file.path))
+        if problems:
+            raise DataError(f"the method trains on masks: {first_of(problems)}")
+        return digest
+
 
 def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
     """Yield a run's spec; one per seen defect if hard."""
@@ -268,6 +287,7 @@ def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
             backbone=weights.source.name if weights else None,
             stage=weights.source.stage if weights else None,
             weights=weights.digest if weights else None,
+            masks=inputs.masks,
         )
 
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -107,3 +109,10 @@ def test_the_deepest_stage_that_fits_is_found_and_the_deepest_failure_told(
     assert tried == asked * len(BACKBONES)
     said = f"to stage {holds}: title" if holds else "none to stage 4"
     assert [f.found for f in found] == [said] * len(BACKBONES)
+
+
+def test_masks_that_cannot_be_used_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "mask_lines", iter)
+    state: Any = SimpleNamespace(plan=SimpleNamespace(runs=["no pixel metrics of nuts: why"]))
+    [found] = inputs.check_masks(state)
+    assert (found.state, found.what, found.found) == ("note", "masks", state.plan.runs[0])

@@ -9,6 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.data.catalog import find_dataset
+from bench.data.layouts import list_category
+from bench.data.masks import listed_masks_digest
 from bench.store.archive import pack
 from bench.store.folder import Store
 from bench.store.receipt import Receipt
@@ -196,3 +199,56 @@ def test_masks_that_have_gone_leave_the_metrics_as_they_are(store: Store, comman
     assert "other masks" not in command(*RUN, "--save-maps")[1]
     assert command("verify")[0] == 0
     assert stored(store) == before
+
+
+# A method that trains on masks
+
+WITH_MASKS = """
+from dataclasses import dataclass
+import numpy as np
+
+class Traced:
+    name, version, supervision, settings = "traced", 1, "weak", frozenset({"masks"})
+
+    @dataclass(frozen=True)
+    class Parameters:
+        pass
+
+    def __init__(self, parameters):
+        pass
+
+    def fit(self, train, context):
+        assert train.normal.masks is None
+        masks = train.anomalous.masks
+        assert masks.shape == (len(train.anomalous), 16, 16) and masks.dtype == bool
+        reds = train.anomalous.images[:, 0]
+        context.record("red inside", int(reds[masks].min()))
+        context.record("red outside", int(reds[~masks].max()))
+
+    def score(self, samples):
+        return samples.images[:, 0].astype(np.float32).max((1, 2))
+"""
+
+
+def test_masks_that_a_method_trains_on_are_part_of_the_id(
+    store: Store, command: Command, made: Bench
+) -> None:
+    folder = store.root.parent
+    (folder / "traced.py").write_text(WITH_MASKS)
+    (folder / "mine.toml").write_text(SUITE.replace("[0]", "[5]"))
+    run = ("run", "--suite", "mine.toml", "--method", "traced:Traced", "--threads", "1")
+    code, said = command(*run)
+    assert code == 2
+    assert "missing: the method trains on masks: " in said
+    assert "nuts/ground_truth/spot/16.png does not decode" in said
+    draw(folder / "data", right=True)
+    code, said = Bench(folder, made.cache)(*run)
+    assert code == 0, said
+    [receipt] = [r for r in receipts(store) if r.spec.method == "traced"]
+    dataset = find_dataset("nuts", folder / "data")
+    listing = list_category(dataset, "nuts", folder / "data", folder)
+    assert receipt.spec.masks == listed_masks_digest(listing)
+    assert dict(receipt.facts) == {"red inside": 255, "red outside": 89}
+    assert "done     1" in command("status", *run[1:5])[1]
+    draw(folder / "data", right=False)
+    assert "done     0" in command("status", *run[1:5])[1]
