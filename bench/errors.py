@@ -8,7 +8,8 @@ BenchError                  one clear line: what is wrong, where, what to do; ex
 │   └── MissingWeights      backbone weights that are not there, with the way to obtain them
 ├── StoreError              a results folder that cannot be read or written
 │   └── CorruptRun          a stored run whose digests do not agree
-└── MethodError             a method that broke its contract; the run is recorded as failed
+├── MethodError             a method that broke its contract; the run is recorded as failed
+└── CodeError               a run that loaded other code than was planned; recorded as failed too
 """
 
 
@@ -46,3 +47,12 @@ class CorruptRun(StoreError):
 
 class MethodError(BenchError):
     """A method broke the contract of `bench.detector`."""
+
+
+class CodeError(BenchError):
+    """A run has loaded other code than was planned."""
+
+    def __init__(self, message: str, source_sha256: str) -> None:
+        super().__init__(message)
+        self.source_sha256 = source_sha256
+        """Source hash of what was loaded."""

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.code import METHOD_PACKAGES, OWN_PACKAGES
 from bench.errors import RequestError
-from bench.source import OWN_PACKAGES, outside_hash, tree_hash
+from bench.source import outside_hash, tree_hash
 from bench.spec import NAME, RunSpec, Value
 from bench.system.files import sealed, unsealed, write_cache
+from bench.system.path import current_folder
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Method:
     @property
     def source(self) -> str | None:
         """An outside method's source identity, else None."""
-        return f"{self.path}@{outside_hash(self.module)}" if self.outside else None
+        return outside_source(self.path) if self.outside else None
 
     def parameters(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Return all parameters; raises RequestError for a bad one."""
@@ -270,6 +272,11 @@ def _thawed(card: Mapping[str, Any]) -> dict[str, Any]:
     return {**card, **{k: frozenset(card[k]) for k in ("settings", "abilities")}}
 
 
+def outside_source(path: str) -> str:
+    """Return the source identity of `package.module:Class`, as it is today."""
+    return f"{path}@{outside_hash(path.partition(':')[0])}"
+
+
 def path_of(spec: RunSpec) -> str:
     """Return a stored run's `package.module:Class`; raises RequestError."""
     if spec.method_source is not None:
@@ -285,8 +292,15 @@ def _check_path(path: str) -> None:
     module, colon, name = path.partition(":")
     if not colon or not all(part.isidentifier() for part in (*module.split("."), name)):
         raise RequestError(f"--method takes package.module:Class, not {path!r}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` does: a method may lie in the current folder
+    use_current_folder()
+
+
+def use_current_folder() -> None:
+    """Let a method lie in the current folder, behind everything else."""
+    for package in METHOD_PACKAGES:  # a copy of the project may lie there as well
+        importlib.import_module(package)
+    if (current := current_folder()) and current not in sys.path:
+        sys.path.append(current)
 
 
 def _problems(cls: Any) -> Iterable[str]:

@@ -4,26 +4,33 @@ The hash covers the syntax trees of the method and of what it imports from `base
 `atacnet`. Of `bench` only `CONTRACT_VERSION` counts, so that the harness can be tidied. Where a
 rearrangement is proved to change no number (`nox -s same_numbers`), `equivalences.json` holds the
 old and the new hash with the proof, and runs of the old one are not stale.
+
+The id of a method from outside has the hash of all that it imports from outside of installed
+packages, also where the statement is never reached. What it loads otherwise while it runs
+(`importlib` with a computed name) is not known beforehand: the run's provenance names it as
+`also_loaded`, and the run is stale once such a file changes. Data files do not count.
 """
 
-import ast
 import functools
 import hashlib
-import importlib.machinery
-import importlib.util
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-from bench.errors import RequestError
+from bench.code import (
+    METHOD_PACKAGES,
+    OWN_PACKAGES,
+    Sources,
+    hash_sources,
+    parse_source,
+    read_code,
+    read_imports,
+)
+from bench.errors import BenchError
 
 CONTRACT_VERSION = 1
 """Raised when `bench.detector` or `bench.seeding` change what a method computes."""
-METHOD_PACKAGES = ("baselines", "atacnet")
-OWN_PACKAGES = ("bench", *METHOD_PACKAGES)
 ANY_DEVICE = "any"
 """The device of a proof that needs no run: one tree, hashed by two rules."""
 
@@ -92,27 +99,53 @@ def equivalences() -> tuple[Proof, ...]:
     )
 
 
-def outside_hash(module: str) -> str:
-    """Return the source hash of an outside method.
+@functools.cache
+def method_code(module: str) -> Sources:
+    """Return a method's code, read once a command.
 
-    It covers its package and the modules beside it, without the project's part; of an installed
-    package nothing beside it counts.
+    So what is planned, named in ids and compared with what ran is of one moment.
     """
-    top = module.partition(".")[0]
-    file = _source_file(top)
-    if file is None or "site-packages" in file.parts:
-        return tree_hash(module, (top,))
-    folder = file.parent.parent if file.name == "__init__.py" else file.parent
-    beside = {
-        p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()
-    }
-    return tree_hash(module, tuple(sorted(beside - set(OWN_PACKAGES) | {top})))
+    return read_code(module)
+
+
+def method_folder(module: str, file: Path) -> Path:
+    """Return the folder that a module is imported from, by its file."""
+    return file.parents[module.count(".") + (file.name == "__init__.py")]
+
+
+def has_changed(module: str, also_loaded: str) -> bool:
+    """Whether files that a run of a method has also loaded are other ones now, or gone."""
+    try:
+        digests = json.loads(also_loaded)
+        folder = method_folder(module, method_code(module)[module].file)
+        return any(_tree_of(folder / path) != digest for path, digest in digests.items())
+    except (BenchError, OSError, LookupError, ValueError, AttributeError, TypeError):
+        return True
+
+
+def _tree_of(file: Path) -> str:
+    """Return the digest of a Python file; empty for anything else."""
+    if file.suffix != ".py" or not file.is_file():
+        return ""
+    return parse_source(file.stem, file, file.read_bytes()).digests.tree
+
+
+def outside_hash(module: str) -> str:
+    """Return the source hash in an outside method's id: all but the project's part."""
+    project = {*OWN_PACKAGES} - {_top(module)}
+    return hash_sources({n: s for n, s in method_code(module).items() if _top(n) not in project})
 
 
 @functools.cache
 def source_hash(module: str) -> str:
     """Return a method's source hash, 64 hex digits."""
-    text = f"contract {CONTRACT_VERSION}\n{tree_hash(module, METHOD_PACKAGES)}"
+    return hash_of_method(module, method_code(module))
+
+
+def hash_of_method(module: str, sources: Sources) -> str:
+    """Return the source hash of a method's code: its own module and the project's part."""
+    own = {n: s for n, s in sources.items() if n == module or _top(n) in METHOD_PACKAGES}
+    text = f"contract {CONTRACT_VERSION}\n{hash_sources(own)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -122,83 +155,8 @@ def tree_hash(module: str, packages: tuple[str, ...]) -> str:
     Its imports from `packages` are included. Comments, docstrings and layout do not count; neither
     does the Python version. Raises RequestError for a file that is not valid Python.
     """
-    trees: dict[str, str] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        file = _source_file(name)
-        if name in trees or file is None:
-            continue
-        trees[name], imported = _parsed(name, file, file.read_bytes())
-        waiting += [n for n in imported if n.split(".")[0] in packages]
-    digest = hashlib.sha256()
-    for name in sorted(trees):
-        digest.update(f"{name}\n{trees[name]}\n".encode())
-    return digest.hexdigest()
+    return hash_sources(read_imports(module, packages))
 
 
-@functools.cache
-def _parsed(name: str, file: Path, content: bytes) -> tuple[str, tuple[str, ...]]:
-    """Return a module's canonical tree, and the names it imports.
-
-    Methods share most of their modules, so each is parsed once. Raises RequestError.
-    """
-    try:
-        tree = ast.parse(content, str(file))
-    except SyntaxError as error:
-        raise RequestError(f"{file} is not valid Python: {error}") from None
-    return _canonical(tree), tuple(dict.fromkeys(_imports(tree, name, file.name == "__init__.py")))
-
-
-def _source_file(name: str) -> Path | None:
-    """Find a module's Python file without importing its package."""
-    top, *parts = name.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    for part in parts:
-        if spec is None or spec.submodule_search_locations is None:
-            return None  # `from module import function`
-        folders = list(spec.submodule_search_locations)
-        spec = importlib.machinery.PathFinder.find_spec(f"{spec.name}.{part}", folders)
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
-
-
-def _imports(tree: ast.Module, module: str, package: bool) -> Iterable[str]:
-    """Yield imported names that may be modules."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                names = module.split(".")
-                parent = names[: len(names) - node.level + package]
-                base = ".".join([*parent, base] if base else parent)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _canonical(node: Any) -> str:
-    """Write a syntax tree without positions, docstrings and empty fields."""
-    if isinstance(node, list):
-        return "[" + ",".join(_canonical(n) for n in node) + "]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    fields = []
-    for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(value, list):
-            value = [n for n in value if not _is_text(n)]
-        if value is not None and value != []:
-            fields.append(f"{name}={_canonical(value)}")
-    return f"{type(node).__name__}({','.join(fields)})"
-
-
-def _is_text(node: ast.AST) -> bool:
-    """Whether a statement is a docstring, also an attribute's."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+def _top(name: str) -> str:
+    return name.partition(".")[0]

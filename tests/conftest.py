@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from bench.data.catalog import MVTEC_AD
 from bench.data.layouts import list_category
 from bench.data.listing import fingerprint
-from bench.source import source_hash, standing
+from bench.source import method_code, source_hash, standing
 from bench.system.digests import FingerprintCache
 from tests.fixtures.datasets import make_bottle
 from tests.fixtures.runs import store_at
@@ -92,9 +92,11 @@ def write(tmp_path, monkeypatch):
             names.add(name.partition("__")[0])
         monkeypatch.syspath_prepend(tmp_path / "src")
         source_hash.cache_clear()
+        method_code.cache_clear()
 
     yield written
     source_hash.cache_clear()
+    method_code.cache_clear()
     standing.cache_clear()
     for name in set(sys.modules) - before:
         if name.partition(".")[0] in names:

@@ -96,6 +96,34 @@ def test_a_card_is_read_again_when_the_source_changes(write, cache):
     assert Registry(cache).find("outside:Mine").version == 21
 
 
+def test_a_card_is_of_all_that_the_method_imports(write, cache):
+    helped = DETECTOR.replace("layers: int = 3", "layers: int = helper.layers")
+    write(outside=f"from lib import helper\n{helped}", lib__helper="layers = 3\n")
+    first = Registry(cache).find("outside:Mine").source
+    for name in ("outside", "lib.helper", "lib"):
+        del sys.modules[name]
+    write(lib__helper="layers = 21\n")
+    second = Registry(cache).find("outside:Mine")
+    assert second.defaults["layers"] == 21
+    assert second.source != first
+
+
+def test_the_current_folder_is_behind_all_else_and_the_projects_methods_stay(
+    write, cache, tmp_path, monkeypatch
+):
+    for name in ("random", "baselines", "outside"):
+        (tmp_path / f"{name}.py").write_text(DETECTOR)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    write()
+    assert Registry(cache).find("outside:Mine").name == "mine"
+    assert sys.path[-1] == str(tmp_path)
+    assert Registry(cache).find("shortcut").name == "shortcut"
+    with pytest.raises(RequestError, match=r"random.py has no class 'Mine'"):
+        Registry(cache).find("random:Mine")
+    del sys.modules["outside"]
+
+
 def test_a_damaged_cache_of_cards_is_made_again(write, cache):
     write(outside=DETECTOR)
     first = Registry(cache).find("outside:Mine")

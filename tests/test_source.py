@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from importlib import resources
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 
@@ -15,6 +16,8 @@ from bench.source import (
     OWN_PACKAGES,
     Proof,
     Standing,
+    method_code,
+    outside_hash,
     source_hash,
     standing,
     tree_hash,
@@ -122,6 +125,103 @@ def test_the_harness_counts_by_the_version_of_the_contract_alone(write, monkeypa
     monkeypatch.setattr(source, "CONTRACT_VERSION", source.CONTRACT_VERSION + 1)
     source_hash.cache_clear()
     assert source_hash("mine") != before
+
+
+# A method from outside
+
+
+@pytest.mark.parametrize(
+    ("statement", "helper"),
+    [
+        ("from lib.helper import rate", "lib__helper"),
+        ("import lib.deep.helper", "lib__deep/helper"),
+        ("def late():\n    from lib import helper", "lib__helper"),
+        ("from between import rate", "lib__helper"),
+        ("from pack.between import rate", "pack__helper"),
+        ("import pack.other", "pack____init__"),
+        ("from baselines.blocks import loop\nfrom between import rate", "lib__helper"),
+    ],
+)
+def test_all_that_a_method_imports_from_outside_counts(write, statement, helper):
+    rates = dict.fromkeys(("lib__helper", "pack__helper", "pack__other", helper), "rate = 1")
+    write(**{
+        "mine": statement,
+        "between": "from lib.helper import rate\n",
+        "pack____init__": "",
+        "pack__between": "from .helper import rate\n",
+        **rates,
+    })  # fmt: skip
+    before, beside = outside_hash("mine"), source_hash("mine")
+    write(**{helper: "rate = 2"})
+    assert outside_hash("mine") != before
+    assert source_hash("mine") == beside
+
+
+def test_a_folder_on_the_path_counts_and_an_installed_package_does_not(
+    write, tmp_path, monkeypatch
+):
+    write(mine="import other, extra.part, installed, numpy\n")
+    files = {name: tmp_path / name for name in ("a/other.py", "b/extra/part.py")}
+    files["installed"] = tmp_path / "site-packages" / "installed.py"
+    for file in files.values():
+        file.parent.mkdir(parents=True)
+        file.write_text("rate = 1")
+    for folder in ("a", "b", "site-packages"):
+        monkeypatch.syspath_prepend(tmp_path / folder)
+    hashes = [outside_hash("mine")]
+    for file in files.values():
+        file.write_text("rate = 2")
+        write()
+        hashes.append(outside_hash("mine"))
+    assert len(set(hashes[:3])) == 3
+    assert hashes[3] == hashes[2]
+
+
+def test_what_a_method_of_one_file_had_as_its_hash_stays(write):
+    write(mine="import numpy\nfrom bench.errors import MethodError\nrate = 1\n")
+    assert outside_hash("mine") == tree_hash("mine", ("mine",))
+    write(pack____init__='"""Nothing."""\n', pack__mine="import numpy\n")
+    assert outside_hash("pack.mine") == tree_hash("pack.mine", ())
+
+
+def test_a_compiled_module_counts_by_its_bytes(write, tmp_path):
+    write(mine="import fast\n")
+    compiled = tmp_path / "src" / f"fast{EXTENSION_SUFFIXES[0]}"
+    hashes = set()
+    for content in (b"1", b"2"):
+        compiled.write_bytes(content)
+        write()
+        hashes.add(outside_hash("mine"))
+    assert len(hashes) == 2
+
+
+def test_an_installed_method_counts_with_its_own_package(write, tmp_path, monkeypatch):
+    folder = tmp_path / "site-packages" / "method"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("from . import part\nimport other")
+    (folder.parent / "other.py").write_text("rate = 1")
+    hashes = []
+    monkeypatch.syspath_prepend(folder.parent)
+    for file, text in (("part", "rate = 1"), ("part", "rate = 2"), ("../other", "rate = 2")):
+        (folder / f"{file}.py").write_text(text)
+        write()
+        hashes.append(outside_hash("method"))
+    assert hashes[0] != hashes[1]
+    assert hashes[1] == hashes[2]
+
+
+def test_the_projects_part_of_a_method_counts_beside_it_also_by_way_of_a_helper(write):
+    write(mine="import helper\n", helper="from baselines import shortcut\n")
+    with_block = source_hash("mine"), outside_hash("mine")
+    assert method_code("mine").keys() == {"mine", "helper", "baselines.shortcut", "baselines"}
+    write(helper="rate = 1\n")
+    assert source_hash("mine") != with_block[0]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}x", '{"a.py": 1}', '{"/dev/zero": "1"}', "[[1]]"])
+def test_a_damaged_list_of_loaded_files_counts_as_changed(write, text):
+    write(mine="rate = 1\n")
+    assert source.has_changed("mine", text)
 
 
 # Standing

@@ -1,5 +1,9 @@
 """The command line: parse, call, print; never imports torch."""
 
+from bench.system.path import use_safe_path
+
+use_safe_path()  # before anything is imported that a file in the current folder may be named like
+
 import os
 import sys
 from typing import Annotated

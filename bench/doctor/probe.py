@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.system.host import cpu_count, nvidia_driver
+from bench.system.path import safe_environment
 from bench.system.untrusted import os_reason
 
 COMMAND = (sys.executable, "-m", "bench.doctor.probe")
@@ -49,7 +50,8 @@ class Check:
 
 def ask(arguments: Sequence[str]) -> dict[str, Any]:
     """Run the probe; return its answer, or `error`."""
-    environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **os.environ}  # as for a run
+    # As for a run.
+    environment = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", **os.environ, **safe_environment()}
     try:
         done = subprocess.run(
             [*COMMAND, *arguments], capture_output=True, timeout=TIMEOUT_S, env=environment

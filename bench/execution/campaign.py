@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from bench.code import file_digests, hash_sources, read_code
 from bench.errors import CorruptRun, DataError, RequestError, StoreError
 from bench.execution.engines.local import Ended, LocalEngine
 from bench.execution.job import LOG_LIMIT, Job
@@ -20,7 +21,7 @@ from bench.execution.room import Room
 from bench.planning.plan import Folders, Run
 from bench.planning.slots import Slot
 from bench.planning.state import State, missing_for, would_fail_again
-from bench.source import source_hash
+from bench.source import method_code, source_hash
 from bench.store.agreement import agreement
 from bench.store.artifacts import artifact_words, artifacts_in, settled_artifacts, stored_artifacts
 from bench.store.folder import Store
@@ -152,9 +153,11 @@ class _Campaign:
         """Keep the slots busy until nothing is left."""
         if not self.waiting:
             return
-        modules = {r.planned.method.module for r in self.waiting}
-        for module in modules:
-            source_hash(module)  # kept from now on: the server loads this source
+        methods = [r.planned.method for r in self.waiting]
+        outside = {m.module for m in methods if m.outside}
+        modules = {m.module for m in methods} - outside
+        # Of several from outside each run loads its own: so it is known what which of them loads.
+        modules |= outside if len(outside) == 1 else set()
         preload = [
             "bench.execution.engines.local",
             "bench.execution.worker",
@@ -305,6 +308,7 @@ class _Campaign:
             score_batch_size=self.options.score_batch_size,
             replaces=stale.digest() if stale else "",
             provenance=active.provenance,
+            code=file_digests(method_code(run.planned.method.module)),
             keep=self._keep(run),
         )
 
@@ -405,7 +409,7 @@ class _Campaign:
     def _check_code(self) -> None:
         """Refuse to continue if a new server would load other code."""
         for module in {r.planned.method.module for r in self.waiting}:
-            if source_hash.__wrapped__(module) != source_hash(module):
+            if hash_sources(read_code(module)) != hash_sources(method_code(module)):
                 raise RequestError(
                     f"the code of {module} has changed while the command ran: give the same command"
                     " again to continue with the new code"

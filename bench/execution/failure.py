@@ -4,11 +4,12 @@ import errno
 import re
 import traceback
 
-from bench.errors import DataError, MethodError, StoreError, WeightsError
+from bench.errors import CodeError, DataError, MethodError, StoreError, WeightsError
 from bench.execution.job import Job
 from bench.execution.process import memory_left
 from bench.store.failures import DISPUTED
 from bench.store.folder import Store
+from bench.store.groups import Provenance
 from bench.system.device import free_memory
 from bench.system.files import write_synced
 from bench.system.untrusted import os_reason
@@ -104,6 +105,8 @@ def _kind(job: Job, error: BaseException) -> str:
         return "data"
     if out_of_memory(error):
         return "memory"
+    if isinstance(error, CodeError):
+        return "code"
     if isinstance(error, MethodError) and DISPUTED in str(error):
         return DISPUTED
     return "method" if job.staged.is_dir() else "killed"  # its folder was taken away
@@ -120,12 +123,15 @@ def trace_of(error: BaseException) -> str:
 def record_failure(job: Job, error: BaseException) -> str | None:
     """Record a failure; return the disk's refusal, if any."""
     try:
+        provenance = job.provenance
+        if isinstance(error, CodeError):
+            provenance = Provenance({**provenance, "source_sha256": error.source_sha256})
         Store(job.results).record_failure(
             job.staged,
             job.spec,
             kind=_kind(job, error),
             reason=reason(error),
-            provenance=job.provenance,
+            provenance=provenance,
             traceback=trace_of(error),
         )
     except StoreError as trouble:

@@ -1,8 +1,10 @@
 """The worker's input; importing it does not import torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.code import FileDigests
 from bench.data.listing import File
 from bench.spec import RunSpec
 from bench.store.groups import Provenance
@@ -35,5 +37,7 @@ class Job:
     """Digest of the stale receipt to supersede, or empty."""
     provenance: Provenance
     """What is known of it before the run begins."""
+    code: Mapping[str, FileDigests]
+    """Modules of the method, as they were when the run was planned."""
     keep: frozenset[str] = frozenset()
     """The abilities whose files the run keeps beside its scores, see `bench.store.artifacts`."""

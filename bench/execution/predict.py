@@ -19,7 +19,7 @@ from bench.execution.contract import check_scores, explained, spec_settings
 from bench.execution.failure import memory_line, out_of_memory
 from bench.execution.parts import OwnDraws, images_of_a_part
 from bench.execution.predictions import Predictions
-from bench.registry import load_class, path_of
+from bench.registry import load_class, outside_source, path_of
 from bench.spec import RunSpec
 from bench.store.artifacts import MODEL
 from bench.store.models import read_model
@@ -73,7 +73,9 @@ def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArr
 
 def has_changed(receipt: Receipt) -> bool:
     """Whether a method's code differs from the run's."""
-    return receipt.provenance.standing(path_of(receipt.spec)).stale
+    path, source = path_of(receipt.spec), receipt.spec.method_source
+    other = source is not None and source != outside_source(path)
+    return other or receipt.provenance.standing(path).stale
 
 
 def predict_images(

@@ -39,6 +39,7 @@ from bench.execution.failure import (
     trace_of,
 )
 from bench.execution.job import LOG_LIMIT, Job
+from bench.execution.loading import also_loaded, check_loaded
 from bench.execution.messages import (
     Failed,
     Message,
@@ -113,6 +114,7 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     seeds = Seeds(job.spec.seed, job.spec.dataset, job.spec.category)
     make_deterministic(job.threads, seeds["init"], job.device)
     method = load_class(job.method_path)
+    check_loaded(_module(job), job.code)
     meter = Meter(job.device) if job.spec.kind == "timing" else None
     images, split = _data(job)
     job, copied = _with_plain_weights(job)
@@ -160,6 +162,12 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
         write_synced(job.staged / name, content)
     if os.fstat(1).st_size > LOG_LIMIT:
         raise MethodError(f"it printed more than {LOG_LIMIT >> 20} MiB")
+    check_loaded(_module(job), job.code)
+    if job.spec.method_source is not None and (more := also_loaded(_module(job), job.code)):
+        taken["also_loaded"] = more
+        notes.add(
+            "the method loads code that no import statement names: it is no part of the run's id"
+        )
     draw = draw_manifest(split, job.files, [f.pixels for f in images.facts])
     receipt = Receipt(
         run_id=job.spec.run_id,
@@ -283,6 +291,10 @@ def _exit_if_forked(this_process: int) -> None:
     """End a forked copy, since only the original publishes."""
     if os.getpid() != this_process:
         os._exit(1)
+
+
+def _module(job: Job) -> str:
+    return job.method_path.partition(":")[0]
 
 
 def _with_plain_weights(job: Job) -> tuple[Job, list[Path]]:

@@ -93,7 +93,8 @@ class State:
 def would_fail_again(run: Run, failure: Failure) -> bool:
     """Whether a run's own failure is of today's code.
 
-    What was killed from outside, found no memory or met bad data is no such failure.
+    What was killed from outside, found no memory, met bad data or loaded other code than that
+    planned is no such failure.
     """
     return failure.kind in ("method", "time limit") and not standing_of(run, failure).stale
 

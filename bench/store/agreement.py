@@ -1,5 +1,6 @@
 """Agreement of two results of one run."""
 
+import hashlib
 from dataclasses import dataclass
 
 from bench.source import proved_equal
@@ -10,7 +11,7 @@ CLOSE = 0.010
 
 ENVIRONMENT = (
     "source_sha256", "cpu", "device_name", "cuda", "cudnn", "threads", "score_batch_size", "torch",
-    "torchvision", "numpy", "pillow",
+    "torchvision", "numpy", "pillow", "also_loaded",
 )  # fmt: skip
 """The provenance that can change the last digits; where all of it is equal, so are the bits."""
 
@@ -65,13 +66,19 @@ def agreement(first: Receipt, second: Receipt) -> Agreement:
 def same_source(first: Receipt, second: Receipt) -> bool:
     """Whether the same method code made both, or code proved to give the same numbers."""
     one, other = first.provenance, second.provenance
-    return proved_equal(one.source_sha256, other.source_sha256, one.device or "")
+    beside = one.also_loaded == other.also_loaded
+    return beside and proved_equal(one.source_sha256, other.source_sha256, one.device or "")
 
 
-_NAMES = {"source_sha256": "source", "device_name": "device", "score_batch_size": "score batch"}
+_NAMES = {
+    "source_sha256": "source", "device_name": "device", "score_batch_size": "score batch",
+    "also_loaded": "files loaded beside it",
+}  # fmt: skip
 
 
 def _short(value: object) -> str:
     """Write a value of provenance; shorten a hash."""
     text = "none" if value in (None, "") else str(value)
+    if text.startswith("{"):  # digests of files by path
+        text = hashlib.sha256(text.encode()).hexdigest()
     return text[:8] if len(text) == 64 else text

@@ -27,7 +27,8 @@ class Failure:
     spec: RunSpec | None
     """None where the record has a spec of another form."""
     kind: str
-    """Whose doing it was: `method`, `time limit`, `killed`, `memory`, `data` or a dispute."""
+    """Whose doing it was: `method`, `time limit`, `killed`, `memory`, `data`, `code` or a
+    dispute."""
     reason: str
     traceback: str
     time: str

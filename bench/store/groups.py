@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from bench.source import Standing, standing
+from bench.source import Standing, has_changed, standing
 
 Plain = bool | int | float | str | None
 _PLAIN = frozenset({bool, int, float, str, type(None)})
@@ -184,6 +184,8 @@ class Provenance(Values):
     """`yes`, `no`, or nothing without a checkout."""
     source_sha256: str | None
     """Of the method's source, see `bench.source.source_hash`."""
+    also_loaded: str | None
+    """Files that a method from outside has loaded beside what its id covers: JSON."""
     device: str | None
     """`cpu` or `cuda:i`."""
     device_name: str
@@ -216,6 +218,8 @@ class Provenance(Values):
 
     def standing(self, path: str) -> Standing:
         """Compare the code of `package.module:Class` with today's."""
+        if self.also_loaded and has_changed(path.partition(":")[0], self.also_loaded):
+            return Standing(stale=True)
         return standing(path, self.source_sha256, self.device or "")
 
 

@@ -8,12 +8,13 @@ and the child ends itself and its own children.
 
 import contextlib
 import importlib
+import json
 import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -23,6 +24,7 @@ from bench.errors import RequestError
 from bench.execution.engines.sockets import open_socket_folder
 from bench.execution.messages import Message, decode_message
 from bench.planning.slots import Slot
+from bench.system.path import current_folder, safe_environment, safe_path
 from bench.system.untrusted import os_reason
 from bench.text import hours
 
@@ -68,6 +70,9 @@ class Ended:
 
 
 TIME_LIMIT = "time limit"
+START = "BENCH_SERVER_START"
+"""Variable of what a server is handed for its start, in JSON."""
+_SERVER = "bench.execution.engines.server"
 _TRIES = 3
 _UNKNOWN = 255
 """What `multiprocessing` gives as exit code where the fork server is not there to tell."""
@@ -93,7 +98,7 @@ class LocalEngine:
         os.environ.setdefault("PYTHONHASHSEED", "0")
         self._context = multiprocessing.get_context("forkserver")
         # The server imports these once. `__main__` is left out: a child must not run the command.
-        self._context.set_forkserver_preload(list(preload))
+        self._context.set_forkserver_preload([_SERVER, *preload])
         self._free = list(slots)
         self._running: dict[str, _Running] = {}
         self._timeout = timeout
@@ -101,7 +106,7 @@ class LocalEngine:
     def __enter__(self) -> "LocalEngine":
         """Start the server and wait for its imports."""
         open_socket_folder()
-        self._fork(_nothing, ()).join()
+        self._fork(f"{_SERVER}:do_nothing", ()).join()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -132,21 +137,21 @@ class LocalEngine:
         child_lifeline, lifeline = self._context.Pipe(duplex=False)
         progress, child_progress = self._context.Pipe(duplex=False)
         started = time.monotonic()
-        arguments = (target, argument, child_lifeline, child_progress, started)
-        process = self._fork(_call, arguments)
+        arguments = (argument, child_lifeline, child_progress, started)
+        process = self._fork(target, arguments)
         child_lifeline.close()
         child_progress.close()
         self._running[key] = _Running(process, slot, lifeline, progress, started, _server())
 
-    def _fork(self, target: Callable[..., None], arguments: tuple[Any, ...]) -> Any:
+    def _fork(self, target: str, arguments: tuple[Any, ...]) -> Any:
         """Fork a process from the server, restarted if gone.
 
         Raises RequestError where that does not help.
         """
         for _ in range(_TRIES):
-            process = self._context.Process(target=target, args=arguments)
+            process = self._context.Process(target=_call, args=(list(sys.path), target, arguments))
             try:
-                with _main_hidden(), _interrupts_deferred():
+                with _main_hidden(), _interrupts_deferred(), _safe_start():
                     process.start()
                 return process
             except (OSError, EOFError) as error:  # the server went at this very moment
@@ -237,12 +242,36 @@ def _gone(server: int) -> bool:
     return False
 
 
-def _nothing() -> None:
-    """Do nothing: the first process awaits the server's imports."""
+@contextlib.contextmanager
+def _safe_start() -> Iterator[None]:
+    """Give a server that is started now the safe path, from its first import on.
+
+    By itself it begins with the current folder, and before CPython 3.12.8 and 3.13.1 it forgets the
+    path that it is handed (python/cpython#117378), so that it gets it by its variables. From then
+    on it takes `sys.path`, where another `bench` could come before one that is found otherwise.
+    """
+    path, variables = sys.path[:], safe_environment()
+    before = {name: os.environ.get(name) for name in variables}
+    safe = safe_path()
+    handed_over = {"variables": before, "current_folder": current_folder() in path}
+    try:
+        sys.path[:] = safe
+        os.environ |= {**variables, START: json.dumps(handed_over)}
+        yield
+    finally:
+        sys.path[:] = path
+        os.environ.pop(START)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
-def _call(target: str, *arguments: Any) -> None:
-    """Import and call a function in the child."""
+def _call(path: list[str], target: str, arguments: tuple[Any, ...]) -> None:
+    """Import and call a function in the child, with the command's path."""
+    importlib.import_module(_SERVER)  # in case that the server could not import it
+    sys.path[:] = path
     module, _, function = target.partition(":")
     getattr(importlib.import_module(module), function)(*arguments)
 

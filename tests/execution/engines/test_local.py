@@ -1,6 +1,11 @@
+import json
 import os
+import random
 import signal
+import sys
 import time
+from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +13,8 @@ import pytest
 from bench.execution.engines.local import Ended, LocalEngine
 from bench.execution.messages import Note, Progress, encode_message
 from bench.planning.slots import Slot
+
+ROOT = Path(__file__).parents[3]
 
 
 def obey(argument: str, lifeline: Any, progress: Any, started: float) -> None:
@@ -64,3 +71,34 @@ def test_leaving_the_engine_ends_what_is_under_way() -> None:
             return
         time.sleep(0.05)
     pytest.fail("the child outlived its engine")
+
+
+def tell(argument: str, lifeline: Any, progress: Any, started: float) -> None:
+    """What a child has got: its path, its variables, and which `random` it imports."""
+    import random
+
+    facts = [argument, sys.path, os.environ.get("PYTHONPATH"), os.environ.get("PYTHONSAFEPATH")]
+    progress.send_bytes(encode_message(Note(json.dumps([*facts, random.__file__]))))
+
+
+def test_a_server_takes_nothing_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But lets a method lie there, behind all else, and has the user's variables for it."""
+    for name in ("random", "selectors", "socket", "typing", "numpy", "torch", "bench", "baselines"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken from the current folder')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # of the tests before
+    preload = ["bench.execution.engines.local", "numpy"]
+    with LocalEngine([Slot("cpu", 1)], preload, timeout=None) as engine:
+        assert os.environ["PYTHONPATH"] == str(ROOT)
+        assert "PYTHONSAFEPATH" not in os.environ
+        engine.start("one", f"{__name__}:tell", "argument")
+        seen = events(engine)
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    (note,) = (event[1] for event in seen if not isinstance(event, Ended))
+    assert json.loads(note.text) == ["argument", sys.path, str(ROOT), None, random.__file__]
+    assert sys.path[-1] == str(tmp_path)
