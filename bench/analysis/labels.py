@@ -8,12 +8,12 @@ from typing import Any
 
 from bench.analysis.places import shortened
 from bench.published.tables import NAMES
-from bench.spec import Place, RunSpec, place_name
+from bench.spec import Place, RunSpec, place_name, place_of
 from bench.store.receipt import Receipt
 from bench.text import brief
 
 _NAMED_ELSEWHERE = {"kind", "method", "parameters", "dataset", "category", "setting", "shots",
-                    "seed", "seen_defect", "data_version", "fingerprint"}  # fmt: skip
+                    "seed", "seen_defect", "data_version", "fingerprint", "masks"}  # fmt: skip
 """What stands in a table's row or title, or before the settings; every other field of a spec, one
 that is added later too, is a setting that a name states where it varies."""
 
@@ -26,7 +26,9 @@ class ConfigurationNames:
 
     def __init__(self, specs: Iterable[RunSpec]) -> None:
         self._values: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
+        self._masks: dict[tuple[str, Place], set[str | None]] = defaultdict(set)
         for spec in specs:
+            self._masks[spec.method, place_of(spec)].add(spec.masks)
             for key, value in _settings(spec).items():
                 self._values[spec.method][key].add(value)
 
@@ -38,6 +40,9 @@ class ConfigurationNames:
             for key, value in _settings(spec).items()
             if len(values[key]) > 1
         ]
+        masks = self._masks[spec.method, place_of(spec)]
+        if len(masks) > 1:  # of one place: each place has masks of its own
+            varied.append(f"masks={_written(spec.masks, masks)}")
         return f"{spec.method} {' '.join(varied)}".strip()
 
 

@@ -17,7 +17,7 @@ from tests.fixtures.times import timed
 BASE = replace(
     SPEC, method="atacnet", setting="hard", seen_defect="crack", precision="float32", batch_size=16,
     backbone="resnet50", stage=3, weights="a" * 64, external="textures:" + "b" * 64,
-    method_source="mine:Net@" + "c" * 64, parameters={"lr": 1e-3},
+    method_source="mine:Net@" + "c" * 64, parameters={"lr": 1e-3}, masks="d" * 64,
 )  # fmt: skip
 """A spec in which no field is empty."""
 OTHER = "9" * 64
@@ -43,6 +43,7 @@ def changes_of(spec):
             yield field.name, replace(spec, **{field.name: value + 1})
     yield "setting", replace(spec, setting="general", seen_defect=None)
     yield "precision", replace(spec, precision=None)
+    yield "masks", replace(spec, masks=None)
 
 
 def test_every_field_but_the_seed_is_changed():

@@ -65,7 +65,8 @@ def test_only_what_uses_external_images_has_them_in_its_id(tmp_path, warm_cache)
 
 
 def test_the_cards_data_version_is_in_the_id_and_in_the_caches_name(tmp_path, warm_cache):
-    make(tmp_path / "nuts", "train/good/0.png", "test/good/1.png", "test/bent/2.png")
+    bent = [f"test/bent/{i}.png" for i in range(11)]
+    make(tmp_path / "nuts", "train/good/0.png", "train/good/1.png", "test/good/1.png", *bent)
     folders = Folders(tmp_path, tmp_path, tmp_path / "results", warm_cache)
     runs = []
     for name in ("nuts", "synthetic"):
