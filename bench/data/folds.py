@@ -52,7 +52,9 @@ def read_manifest(name: str) -> FoldManifest:
     It has `train_normals` and `test_normals`, pixel digests by name, and `sha256`, those of the
     files.
     """
-    text = resources.files("bench.data").joinpath(f"manifests/{name}.json").read_text("utf-8")
+    text = (
+        resources.files("bench.data").joinpath(f"manifests/{name}.json").read_text(encoding="utf-8")
+    )
     manifest = json.loads(text)
     by_name: dict[str, str] = {}
     by_pixels: dict[str, str] = {}
