@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from statistics import fmean
 
@@ -17,6 +18,7 @@ from bench.published.tables import PublishedTable
 from bench.registry import METHODS
 from bench.source import Standing
 from bench.spec import Place, RunSpec
+from bench.store.groups import PIXEL_METRICS
 from bench.store.receipt import Receipt
 from bench.store.results import Results
 from bench.store.scores import Scores
@@ -60,9 +62,15 @@ class Configuration:
         return mean_interval(list(self.by_seed.values()))
 
     def with_metric(self, metric: str) -> "Configuration | None":
-        """Return the runs that have another metric; None for none."""
-        receipts = tuple(r for r in self.receipts if r.metrics.number(metric) is not None)
-        return replace(self, receipts=receipts, metric=metric) if receipts else None
+        """Return the runs that have another metric; None for none.
+
+        Pixel metrics are averaged over one state of the masks: that of the run that finished last.
+        """
+        receipts = [r for r in self.receipts if r.metrics.number(metric) is not None]
+        if metric in PIXEL_METRICS and receipts:
+            masks = max(receipts, key=_finished).metrics.masks_sha256
+            receipts = [r for r in receipts if r.metrics.masks_sha256 == masks]
+        return replace(self, receipts=tuple(receipts), metric=metric) if receipts else None
 
     def with_artifact(self, file: str) -> "Configuration | None":
         """Return the runs that keep a file; None for none."""
@@ -235,6 +243,10 @@ def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> lis
         Configuration(row, label(row), tuple(sorted(runs, key=lambda r: r.spec.seed)))
         for row, runs in rows.items()
     ]
+
+
+def _finished(receipt: Receipt) -> datetime:
+    return receipt.finished_at or datetime.min.replace(tzinfo=UTC)
 
 
 def code_standing(receipt: Receipt) -> Standing:
