@@ -3,13 +3,12 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from statistics import fmean
 
 from bench.analysis.copies import copy_reasons
 from bench.analysis.labels import ConfigurationNames, hardware
-from bench.analysis.places import Places, nowhere
+from bench.analysis.places import Places, finished, nowhere
 from bench.analysis.statistics import Estimate, deviation, mean_interval
 from bench.analysis.verdict import departures
 from bench.errors import CorruptRun
@@ -68,7 +67,7 @@ class Configuration:
         """
         receipts = [r for r in self.receipts if r.metrics.number(metric) is not None]
         if metric in PIXEL_METRICS and receipts:
-            masks = max(receipts, key=_finished).metrics.masks_sha256
+            masks = max(receipts, key=finished).metrics.masks_sha256
             receipts = [r for r in receipts if r.metrics.masks_sha256 == masks]
         return replace(self, receipts=tuple(receipts), metric=metric) if receipts else None
 
@@ -243,10 +242,6 @@ def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> lis
         Configuration(row, label(row), tuple(sorted(runs, key=lambda r: r.spec.seed)))
         for row, runs in rows.items()
     ]
-
-
-def _finished(receipt: Receipt) -> datetime:
-    return receipt.finished_at or datetime.min.replace(tzinfo=UTC)
 
 
 def code_standing(receipt: Receipt) -> Standing:

@@ -21,6 +21,11 @@ def images_of(spec: RunSpec) -> Images:
     return spec.data_version, spec.fingerprint
 
 
+def finished(receipt: Receipt) -> datetime:
+    """Return when a run finished; long ago for a receipt that does not say."""
+    return receipt.finished_at or datetime.min.replace(tzinfo=UTC)
+
+
 def nowhere(dataset: str, category: str) -> str:
     """Return that no data folder is at hand."""
     return ""
@@ -39,10 +44,10 @@ class Places:
     ) -> None:
         self._known: dict[Place, dict[Images, tuple[datetime, int]]] = {}
         for receipt in receipts:
-            spec, finished = receipt.spec, receipt.finished_at or datetime.min.replace(tzinfo=UTC)
+            spec, moment = receipt.spec, finished(receipt)
             contents = self._known.setdefault(_data(spec), {})
-            newest, runs = contents.get(images_of(spec), (finished, 0))
-            contents[images_of(spec)] = max(newest, finished), runs + 1
+            newest, runs = contents.get(images_of(spec), (moment, 0))
+            contents[images_of(spec)] = max(newest, moment), runs + 1
         self._preferred = {
             data: self._prefer(data, contents, present) for data, contents in self._known.items()
         }
