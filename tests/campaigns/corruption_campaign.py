@@ -13,8 +13,6 @@ import contextlib
 import os
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,13 +26,13 @@ from bench.store.folder import Store
 from bench.store.verify import leftovers, problems
 from bench.system.digests import SETTLED, FingerprintCache
 from bench.system.files import unsealed
-from tests.campaigns.kill_campaign import ROOT, assert_equal, rows
+from tests.campaigns.kill_campaign import assert_equal, rows
+from tests.fixtures.command import Bench
 
 SUITE = """
 methods = ["shortcut", "cutmix"]
 data = ["synthetic/washer", "synthetic/weave"]
 shots = [1, 10]
-seeds = 2
 [set]
 image_size = 32
 backbone = "resnet18"
@@ -87,6 +85,8 @@ class Campaign:
 
     folder: Path
     random: random.Random
+    seeds: int = 2
+    """Each of them means eight runs."""
     done: collections.Counter[str] = field(default_factory=collections.Counter)
     rounds: int = 0
 
@@ -102,15 +102,8 @@ class Campaign:
         self.facts = self.cache_facts()
 
     def run(self) -> tuple[int, str]:
-        environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), "BENCH_CACHE": str(self.cache),
-            "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "bench", "run", "--suite", "suite.toml", "--threads", "1"],
-            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
-        return done.returncode, done.stdout + done.stderr
+        options = ("--suite", "suite.toml", "--seeds", str(self.seeds), "--threads", "1")
+        return Bench(self.folder, self.cache)("run", *options)
 
     def files(self) -> list[Path]:
         """Return what can be damaged: everything stored, and of the many bitmaps a few."""
@@ -199,10 +192,10 @@ class Campaign:
 
 
 @contextlib.contextmanager
-def campaign(seed: int) -> Iterator[Campaign]:
+def campaign(seed: int, seeds: int = 2) -> Iterator[Campaign]:
     """Yield a campaign in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Campaign(Path(folder), random.Random(seed))
+        yield Campaign(Path(folder), random.Random(seed), seeds)
 
 
 def main() -> None:

@@ -36,7 +36,6 @@ SUITE = """
 methods = ["shortcut", "cutmix"]
 data = ["synthetic/washer", "synthetic/weave"]
 shots = [1, 10]
-seeds = 2
 [set]
 image_size = 32
 backbone = "resnet18"
@@ -45,7 +44,6 @@ weights = "none"
 epochs = 12
 steps_per_epoch = 4
 """
-OPTIONS = ("--suite", "suite.toml", "--threads", "1")
 TARGETS = ("worker", "server", "command", "group")
 MEASURED = {
     "prov.load_average", "prov.peak_memory_bytes",
@@ -60,12 +58,18 @@ class Campaign:
 
     folder: Path
     random: random.Random
+    seeds: int = 2
+    """Each of them means eight runs."""
     marker: str = field(default_factory=lambda: uuid.uuid4().hex)
     kills: collections.Counter[str] = field(default_factory=collections.Counter)
     rounds: int = 0
 
     def __post_init__(self) -> None:
         (self.folder / "suite.toml").write_text(SUITE)
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return "run", "--suite", "suite.toml", "--seeds", str(self.seeds), "--threads", "1"
 
     @property
     def store(self) -> Store:
@@ -79,7 +83,7 @@ class Campaign:
         log = (self.folder / "said.txt").open("ab")
         with log:
             return subprocess.Popen(
-                [sys.executable, "-m", "bench", "run", *OPTIONS, "--results", "results"],
+                [sys.executable, "-m", "bench", *self.command, "--results", "results"],
                 cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 
@@ -167,8 +171,8 @@ class Campaign:
 
     def undisturbed(self) -> list[dict[str, Any]]:
         """Return the table of the same command when nobody is killed."""
-        command = Bench(self.folder, self.folder / "cache")
-        code, said = command("run", *OPTIONS, "--results", "undisturbed")
+        bench = Bench(self.folder, self.folder / "cache")
+        code, said = bench(*self.command, "--results", "undisturbed")
         assert code == 0, said
         return rows(Store(self.folder / "undisturbed"))
 
@@ -201,10 +205,10 @@ def assert_equal(rows: list[dict[str, Any]], undisturbed: list[dict[str, Any]]) 
 
 
 @contextlib.contextmanager
-def campaign(seed: int) -> Iterator[Campaign]:
+def campaign(seed: int, seeds: int = 2) -> Iterator[Campaign]:
     """Yield a campaign in a folder of its own, and clear up."""
     with tempfile.TemporaryDirectory() as folder:
-        made = Campaign(Path(folder), random.Random(seed))
+        made = Campaign(Path(folder), random.Random(seed), seeds)
         try:
             yield made
         finally:
