@@ -153,7 +153,9 @@ def test_every_mask_that_cannot_be_used_is_named(
     found = looked(parts, cache)
     assert not found.good
     text = " ".join(said(found).split())
-    assert text.startswith("parts/nut: every file can be used; 3 masks cannot, so no pixel metrics")
+    assert text.startswith(
+        "parts/nut: every file can be used; 12 masks cannot, so no pixel metrics"
+    )
     assert "ground_truth/hole/1_mask.png marks no defect" in text
     assert "test/cut/0.png has no mask; it belongs at" in text
     with pytest.raises(SystemExit) as ended:
