@@ -2,19 +2,21 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from bench.analysis.configurations import code_standing, grouped
 from bench.analysis.labels import ConfigurationNames, hardware
+from bench.analysis.paired import Difference, Runs, difference, family
 from bench.analysis.places import Places
 from bench.analysis.selection import registered
-from bench.analysis.statistics import Estimate, deviation, shared_difference
+from bench.analysis.statistics import deviation
 from bench.errors import RequestError
 from bench.spec import place_name, place_of
 from bench.store.receipt import Receipt
+from bench.store.scores import Scores
 
 RowKey = tuple[str, int]
 """Dataset or category, and number of shots."""
@@ -35,6 +37,8 @@ class ResultTable:
     rows: tuple[RowKey, ...]
     columns: tuple[str, ...]
     cells: Mapping[tuple[RowKey, str], Mapping[int, float]]
+    runs: Mapping[tuple[RowKey, str], Runs]
+    """The runs of the cells, by seed."""
     common: Mapping[str, Any]
     """Settings and parameters that all methods with them share, two at least."""
     apart: Mapping[str, Mapping[str, Any]]
@@ -73,6 +77,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
     if not chosen:
         raise RequestError("no stored run fits")
     cells: dict[tuple[RowKey, str], Mapping[int, float]] = {}
+    runs: dict[tuple[RowKey, str], Runs] = {}
     stale = set()
     unofficial: dict[str, str] = {}
     columns: dict[str, tuple[int, str]] = {}
@@ -83,6 +88,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         row = (place_name(*place_of(spec)) + f" ({content})" * bool(content), spec.shots)
         assert (row, column) not in cells, "names tell configurations apart"
         cells[row, column] = configuration.by_seed
+        runs[row, column] = {r.spec.seed: r for r in configuration.receipts}
         columns[column] = (registered(spec.method), column)
         if configuration.stale:
             stale.add((row, column))
@@ -96,6 +102,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         rows=tuple(sorted({row for row, _ in cells}, key=_order)),
         columns=tuple(sorted(columns, key=columns.__getitem__)),
         cells=cells,
+        runs=runs,
         common=common,
         apart=apart,
         proved=_proved(chosen, methods),
@@ -210,16 +217,18 @@ def _listed(settings: Mapping[str, Any]) -> str:
     )
 
 
-def differences(table: ResultTable, against: str) -> dict[tuple[RowKey, str], Estimate]:
-    """Return paired differences from one column, over shared seeds.
+def differences(
+    table: ResultTable, against: str, scores: Callable[[Receipt], Scores]
+) -> dict[tuple[RowKey, str], Difference]:
+    """Return paired differences from one column, over shared seeds, as one family.
 
-    Raises RequestError for a column that does not exist.
+    Raises RequestError for a column that does not exist, CorruptRun for damaged scores.
     """
     if against not in table.columns:
         raise RequestError(f"--against {against}: the columns are {', '.join(table.columns)}")
     gaps = {}
     for row, column in itertools.product(table.rows, table.columns):
-        cell, base = table.cells.get((row, column), {}), table.cells.get((row, against), {})
-        if column != against and (gap := shared_difference(cell, base)):
+        runs, base = table.runs.get((row, column), {}), table.runs.get((row, against), {})
+        if column != against and (gap := difference(runs, base, scores)):
             gaps[row, column] = gap
-    return gaps
+    return family(gaps)

@@ -132,6 +132,7 @@ def table_command(
     ] = None,
 ) -> None:
     """Print stored AUROC as a Markdown table."""
+    from bench.analysis.paired import written_difference
     from bench.analysis.summary import differences, markdown, tabulate
     from bench.planning.matrix import assignment
     from bench.store.open import open_results
@@ -139,15 +140,18 @@ def table_command(
     conditions = dict(assignment("--where", "key=value", text) for text in where or ())
     stored = open_results(results.absolute())
     summary = tabulate((stored.read(i) for i in stored.ids()), conditions)
-    gaps = {} if against is None else differences(summary, against)  # before anything is printed
+    gaps = {}
+    if against is not None:  # before anything is printed
+        gaps = differences(summary, against, lambda receipt: stored.scores(receipt.run_id))
     say(markdown(summary))
     if against is None:
         return
-    say(f"\nMinus {against}, over shared seeds, with a 95 % t-interval:\n")
+    say(
+        f"\nMinus {against}, with 95 % intervals over shared seeds (t) and over seeds and test"
+        f" images (crossed bootstrap); p of {counted(len(gaps), 'difference')} together (Holm):\n"
+    )
     for ((place, shots), column), gap in gaps.items():
-        interval = "" if gap.interval is None else " [{:+.3f}, {:+.3f}]".format(*gap.interval)
-        cell = f"{place}, {counted(shots, 'shot')}, {column}"
-        say(f"- {cell}: {gap.mean:+.3f}{interval}, {counted(gap.n, 'seed')}")
+        say(f"- {place}, {counted(shots, 'shot')}, {column}: {written_difference(gap)}")
 
 
 def times_command(results: ResultsOption = RESULTS) -> None:

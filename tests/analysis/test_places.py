@@ -81,7 +81,7 @@ def test_a_table_gives_each_content_a_row_and_overwrites_no_seed(tmp_path):
 def test_no_difference_is_paired_over_different_images():
     rival = replace(NEWER, method="padim")
     runs = [receipt_of(replace(s, seed=i)) for s in (OLDER, rival) for i in range(3)]
-    assert differences(tabulate(runs, {}), "shortcut") == {}
+    assert differences(tabulate(runs, {}), "shortcut", None) == {}
     both = StoredRuns(None, (timed(OLDER, 0.1), timed(rival, 0.1)))
     assert [len(rows) for rows in clocks(both).values()] == [1, 1]
 

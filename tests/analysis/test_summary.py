@@ -67,12 +67,16 @@ def test_where_nothing_fits_it_says_so(store):
 
 
 def test_differences_are_paired_over_the_seeds_that_both_have(store):
-    found = differences(table(store), "atacnet view=raw")
-    gap = found[("head_ct", 10), "atacnet view=attention"]
-    assert (gap.mean, gap.n) == (0.25, 2)
-    assert found[("head_ct", 10), "shortcut"].interval is None
+    def scores(receipt):
+        return store.scores(receipt.run_id)
+
+    gaps = differences(table(store), "atacnet view=raw", scores)
+    gap = gaps[("head_ct", 10), "atacnet view=attention"]
+    assert (gap.over_seeds.mean, gap.over_seeds.n) == (0.25, 2)
+    assert gap.with_images == (0.0, 1.0), "one of four pairs of images tells them apart"
+    assert gaps[("head_ct", 10), "shortcut"].over_seeds.interval is None
     with pytest.raises(RequestError, match="the columns are"):
-        differences(table(store), "nosuch")
+        differences(table(store), "nosuch", scores)
 
 
 def test_an_unofficial_copy_is_marked_and_explained(tmp_path):
