@@ -1,13 +1,12 @@
 """What a file of weights holds, read without torch; nothing in it is executed."""
 
 import json
-import pickle
-import struct
+import pickletools
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 from bench.system.untrusted import one_line, open_regular
 
@@ -81,15 +80,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             ) from None
         except _Damaged as error:
             raise ValueError(f"is cut off or damaged ({error}): fetch it again") from None
-        except _ERRORS:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError):
             raise ValueError("is cut off or damaged: fetch it again") from None
-
-
-_ERRORS = (
-    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError),
-    *(pickle.UnpicklingError, struct.error),
-)
-"""What damaged bytes raise."""
 
 
 class _Foreign(Exception):
@@ -142,18 +134,18 @@ def _zipped(file: IO[bytes]) -> Any:
             if archive.getinfo(entry).file_size > MAX_HEADER:
                 raise _Damaged("its list of tensors is too long")
             with archive.open(entry) as stream:
-                return _Reader(stream).load()
+                return _Reader().read(stream)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
         raise _Damaged("no whole ZIP archive, as PyTorch writes it") from None
 
 
 def _legacy(file: IO[bytes], size: int) -> Any:
     """Read what PyTorch wrote before 1.6: five pickles, then the numbers."""
+    reader = _Reader()
     for _ in range(3):  # a magic number, a version, facts on the machine
-        _Reader(file).load()
-    reader = _Reader(file)
-    content = reader.load()
-    _Reader(file).load()
+        _Reader().read(file)
+    content = reader.read(file)
+    _Reader().read(file)
     if size < file.tell() + reader.storage_bytes:
         raise _Damaged(f"{size} bytes of {file.tell() + reader.storage_bytes}")
     return content
@@ -184,19 +176,22 @@ def _without_prefix(checkpoint: Checkpoint) -> Checkpoint:
     return Checkpoint(checkpoint.suffix, short, checkpoint.wrapper, _PARALLEL)
 
 
-def _drop(reader: Any) -> None:
-    """Drop what a dictionary of PyTorch carries beside its tensors."""
-    reader.stack.pop()
+@dataclass(frozen=True)
+class _Global:
+    """A class or function that a pickle names."""
+
+    name: str
 
 
-# In Python, not in C: C allocates a memo as long as the highest place that a file names.
-class _Reader(pickle._Unpickler):
-    """Unpickles tensors as `StoredTensor`; calls nothing else that a file names."""
+_MARK = object()
 
-    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: _drop}
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        super().__init__(stream, encoding="utf-8")
+class _Reader:
+    """Reads a pickle of tensors; calls nothing that it names."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
         self.storages: dict[str, int] = {}
 
     @property
@@ -204,32 +199,84 @@ class _Reader(pickle._Unpickler):
         """Bytes of all storages, each with the count of its numbers before it."""
         return sum(8 + size for size in self.storages.values())
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Return a stand-in; raises _Foreign for what is no part of a state dict."""
-        if module == "torch" and name.endswith("Storage"):
-            return name
-        if f"{module}.{name}" not in _STAND_INS:
-            raise _Foreign(f"{module}.{name}")
-        return _STAND_INS[f"{module}.{name}"]
+    def read(self, stream: IO[bytes]) -> Any:
+        """Return what a pickle holds, up to its end."""
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name == "STOP":
+                break
+            self._step(opcode.name, argument)
+        return self.stack.pop()
 
-    def persistent_load(self, identity: Any) -> str:
+    def _step(self, name: str, argument: Any) -> None:
+        stack, memo = self.stack, self.memo
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                stack.append(_MARK)
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
+            case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
+                stack.append({"EMPTY_TUPLE": (), "EMPTY_LIST": [], "EMPTY_DICT": {}}[name])
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                length = int(name[-1])
+                stack[-length:] = [tuple(stack[-length:])]
+            case "TUPLE" | "LIST":
+                items = self._to_mark()
+                stack.append(tuple(items) if name == "TUPLE" else items)
+            case "BINPUT" | "LONG_BINPUT" | "PUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET" | "GET":
+                stack.append(memo[argument])
+            case "GLOBAL":
+                stack.append(_Global(argument.replace(" ", ".")))
+            case "STACK_GLOBAL":
+                stack[-2:] = [_Global(f"{stack[-2]}.{stack[-1]}")]
+            case "BINPERSID":
+                stack[-1] = self._storage(stack[-1])
+            case "REDUCE":
+                stack[-2:] = [_result(stack[-2], stack[-1])]
+            case "BUILD":  # what a dictionary of PyTorch carries beside its tensors
+                stack.pop()
+            case "SETITEM" | "SETITEMS":
+                items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._to_mark()
+                stack[-1].update(zip(items[::2], items[1::2], strict=True))
+            case "APPEND" | "APPENDS":
+                items = [stack.pop()] if name == "APPEND" else self._to_mark()
+                stack[-1].extend(items)
+            case "NEWOBJ" | "NEWOBJ_EX" | "OBJ" | "INST":
+                raise _Foreign(next((g.name for g in stack if isinstance(g, _Global)), "object"))
+            case _ if argument is not None:  # a number or a text
+                stack.append(argument)
+            case _:
+                raise _Foreign(f"object (by {name})")
+
+    def _to_mark(self) -> list[Any]:
+        """Take what lies above the last mark."""
+        start = len(self.stack) - 1 - self.stack[::-1].index(_MARK)
+        items = self.stack[start + 1 :]
+        del self.stack[start:]
+        return items
+
+    def _storage(self, identity: Any) -> str:
         """Return the type of a storage, and remember its size."""
-        name = str(identity[1])
-        self.storages[str(identity[2])] = int(identity[4]) * _BYTES.get(name, 1)
+        if identity[0] == "module":  # how PyTorch once wrote an entire network
+            raise _Foreign(str(identity[1].name))
+        _, kind, key, _, count = identity[:5]
+        name = str(kind.name).rpartition(".")[2]
+        self.storages[str(key)] = int(count) * _BYTES.get(name, 1)
         return _TYPES.get(name, name)
 
 
-def _tensor(kind: str, offset: int, shape: tuple[int, ...], *_: Any) -> StoredTensor:
-    return StoredTensor(str(kind), tuple(map(int, shape)))
-
-
-def _parameter(tensor: Any, *_: Any) -> Any:
-    return tensor
-
-
-_STAND_INS = {
-    "collections.OrderedDict": dict,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-}
+def _result(function: Any, arguments: Any) -> Any:
+    """Return what a call of PyTorch's makes; raises _Foreign for any other."""
+    name = function.name
+    if name == "collections.OrderedDict":
+        return dict(*arguments)
+    if name in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"):
+        return StoredTensor(str(arguments[0]), tuple(map(int, arguments[2])))
+    if name == "torch._utils._rebuild_parameter":
+        return arguments[0]
+    raise _Foreign(name)
