@@ -224,9 +224,8 @@ class _Lookup:
         return cast(T, outcome)
 
     def _find_data(self, dataset: str, category: str) -> tuple[Listing, str]:
-        folders = self.folders
         try:
-            return find_category(dataset, category, folders.data, folders.cache, self.digests)
+            return find_category(dataset, category, self.folders.data, self._pixels)
         finally:
             self.digests.save()  # at once: reading gigabytes is not done twice
 
