@@ -115,8 +115,9 @@ def written_difference(gap: Difference) -> str:
     seeds = f"{estimate.n} seed" + "s" * (estimate.n != 1)
     if estimate.interval is None:
         return f"{estimate.mean:+.3f}, {seeds}"
-    spans = ["[{:+.3f}, {:+.3f}]".format(*estimate.interval)]
+    low, high = estimate.interval
+    spans = [f"[{low:+.3f}, {high:+.3f}]" if low < high else "alike in all"]
     if gap.with_images is not None:
         spans.append("with images [{:+.3f}, {:+.3f}]".format(*gap.with_images))
-    p = "p < 0.001" if gap.p < 0.001 else f"p = {gap.p:.3f}"
+    p = "p < 0.001" if gap.p < 0.001 else f"p = {gap.p:.3f}" if low < high else "no spread to test"
     return f"{estimate.mean:+.3f} {', '.join(spans)}, {p}, {seeds}"
