@@ -13,7 +13,7 @@ from bench.store.scores import Scores
 
 REPEATS = 2000
 LEVEL = 0.95
-Key = TypeVar("Key", bound=Hashable)
+Pair = TypeVar("Pair", bound=Hashable)
 Runs = Mapping[int, Receipt]
 """Runs of one configuration by seed."""
 
@@ -41,7 +41,7 @@ def difference(first: Runs, second: Runs, scores: Callable[[Receipt], Scores]) -
     return Difference(estimate, crossed_interval(pairs), paired_p(*values))
 
 
-def family(differences: Mapping[Key, Difference]) -> dict[Key, Difference]:
+def family(differences: Mapping[Pair, Difference]) -> dict[Pair, Difference]:
     """Adjust the p values of differences that are looked at together.
 
     One of a single seed has no p, and no part in the family.

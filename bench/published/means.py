@@ -6,7 +6,15 @@ from decimal import Decimal
 from functools import cached_property
 
 from bench.published.findings import Finding, computed, mean_of
-from bench.published.tables import MEANS, NAMES, TEXTURES, Key, PublishedTable, averages
+from bench.published.tables import (
+    MEANS,
+    NAMES,
+    TEXTURES,
+    Key,
+    PublishedTable,
+    averages,
+    half_unit,
+)
 from bench.text import joined
 
 IMPROBABLE = 0.05
@@ -49,13 +57,6 @@ class CheckedMean:
         if self.probability == 0:
             return f"{text}; their rounding cannot give it"
         return f"{text}; their rounding gives it in {100 * self.probability:.1f} % of cases"
-
-
-def half_unit(number: Decimal) -> Decimal:
-    """Return half a unit of a number's last digit."""
-    exponent = number.as_tuple().exponent
-    assert isinstance(exponent, int), "a published number is finite"
-    return Decimal(5).scaleb(exponent - 1)
 
 
 def _probability(rows: Sequence[Decimal], published: Decimal, half: Decimal) -> float:
