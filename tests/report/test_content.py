@@ -176,7 +176,7 @@ def test_a_row_holds_one_content_and_says_that_there_is_another(tmp_path):
     assert not apart.apart
     assert [c.key.method for c in apart.cells if c.ours] == ["atacnet"]
     page = render(contents(store))
-    assert "content ffffffff: apart, below" in page
+    assert "content ffffffff has a row of its own" in page
     assert "head_ct (content eeeeeeee)" in page
 
 
