@@ -129,7 +129,7 @@ def _closure(
     imported, seen, waiting = {module}, set(), [module]
     while waiting:
         name = waiting.pop()
-        file = None if name in seen else _module_file(name)
+        file = None if name in seen else module_file(name)
         seen.add(name)
         if file is None or (name != module and not counts(name, file)):
             continue
@@ -167,8 +167,8 @@ def _find_spec(top: str) -> importlib.machinery.ModuleSpec | None:
         return None
 
 
-def _module_file(name: str) -> Path | None:
-    """Find a module's file without importing its package."""
+def module_file(name: str) -> Path | None:
+    """Return a module's file, without importing its package."""
     top, *parts = name.split(".")
     spec = _find_spec(top)
     for part in parts:

@@ -1,10 +1,9 @@
 """What papers leave open and we chose, as the headers of the methods say."""
 
 import ast
-import importlib.util
 import re
-from pathlib import Path
 
+from bench.code import module_file
 from bench.registry import METHODS
 
 _OPENING = "Chosen here"
@@ -21,10 +20,9 @@ def choices() -> dict[str, str]:
 
 def _header(path: str) -> str:
     """Return the docstring of a method's module."""
-    spec = importlib.util.find_spec(path.partition(":")[0])
-    assert spec is not None, "a method of the registry has a module"
-    assert spec.origin is not None, "and the module has a file"
-    return ast.get_docstring(ast.parse(Path(spec.origin).read_bytes())) or ""
+    file = module_file(path.partition(":")[0])
+    assert file is not None, "a method of the registry has a module"
+    return ast.get_docstring(ast.parse(file.read_bytes())) or ""
 
 
 def _chosen(header: str) -> str:

@@ -67,15 +67,14 @@ def data_prepare(
     """Decode and resize datasets into the cache before runs."""
     from bench.data.images import load, prepare
     from bench.data.inspect import named_categories
-    from bench.data.layouts import list_category
-    from bench.data.listing import fingerprint
     from bench.data.official import why_unofficial
+    from bench.data.present import find_category
     from bench.system.digests import FingerprintCache
 
     digests = FingerprintCache(folders.cache)
     for dataset, category in named_categories(names, folders.data):
-        listing = list_category(dataset, category, folders.data, folders.cache)
-        content = fingerprint(listing, digests)
+        name = dataset.name
+        listing, content = find_category(name, category, folders.data, folders.cache, digests)
         digests.save()
         folder = prepare(listing, content, folders.cache, image_size, resize)
         sizes = {(f.width, f.height) for f in load(folder).facts}

@@ -167,7 +167,7 @@ SYNTHETIC = Dataset(
     source="embedded",
 )
 OWN_VERSION = 2
-"""The data version of own folders; 2: EXIF orientation is applied."""
+"""The data version of own folders and of copies with turned images; 2: EXIF is applied."""
 DATASETS = {d.name: d for d in (MVTEC_AD, BRAIN_MRI, HEAD_CT, SYNTHETIC)}
 
 

@@ -16,11 +16,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data.catalog import OWN_VERSION, find_dataset
+from bench.data.catalog import OWN_VERSION, Dataset, find_dataset
 from bench.data.decode import is_turned
 from bench.data.images import load
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, check_names, fingerprint, images_below
+from bench.data.present import as_seen
 from bench.errors import DataError, MissingData
 from bench.system.digests import FingerprintCache
 from bench.system.untrusted import is_one_line, one_line, os_reason
@@ -82,7 +83,10 @@ def find_external(
         return None
     tiles, turned = 1, False
     if source == "mvtec_ad":
-        listing = _other_categories(dataset, category, data, cache)
+        mvtec = find_dataset(source, data)
+        listing = _other_categories(mvtec, dataset, category, data, cache)
+        listing = as_seen(mvtec, listing, fingerprint(listing, digests))
+        turned = listing.data_version != mvtec.data_version
     elif textures is None:
         listing, tiles = _textures(), TILES
     else:
@@ -148,8 +152,9 @@ def _textures() -> Listing:
     return Listing(root, tuple(File(name, "train", "good") for name in TEXTURES))
 
 
-def _other_categories(dataset: str, category: str, data: Path, cache: Path) -> Listing:
-    mvtec = find_dataset("mvtec_ad", data)
+def _other_categories(
+    mvtec: Dataset, dataset: str, category: str, data: Path, cache: Path
+) -> Listing:
     files: list[File] = []
     for other in mvtec.categories:
         if (dataset, category) == (mvtec.name, other):

@@ -18,6 +18,8 @@ from bench.system.untrusted import one_line, os_reason, read_regular
 FOLDER = "ground_truth"
 MARK = "_mask"
 """What the name of a mask may end in beside that of its image, in any letter case."""
+JPEG_NOISE = 32
+"""Brightness up to which a pixel of a JPEG is black: every edge has specks around it."""
 SHOWN = 3
 """Problems that are named one by one."""
 
@@ -141,9 +143,9 @@ def _digest_or_none(path: Path, digest: Callable[[Path], str]) -> str:
 def read_mask(mask: Mask, size: Size) -> NDArray[np.bool_]:
     """Return an image's defect pixels, (height, width).
 
-    Whatever is not black is defect, however bright. `size` is that of the upright image. Raises
-    DataError, one line, where there is no mask, one does not decode, has another shape or marks
-    nothing, and where two candidates differ.
+    Whatever is not black is defect, however bright; of a JPEG, what is brighter than its noise.
+    `size` is that of the upright image. Raises DataError, one line, where there is no mask, one
+    does not decode, has another shape or marks nothing, and where two candidates differ.
     """
     if mask.trouble:
         raise DataError(mask.trouble)
@@ -180,9 +182,7 @@ def _marked(path: Path, size: Size) -> NDArray[np.bool_]:
             f" {size[0]}x{size[1]}; a mask has the shape of its image"
         )
     brightness = np.asarray(rgb).max(2)
-    # A JPEG has specks of nearly black around every edge.
-    least = brightness.max() // 2 if content.startswith(b"\xff\xd8") else 0
-    marked: NDArray[np.bool_] = brightness > least
+    marked: NDArray[np.bool_] = brightness > (JPEG_NOISE if content.startswith(b"\xff\xd8") else 0)
     return marked
 
 

@@ -11,11 +11,11 @@ from bench.data.catalog import find_dataset
 from bench.data.decode import upright_size
 from bench.data.external import External, find_external
 from bench.data.images import RESIZE_RULES
-from bench.data.layouts import list_category
-from bench.data.listing import Listing, fingerprint
+from bench.data.listing import Listing
 from bench.data.masks import find_masks, first_of, mask_problems, masks_digest
 from bench.data.pixels import PixelDigests
 from bench.data.preconditions import check_preconditions
+from bench.data.present import find_category
 from bench.data.splits import hard_setting_gaps, seen_defects
 from bench.data.unused import unused_files, unused_line
 from bench.errors import BenchError, DataError, MissingData, RequestError, WeightsError
@@ -224,10 +224,9 @@ class _Lookup:
         return cast(T, outcome)
 
     def _find_data(self, dataset: str, category: str) -> tuple[Listing, str]:
-        card = find_dataset(dataset, self.folders.data)
+        folders = self.folders
         try:
-            listing = list_category(card, category, self.folders.data, self.folders.cache)
-            return listing, fingerprint(listing, self.digests)
+            return find_category(dataset, category, folders.data, folders.cache, self.digests)
         finally:
             self.digests.save()  # at once: reading gigabytes is not done twice
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from bench.data import synthetic
-from bench.data.catalog import SYNTHETIC, find_dataset
+from bench.data.catalog import SYNTHETIC
 from bench.data.decode import decode_image, is_turned
-from bench.data.layouts import list_category
-from bench.data.listing import fingerprint
+from bench.data.present import find_category
 from bench.errors import BenchError
 from bench.system.digests import FingerprintCache
 
@@ -73,14 +72,10 @@ class Pictures:
             return "", 0, {}
         data, cache, digests = self._folders
         try:
-            card = find_dataset(dataset, data)
-            if category not in card.categories:
-                return "", 0, {}
-            listing = list_category(card, category, data, cache)
-            content = fingerprint(listing, digests)
+            listing, content = find_category(dataset, category, data, cache, digests)
         except BenchError:
             return "", 0, {}
-        return content, card.data_version, {f.path: listing.root / f.path for f in listing.files}
+        return content, listing.data_version, {f.path: listing.root / f.path for f in listing.files}
 
 
 def _embedded(category: str, file: str) -> Image.Image | None:

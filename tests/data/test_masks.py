@@ -184,6 +184,14 @@ def test_specks_around_the_edges_of_a_jpeg_are_no_defect(tmp_path: Path, marked:
     assert np.array_equal(loaded(tmp_path), BOX > 0)
 
 
+def test_a_jpeg_may_mark_defects_at_several_levels(tmp_path: Path, marked: Marked) -> None:
+    levels = BOX * 255
+    levels[:8][BOX[:8] > 0] = 120
+    assert {*np.unique(levels)} == {0, 120, 255}
+    marked("0.jpg", levels, quality=90)
+    assert np.array_equal(loaded(tmp_path), BOX > 0)
+
+
 def test_a_small_defect_is_never_lost(tmp_path: Path, marked: Marked) -> None:
     for height, width, row, column in ((16, 16, 12, 6), (2000, 3000, 1999, 5)):
         dot = np.zeros((height, width), bool)
