@@ -131,6 +131,10 @@ class Detector(Protocol):
       for so many normal images of a side and beside them. A run that has no room for it is refused
       before it begins.
 
+    `score` and `explain` must give of a part of the images what they give of it among all, since
+    the harness may hand over images in parts. A generator that one of them makes inside must be
+    seeded for each image anew; the harness sees none but the global and the detector's own.
+
     A class with `seedless = True` says that nothing in it is random: unless it is timed, one seed
     is run of it.
     """

@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import fmean
 
 from bench.analysis.copies import copy_reasons
-from bench.analysis.labels import ConfigurationNames, hardware
+from bench.analysis.labels import ConfigurationNames, hardware, source_of
 from bench.analysis.places import Places, finished, nowhere
 from bench.analysis.statistics import Estimate, deviation, mean_interval
 from bench.analysis.verdict import departures
@@ -63,11 +63,12 @@ class Configuration:
     def with_metric(self, metric: str) -> "Configuration | None":
         """Return the runs that have another metric; None for none.
 
-        Pixel metrics are averaged over one state of the masks: that of the run that finished last.
+        Pixel metrics are averaged over one state of the masks: that of the most runs.
         """
         receipts = [r for r in self.receipts if r.metrics.number(metric) is not None]
         if metric in PIXEL_METRICS and receipts:
-            masks = max(receipts, key=finished).metrics.masks_sha256
+            states = [r.metrics.masks_sha256 for r in sorted(receipts, key=finished, reverse=True)]
+            masks = max(states, key=states.count)  # of several, that of the newest run
             receipts = [r for r in receipts if r.metrics.masks_sha256 == masks]
         return replace(self, receipts=tuple(receipts), metric=metric) if receipts else None
 
@@ -105,7 +106,7 @@ class Configuration:
     def variant(self) -> RunSpec:
         """The spec without its place."""
         row = replace(self.row, dataset="", category="", fingerprint="", data_version=0)
-        return replace(row, external=None, masks=None)
+        return replace(row, external=source_of(row.external), masks=None)
 
     @property
     def unofficial_reasons(self) -> list[str]:

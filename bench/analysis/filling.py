@@ -18,7 +18,7 @@ from bench.analysis.timings import (
     clocks,
     compared,
 )
-from bench.analysis.verdict import LEAST_SEEDS, Noise, differences, verdict
+from bench.analysis.verdict import LEAST_SEEDS, Noise, differing_settings, verdict
 from bench.published.audit import read_findings
 from bench.published.tables import (
     MEANS,
@@ -335,7 +335,7 @@ def _time_cell(
 ) -> TimeCell:
     """Return the timed configuration that departs least in what takes time."""
     shape = {k: v for k, v in table.stated(column.method).items() if k in SHAPE}
-    departs = {row: differences(row, shape) for row, timed in rows.items()
+    departs = {row: differing_settings(row, shape) for row, timed in rows.items()
                if row.method == column.method and timed.span(LATENCY)}  # fmt: skip
 
     def rank(row: RunSpec) -> tuple[bool, int, int, str]:

@@ -12,8 +12,10 @@ from bench.spec import Place, RunSpec, place_name, place_of
 from bench.store.receipt import Receipt
 from bench.text import brief
 
+OF_A_PLACE = ("external", "masks")
+"""Digests that each place may have of its own: named where they vary within one."""
 _NAMED_ELSEWHERE = {"kind", "method", "parameters", "dataset", "category", "setting", "shots",
-                    "seed", "seen_defect", "data_version", "fingerprint", "masks"}  # fmt: skip
+                    "seed", "seen_defect", "data_version", "fingerprint", *OF_A_PLACE}  # fmt: skip
 """What stands in a table's row or title, or before the settings; every other field of a spec, one
 that is added later too, is a setting that a name states where it varies."""
 
@@ -26,9 +28,10 @@ class ConfigurationNames:
 
     def __init__(self, specs: Iterable[RunSpec]) -> None:
         self._values: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
-        self._masks: dict[tuple[str, Place], set[str | None]] = defaultdict(set)
+        self._of_places: dict[tuple[str, Place, str], set[str | None]] = defaultdict(set)
         for spec in specs:
-            self._masks[spec.method, place_of(spec)].add(spec.masks)
+            for key in OF_A_PLACE:
+                self._of_places[spec.method, place_of(spec), key].add(getattr(spec, key))
             for key, value in _settings(spec).items():
                 self._values[spec.method][key].add(value)
 
@@ -40,16 +43,23 @@ class ConfigurationNames:
             for key, value in _settings(spec).items()
             if len(values[key]) > 1
         ]
-        masks = self._masks[spec.method, place_of(spec)]
-        if len(masks) > 1:  # of one place: each place has masks of its own
-            varied.append(f"masks={_written(spec.masks, masks)}")
+        for key in OF_A_PLACE:
+            known = self._of_places[spec.method, place_of(spec), key]
+            if len({_parted(value or "")[1] for value in known}) > 1:
+                varied.append(f"{key} {_written(getattr(spec, key), known)}")
         return f"{spec.method} {' '.join(varied)}".strip()
 
 
 def _settings(spec: RunSpec) -> dict[str, Any]:
     """Return everything that a name may have to state, in the order of the fields."""
     names = [f.name for f in fields(spec) if f.name not in _NAMED_ELSEWHERE]
-    return {**spec.parameters, **{name: getattr(spec, name) for name in names}}
+    own = {name: getattr(spec, name) for name in names}
+    return {**spec.parameters, **own, "external": source_of(spec.external)}
+
+
+def source_of(external: str | None) -> str | None:
+    """Return the source of external images, without the digest of their content."""
+    return external and external.partition(":")[0]
 
 
 def _written(value: Any, among: Iterable[Any]) -> Any:
@@ -68,7 +78,7 @@ def _written(value: Any, among: Iterable[Any]) -> Any:
 
 def _parted(value: str) -> tuple[str, str]:
     """Return what stands before a digest, and the digest; empty where there is none."""
-    match = re.fullmatch(r"(?:(.*)[:@])?([0-9a-f]{64})", value, re.DOTALL)
+    match = re.fullmatch(r"(?:(.*?)[:@])?([0-9a-f]{64}(?::turned)?)", value, re.DOTALL)
     return (match[1] or "", match[2]) if match else (value, "")
 
 

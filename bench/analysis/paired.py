@@ -13,7 +13,7 @@ from bench.store.scores import Scores
 
 REPEATS = 2000
 LEVEL = 0.95
-Key = TypeVar("Key", bound=Hashable)
+Pair = TypeVar("Pair", bound=Hashable)
 Runs = Mapping[int, Receipt]
 """Runs of one configuration by seed."""
 
@@ -41,7 +41,7 @@ def difference(first: Runs, second: Runs, scores: Callable[[Receipt], Scores]) -
     return Difference(estimate, crossed_interval(pairs), paired_p(*values))
 
 
-def family(differences: Mapping[Key, Difference]) -> dict[Key, Difference]:
+def family(differences: Mapping[Pair, Difference]) -> dict[Pair, Difference]:
     """Adjust the p values of differences that are looked at together.
 
     One of a single seed has no p, and no part in the family.
@@ -115,8 +115,9 @@ def written_difference(gap: Difference) -> str:
     seeds = f"{estimate.n} seed" + "s" * (estimate.n != 1)
     if estimate.interval is None:
         return f"{estimate.mean:+.3f}, {seeds}"
-    spans = ["[{:+.3f}, {:+.3f}]".format(*estimate.interval)]
+    low, high = estimate.interval
+    spans = [f"[{low:+.3f}, {high:+.3f}]" if low < high else "alike in all"]
     if gap.with_images is not None:
         spans.append("with images [{:+.3f}, {:+.3f}]".format(*gap.with_images))
-    p = "p < 0.001" if gap.p < 0.001 else f"p = {gap.p:.3f}"
+    p = "p < 0.001" if gap.p < 0.001 else f"p = {gap.p:.3f}" if low < high else "no spread to test"
     return f"{estimate.mean:+.3f} {', '.join(spans)}, {p}, {seeds}"

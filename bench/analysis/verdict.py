@@ -3,13 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from statistics import fmean, variance
 from typing import Any
 
 from bench.analysis.copies import copy_reasons
 from bench.analysis.statistics import DIGITS
-from bench.published.tables import PublishedTable, PublishedValue
+from bench.published.tables import PublishedTable, PublishedValue, half_unit
 from bench.spec import RunSpec
 from bench.store.receipt import Receipt
 
@@ -78,7 +77,7 @@ def verdict(
     if not values or not all(map(math.isfinite, values)):
         raise ValueError("a verdict takes at least one value, and finite ones only")
     n, mean, number = len(values), fmean(values), float(published.value)
-    gap, rounding = mean - number, half_unit(published.value)
+    gap, rounding = mean - number, float(half_unit(published.value))
     alike = len({round(v, DIGITS) for v in values}) == 1
     if seedless and alike:
         ends = _ends(gap, _half_width(0.0, n, noise), rounding)
@@ -99,13 +98,6 @@ def verdict(
         return Verdict(word, gap, ends, why)
     needed = seeds_needed(math.sqrt(variance(values)), margin - rounding, noise)
     return Verdict(word, gap, ends, f"{why}; {_advice(needed)}", needed)
-
-
-def half_unit(number: Decimal) -> float:
-    """Return half a unit of a number's last digit."""
-    exponent = number.as_tuple().exponent
-    assert isinstance(exponent, int), "a published number is finite"
-    return 0.5 * 10.0**exponent
 
 
 def _welch(spread: float, n: Any, noise: Noise | None) -> tuple[Any, Any]:
@@ -197,7 +189,7 @@ def _advice(needed: int | None) -> str:
     return f"with this spread about {needed} seeds would show it reproduced, if it is"
 
 
-def differences(spec: RunSpec, stated: Mapping[str, Any], whose: str = "") -> list[str]:
+def differing_settings(spec: RunSpec, stated: Mapping[str, Any], whose: str = "") -> list[str]:
     """Return settings that differ from stated ones; absent ones do not.
 
     A stated `{above: x}` is any larger value.
@@ -238,7 +230,7 @@ def departures(receipt: Receipt, table: PublishedTable) -> tuple[str, ...]:
     departs = []
     for values, whose in ((stated, ""), (chosen, "the chosen ")):
         compared = {k: v for k, v in values.items() if k != "steps_per_epoch"}
-        departs += differences(spec, compared, whose)
+        departs += differing_settings(spec, compared, whose)
     departs += _other_steps(receipt, {**chosen, **stated})
     if spec.backbone and spec.weights in (None, "none"):
         departs.append("no ImageNet weights")

@@ -32,6 +32,7 @@ def predict_command(
     """
     import sys
 
+    from bench.data.unused import passed_over
     from bench.execution import predict
     from bench.execution.predictions import check_new, write_predictions
     from bench.planning.slots import slots_for
@@ -43,6 +44,8 @@ def predict_command(
     target = out or Path(f"predictions-{receipt.run_id}")
     check_new(target.absolute())
     files = predict.find_images(images)
+    if unused := passed_over([path for path in images if path.is_dir()], files):
+        print(f"note: {unused}", file=sys.stderr)
     if predict.has_changed(receipt):
         print("note: the method's code has changed since the run", file=sys.stderr)
     slot = slots_for(device, 1, gpus(device), threads or receipt.provenance.threads)[0]

@@ -146,9 +146,10 @@ def table_command(
     say(markdown(summary))
     if against is None:
         return
+    tested = sum(gap.over_seeds.n > 1 for gap in gaps.values())
     say(
         f"\nMinus {against}, with 95 % intervals over shared seeds (t) and over seeds and test"
-        f" images (crossed bootstrap); p of {counted(len(gaps), 'difference')} together (Holm):\n"
+        f" images (crossed bootstrap); p of {counted(tested, 'difference')} together (Holm):\n"
     )
     for ((place, shots), column), gap in gaps.items():
         say(f"- {place}, {counted(shots, 'shot')}, {column}: {written_difference(gap)}")

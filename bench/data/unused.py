@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -80,6 +80,28 @@ def unused_line(name: str, unused: list[UnusedFiles]) -> str:
     verb = "looks like an image and is" if total == 1 else "look like images and are"
     listed = "; ".join(map(str, unused[:LINES]))
     return f"{name}: {counted(total, 'file')} that {verb} not used: {listed}{more}"
+
+
+def passed_over(folders: Iterable[Path], used: Collection[Path]) -> str:
+    """Return a line about files below folders that look like images and are not used.
+
+    Empty where there is none. Raises DataError for a folder that cannot be read.
+    """
+    tally: Counter[str] = Counter()
+    for folder in folders:
+        try:
+            files = {p for p in _files_below(folder, ()) if _looks_like_image(p, folder.parent)}
+        except OSError as error:
+            path = one_line(error.filename or folder)
+            raise DataError(f"cannot read {path}: {os_reason(error)}") from error
+        tally.update(path.suffix.lower() or "no suffix" for path in files - {*used})
+    if not tally:
+        return ""
+    suffixes = ", ".join(f"{one_line(suffix)} {n}" for suffix, n in sorted(tally.items()))
+    return (
+        f"{counted(tally.total(), 'file')} looking like images not used ({suffixes}): save them as"
+        " PNG, JPEG, BMP or TIFF"
+    )
 
 
 def _files_below(top: Path, only: Sequence[str]) -> Iterator[Path]:

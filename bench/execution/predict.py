@@ -17,7 +17,7 @@ from bench.detector import Context, Samples, Seeds
 from bench.errors import DataError, MethodError, RequestError
 from bench.execution.contract import check_scores, explained, spec_settings
 from bench.execution.failure import memory_line, out_of_memory
-from bench.execution.parts import OwnDraws, images_of_a_part
+from bench.execution.parts import OwnDraws, images_of_a_part, in_parts
 from bench.execution.predictions import Predictions
 from bench.registry import load_class, outside_source, path_of
 from bench.spec import RunSpec
@@ -102,7 +102,8 @@ def predict_images(
     detector = method(method.Parameters(**spec.parameters))
     detector.load_state(model, dataclasses.replace(context, **settings))
     draws = OwnDraws(detector)
-    parts = in_parts(_decoded(files, spec), images_of_a_part(about.score_batch_size))
+    size = images_of_a_part(about.score_batch_size)
+    parts = in_parts(_decoded(files, spec), size, lambda pair: isinstance(pair[1], Samples))
     try:
         for part in parts:
             predictions = _predicted(detector, part)
@@ -141,22 +142,6 @@ def _decoded(files: Sequence[Path], spec: RunSpec) -> Iterator[Decoded]:
                 yield path, image
     if problem and not decodes:
         raise problem
-
-
-def in_parts(decoded: Iterable[Decoded], size: int) -> Iterator[list[Decoded]]:
-    """Yield parts with as many images as `bench.execution.parts.spans` gives them."""
-    held: list[Decoded] = []
-    ends: list[int] = []
-    for path, image in decoded:
-        held.append((path, image))
-        if isinstance(image, Samples):
-            ends.append(len(held))
-        if len(ends) == 2 * size:
-            end = ends[size - 1]
-            yield held[:end]
-            held, ends = held[end:], [e - end for e in ends[size:]]
-    if held:
-        yield held
 
 
 def _predicted(detector: Any, part: Sequence[Decoded]) -> Predictions:

@@ -54,6 +54,13 @@ class PublishedValue:
     """Standard deviation over runs, where one is reported."""
 
 
+def half_unit(number: Decimal) -> Decimal:
+    """Return half a unit of a number's last digit."""
+    exponent = number.as_tuple().exponent
+    assert isinstance(exponent, int), "a published number is finite"
+    return Decimal(5).scaleb(exponent - 1)
+
+
 @dataclass(frozen=True)
 class PublishedTable:
     """A published table and its source."""

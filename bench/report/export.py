@@ -21,8 +21,8 @@ CELL_FIELDS = (
     "published", "source", "source_table", "difference", "difference_low90", "difference_high90",
     "published_std", "published_runs", "verdict", "seeds_needed", "basis", "not_comparable",
     "unofficial_copy", "best_of_row", "stale", "way",
-    "machines", "runs", "mean_without_drawn", "std_without_drawn", "pixel_auroc", "pixel_published",
-    "pixel_source",
+    "machines", "runs", "mean_without_drawn", "std_without_drawn", "pixel_auroc", "pixel_seeds",
+    "pixel_published", "pixel_source",
 )  # fmt: skip
 FINDING_FIELDS = ("about", "finding", "evidence", "source", "confidence")
 
@@ -102,7 +102,7 @@ def _values(cell: Cell) -> Iterator[str]:
     yield " ".join(r.run_id for r in ours.receipts) if ours else ""
     same, pixels, published = cell.same_test, cell.pixels, cell.pixel_level
     yield from (repr(same.estimate.mean), exact(same.deviation)) if same else ("", "")
-    yield repr(pixels.estimate.mean) if pixels else ""
+    yield from (repr(pixels.estimate.mean), str(pixels.estimate.n)) if pixels else ("", "")
     yield from (str(published[1].value), published[0]) if published and pixels else ("", "")
 
 

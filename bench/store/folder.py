@@ -224,7 +224,7 @@ class Store:
         older = self._move(target, self.superseded)
         try:
             os.rename(staged, target)
-        except OSError:
+        except BaseException:  # an interrupt, too: the run must be in its place again
             if older:
                 os.rename(older, target)
             raise

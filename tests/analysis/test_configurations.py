@@ -18,6 +18,11 @@ def measured(seed, pixel_auroc, masks, hours):
                       started_at=moment, finished_at=moment)  # fmt: skip
 
 
+def test_masks_that_were_put_right_count_where_most_runs_have_them():
+    runs = (measured(0, 0.9, "b" * 64, 1), measured(1, 0.8, "b" * 64, 2), measured(2, 0.1, None, 3))
+    assert set(Configuration(SPEC, "shortcut", runs).with_metric("pixel_auroc").by_seed) == {0, 1}
+
+
 @pytest.mark.parametrize("old", ["a" * 64, None])
 def test_a_pixel_metric_is_averaged_over_one_state_of_the_masks(old):
     runs = (measured(0, 0.4, old, 1), measured(1, 0.9, "b" * 64, 2), measured(2, 1.0, "b" * 64, 3))

@@ -138,3 +138,27 @@ def test_a_digest_is_shortened_as_far_as_it_stays_apart():
     assert shortened(one, (one, other)) == "a" * 12 + "b"
     assert shortened(one, (one,)) == "a" * 8
     assert shortened("ab", ("ab", "abc")) == "ab"
+
+
+def test_external_images_of_each_place_make_no_column_of_their_own():
+    """`mvtec_ad` gives each category the others' images: a digest for each place."""
+    runs = [
+        receipt_of(replace(BASE, category=c, external="mvtec_ad:" + d * 64, seed=s))
+        for c, d in (("one", "1"), ("two", "2"))
+        for s in range(2)
+    ]
+    assert tabulate(runs, {}).columns == ("atacnet",)
+    turned = receipt_of(replace(BASE, category="one", external="mvtec_ad:" + "3" * 64 + ":turned"))
+    columns = tabulate([*runs, turned], {}).columns
+    assert set(columns) == {
+        "atacnet", "atacnet external mvtec_ad 11111111", "atacnet external mvtec_ad 33333333",
+    }  # fmt: skip
+
+
+def test_a_variant_keeps_the_source_of_external_images():
+    one, two = (
+        StoredRuns(None, (receipt_of(replace(BASE, external=f"{name}:" + "1" * 64)),))
+        for name in ("textures", "mvtec_ad")
+    )
+    variants = {c.variant for s in (one, two) for (group,) in [s.groups.values()] for c in group}
+    assert len(variants) == 2

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from bench.report.pictures import Pictures
 from bench.store.archive import pack
 from tests.campaigns.big_report import METHODS, SEEDS, MadeUp, measured
 from tests.fixtures.runs import REFERENCE, bench
@@ -25,7 +26,13 @@ def test_the_command_takes_digests_of_data_from_the_cache_folder(
     data, cache = tmp_path / "data", tmp_path / "own-cache"
     data.mkdir()
     asked = []
-    monkeypatch.setattr("bench.report.content.Pictures", lambda *folders: asked.append(folders))
+
+    class Asked(Pictures):
+        def __init__(self, *folders):
+            asked.append(folders)
+            super().__init__(*folders)
+
+    monkeypatch.setattr("bench.report.content.Pictures", Asked)
     monkeypatch.setattr("bench.report.content.draw_figures", lambda stored, pictures: ())
     options = ["--cache", cache] if by == "option" else []
     if by == "environment":

@@ -7,7 +7,7 @@ import pytest
 
 from bench.data.catalog import BRAIN_MRI, HEAD_CT, MVTEC_AD, find_dataset
 from bench.data.layouts import list_category
-from bench.data.unused import unused_files, unused_line
+from bench.data.unused import passed_over, unused_files, unused_line
 from bench.errors import DataError
 from tests.fixtures.datasets import make, make_bottle
 
@@ -188,3 +188,17 @@ def test_images_that_all_lie_too_deep_are_named(tmp_path: Path, cache: Path) -> 
     make(tmp_path / "nuts", "train/good/1.png")
     with pytest.raises(DataError, match=r"has no anomalous test images; images lie in test/hole/l"):
         list_category(dataset, "nuts", tmp_path, cache)
+
+
+def test_files_below_folders_that_predict_passes_over_are_counted(tmp_path: Path) -> None:
+    for name in ("a.png", "b.webp", "deep/c.webp", "deep/d", "notes.txt", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    line = passed_over([tmp_path], [tmp_path / "a.png"])
+    assert line == (
+        "3 files looking like images not used (.webp 2, no suffix 1): save them as PNG, JPEG, BMP"
+        " or TIFF"
+    )
+    assert passed_over([tmp_path], [tmp_path / n for n in ("a.png", "b.webp", "deep/c.webp",
+                                                           "deep/d")]) == ""  # fmt: skip
+    assert passed_over([], []) == ""

@@ -1,7 +1,11 @@
 """Parts leave a method's batches and draws as they are."""
 
+import random
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,3 +36,28 @@ def test_a_generator_that_is_drawn_from_and_one_that_is_only_seeded_are_told_apa
     assert draws.drawn()
     draws.restore()
     assert not draws.drawn()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda _: torch.rand(1),
+        lambda _: np.random.rand(),
+        lambda _: random.random(),
+        lambda detector: torch.rand(1, generator=detector.network.draws),
+        lambda detector: detector.network.numpy.random(),
+        lambda detector: detector.legacy.rand(),
+        lambda detector: detector.python.random(),
+    ],
+)
+def test_draws_of_any_generator_at_hand_are_seen(draw: Callable[[Any], Any]) -> None:
+    network = SimpleNamespace(draws=torch.Generator(), numpy=np.random.default_rng(0))
+    owned = {"legacy": np.random.RandomState(0), "python": random.Random(0)}
+    detector = SimpleNamespace(network=network, name="any", **owned)
+    draws = OwnDraws(detector)
+    assert not draws.drawn()
+    first = draw(detector)
+    assert draws.drawn()
+    draws.restore()
+    assert not draws.drawn()
+    assert draw(detector) == first

@@ -13,11 +13,10 @@ from PIL import Image
 from bench.data.synthetic import generated
 from bench.detector import Samples
 from bench.errors import DataError, RequestError
-from bench.execution.parts import spans
+from bench.execution.parts import in_parts, spans
 from bench.execution.predict import (
     Decoded,
     find_images,
-    in_parts,
     predict_images,
     saved_model,
 )
@@ -254,6 +253,10 @@ def decoded(count: int, broken: set[int] = frozenset()) -> Iterator[Decoded]:
         yield Path(str(i)), DataError(f"{i} is broken") if i in broken else samples
 
 
+def has_image(item: Decoded) -> bool:
+    return isinstance(item[1], Samples)
+
+
 @pytest.mark.parametrize(
     ("count", "broken", "parts"),
     [
@@ -270,7 +273,7 @@ def decoded(count: int, broken: set[int] = frozenset()) -> Iterator[Decoded]:
 def test_parts_hold_as_many_images_and_the_last_is_no_remnant(
     count: int, broken: tuple[int, ...], parts: list[int]
 ) -> None:
-    seen = list(in_parts(decoded(count, {*broken}), 4))
+    seen = list(in_parts(decoded(count, {*broken}), 4, has_image))
     assert [int(str(path)) for part in seen for path, _ in part] == list(range(count))
     assert [len(part) for part in seen] == parts
     images = [sum(isinstance(image, Samples) for _, image in part) for part in seen]
@@ -285,7 +288,7 @@ def test_images_are_decoded_as_they_are_needed(tmp_path: Path) -> None:
             asked.append(item)
             yield item
 
-    for i, _ in enumerate(in_parts(ask(), 8)):
+    for i, _ in enumerate(in_parts(ask(), 8, has_image)):
         assert len(asked) <= 8 * (i + 2)
 
 

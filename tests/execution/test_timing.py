@@ -363,7 +363,7 @@ def test_what_a_method_warns_of_again_and_again_is_not_told_again(measured: Any)
 def test_where_the_peak_cannot_be_reset_that_of_scoring_is_absent(
     measured: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError
 
     monkeypatch.setattr(Path, "write_text", refuse)

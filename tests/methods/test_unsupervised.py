@@ -95,7 +95,8 @@ def test_images_are_scored_alike_alone_in_other_batches_and_twice(method: Any) -
 
 
 def pictures_of(samples: Samples, start: int, stop: int) -> Samples:
-    return Samples(*(getattr(samples, name)[start:stop] for name in vars(samples)))
+    fields = {name: value for name, value in vars(samples).items() if value is not None}
+    return Samples(**{name: value[start:stop] for name, value in fields.items()})
 
 
 @pytest.mark.parametrize("method", METHODS)

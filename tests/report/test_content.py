@@ -141,14 +141,14 @@ def cells_of(aurocs):
 
 def test_among_equal_methods_a_star_is_as_rare_as_it_says():
     """Two equal leaders got a star in one of 34 rows in 83 % of tables, uncorrected."""
-    random, tables = np.random.RandomState(0), 60
+    random, tables = np.random.RandomState(0), 12
     starred_tables = 0
     for _ in range(tables):
         rows = cells_of([dict(zip(RIVALS[:2], random.normal(0.9, 0.03, (2, 3)), strict=True))
                          for _ in range(34)])  # fmt: skip
         (block,) = starred([Block("mvtec_ad", rows, ())])
         starred_tables += any(c.best for row in block.rows for c in row.cells)
-    assert starred_tables / tables <= 0.12
+    assert starred_tables <= 2
 
 
 def test_a_clear_lead_keeps_its_star_among_many_rows():
@@ -176,7 +176,7 @@ def test_a_row_holds_one_content_and_says_that_there_is_another(tmp_path):
     assert not apart.apart
     assert [c.key.method for c in apart.cells if c.ours] == ["atacnet"]
     page = render(contents(store))
-    assert "content ffffffff: apart, below" in page
+    assert "content ffffffff has a row of its own" in page
     assert "head_ct (content eeeeeeee)" in page
 
 

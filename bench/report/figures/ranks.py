@@ -47,7 +47,9 @@ def _by_method(stored: StoredRuns, shots: int) -> dict[str, dict[Place, Configur
                 for configuration in choice.configurations(stored, place, s, m):
                     row = configuration.row
                     if row.setting == "general" and stored.place.is_preferred(row):
-                        variants.setdefault(configuration.variant, {})[place] = configuration
+                        variants.setdefault(configuration.variant, {}).setdefault(
+                            place, configuration
+                        )
         if variants:
             by_method[method] = min(variants.items(), key=lambda item: _rank(*item))[1]
     return by_method

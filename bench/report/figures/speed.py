@@ -92,7 +92,7 @@ def _both(
             same = [c for c in configurations if same_but_length(c.row) == alike]
             same.sort(key=lambda c: c.row.precision != timing.row.precision)  # stable
             if same:
-                variants.setdefault(same[0].variant, {})[place] = timing, same[0]
+                variants.setdefault(same[0].variant, {}).setdefault(place, (timing, same[0]))
     return min(variants.items(), key=lambda item: _rank(*item))[1] if variants else {}
 
 
