@@ -68,7 +68,7 @@ def data_prepare(
     from bench.data.images import load, prepare
     from bench.data.inspect import named_categories
     from bench.data.official import why_unofficial
-    from bench.data.pixels import PixelDigests
+    from bench.data.pixel_digests import PixelDigests
     from bench.data.present import find_category
     from bench.system.digests import FingerprintCache
 

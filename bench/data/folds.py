@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from bench.data.listing import content_digests
-from bench.data.pixels import PixelDigests
+from bench.data.pixel_digests import PixelDigests
 from bench.errors import StoreError
 
 

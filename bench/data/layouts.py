@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.data.catalog import Dataset, has_mvtec_layout, is_meant_as_category
 from bench.data.folds import read_manifest
 from bench.data.listing import File, Listing, check_names, images_below, images_in
-from bench.data.pixels import PixelDigests
+from bench.data.pixel_digests import PixelDigests
 from bench.errors import DataError, MissingData
 from bench.spec import place_name
 from bench.system.digests import FingerprintCache
@@ -129,7 +129,7 @@ def _check_parts(
 
 
 def _refuse_other_names_of_good(folder: Path) -> None:
-    """Raise DataError for a folder that is meant as `good` and would not be read as that."""
+    """Refuse folders that are misspelt `good`."""
     for fold in ("train", "test"):
         if not (folder / fold).is_dir():
             continue

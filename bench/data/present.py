@@ -7,7 +7,7 @@ from bench.data.catalog import OWN_VERSION, Dataset, find_dataset
 from bench.data.decode import is_turned
 from bench.data.layouts import list_category
 from bench.data.listing import Listing, fingerprint
-from bench.data.pixels import PixelDigests
+from bench.data.pixel_digests import PixelDigests
 from bench.errors import MissingData
 
 

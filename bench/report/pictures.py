@@ -10,7 +10,7 @@ from PIL import Image
 from bench.data import synthetic
 from bench.data.catalog import SYNTHETIC
 from bench.data.decode import decode_image, is_turned
-from bench.data.pixels import PixelDigests
+from bench.data.pixel_digests import PixelDigests
 from bench.data.present import find_category
 from bench.errors import BenchError
 from bench.system.digests import FingerprintCache

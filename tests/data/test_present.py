@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from bench.data.catalog import OWN_VERSION
-from bench.data.pixels import PixelDigests
+from bench.data.pixel_digests import PixelDigests
 from bench.data.present import find_category
 from bench.system.digests import FingerprintCache
 
