@@ -5,10 +5,10 @@ The hash covers the syntax trees of the method and of what it imports from `base
 rearrangement is proved to change no number (`nox -s same_numbers`), `equivalences.json` holds the
 old and the new hash with the proof, and runs of the old one are not stale.
 
-The id of a method from outside has the hash of all that it imports from outside of installed
-packages, also where the statement is never reached. What it loads otherwise while it runs
-(`importlib` with a computed name) is not known beforehand: the run's provenance names it as
-`also_loaded`, and the run is stale once such a file changes. Data files do not count.
+The id of a method from outside has the hash of all that it imports, installed packages apart, also
+where the statement is never reached. What it loads by a computed name (`importlib`) is known only
+once it runs: the provenance names it as `also_loaded`. The run is stale once such a file changes.
+Data files do not count.
 """
 
 import functools
@@ -113,8 +113,8 @@ def method_folder(module: str, file: Path) -> Path:
     return file.parents[module.count(".") + (file.name == "__init__.py")]
 
 
-def has_changed(module: str, also_loaded: str) -> bool:
-    """Whether files that a run of a method has also loaded are other ones now, or gone."""
+def loaded_files_changed(module: str, also_loaded: str) -> bool:
+    """Whether files that a run has also loaded have changed."""
     try:
         digests = json.loads(also_loaded)
         folder = method_folder(module, method_code(module)[module].file)

@@ -280,7 +280,7 @@ def _find_known(
 
 
 def _unlike(file: Path, digest: str) -> str:
-    """Return why a file with a published name is not the published one; empty if it is."""
+    """Return why a file is not the published one; empty if it is."""
     known = next((k for k in KNOWN if digest.startswith(k.sha256)), None)
     if known:
         right = known.url is not None and Path(known.url).name == file.name

@@ -221,7 +221,7 @@ def test_the_projects_part_of_a_method_counts_beside_it_also_by_way_of_a_helper(
 @pytest.mark.parametrize("text", ["", "[]", "{}x", '{"a.py": 1}', '{"/dev/zero": "1"}', "[[1]]"])
 def test_a_damaged_list_of_loaded_files_counts_as_changed(write, text):
     write(mine="rate = 1\n")
-    assert source.has_changed("mine", text)
+    assert source.loaded_files_changed("mine", text)
 
 
 # Standing

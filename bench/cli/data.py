@@ -68,14 +68,14 @@ def data_prepare(
     from bench.data.images import load, prepare
     from bench.data.inspect import named_categories
     from bench.data.official import why_unofficial
+    from bench.data.pixel_digests import PixelDigests
     from bench.data.present import find_category
     from bench.system.digests import FingerprintCache
 
-    digests = FingerprintCache(folders.cache)
+    known = PixelDigests(folders.cache, FingerprintCache(folders.cache))
     for dataset, category in named_categories(names, folders.data):
-        name = dataset.name
-        listing, content = find_category(name, category, folders.data, folders.cache, digests)
-        digests.save()
+        listing, content = find_category(dataset.name, category, folders.data, known)
+        known.digests.save()
         folder = prepare(listing, content, folders.cache, image_size, resize)
         sizes = {(f.width, f.height) for f in load(folder).facts}
         reason = why_unofficial(dataset, category, listing.files, content, sizes)

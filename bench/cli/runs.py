@@ -237,8 +237,8 @@ def _print_masks(state: "State") -> None:
 
 def _print_other_masks(state: "State") -> None:
     if state.other_masks:
-        runs = _runs(state.other_masks)
-        say(f"{runs} of other masks: pixel metrics again, without training")
+        runs = counted(len(state.other_masks), "stored run")
+        say(f"masks have changed for {runs}: their pixel metrics are made again, without training")
 
 
 def _print_dry_run(

@@ -8,9 +8,8 @@ from importlib import resources
 from pathlib import Path
 
 from bench.data.listing import content_digests
-from bench.data.pixels import PixelDigests
+from bench.data.pixel_digests import PixelDigests
 from bench.errors import StoreError
-from bench.system.digests import FingerprintCache
 
 
 @dataclass(frozen=True)
@@ -24,18 +23,16 @@ class FoldManifest:
     by_name: Mapping[str, str]
     """For files that hold neither, such as images that somebody has resized."""
 
-    def folds(self, title: str, paths: Sequence[Path], cache: Path) -> list[str]:
+    def folds(self, title: str, paths: Sequence[Path], known: PixelDigests) -> list[str]:
         """Return the fold of each file; `train` for one that is not known.
 
         Files are read, and decoded where their bytes are not known, each once. Raises DataError for
         a file that cannot be read.
         """
-        digests = FingerprintCache(cache)
-        contents = content_digests(paths, digests)
+        contents = content_digests(paths, known.digests)
         other = [p for p, c in zip(paths, contents, strict=True) if c not in self.by_bytes]
-        decoded = PixelDigests(cache, digests)
-        pixels = dict(zip(other, decoded.of_files(title, other), strict=True))
-        for entries in (digests, decoded):
+        pixels = dict(zip(other, known.of_files(title, other), strict=True))
+        for entries in (known.digests, known):
             with contextlib.suppress(StoreError):  # the next command reads them again
                 entries.save()
         return [

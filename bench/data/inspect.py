@@ -176,7 +176,7 @@ def _verdict(inspection: Inspection) -> str:
 def _of_masks(inspection: Inspection) -> str:
     """Return how many masks spoil the pixel metrics."""
     count = len(inspection.masks)
-    return f"; {counted(count, 'mask')} cannot, so no pixel metrics" if count else ""
+    return f"; {counted(count, 'mask')} cannot be used: no pixel metrics" if count else ""
 
 
 def _of_images(inspection: Inspection) -> str:

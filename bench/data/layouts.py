@@ -9,8 +9,10 @@ from pathlib import Path
 from bench.data.catalog import Dataset, has_mvtec_layout, is_meant_as_category
 from bench.data.folds import read_manifest
 from bench.data.listing import File, Listing, check_names, images_below, images_in
+from bench.data.pixel_digests import PixelDigests
 from bench.errors import DataError, MissingData
 from bench.spec import place_name
+from bench.system.digests import FingerprintCache
 from bench.system.untrusted import one_line, os_reason, read_regular
 
 MAX_LABELS = 1 << 20
@@ -31,15 +33,19 @@ HEAD_CT_TEST_NORMALS = frozenset(
 """Test normals of the converters of DevNet, DRA and AHL (3:1, seed 42)."""
 
 
-def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> Listing:
+def list_category(
+    dataset: Dataset, category: str, data: Path, cache: Path, known: PixelDigests | None = None
+) -> Listing:
     """Return a category's images, sorted, without decoding them.
 
-    Only where a manifest tells the folds by content are files read, each once. Raises MissingData
+    Only where a manifest tells the folds by content are files read, each once: `known` are the
+    digests of whoever reads them, too. Raises MissingData
     with the remedy where the folder is absent, DataError where it does not hold what the layout
     asks for.
     """
     try:
-        root, files = _listed(dataset, category, data, cache)
+        known = known or PixelDigests(cache, FingerprintCache(cache))
+        root, files = _listed(dataset, category, data, known)
     except OSError as error:
         path = one_line(error.filename or data / dataset.name)
         raise DataError(f"cannot read {path}: {os_reason(error)}") from error
@@ -56,12 +62,14 @@ def list_category(dataset: Dataset, category: str, data: Path, cache: Path) -> L
     return Listing(root, ordered, dataset.data_version)
 
 
-def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[Path, list[File]]:
+def _listed(
+    dataset: Dataset, category: str, data: Path, known: PixelDigests
+) -> tuple[Path, list[File]]:
     """Return the root folder and the files of a category."""
     if dataset.layout == "synthetic":
         from bench.data import synthetic
 
-        root = synthetic.generated(cache, category)
+        root = synthetic.generated(known.cache, category)
         return root, _mvtec_files(root / category, root)
     if dataset.layout == "mvtec":
         home, folder = data / dataset.name, category_folder(dataset, category, data)
@@ -73,7 +81,7 @@ def _listed(dataset: Dataset, category: str, data: Path, cache: Path) -> tuple[P
         _check_parts(dataset, category, data, root, ("head_ct",))
         return root, _head_ct_files(root)
     _check_parts(dataset, category, data, root, ("yes", "no"))
-    return root, _brain_mri_files(root, cache)
+    return root, _brain_mri_files(root, known)
 
 
 def category_folder(dataset: Dataset, category: str, data: Path) -> Path:
@@ -121,7 +129,7 @@ def _check_parts(
 
 
 def _refuse_other_names_of_good(folder: Path) -> None:
-    """Raise DataError for a folder that is meant as `good` and would not be read as that."""
+    """Refuse folders that are misspelt `good`."""
     for fold in ("train", "test"):
         if not (folder / fold).is_dir():
             continue
@@ -179,10 +187,10 @@ def _head_ct_labels(path: Path) -> dict[int, bool]:
         raise DataError(f"{one_line(path)} does not hold lines of `id, hemorrhage`") from None
 
 
-def _brain_mri_files(root: Path, cache: Path) -> list[File]:
+def _brain_mri_files(root: Path, known: PixelDigests) -> list[File]:
     files = [File(f"yes/{p.name}", "test", "tumor") for p in images_in(root / "yes")]
     normals = sorted(images_in(root / "no"))
-    folds = read_manifest("brain_mri").folds("brain_mri", normals, cache)
+    folds = read_manifest("brain_mri").folds("brain_mri", normals, known)
     files += [File(f"no/{p.name}", fold, "good") for p, fold in zip(normals, folds, strict=True)]
     return files
 

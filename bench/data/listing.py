@@ -56,7 +56,7 @@ def images_below(folder: Path) -> Iterable[Path]:
 
     Hidden folders are left out, links to folders not followed.
     """
-    for parent, folders, names in os.walk(folder, onerror=_raised):
+    for parent, folders, names in os.walk(folder, onerror=raised):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from filter(_is_image, (Path(parent, name) for name in names))
 
@@ -66,7 +66,8 @@ def images_in(folder: Path) -> Iterable[Path]:
     return filter(_is_image, folder.iterdir())
 
 
-def _raised(error: OSError) -> None:
+def raised(error: OSError) -> None:
+    """Raise what `os.walk` would pass over."""
     raise error
 
 

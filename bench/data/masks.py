@@ -107,7 +107,10 @@ def _without_mark(stem: str) -> str:
 
 
 def has_masks(masks: Sequence[Mask]) -> bool:
-    """Whether there are masks, be it of other names or in a folder that cannot be read."""
+    """Whether the category has any masks.
+
+    They may have other names, or lie in a folder that cannot be read.
+    """
     return any(mask.beside or mask.trouble for mask in masks)
 
 

@@ -11,10 +11,9 @@ from bench.data.catalog import CategoryFacts, Dataset
 from bench.data.decode import FORMATS
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, fingerprint
+from bench.data.masks import Size
 from bench.system.digests import FingerprintCache
 
-Size = tuple[int, int]
-"""Width and height in pixels."""
 OTHER_CONTENT = "content differs"
 
 

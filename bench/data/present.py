@@ -7,12 +7,12 @@ from bench.data.catalog import OWN_VERSION, Dataset, find_dataset
 from bench.data.decode import is_turned
 from bench.data.layouts import list_category
 from bench.data.listing import Listing, fingerprint
+from bench.data.pixel_digests import PixelDigests
 from bench.errors import MissingData
-from bench.system.digests import FingerprintCache
 
 
 def find_category(
-    dataset: str, category: str, data: Path, cache: Path, digests: FingerprintCache
+    dataset: str, category: str, data: Path, known: PixelDigests
 ) -> tuple[Listing, str]:
     """Return a category's files and their fingerprint.
 
@@ -21,8 +21,8 @@ def find_category(
     card = find_dataset(dataset, data)
     if category not in card.categories:
         raise MissingData(f"{dataset} has no category {category!r:.80}")
-    listing = list_category(card, category, data, cache)
-    content = fingerprint(listing, digests)
+    listing = list_category(card, category, data, known.cache, known)
+    content = fingerprint(listing, known.digests)
     return as_seen(card, listing, content), content
 
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from bench.data.catalog import Dataset
 from bench.data.layouts import category_folder
-from bench.data.listing import IMAGE_SUFFIXES, Listing
+from bench.data.listing import IMAGE_SUFFIXES, Listing, raised
 from bench.data.masks import FOLDER as MASKS
 from bench.errors import DataError
 from bench.system.untrusted import one_line, os_reason
@@ -109,7 +109,7 @@ def _files_below(top: Path, only: Sequence[str]) -> Iterator[Path]:
 
     `only` names the folders directly below it that are looked at; all where there are none.
     """
-    for parent, folders, names in os.walk(top, onerror=_raised):
+    for parent, folders, names in os.walk(top, onerror=raised):
         hidden = {n for n in folders if n.startswith(".")}
         if parent == str(top):
             hidden |= {n for n in folders if n == MASKS or (only and n not in only)}
@@ -121,12 +121,11 @@ def _files_below(top: Path, only: Sequence[str]) -> Iterator[Path]:
             yield from (target / n for n in os.listdir(target) if not (target / n).is_dir())
 
 
-def _raised(error: OSError) -> None:
-    raise error
-
-
 def _looks_like_image(path: Path, top: Path) -> bool:
-    """Whether a file may be a picture, by its name; beside train and test only by its suffix."""
+    """Whether a name looks like an image's.
+
+    Beside train and test only its suffix counts.
+    """
     suffix = path.suffix.lower()
     if path.name.startswith(".") or path.name in ("Thumbs.db", "desktop.ini"):
         return False

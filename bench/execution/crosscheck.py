@@ -34,6 +34,7 @@ from bench.planning.suite import Suite, SuiteBlock
 from bench.registry import Registry, load_class
 from bench.system.host import cpu_count
 from bench.system.untrusted import one_line, os_reason
+from bench.weights import plain_weights
 
 VERSION = "2.7.0"
 """Of anomalib; what another one does is not known here."""
@@ -205,7 +206,8 @@ def _our_side(
     source = run.weights.source
     seeds = Seeds(spec.seed, spec.dataset, spec.category)
     make_deterministic(threads, seeds["init"])
-    settings = spec_settings(spec, source.file, source.strides)
+    file = plain_weights(source.file, folder) if source.file else None
+    settings = spec_settings(spec, file, source.strides)
     context = Context("cpu", seeds, score_batch_size=8, **settings)
     parameters = dict(spec.parameters)
     if spec.method == "patchcore":

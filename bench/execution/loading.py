@@ -73,11 +73,12 @@ def _file_of(name: str) -> Path | None:
 
 
 def _difference(name: str, planned: FileDigests, loaded: FileDigests) -> str:
-    changed = "it changed meanwhile, give the same command again"
+    remedy = "it changed meanwhile, give the same command again"
+    if planned.file != loaded.file:
+        remedy = "PYTHONPATH names another copy: remove it from there"
     return (
         f"{name} ran from {loaded.file} (sha256 {loaded.content[:12]}), and was planned from"
-        f" {planned.file} (sha256 {planned.content[:12]}): "
-        + (changed if planned.file == loaded.file else "PYTHONPATH may lead to two copies")
+        f" {planned.file} (sha256 {planned.content[:12]}): {remedy}"
     )
 
 

@@ -13,7 +13,7 @@ from bench.data.external import External, find_external
 from bench.data.images import RESIZE_RULES
 from bench.data.listing import Listing
 from bench.data.masks import find_masks, first_of, mask_problems, masks_digest
-from bench.data.pixels import PixelDigests
+from bench.data.pixel_digests import PixelDigests
 from bench.data.preconditions import check_preconditions
 from bench.data.present import find_category
 from bench.data.splits import hard_setting_gaps, seen_defects
@@ -224,9 +224,8 @@ class _Lookup:
         return cast(T, outcome)
 
     def _find_data(self, dataset: str, category: str) -> tuple[Listing, str]:
-        folders = self.folders
         try:
-            return find_category(dataset, category, folders.data, folders.cache, self.digests)
+            return find_category(dataset, category, self.folders.data, self._pixels)
         finally:
             self.digests.save()  # at once: reading gigabytes is not done twice
 

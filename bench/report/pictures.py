@@ -10,6 +10,7 @@ from PIL import Image
 from bench.data import synthetic
 from bench.data.catalog import SYNTHETIC
 from bench.data.decode import decode_image, is_turned
+from bench.data.pixel_digests import PixelDigests
 from bench.data.present import find_category
 from bench.errors import BenchError
 from bench.system.digests import FingerprintCache
@@ -31,7 +32,8 @@ class Pictures:
     """
 
     def __init__(self, data: Path | None, cache: Path | None = None) -> None:
-        self._folders = (data, cache, FingerprintCache(cache)) if data and cache else None
+        self._data = data
+        self._known = PixelDigests(cache, FingerprintCache(cache)) if cache else None
         self._category = functools.cache(self._look)
 
     def picture(
@@ -68,11 +70,10 @@ class Pictures:
 
     def _look(self, dataset: str, category: str) -> tuple[str, int, Mapping[str, Path]]:
         """Return a category's fingerprint, data version and files; nothing for none."""
-        if self._folders is None:
+        if self._data is None or self._known is None:
             return "", 0, {}
-        data, cache, digests = self._folders
         try:
-            listing, content = find_category(dataset, category, data, cache, digests)
+            listing, content = find_category(dataset, category, self._data, self._known)
         except BenchError:
             return "", 0, {}
         return content, listing.data_version, {f.path: listing.root / f.path for f in listing.files}

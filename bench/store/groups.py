@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from bench.source import Standing, has_changed, standing
+from bench.source import Standing, loaded_files_changed, standing
 
 Plain = bool | int | float | str | None
 _PLAIN = frozenset({bool, int, float, str, type(None)})
@@ -218,7 +218,7 @@ class Provenance(Values):
 
     def standing(self, path: str) -> Standing:
         """Compare the code of `package.module:Class` with today's."""
-        if self.also_loaded and has_changed(path.partition(":")[0], self.also_loaded):
+        if self.also_loaded and loaded_files_changed(path.partition(":")[0], self.also_loaded):
             return Standing(stale=True)
         return standing(path, self.source_sha256, self.device or "")
 

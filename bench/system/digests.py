@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,53 @@ The inode time cannot be set by hand, so it also shows a change whose maker rese
 """
 SETTLED = 2_000_000_000
 """Nanoseconds after which any change moves a time, also with a coarse clock."""
-_KIND = "sha256 of files"
 
 
 def _stamp(status: os.stat_result) -> Stamp:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-class FingerprintCache:
+class SealedCache:
+    """Entries of a cache file by key; a damaged file is started anew."""
+
+    def __init__(self, file: Path, kind: str) -> None:
+        self._file, self._kind = file, kind
+        self._new: dict[str, Any] = {}
+
+    @cached_property
+    def _known(self) -> dict[str, Any]:
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            with open_regular(self._file) as opened:
+                return unsealed(self._kind, opened.read())
+        except (OSError, ValueError):
+            return {}
+
+    def get(self, key: str) -> Any:
+        """Return an entry, None if there is none."""
+        return self._known.get(key)
+
+    def put(self, key: str, entry: Any) -> None:
+        """Keep an entry; `save` writes it."""
+        self._known[key] = self._new[key] = entry
+
+    def save(self) -> None:
+        """Save new entries beside those on disk, where that is allowed.
+
+        Of two commands that save at one moment the last wins.
+        """
+        if self._new:
+            write_cache(self._file, sealed(self._kind, self._read() | self._new))
+            self._new = {}
+
+
+class FingerprintCache(SealedCache):
     """Digests of files by path, size and times."""
 
     def __init__(self, cache: Path) -> None:
-        self._file = cache / "sha256.json"
-        self._known = _entries(self._file)
-        self._dirty = False
+        super().__init__(cache / "sha256.json", "sha256 of files")
         self.corrected: list[Path] = []
         """Files whose bytes had changed without a change of size or times."""
 
@@ -60,7 +94,7 @@ class FingerprintCache:
         return content, digest
 
     def _lookup(self, path: Path, stamp: Stamp) -> str | None:
-        match self._known.get(str(path.absolute())):
+        match self.get(str(path.absolute())):
             case [int(size), int(changed), int(moved), str(digest)]:
                 return digest if (size, changed, moved) == stamp else None
         return None
@@ -68,23 +102,7 @@ class FingerprintCache:
     def _store(self, path: Path, stamp: Stamp, digest: str) -> None:
         if max(stamp[1:]) > time.time_ns() - SETTLED:
             return  # it could change once more without a trace in its times
-        self._known[str(path.absolute())] = [*stamp, digest]
-        self._dirty = True
-
-    def save(self) -> None:
-        """Save new digests where that is allowed; the last of two commands wins."""
-        if self._dirty:
-            write_cache(self._file, sealed(_KIND, self._known))
-            self._dirty = False
-
-
-def _entries(file: Path) -> dict[str, Any]:
-    """Read the cache file; a damaged one is started anew."""
-    try:
-        with open_regular(file) as opened:
-            return unsealed(_KIND, opened.read())
-    except (OSError, ValueError):
-        return {}
+        self.put(str(path.absolute()), [*stamp, digest])
 
 
 def file_digest(path: Path) -> str:

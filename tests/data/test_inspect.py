@@ -154,7 +154,7 @@ def test_every_mask_that_cannot_be_used_is_named(
     assert not found.good
     text = " ".join(said(found).split())
     assert text.startswith(
-        "parts/nut: every file can be used; 12 masks cannot, so no pixel metrics"
+        "parts/nut: every file can be used; 12 masks cannot be used: no pixel metrics"
     )
     assert "ground_truth/hole/1_mask.png marks no defect" in text
     assert "test/cut/0.png has no mask; it belongs at" in text

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from bench.data.catalog import OWN_VERSION
+from bench.data.pixel_digests import PixelDigests
 from bench.data.present import find_category
 from bench.system.digests import FingerprintCache
 
@@ -28,8 +29,8 @@ def test_a_copy_with_turned_images_is_another_one_than_it_was(tmp_path, cache, d
             file = tmp_path / dataset / path
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (9, 7), 20 * i).save(file, **(given if i == 2 else {}))
-        digests = FingerprintCache(cache)
-        listing, _ = find_category(dataset, category, tmp_path, cache, digests)
+        known = PixelDigests(cache, FingerprintCache(cache))
+        listing, _ = find_category(dataset, category, tmp_path, known)
         assert len(listing.files) == len(paths)
         versions.append(listing.data_version)
     assert versions == [1, OWN_VERSION]

@@ -6,24 +6,27 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from baselines.blocks.frozen import Features
 from bench.cli import main
-from bench.detector import BackboneSource
+from bench.detector import BackboneSource, Context
 from bench.errors import RequestError
 from bench.execution import crosscheck
 from bench.execution.crosscheck import VERSION, check_interpreter, make_crosscheck, projected
 from bench.metrics import auroc
 from bench.planning.matrix import Selection
 from bench.planning.plan import Folders
+from tests.fixtures.checkpoints import saved
 
 SMALL = ("weights=none", "image_size=32", "stage=3")
 
@@ -214,6 +217,46 @@ def test_both_sides_are_compared_by_our_metric_over_the_seeds(
         ]  # fmt: skip
     assert "largest difference of AUROC: " in out
     assert "Each side draws" in out
+
+
+def test_ours_loads_weights_in_half_precision_as_in_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "half.pth"
+    file.write_bytes(saved({"module.conv1.weight": torch.ones(1, dtype=torch.float16)}))
+
+    class Fitted(Exception):
+        pass
+
+    class Detector:
+        Parameters = dict
+
+        def __init__(self, parameters: Any) -> None:
+            pass
+
+        def fit(self, train: Any, context: Context) -> None:
+            assert context.backbone is not None
+            assert context.backbone.file is not None
+            raise Fitted(load_file(context.backbone.file))
+
+    spec = SimpleNamespace(
+        method="padim", seed=0, dataset="d", category="c", image_size=8, parameters={},
+        precision=None, batch_size=None, backbone="resnet18", stage=1,
+    )  # fmt: skip
+    source = BackboneSource("resnet18", 1, file, "v1.5")
+    run: Any = SimpleNamespace(
+        spec=spec, weights=SimpleNamespace(source=source),
+        planned=SimpleNamespace(method=SimpleNamespace(path="")),
+    )  # fmt: skip
+    monkeypatch.setattr(crosscheck, "load_class", lambda _: Detector)
+    images: Any = SimpleNamespace(samples=lambda chosen: chosen)
+    split: Any = SimpleNamespace(train_normal=(), tested=())
+    with pytest.raises(Fitted) as caught:
+        crosscheck._our_side(run, images, split, tmp_path, 1)
+    (tensors,) = caught.value.args
+    assert {name: tensor.dtype for name, tensor in tensors.items()} == {
+        "conv1.weight": torch.float32
+    }
 
 
 def test_the_other_side_is_handed_images_network_channels_and_settings(

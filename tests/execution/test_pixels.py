@@ -153,7 +153,8 @@ def test_corrected_masks_give_other_pixel_metrics_without_training(
     assert (code, f"run {wrong.run_id}: masks of nuts have changed since" in said) == (1, True)
     code, said = command(*RUN)
     assert code == 0
-    assert "1 run of other masks: pixel metrics again, without training" in said
+    again = "their pixel metrics are made again, without training"
+    assert f"masks have changed for 1 stored run: {again}" in said
     assert f"pixel AUROC by today's masks 1.0000, before {wrong.metrics.pixel_auroc:.4f}" in said
     assert (store.root.parent / "fitted").read_text() == "once "
     after = stored(store)
@@ -163,7 +164,7 @@ def test_corrected_masks_give_other_pixel_metrics_without_training(
         assert getattr(after, name) == getattr(before, name)
     assert len([*store.superseded.glob("*/run.json")]) == 2
     assert command("verify")[0] == 0
-    assert "other masks" not in command(*RUN, "--save-maps")[1]
+    assert "masks have changed" not in command(*RUN, "--save-maps")[1]
     assert stored(store) == after
 
 
@@ -188,15 +189,15 @@ def test_a_run_of_before_the_digest_gets_one_where_maps_are_wanted(
     before = stored(store)
     rewrite(store.folder(before.run_id), lambda receipt: receipt["metrics"].pop("masks_sha256"))
     assert stored(store).metrics.masks_sha256 is None
-    assert "other masks" not in command(*RUN)[1]
-    assert "other masks" in command(*RUN, "--save-maps")[1]
+    assert "masks have changed" not in command(*RUN)[1]
+    assert "masks have changed" in command(*RUN, "--save-maps")[1]
     assert stored(store) == before
 
 
 def test_masks_that_have_gone_leave_the_metrics_as_they_are(store: Store, command: Command) -> None:
     shutil.rmtree(store.root.parent / "data/nuts/ground_truth")
     before = stored(store)
-    assert "other masks" not in command(*RUN, "--save-maps")[1]
+    assert "masks have changed" not in command(*RUN, "--save-maps")[1]
     assert command("verify")[0] == 0
     assert stored(store) == before
 

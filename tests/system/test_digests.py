@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bench.system.digests import SETTLED, FingerprintCache
+from bench.system.digests import SETTLED, FingerprintCache, SealedCache
 
 
 def later(monkeypatch):
@@ -70,3 +70,14 @@ def test_any_flipped_bit_in_the_cache_of_digests_changes_no_fingerprint(bottle, 
         file.unlink()
         file.write_bytes(damaged)
         assert now() == before
+
+
+def test_two_that_save_one_after_the_other_keep_each_others_entries(cache):
+    one, other = (SealedCache(cache / "some.json", "some") for _ in range(2))
+    assert one.get("a") is other.get("b") is None
+    one.put("a", 1)
+    other.put("b", 2)
+    one.save()
+    other.save()
+    again = SealedCache(cache / "some.json", "some")
+    assert (again.get("a"), again.get("b")) == (1, 2)

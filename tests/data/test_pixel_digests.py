@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.data import pixels
+from bench.data import pixel_digests
 from bench.data.catalog import find_dataset
 from bench.data.images import load, prepare, prepared_facts
 from bench.data.layouts import list_category
 from bench.data.listing import Listing, fingerprint
-from bench.data.pixels import PixelDigests
+from bench.data.pixel_digests import PixelDigests
 from bench.system.digests import FingerprintCache
 
 
@@ -38,8 +38,8 @@ def test_files_of_one_picture_have_one_digest_and_no_file_is_decoded_twice(
 ) -> None:
     listing, content = listed(nuts, cache)
     decoded: list[str] = []
-    decode = pixels._decode
-    monkeypatch.setattr(pixels, "_decode", lambda p: decoded.append(p.name) or decode(p))
+    decode = pixel_digests._decode
+    monkeypatch.setattr(pixel_digests, "_decode", lambda p: decoded.append(p.name) or decode(p))
     first = PixelDigests(cache, FingerprintCache(cache))
     found = dict(zip(listing.files, first.of_category("nuts", listing, content), strict=True))
     by_path = {file.path: digest for file, digest in found.items()}
@@ -62,7 +62,7 @@ def test_what_is_prepared_is_not_decoded(
     assert prepared_facts(listing, content, cache) == ()
     facts = load(prepare(listing, content, cache, 16)).facts
     assert prepared_facts(listing, content, cache) == facts
-    monkeypatch.setattr(pixels, "_decode", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr(pixel_digests, "_decode", lambda _: pytest.fail("decoded"))
     known = PixelDigests(cache, FingerprintCache(cache))
     assert known.of_category("nuts", listing, content) == [f.pixels for f in facts]
 
@@ -82,7 +82,7 @@ def test_long_reading_is_announced(
     said: list[str] = []
     PixelDigests(cache, FingerprintCache(cache), said.append).of_category("nuts", listing, content)
     assert said == []
-    monkeypatch.setattr(pixels, "SILENT", -1.0)
+    monkeypatch.setattr(pixel_digests, "SILENT", -1.0)
     other = PixelDigests(cache, FingerprintCache(cache), said.append)
     other.of_category("nuts", listing, content)
     assert said == ["looking for duplicates: decoding 7 images of nuts, once"]

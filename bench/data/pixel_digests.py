@@ -11,9 +11,8 @@ from bench.data.decode import MAX_BYTES, decode_image, decoding_pool, facts_of
 from bench.data.images import prepared_facts
 from bench.data.listing import Listing, content_digests
 from bench.errors import DataError
-from bench.system.digests import FingerprintCache
-from bench.system.files import sealed, unsealed, write_cache
-from bench.system.untrusted import open_regular, read_regular
+from bench.system.digests import FingerprintCache, SealedCache
+from bench.system.untrusted import read_regular
 
 SILENT = 1.0
 """Seconds of decoding after which a line says so."""
@@ -29,10 +28,8 @@ class PixelDigests:
         digests: FingerprintCache,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._cache, self._digests, self._note = cache, digests, note
-        self._file = cache / "pixels.json"
-        self._known: dict[str, str] | None = None
-        self._dirty = False
+        self.cache, self.digests, self._note = cache, digests, note
+        self._pixels = SealedCache(cache / "pixels.json", _KIND)
 
     def of_category(self, title: str, listing: Listing, fingerprint: str) -> list[str]:
         """Return a pixel digest for each file of a category.
@@ -41,27 +38,23 @@ class PixelDigests:
         decode has the digest of its bytes: its run will name it. Raises DataError for a file that
         cannot be read.
         """
-        prepared = {f.path: f.pixels for f in prepared_facts(listing, fingerprint, self._cache)}
+        prepared = {f.path: f.pixels for f in prepared_facts(listing, fingerprint, self.cache)}
         if prepared:
             return [prepared[file.path] for file in listing.files]
         return self.of_files(title, [listing.root / file.path for file in listing.files])
 
     def of_files(self, title: str, paths: Sequence[Path]) -> list[str]:
         """Return a pixel digest for each file, as `of_category` does."""
-        if self._known is None:
-            self._known = _entries(self._file)
-        contents = content_digests(paths, self._digests)
-        unknown = {c: p for c, p in zip(contents, paths, strict=True) if c not in self._known}
+        contents = content_digests(paths, self.digests)
+        unknown = {c: p for c, p in zip(contents, paths, strict=True) if not self._pixels.get(c)}
         if unknown:
-            self._known |= self._decoded(title, list(unknown.values()))
-            self._dirty = True
-        return [self._known.get(content, content) for content in contents]
+            for content, digest in self._decoded(title, list(unknown.values())).items():
+                self._pixels.put(content, digest)
+        return [str(self._pixels.get(content) or content) for content in contents]
 
     def save(self) -> None:
-        """Save new digests; the last of two commands wins."""
-        if self._dirty and self._known:
-            write_cache(self._file, sealed(_KIND, self._known))
-            self._dirty = False
+        """Save new digests of pixels."""
+        self._pixels.save()
 
     def _decoded(self, title: str, paths: Sequence[Path]) -> dict[str, str]:
         """Return pixel digests by those of the bytes; say so where it takes long."""
@@ -90,13 +83,3 @@ def _decode(path: Path) -> tuple[str, str]:
         return digest, facts_of(path.name, content, *decode_image(path, content)).pixels
     except DataError:
         return digest, digest
-
-
-def _entries(file: Path) -> dict[str, str]:
-    """Read the cache file; a damaged one is started anew."""
-    try:
-        with open_regular(file) as opened:
-            content = unsealed(_KIND, opened.read())
-    except (OSError, ValueError):
-        return {}
-    return {key: pixels for key, pixels in content.items() if isinstance(pixels, str)}
