@@ -143,23 +143,36 @@ def memory_of(
     if "explain" in {*keep} & variant.method.abilities:
         maps = max(map_bytes(w, data) for w in wanted)
         estimates = [estimate + maps for estimate in estimates]
-    specs = {step_key(w.spec) for w in wanted if isinstance(w, Run)}
-    gpu = device != "cpu"
-    images = max((len(w.listing.files) for w in wanted if isinstance(w, Run)), default=0)
+    runs = [w for w in wanted if isinstance(w, Run)]
+    return Memory(max(estimates, default=None), measured_bytes(runs, receipts, device, keep))
+
+
+def measured_bytes(
+    runs: Iterable[Run], receipts: Iterable[Receipt], device: str, keep: Collection[str] = ()
+) -> int | None:
+    """Return the most bytes that stored runs of a step took.
+
+    The steps are those of `runs`. None without such a stored run.
+    """
+    runs, gpu = [*runs], device != "cpu"
+    specs = {step_key(run.spec) for run in runs}
+    images = max((len(run.listing.files) for run in runs), default=0)
     measured = [
         peak + (0 if gpu else _more_images(r, images))
         for r in receipts
         if step_key(r.spec) in specs and (r.provenance.device_name != "cpu") == gpu
         if (peak := _peak(r.provenance, gpu=gpu, artifacts=bool(keep)))
     ]
-    return Memory(max(estimates, default=None), max(measured, default=None))
+    return max(measured, default=None)
 
 
 def _peak(about: Provenance, *, gpu: bool, artifacts: bool) -> int | None:
     """Return the measured peak of a run, with its artifacts where those are wanted."""
     peak = about.peak_gpu_memory_bytes if gpu else about.peak_memory_bytes
-    kept = about.artifacts_peak_gpu_memory_bytes if gpu else about.artifacts_peak_memory_bytes
-    return max(peak or 0, (kept or 0) if artifacts else 0) or None
+    artifacts_peak = (
+        about.artifacts_peak_gpu_memory_bytes if gpu else about.artifacts_peak_memory_bytes
+    )
+    return max(peak or 0, (artifacts_peak or 0) if artifacts else 0) or None
 
 
 def _more_images(receipt: Receipt, images: int) -> int:

@@ -54,9 +54,10 @@ class Ended:
     def reason(self) -> str:
         """How the process ended, for its failure record."""
         if self.stopped == TIME_LIMIT:
+            longer = hours(2 * self.limit).replace(" ", "")
             return (
-                f"ran into the time limit: cut after {hours(self.limit)}; raise it with"
-                " --timeout, and give --retry-failed"
+                f"ran into the time limit: stopped after {hours(self.limit)}; run again with"
+                f" `--timeout {longer} --retry-failed`"
             )
         if self.stopped:
             return self.stopped
@@ -114,9 +115,9 @@ class LocalEngine:
             self._end(key)
 
     @property
-    def free(self) -> Slot | None:
-        """A slot that waits for work, or None."""
-        return self._free[0] if self._free else None
+    def free(self) -> list[Slot]:
+        """Slots that wait for work."""
+        return list(self._free)
 
     @property
     def running(self) -> bool:
@@ -128,12 +129,12 @@ class LocalEngine:
         """Ids of the processes under way."""
         return [r.process.pid for r in self._running.values()]
 
-    def start(self, key: str, target: str, argument: Any) -> None:
-        """Start `module:function` in the free slot.
+    def start(self, key: str, target: str, argument: Any, slot: Slot) -> None:
+        """Start `module:function` in a free slot.
 
         It is called with (argument, lifeline, progress, started).
         """
-        slot = self._free.pop(0)
+        self._free.remove(slot)
         child_lifeline, lifeline = self._context.Pipe(duplex=False)
         progress, child_progress = self._context.Pipe(duplex=False)
         started = time.monotonic()
