@@ -106,7 +106,6 @@ class LocalEngine:
 
     def __enter__(self) -> "LocalEngine":
         """Start the server and wait for its imports."""
-        open_socket_folder()
         self._fork(f"{_SERVER}:do_nothing", ()).join()
         return self
 
@@ -247,14 +246,18 @@ def _gone(server: int) -> bool:
 def _safe_start() -> Iterator[None]:
     """Give a server that is started now the safe path, from its first import on.
 
-    By itself it begins with the current folder, and before CPython 3.12.8 and 3.13.1 it forgets the
+    By itself it begins with the current folder. Before CPython 3.12.8 and 3.13.1 it forgets the
     path that it is handed (python/cpython#117378), so that it gets it by its variables. From then
     on it takes `sys.path`, where another `bench` could come before one that is found otherwise.
     """
     path, variables = sys.path[:], safe_environment()
     before = {name: os.environ.get(name) for name in variables}
     safe = safe_path()
-    handed_over = {"variables": before, "current_folder": current_folder() in path}
+    handed_over = {
+        "variables": before,
+        "current_folder": current_folder() in path,
+        "sockets": str(open_socket_folder()),
+    }
     try:
         sys.path[:] = safe
         os.environ |= {**variables, START: json.dumps(handed_over)}
