@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.code import file_digests, hash_sources, read_code
+from bench.data.masks import Masks
 from bench.errors import CorruptRun, DataError, RequestError, StoreError
 from bench.execution.engines.local import Ended, LocalEngine
 from bench.execution.job import LOG_LIMIT, Job
 from bench.execution.messages import Failed, Message, Note, OutOfMemory, Progress, Stayed, Trouble
-from bench.execution.pixels import measure_again
+from bench.execution.pixel_metrics import measure_again
 from bench.execution.preparation import Preparation
 from bench.execution.room import Room
 from bench.planning.plan import Folders, Run
@@ -181,10 +182,15 @@ class _Campaign:
 
     def measure_again(self) -> None:
         """Make pixel metrics again where masks have changed."""
-        for run in self.other_masks:
+        loaded: dict[object, Masks] = {}
+        for run in sorted(self.other_masks, key=lambda r: (r.spec.place, r.spec.image_size)):
             before = self.outcome.done[run.run_id]
             try:
-                receipt = measure_again(self.store, run, before)
+                receipt = measure_again(self.store, run, before, loaded)
+            except MemoryError as error:
+                what = f"run {run.run_id} keeps its pixel metrics of other masks"
+                self.listener.note(f"{what}: out of memory: {error}")
+                continue
             except CorruptRun as error:
                 self.quarantine_run(run.run_id, str(error))
                 del self.outcome.done[run.run_id]

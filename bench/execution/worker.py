@@ -51,7 +51,7 @@ from bench.execution.messages import (
     encode_message,
 )
 from bench.execution.phases import PhaseTimer
-from bench.execution.pixels import pixel_metrics
+from bench.execution.pixel_metrics import pixel_metrics
 from bench.execution.process import die_with_parent, exit_process, limit_memory, redirect_output
 from bench.execution.timing import Meter, TimingResult, measure
 from bench.registry import load_class

@@ -151,6 +151,27 @@ def test_a_run_short_of_memory_idles_one_device_alone(
     assert started[1:] == [(short, slots[0])]
 
 
+def test_pixel_metrics_that_find_no_memory_stop_no_command(
+    tmp_path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(_: Any, run: Run, receipt: Any, loaded: Any) -> Any:
+        if run == runs[0]:
+            raise MemoryError("20 GiB")
+        return receipt
+
+    notes: list[str] = []
+    folders = Folders(tmp_path, tmp_path, tmp_path / "results", tmp_path)
+    state = State(Plan(tuple(runs), ()), {r.run_id: receipt(r) for r in runs}, (), {})
+    listener: Any = SimpleNamespace(note=notes.append)
+    store = Store(folders.results)
+    campaign = _Campaign(state, store, folders, ExecutionOptions(()), listener)
+    campaign.other_masks = runs[:2]
+    monkeypatch.setattr("bench.execution.campaign.measure_again", measure)
+    campaign.measure_again()
+    assert len(notes) == 2
+    assert "keeps its pixel metrics of other masks: out of memory: 20 GiB" in "".join(notes)
+
+
 def test_a_run_without_memory_is_put_back_and_the_others_go_on(
     tmp_path: Path, warm_cache: Path
 ) -> None:
