@@ -112,6 +112,9 @@ def predict_images(
                 predictions = _predicted(detector, [*part, *rest])
             yield predictions
     except Exception as error:
+        if isinstance(error, OSError) and not out_of_memory(error):  # else it passes for OUT's
+            reason = one_line(error)
+            raise MethodError(f"{spec.method} cannot score the images: {reason}") from error
         if not out_of_memory(error):
             raise
         who = f"{spec.method} with images of {spec.image_size} px"
