@@ -43,7 +43,7 @@ def predict_command(
     target = out or Path(f"predictions-{receipt.run_id}")
     check_new(target.absolute())
     files = predict.find_images(images)
-    if predict.has_changed(receipt):
+    if predict.method_changed(receipt):
         print("note: the method's code has changed since the run", file=sys.stderr)
     slot = slots_for(device, 1, gpus(device), threads or receipt.provenance.threads)[0]
     parts = predict.predict_images(receipt, model, files, slot.device, slot.threads)

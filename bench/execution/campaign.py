@@ -209,7 +209,7 @@ class _Campaign:
             shutil.rmtree(active.staged, ignore_errors=True)
 
     def _next(self, engine: LocalEngine, slot: Slot) -> Run | None:
-        """Return the next run that no other command has and that memory suffices for."""
+        """Return the next run that can start in a slot."""
         short: list[Run] = []
         steps = set()  # others of a step wait for what the first waits for
         try:
@@ -381,7 +381,7 @@ class _Campaign:
                 self._finish(engine, engine.stop(key, why))
 
     def _finish(self, engine: LocalEngine, ended: Ended) -> None:
-        """Settle a run whose process has ended: done, failed or to be started again."""
+        """Settle a run whose process has ended."""
         # Why not believe the exit code or a message? Either can be lost or lie: a method may exit
         # with 0 on its own, the process may be killed right after publishing, another command may
         # have published first. What verifies in the store is the same whoever looks.

@@ -87,7 +87,7 @@ def _free(device: str) -> int | None:
 
 
 def run_memory_line(job: Job, error: BaseException) -> str:
-    """Return why a run found no memory, and what would help."""
+    """Return why a run is out of memory, and a remedy."""
     spec = job.spec
     batch = " or batch_size" if spec.batch_size is not None else ""
     maps = ", no --save-maps" if "explain" in job.keep else ""

@@ -23,7 +23,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class OutOfMemory:
-    """The run is out of memory; the command records it, or starts it again."""
+    """The run is out of memory; the command decides."""
 
     reason: str
     traceback: str

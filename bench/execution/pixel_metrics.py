@@ -1,4 +1,4 @@
-"""Pixel metrics of a run's maps: when they are made, and again when masks have changed."""
+"""Pixel metrics of a run's maps, with today's masks."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def pixel_metrics(
     size_of: Callable[[File], Size],
     loaded: dict[object, Masks] | None = None,
 ) -> tuple[dict[str, Plain], str]:
-    """Return pixel metrics of the counted images, or a warning that says why none.
+    """Return pixel metrics of counted images, or why none.
 
     Of a method's maps the first is the one that is meant to show defects. A method with boxes also
     gets `box_recall`, and the same by chance. `tested` is the test fold, `size_of` as for

@@ -71,7 +71,7 @@ def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArr
     return receipt, model
 
 
-def has_changed(receipt: Receipt) -> bool:
+def method_changed(receipt: Receipt) -> bool:
     """Whether a method's code differs from the run's."""
     path, source = path_of(receipt.spec), receipt.spec.method_source
     other = source is not None and source != outside_source(path)
@@ -123,7 +123,7 @@ def predict_images(
 
 
 def _decoded(files: Sequence[Path], spec: RunSpec) -> Iterator[Decoded]:
-    """Decode files a few at a time, in their order; raises DataError where none decodes."""
+    """Yield decoded files in order; raises DataError where none decodes."""
 
     def one(path: Path) -> Decoded:
         try:

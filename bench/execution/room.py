@@ -1,4 +1,4 @@
-"""Room for runs in the machine's memory: who waits, and who is started again."""
+"""Queue for memory: who waits, and who is tried again."""
 
 import collections
 import time
@@ -20,10 +20,11 @@ LONGEST_WAIT = 300.0
 
 @dataclass
 class Room:
-    """Memory that runs need beside each other, by what stored runs took and runs reported.
+    """Memory that runs need beside each other.
 
-    A run that was out of memory is started again by itself: others may have held what it needed. A
-    GPU's memory is not asked here, since that takes a part of it.
+    It is what stored runs took, or runs reported. A run that was out of memory is
+    started again by itself: others may have held what it needed. A GPU's memory is not asked here,
+    since that takes a part of it.
     """
 
     keep: Collection[str]

@@ -239,7 +239,7 @@ def _fit_and_score(
 
 
 def _masks(job: Job, images: CategoryImages, split: Split) -> NDArray[np.bool_] | None:
-    """Return the masks of the labelled anomalies, for a method that trains on them.
+    """Return the labelled anomalies' masks, if trained on.
 
     Raises DataError where they are not what the id says.
     """
@@ -264,7 +264,7 @@ def _sizes(images: CategoryImages) -> Callable[[File], Size]:
 
 
 def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> None:
-    """Raise OutOfMemoryError, a MemoryError, if a method needs more than is free."""
+    """Raise OutOfMemoryError if a method needs more than is free."""
     if not hasattr(detector, "memory"):
         return
     needed, free = detector.memory(normals, job.spec.image_size, context), free_memory(job.device)

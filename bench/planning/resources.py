@@ -167,7 +167,7 @@ def measured_bytes(
 
 
 def _peak(about: Provenance, *, gpu: bool, artifacts: bool) -> int | None:
-    """Return the measured peak of a run, with its artifacts where those are wanted."""
+    """Return the measured peak of a run, with any artifacts."""
     peak = about.peak_gpu_memory_bytes if gpu else about.peak_memory_bytes
     artifacts_peak = (
         about.artifacts_peak_gpu_memory_bytes if gpu else about.artifacts_peak_memory_bytes
@@ -176,7 +176,7 @@ def _peak(about: Provenance, *, gpu: bool, artifacts: bool) -> int | None:
 
 
 def _more_images(receipt: Receipt, images: int) -> int:
-    """Return the bytes of the images that a wanted run has more than a stored one."""
+    """Return the bytes of images that a stored run lacks."""
     if receipt.split.train_normal is None:
         return 0
     more = images - receipt.split.train_normal - receipt.split.scored
@@ -221,9 +221,9 @@ def image_bytes(wanted: Run | Missing, data: Path) -> int:
 
 
 def map_bytes(wanted: Run | Missing, data: Path) -> int:
-    """Return the bytes of a run's maps, of their copies and of what pixel metrics take.
+    """Return the bytes of a run's maps and pixel metrics.
 
-    That is at most, of a test image: a map on a grid of 4 pixels in float32, four times on its way
+    That is at most, of a test image, a map on a grid of 4 pixels in float32, four times on its way
     to a file and back, a mask, and the scores of half of the pixels.
     """
     size = int(wanted.planned.settings["image_size"])

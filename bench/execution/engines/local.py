@@ -244,7 +244,7 @@ def _gone(server: int) -> bool:
 
 @contextlib.contextmanager
 def _safe_start() -> Iterator[None]:
-    """Give a server that is started now the safe path, from its first import on.
+    """Start a server with the safe path.
 
     By itself it begins with the current folder. Before CPython 3.12.8 and 3.13.1 it forgets the
     path that it is handed (python/cpython#117378), so that it gets it by its variables. From then

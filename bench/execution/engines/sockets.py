@@ -1,4 +1,4 @@
-"""A private folder for the Unix sockets of this command and its server of processes.
+"""A private folder for the Unix sockets of a command.
 
 A socket's path has at most 107 bytes, and some file systems hold no sockets, so the folder for
 temporary files does not always do.
