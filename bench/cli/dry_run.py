@@ -14,7 +14,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.errors import StoreError
-from bench.execution.room import RUN_MODULES as RUN_MODULES
 from bench.planning.matrix import PlannedRun
 from bench.planning.plan import Folders, Missing, Plan, Run
 from bench.planning.rehearsal import estimate_problem
@@ -38,6 +37,8 @@ from bench.store.results import Results, receipts
 from bench.system.host import available_memory
 from bench.text import counted, duration, gibibytes, gigabytes
 
+RUN_MODULES = ("torchvision", "bench.execution.worker")
+"""What a run's process imports before it begins."""
 MARKS = {
     "s": "stale: made by older code of the method",
     "f": "failed earlier",

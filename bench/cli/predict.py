@@ -46,7 +46,7 @@ def predict_command(
     files = predict.find_images(images)
     if unused := passed_over([path for path in images if path.is_dir()], files):
         print(f"note: {unused}", file=sys.stderr)
-    if predict.has_changed(receipt):
+    if predict.method_changed(receipt):
         print("note: the method's code has changed since the run", file=sys.stderr)
     slot = slots_for(device, 1, gpus(device), threads or receipt.provenance.threads)[0]
     parts = predict.predict_images(receipt, model, files, slot.device, slot.threads)

@@ -56,7 +56,7 @@ def collect_artifacts(
 def _explained_in_parts(
     detector: Any, job: Job, file: Sequence[str], tested: Callable[[slice], Samples]
 ) -> Explanations:
-    """Explain the images part by part; return all, as of one call."""
+    """Return explanations of all images, made in parts."""
     draws, parts = OwnDraws(detector), []
     for span in spans(len(file), images_of_a_part(job.score_batch_size)):
         parts.append(explained(file[span], detector.explain(tested(span))))

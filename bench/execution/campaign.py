@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.code import file_digests, hash_sources, read_code
+from bench.data.masks import Masks
 from bench.errors import CorruptRun, DataError, RequestError, StoreError
 from bench.execution.engines.local import Ended, LocalEngine
 from bench.execution.job import LOG_LIMIT, Job
-from bench.execution.messages import Failed, Message, NoMemory, Note, Progress, Stayed, Trouble
-from bench.execution.pixels import measure_again
+from bench.execution.messages import Failed, Message, Note, OutOfMemory, Progress, Stayed, Trouble
+from bench.execution.pixel_metrics import measure_again
 from bench.execution.preparation import Preparation
 from bench.execution.room import Room
 from bench.planning.plan import Folders, Run
+from bench.planning.runtime import step_key
 from bench.planning.slots import Slot
 from bench.planning.state import State, missing_for, would_fail_again
 from bench.source import method_code, source_hash
@@ -136,9 +138,9 @@ class _Campaign:
         self.other_masks = state.other_masks
         self.active: dict[str, _ActiveRun] = {}
         self.preparation = Preparation(folders, listener.note)
-        self.room = Room(folders.data, options.keep)
-        self.no_memory: dict[str, NoMemory] = {}
-        self.told: set[tuple[str, int]] = set()
+        self.room = Room(options.keep)
+        self.out_of_memory: dict[str, OutOfMemory] = {}
+        self.announced: set[tuple[str, int]] = set()
         """Runs that have been said to wait, and how often they had failed by then."""
         self.lost: collections.Counter[str] = collections.Counter()
         self.claimed_elsewhere: set[str] = set()
@@ -169,16 +171,26 @@ class _Campaign:
             preload.append("torchvision")  # half of all imports' time, and only a network needs it
         with LocalEngine(self.options.slots, preload, self.options.timeout) as engine:
             while self.waiting or engine.running:
-                while (slot := engine.free) and (run := self._next(engine, slot)):
-                    self._start(engine, run, slot)
+                self.fill(engine)
                 self._poll(engine, 0.5)
+
+    def fill(self, engine: LocalEngine) -> None:
+        """Start runs in the free slots."""
+        for slot in engine.free:
+            while slot in engine.free and (run := self._next(engine, slot)):
+                self._start(engine, run, slot)
 
     def measure_again(self) -> None:
         """Make pixel metrics again where masks have changed."""
-        for run in self.other_masks:
+        loaded: dict[object, Masks] = {}
+        for run in sorted(self.other_masks, key=lambda r: (r.spec.place, r.spec.image_size)):
             before = self.outcome.done[run.run_id]
             try:
-                receipt = measure_again(self.store, run, before)
+                receipt = measure_again(self.store, run, before, loaded)
+            except MemoryError as error:
+                what = f"run {run.run_id} keeps its pixel metrics of other masks"
+                self.listener.note(f"{what}: out of memory: {error}")
+                continue
             except CorruptRun as error:
                 self.quarantine_run(run.run_id, str(error))
                 del self.outcome.done[run.run_id]
@@ -197,31 +209,47 @@ class _Campaign:
             shutil.rmtree(active.staged, ignore_errors=True)
 
     def _next(self, engine: LocalEngine, slot: Slot) -> Run | None:
-        """Return the next run that no other command has, once there is room for it."""
-        for _ in range(len(self.waiting)):
-            run = self.waiting.popleft()
-            if self._done_elsewhere(run) or self._failed_elsewhere(run):
-                continue
-            if not self.store.claimed(run.run_id):
-                if not self._waits(run, engine, slot):
+        """Return the next run that can start in a slot."""
+        short: list[Run] = []
+        steps = set()  # others of a step wait for what the first waits for
+        try:
+            for _ in range(len(self.waiting)):
+                run = self.waiting.popleft()
+                if (step := step_key(run.spec)) in steps:
+                    short.append(run)
+                    continue
+                if self._done_elsewhere(run) or self._failed_elsewhere(run):
+                    continue
+                if self.store.claimed(run.run_id):
+                    self.waiting.append(run)
+                    self._note_claimed(run)
+                    continue
+                if not self._waits(run, engine, slot, announce=not short):
                     return run
-                self.waiting.appendleft(run)
-                return None
-            self.waiting.append(run)
-            if run.run_id not in self.claimed_elsewhere:
-                self.claimed_elsewhere.add(run.run_id)
-                self.listener.note(
-                    f"run {run.run_id} is under way in another command: not started here"
-                )
-        return None
+                short.append(run)
+                if self.room.holds(run, slot.device):
+                    return None
+                if not self.room.failures[run.run_id]:
+                    steps.add(step)
+            return None
+        finally:
+            self.waiting.extendleft(reversed(short))
 
-    def _waits(self, run: Run, engine: LocalEngine, slot: Slot) -> bool:
+    def _note_claimed(self, run: Run) -> None:
+        """Say once that another command has a run."""
+        if run.run_id not in self.claimed_elsewhere:
+            self.claimed_elsewhere.add(run.run_id)
+            self.listener.note(
+                f"run {run.run_id} is under way in another command: not started here"
+            )
+
+    def _waits(self, run: Run, engine: LocalEngine, slot: Slot, *, announce: bool) -> bool:
         """Whether a run has to wait for memory; say why, once."""
         stored = self.outcome.done.values()
         why = self.room.reason_to_wait(run, slot.device, stored, engine.pids)
         once = (run.run_id, self.room.failures[run.run_id])
-        if why and once not in self.told:
-            self.told.add(once)
+        if why and announce and once not in self.announced:
+            self.announced.add(once)
             self.listener.note(f"run {run.run_id} ({run.spec}) is not started yet: {why}")
         return bool(why)
 
@@ -274,7 +302,7 @@ class _Campaign:
         self.active[run.run_id] = active
         job = self._job(active, images, external, slot)
         self.room.started(run, slot.device)
-        engine.start(run.run_id, "bench.execution.worker:run_job", job)
+        engine.start(run.run_id, "bench.execution.worker:run_job", job, slot)
         self.listener.started(run)
 
     def _about(self, run: Run, slot: Slot) -> Provenance:
@@ -325,8 +353,8 @@ class _Campaign:
                 self.listener.epoch(self.active[key].run, epoch, epochs, loss)
             case Failed(reason):
                 self.outcome.failed[key] = reason
-            case NoMemory():
-                self.no_memory[key] = message
+            case OutOfMemory():
+                self.out_of_memory[key] = message
             case Trouble(reason):
                 raise StoreError(reason)
             case Note(text):
@@ -353,13 +381,13 @@ class _Campaign:
                 self._finish(engine, engine.stop(key, why))
 
     def _finish(self, engine: LocalEngine, ended: Ended) -> None:
-        """Settle a run whose process has ended: done, failed or to be started again."""
+        """Settle a run whose process has ended."""
         # Why not believe the exit code or a message? Either can be lost or lie: a method may exit
         # with 0 on its own, the process may be killed right after publishing, another command may
         # have published first. What verifies in the store is the same whoever looks.
         active = self.active.pop(ended.key)
         run = active.run
-        no_memory = self._without_memory(active, ended)
+        memory = self._memory_failure(active, ended)
         self.room.ended(run)
         reason = self.outcome.failed.get(run.run_id)
         if reason is not None and not ended.stopped:  # the run has recorded it itself
@@ -382,29 +410,32 @@ class _Campaign:
             self.waiting.appendleft(run)
             self.listener.note(f"run {run.run_id} {ended.reason}: starting it again")
             self._check_code()
-        elif no_memory is None:
+        elif memory is None:
             self._fail(active, ended.kind, ended.reason)
-        elif self.room.again(run, active.device, no_memory.needed, self.outcome.done.values()):
+        elif self.room.should_retry(run, active.device, memory.needed, self.outcome.done.values()):
             shutil.rmtree(active.staged, ignore_errors=True)
             self.waiting.appendleft(run)
             self.listener.put_back(run)
-            self.listener.note(f"run {run.run_id} is started again later: {no_memory.reason}")
+            self.listener.note(
+                f"run {run.run_id} ran out of memory and will be tried again alone: {memory.reason}"
+            )
         else:
-            self._fail(active, "memory", no_memory.reason, no_memory.traceback)
+            self._fail(active, "memory", memory.reason, memory.traceback)
 
-    def _without_memory(self, active: _ActiveRun, ended: Ended) -> NoMemory | None:
-        """Return what a run has told, or the system has done to it, for want of memory."""
-        told = self.no_memory.pop(ended.key, None)
+    def _memory_failure(self, active: _ActiveRun, ended: Ended) -> OutOfMemory | None:
+        """Return the run's memory failure, if any."""
+        message = self.out_of_memory.pop(ended.key, None)
         if ended.stopped:
             return None
-        if told is None and ended.exit_code == -signal.SIGKILL and self.room.killed(active.run):
-            return NoMemory(
-                f"MemoryError: {active.run.spec} was ended by the system for want of memory:"
+        killed = ended.exit_code == -signal.SIGKILL and self.room.killed_for_memory(active.run)
+        if message is None and killed:
+            return OutOfMemory(
+                f"MemoryError: {active.run.spec} was ended by the system, out of memory:"
                 " take a smaller image_size or batch_size, fewer --slots, or another machine",
                 traceback="",
                 needed=None,
             )
-        return told
+        return message
 
     def _check_code(self) -> None:
         """Refuse to continue if a new server would load other code."""

@@ -39,7 +39,7 @@ def disk_trouble(job: Job, error: BaseException) -> str | None:
     return None
 
 
-class NoRoom(MemoryError):
+class OutOfMemoryError(MemoryError):
     """A method needs more memory than is free."""
 
     def __init__(self, message: str, needed: int) -> None:
@@ -48,21 +48,21 @@ class NoRoom(MemoryError):
 
 
 _OUT_OF_MEMORY = "OutOfMemoryError|can't allocate memory|CUDA out of memory|_ALLOC_FAILED|bad_alloc"
-"""How torch tells it, of a GPU and of the CPU."""
+"""How torch reports it, of a GPU and of the CPU."""
 _ASKED = r"allocate (\d+(?:\.\d+)?) (bytes|[KMGTPE]iB)"
-"""How numpy and torch tell what was asked for."""
+"""How numpy and torch report what was asked for."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is for want of memory, whoever raised it."""
+    """Whether an error says that memory is short."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError) and bool(re.search(_OUT_OF_MEMORY, reason(error)))
 
 
 def memory_line(error: BaseException, who: str, device: str, remedy: str) -> str:
-    """Return one line: who asked for how much memory, how much is free, what to do."""
-    if isinstance(error, NoRoom):
+    """Return who asked for how much memory, and a remedy."""
+    if isinstance(error, OutOfMemoryError):
         return f"MemoryError: {error}"
     asked = re.search(_ASKED, reason(error))
     more = f"{_gibibytes(*asked.groups())} more" if asked else "more memory"
@@ -77,7 +77,7 @@ def _gibibytes(number: str, unit: str) -> str:
 
 
 def _free(device: str) -> int | None:
-    """Return what a process may still take of a device's memory; None if unknown."""
+    """Return a device's free bytes; None if unknown."""
     try:
         free = free_memory(device)
     except Exception:  # CUDA may be beyond an answer
@@ -87,7 +87,7 @@ def _free(device: str) -> int | None:
 
 
 def run_memory_line(job: Job, error: BaseException) -> str:
-    """Return why a run found no memory, and what would help."""
+    """Return why a run is out of memory, and a remedy."""
     spec = job.spec
     batch = " or batch_size" if spec.batch_size is not None else ""
     maps = ", no --save-maps" if "explain" in job.keep else ""
@@ -116,6 +116,8 @@ def trace_of(error: BaseException) -> str:
     """Return an error's traceback as text."""
     try:
         return "".join(traceback.format_exception(error))
+    except MemoryError:
+        return ""
     except Exception:  # an error that cannot even be written
         return "".join(traceback.format_tb(error.__traceback__))
 

@@ -1,4 +1,4 @@
-"""The source that this process has loaded, compared with what was planned.
+"""Compare the source that a process loaded with the plan.
 
 A server that has imported a method an hour ago runs that code, whatever lies on the disk by now. So
 Python's loader of source files is made to keep the bytes that it compiles, of all that is no
@@ -29,7 +29,7 @@ _PROJECT = tuple(os.path.join(os.path.dirname(_HARNESS), name) + os.sep for name
 
 
 def record_sources() -> None:
-    """Keep the source of methods as it is loaded from now on."""
+    """Keep the source of methods that are loaded later."""
     standard = SourceFileLoader.get_code
 
     def get_code(loader: SourceFileLoader, name: str) -> CodeType | None:
@@ -83,12 +83,12 @@ def _difference(name: str, planned: FileDigests, loaded: FileDigests) -> str:
 
 
 def _loaded_hash(module: str) -> str:
-    """Return the source hash of what is loaded, for the record of a failure."""
+    """Return the source hash of what is loaded."""
     return hash_of_method(module, read_code(module, loaded_source))
 
 
 def also_loaded(module: str, planned: Mapping[str, FileDigests]) -> str | None:
-    """Return the files loaded beside those planned, as JSON: digests by path.
+    """Return digests of unplanned loaded files, as JSON by path.
 
     Paths below the folder of the method are relative to it. What does nothing, as an empty
     `__init__.py`, is left out. None where there is no such file.

@@ -22,8 +22,8 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class NoMemory:
-    """The run has found no memory; the command records it, or starts it again."""
+class OutOfMemory:
+    """The run is out of memory; the command decides."""
 
     reason: str
     traceback: str
@@ -52,7 +52,7 @@ class Stayed:
     text: str
 
 
-Message = Progress | Failed | NoMemory | Trouble | Note | Stayed
+Message = Progress | Failed | OutOfMemory | Trouble | Note | Stayed
 _KINDS: dict[str, type[Message]] = {cls.__name__.lower(): cls for cls in get_args(Message)}
 
 

@@ -1,7 +1,6 @@
 """Images in parts, so that memory has a bound and no number changes."""
 
 import math
-import pickle
 import random
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -14,9 +13,10 @@ _Access = tuple[Callable[[], Any], Callable[[Any], None]]
 
 
 def images_of_a_part(score_batch_size: int) -> int:
-    """Return how many images go together, in the same batches as all at once.
+    """Return how many images make a part.
 
-    Methods take eight images at a time where a batch of more would take much memory.
+    Its batches are those of all images at once. Methods take eight images at a
+    time where a batch of more would take much memory.
     """
     return math.lcm(score_batch_size, 8)
 
@@ -24,9 +24,10 @@ def images_of_a_part(score_batch_size: int) -> int:
 def in_parts(
     items: Iterable[T], size: int, counts: Callable[[T], bool] = lambda _: True
 ) -> Iterator[list[T]]:
-    """Yield lists with `size` items that count each, the last of up to twice as many.
+    """Yield lists of `size` items that count.
 
-    A remnant is never a part: products of matrices may have other last digits for a single image.
+    The last has up to twice as many. A remnant is never a part: products of
+    matrices may have other last digits for a single image.
     """
     held: list[T] = []
     ends: list[int] = []
@@ -73,9 +74,7 @@ class OwnDraws:
 
     def drawn(self) -> bool:
         """Whether any has been drawn from since."""
-        return any(
-            pickle.dumps(state) != pickle.dumps(read()) for read, _, state in self._others
-        ) or any(
+        return any(repr(state) != repr(read()) for read, _, state in self._others) or any(
             not state.equal(now := generator.get_state())
             and not now.equal(_fresh(generator).get_state())
             for generator, state in self._before
@@ -90,7 +89,7 @@ class OwnDraws:
 
 
 def _state_of(value: Any) -> _Access | None:
-    """Return what reads and sets a generator's state; None for anything else."""
+    """Return how a generator's state is read and set."""
     if isinstance(value, np.random.Generator):
         bits = value.bit_generator
         return lambda: bits.state, lambda state: setattr(bits, "state", state)
@@ -102,5 +101,5 @@ def _state_of(value: Any) -> _Access | None:
 
 
 def _fresh(generator: Any) -> Any:
-    """Return a generator of the same seed that nothing was drawn from."""
+    """Return an unused generator of the same seed."""
     return type(generator)(generator.device).manual_seed(generator.initial_seed())

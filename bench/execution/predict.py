@@ -71,7 +71,7 @@ def saved_model(results: Results, run_id: str) -> tuple[Receipt, dict[str, NDArr
     return receipt, model
 
 
-def has_changed(receipt: Receipt) -> bool:
+def method_changed(receipt: Receipt) -> bool:
     """Whether a method's code differs from the run's."""
     path, source = path_of(receipt.spec), receipt.spec.method_source
     other = source is not None and source != outside_source(path)
@@ -112,6 +112,9 @@ def predict_images(
                 predictions = _predicted(detector, [*part, *rest])
             yield predictions
     except Exception as error:
+        if isinstance(error, OSError) and not out_of_memory(error):  # else it passes for OUT's
+            reason = one_line(error)
+            raise MethodError(f"{spec.method} cannot score the images: {reason}") from error
         if not out_of_memory(error):
             raise
         who = f"{spec.method} with images of {spec.image_size} px"
@@ -120,7 +123,7 @@ def predict_images(
 
 
 def _decoded(files: Sequence[Path], spec: RunSpec) -> Iterator[Decoded]:
-    """Decode files a few at a time, in their order; raises DataError where none decodes."""
+    """Yield decoded files in order; raises DataError where none decodes."""
 
     def one(path: Path) -> Decoded:
         try:

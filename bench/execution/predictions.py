@@ -1,4 +1,4 @@
-"""What a saved model says of images, and the files that keep it."""
+"""Predictions of a saved model, and their files."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ MAX_ROWS = 40
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a saved model says of a part of all images, N of them."""
+    """Predictions for a part of all images, N of them."""
 
     files: tuple[Path, ...]
     width: NDArray[np.int64]
@@ -38,14 +38,14 @@ class Predictions:
     """The other files, which do not decode, and why, by their places."""
 
     def boxes(self) -> NDArray[np.float64] | None:
-        """Return the zoomed views, (N, 4): left, top, right, bottom in pixels of each file."""
+        """Return zoomed views (N, 4): left, top, right, bottom in pixels."""
         if self.explanation is None or self.explanation.boxes is None:
             return None
         size = np.column_stack([self.width, self.height] * 2)
         return np.asarray(self.explanation.boxes * size, np.float64)
 
     def table(self) -> Any:
-        """Return a row for each file; one that does not decode has a problem and no score."""
+        """Return a row for each file: its score, or its problem."""
         import pyarrow as pa
 
         columns: dict[str, Any] = {
@@ -121,7 +121,7 @@ def write_predictions(
 
 
 def _write_parts(parts: Iterable[Predictions], path: Path, summary: Summary) -> str:
-    """Write a row group for each part; return the first map's column, if any."""
+    """Write the parts; return the first map's column, if any."""
     import pyarrow.parquet as pq
 
     writer = None
@@ -179,7 +179,7 @@ def _draw(
 
 
 def _groups(path: Path, columns: Sequence[str]) -> Iterator[Any]:
-    """Yield the row groups of a file one after the other, as tables."""
+    """Yield the row groups of a file as tables."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:

@@ -57,7 +57,7 @@ def limit_memory(device: str) -> None:
 
 
 def memory_left() -> int | None:
-    """Return the bytes that this process may still take by its cap; None without one."""
+    """Return the bytes left under the cap; None without one."""
     soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
     held = process_memory("VmData")
     return None if soft == resource.RLIM_INFINITY or held is None else max(0, soft - held)

@@ -1,61 +1,59 @@
-"""Room for runs in the machine's memory: who waits, and who is started again."""
+"""Queue for memory: who waits, and who is tried again."""
 
 import collections
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bench.planning.plan import Run
-from bench.planning.resources import memory_of
+from bench.planning.resources import measured_bytes
 from bench.planning.runtime import step_key
-from bench.planning.variants import variant_of
 from bench.store.receipt import Receipt
 from bench.system.host import available_memory, oom_kills, resident_memory, total_memory
 from bench.text import gibibytes
 
-RUN_MODULES = ("torchvision", "bench.execution.worker")
-"""What a run's process imports before it begins."""
 TRIES = 3
-"""How often a run is started that finds no memory."""
+"""How often a run is started that runs out of memory."""
 LONGEST_WAIT = 300.0
 """Seconds that a run waits for what other programs hold, before it is tried all the same."""
 
 
 @dataclass
 class Room:
-    """Memory that runs need beside each other, by what is foretold and what they have told.
+    """Memory that runs need beside each other.
 
-    A run that failed for want of memory is started again by itself: others may have held what it
-    needed. Only of the CPU's memory is anything foretold; a GPU's is not asked here, since that
-    takes a part of it.
+    It is what stored runs took, or runs reported. A run that was out of memory is
+    started again by itself: others may have held what it needed. A GPU's memory is not asked here,
+    since that takes a part of it.
     """
 
-    data: Path
     keep: Collection[str]
     active: dict[str, tuple[Run, str, int | None]] = field(default_factory=dict)
-    """Runs under way with their devices, and the kills for want of memory before they began."""
+    """Runs under way, their devices and the kernel's kills before they began."""
     failures: collections.Counter[str] = field(default_factory=collections.Counter)
-    """How often a run has failed for want of memory."""
+    """How often a run has been out of memory."""
     needs: dict[str, int] = field(default_factory=dict)
-    """What runs have told that they need, in bytes."""
-    beside: set[str] = field(default_factory=set)
+    """What runs have reported that they need, in bytes."""
+    shared: set[str] = field(default_factory=set)
     """Runs that have shared the memory of their device with another one."""
-    since: dict[str, float] = field(default_factory=dict)
+    waiting_since: dict[str, float] = field(default_factory=dict)
     """When a run began to wait for other programs, by time.monotonic()."""
-    _foretold: dict[object, int | None] = field(default_factory=dict)
+    claims: dict[str, str] = field(default_factory=dict)
+    """The device that a run waits for until nothing else runs there."""
+    _measured: dict[object, int | None] = field(default_factory=dict)
 
     def started(self, run: Run, device: str) -> None:
         """Note that a run is under way."""
         others = self._others(device)
-        self.beside.discard(run.run_id)
+        self.shared.discard(run.run_id)
         if others:
-            self.beside |= {run.run_id, *(other.run_id for other in others)}
+            self.shared |= {run.run_id, *(other.run_id for other in others)}
         self.active[run.run_id] = (run, device, oom_kills())
-        self.since.pop(run.run_id, None)
+        self.waiting_since.pop(run.run_id, None)
+        self.claims.pop(run.run_id, None)
 
-    def killed(self, run: Run) -> bool:
-        """Whether the system has killed a process for want of memory while a run was under way."""
+    def killed_for_memory(self, run: Run) -> bool:
+        """Whether the kernel killed for memory meanwhile."""
         _, _, before = self.active[run.run_id]
         now = oom_kills()
         return before is not None and now is not None and now > before
@@ -75,11 +73,13 @@ class Room:
         free = available_memory()
         if self.failures[run.run_id]:
             if others:
-                return f"memory was short, so it waits until nothing else runs on {device}"
+                self.claims.setdefault(run.run_id, device)
+                return f"ran out of memory: waits to run alone on {device}"
             need = self.need(run, receipts)
             if device != "cpu" or need is None or free is None or need <= free:
                 return ""
-            waited = time.monotonic() - self.since.setdefault(run.run_id, time.monotonic())
+            now = time.monotonic()
+            waited = now - self.waiting_since.setdefault(run.run_id, now)
             if not self._could_fit(need) or waited > LONGEST_WAIT:
                 return ""
             return (
@@ -101,8 +101,18 @@ class Room:
             " smaller image_size or batch_size, need less)"
         )
 
-    def again(self, run: Run, device: str, need: int | None, receipts: Iterable[Receipt]) -> bool:
-        """Whether a run that found no memory is to be started again.
+    def holds(self, run: Run, device: str) -> bool:
+        """Whether a run that waits keeps all others off a device.
+
+        It does where it waits to be alone there, and where another one is alone already.
+        """
+        alone = any(self.failures[other.run_id] for other in self._others(device))
+        return alone or self.claims.get(run.run_id) == device
+
+    def should_retry(
+        self, run: Run, device: str, need: int | None, receipts: Iterable[Receipt]
+    ) -> bool:
+        """Whether a run that was out of memory is started again.
 
         That is so where others were under way beside it, or other programs hold what it needs now.
         """
@@ -111,7 +121,7 @@ class Room:
         self.failures[run.run_id] += 1
         if self.failures[run.run_id] >= TRIES:
             return False
-        if run.run_id in self.beside:
+        if run.run_id in self.shared:
             return True
         need, free = self.need(run, receipts), available_memory()
         short = device == "cpu" and need is not None and free is not None and need > free
@@ -122,19 +132,9 @@ class Room:
         if run.run_id in self.needs:
             return self.needs[run.run_id]
         key = (step_key(run.spec), len(run.listing.files))
-        if self._foretold.get(key) is None:  # a stored run may tell by now
-            self._foretold[key] = self._likely(run, receipts)
-        return self._foretold[key]
-
-    def _likely(self, run: Run, receipts: Iterable[Receipt]) -> int | None:
-        """Return the estimated or measured bytes of a run, whichever is larger."""
-        variant = variant_of(run.planned)
-        same = [r for r in receipts if step_key(r.spec) == step_key(run.spec)]
-        try:
-            memory = memory_of(variant, [run], same, "cpu", self.data, RUN_MODULES, self.keep)
-        except Exception:  # whatever a method from outside does; its run will tell
-            return None
-        return memory.likely
+        if self._measured.get(key) is None:  # there may be a stored run by now
+            self._measured[key] = measured_bytes([run], receipts, "cpu", self.keep)
+        return self._measured[key]
 
     def _others(self, device: str) -> list[Run]:
         return [run for run, where, _ in self.active.values() if where == device]

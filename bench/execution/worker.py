@@ -7,6 +7,7 @@ It speaks to the command only by lines of progress; its result is what it publis
 import contextlib
 import os
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from bench.execution.artifacts import collect_artifacts
 from bench.execution.contract import check_scores, make_context
 from bench.execution.determinism import make_deterministic
 from bench.execution.failure import (
-    NoRoom,
+    OutOfMemoryError,
     disk_trouble,
     out_of_memory,
     reason,
@@ -43,14 +44,14 @@ from bench.execution.loading import also_loaded, check_loaded
 from bench.execution.messages import (
     Failed,
     Message,
-    NoMemory,
     Note,
+    OutOfMemory,
     Stayed,
     Trouble,
     encode_message,
 )
 from bench.execution.phases import PhaseTimer
-from bench.execution.pixels import pixel_metrics
+from bench.execution.pixel_metrics import pixel_metrics
 from bench.execution.process import die_with_parent, exit_process, limit_memory, redirect_output
 from bench.execution.timing import Meter, TimingResult, measure
 from bench.registry import load_class
@@ -86,13 +87,15 @@ def run_job(job: Job, lifeline: Connection, progress: Connection, started: float
     except BaseException as error:
         if os.getpid() != this_process:  # a method has forked, and this is the copy
             os._exit(1)
-        with contextlib.suppress(OSError):  # the log may be what the disk has no room for
-            traceback.print_exc()
-        trouble = disk_trouble(job, error)
-        if trouble is None and out_of_memory(error):  # the command may start it again
-            needed, trace = getattr(error, "needed", None), trace_of(error)
+        short = out_of_memory(error)
+        trace = trace_of(error)
+        if short:
             traceback.clear_frames(error.__traceback__)  # gives back what they hold
-            send(NoMemory(run_memory_line(job, error), trace, needed))
+        with contextlib.suppress(OSError, MemoryError):  # the log may be what the disk cannot hold
+            print(trace, file=sys.stderr, flush=True)
+        trouble = disk_trouble(job, error)
+        if trouble is None and short:  # the command may start it again
+            send(OutOfMemory(run_memory_line(job, error), trace, getattr(error, "needed", None)))
             exit_process(1)
         trouble = trouble or record_failure(job, error)
         send(Trouble(trouble) if trouble else Failed(reason(error)))
@@ -236,7 +239,7 @@ def _fit_and_score(
 
 
 def _masks(job: Job, images: CategoryImages, split: Split) -> NDArray[np.bool_] | None:
-    """Return the masks of the labelled anomalies, for a method that trains on them.
+    """Return the labelled anomalies' masks, if trained on.
 
     Raises DataError where they are not what the id says.
     """
@@ -261,12 +264,12 @@ def _sizes(images: CategoryImages) -> Callable[[File], Size]:
 
 
 def _check_memory(detector: Any, job: Job, normals: int, context: Context) -> None:
-    """Raise NoRoom, a MemoryError, if a method needs more than is free."""
+    """Raise OutOfMemoryError if a method needs more than is free."""
     if not hasattr(detector, "memory"):
         return
     needed, free = detector.memory(normals, job.spec.image_size, context), free_memory(job.device)
     if free is not None and needed > free:
-        raise NoRoom(
+        raise OutOfMemoryError(
             f"{job.spec.method} needs about {needed / 2**30:.1f} GiB for {normals} normal images of"
             f" {job.spec.image_size} px, and {free / 2**30:.1f} GiB are free: take a smaller"
             " image_size or backbone, fewer --slots, or another machine",
@@ -298,7 +301,7 @@ def _module(job: Job) -> str:
 
 
 def _with_plain_weights(job: Job) -> tuple[Job, list[Path]]:
-    """Check that the weights are those of the id; return a job whose file any method loads.
+    """Check the weights; return a job with plain ones.
 
     A copy that this takes lies in the staged folder until the method is done.
     """

@@ -143,27 +143,40 @@ def memory_of(
     if "explain" in {*keep} & variant.method.abilities:
         maps = max(map_bytes(w, data) for w in wanted)
         estimates = [estimate + maps for estimate in estimates]
-    specs = {step_key(w.spec) for w in wanted if isinstance(w, Run)}
-    gpu = device != "cpu"
-    images = max((len(w.listing.files) for w in wanted if isinstance(w, Run)), default=0)
+    runs = [w for w in wanted if isinstance(w, Run)]
+    return Memory(max(estimates, default=None), measured_bytes(runs, receipts, device, keep))
+
+
+def measured_bytes(
+    runs: Iterable[Run], receipts: Iterable[Receipt], device: str, keep: Collection[str] = ()
+) -> int | None:
+    """Return the most bytes that stored runs of a step took.
+
+    The steps are those of `runs`. None without such a stored run.
+    """
+    runs, gpu = [*runs], device != "cpu"
+    specs = {step_key(run.spec) for run in runs}
+    images = max((len(run.listing.files) for run in runs), default=0)
     measured = [
         peak + (0 if gpu else _more_images(r, images))
         for r in receipts
         if step_key(r.spec) in specs and (r.provenance.device_name != "cpu") == gpu
         if (peak := _peak(r.provenance, gpu=gpu, artifacts=bool(keep)))
     ]
-    return Memory(max(estimates, default=None), max(measured, default=None))
+    return max(measured, default=None)
 
 
 def _peak(about: Provenance, *, gpu: bool, artifacts: bool) -> int | None:
-    """Return the measured peak of a run, with its artifacts where those are wanted."""
+    """Return the measured peak of a run, with any artifacts."""
     peak = about.peak_gpu_memory_bytes if gpu else about.peak_memory_bytes
-    kept = about.artifacts_peak_gpu_memory_bytes if gpu else about.artifacts_peak_memory_bytes
-    return max(peak or 0, (kept or 0) if artifacts else 0) or None
+    artifacts_peak = (
+        about.artifacts_peak_gpu_memory_bytes if gpu else about.artifacts_peak_memory_bytes
+    )
+    return max(peak or 0, (artifacts_peak or 0) if artifacts else 0) or None
 
 
 def _more_images(receipt: Receipt, images: int) -> int:
-    """Return the bytes of the images that a wanted run has more than a stored one."""
+    """Return the bytes of images that a stored run lacks."""
     if receipt.split.train_normal is None:
         return 0
     more = images - receipt.split.train_normal - receipt.split.scored
@@ -208,9 +221,9 @@ def image_bytes(wanted: Run | Missing, data: Path) -> int:
 
 
 def map_bytes(wanted: Run | Missing, data: Path) -> int:
-    """Return the bytes of a run's maps, of their copies and of what pixel metrics take.
+    """Return the bytes of a run's maps and pixel metrics.
 
-    That is at most, of a test image: a map on a grid of 4 pixels in float32, four times on its way
+    That is at most, of a test image, a map on a grid of 4 pixels in float32, four times on its way
     to a file and back, a mask, and the scores of half of the pixels.
     """
     size = int(wanted.planned.settings["image_size"])

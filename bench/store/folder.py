@@ -136,12 +136,14 @@ class Store:
         """
         staged = self.stage(stored.run_id)
         try:
-            with writing(staged):
-                for name, digest in stored.files.items():
+            with writing(self.root), self._locked():
+                if self.read(stored.run_id) != stored:
+                    return
+                for name in stored.files:
                     shutil.copyfile(self.runs / stored.run_id / name, staged / name)
-                    if file_digest(staged / name) != digest:
-                        raise CorruptRun(f"run {stored.run_id} is damaged: {name} has changed")
-            self.publish(staged, receipt, replaces=stored.digest())
+                seal_run(staged, receipt)
+                self._swap(staged, stored)
+                sync_folder(self.runs)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
@@ -309,6 +311,8 @@ class Store:
 
         try:
             return read_scores(self.runs / run_id / "scores.parquet")
+        except OSError as error:
+            raise CorruptRun(f"run {run_id} is damaged: {os_reason(error)}") from error
         except ValueError as error:
             raise CorruptRun(f"run {run_id} is damaged: {error}") from error
 

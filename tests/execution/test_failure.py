@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from bench.execution.failure import NoRoom, memory_line, out_of_memory, reason, run_memory_line
+from bench.execution.failure import (
+    OutOfMemoryError,
+    memory_line,
+    out_of_memory,
+    reason,
+    run_memory_line,
+)
 
 
 class Unspeakable(Exception):
@@ -85,4 +91,7 @@ def test_a_run_without_memory_says_which_and_what_would_help() -> None:
     assert "take a smaller image_size, fewer --slots, or another" in run_memory_line(
         job, MemoryError()
     )
-    assert run_memory_line(job, NoRoom("padim needs much", 5)) == "MemoryError: padim needs much"
+    assert (
+        run_memory_line(job, OutOfMemoryError("padim needs much", 5))
+        == "MemoryError: padim needs much"
+    )

@@ -7,8 +7,8 @@ import pytest
 from bench.execution.messages import (
     Failed,
     Message,
-    NoMemory,
     Note,
+    OutOfMemory,
     Progress,
     Stayed,
     Trouble,
@@ -22,8 +22,8 @@ from bench.execution.messages import (
     [
         Progress(3, 30, "0.25"),
         Failed("ValueError: \u00e4\nand more"),
-        NoMemory("MemoryError: needs 3.0 GiB", "Traceback", 3 << 30),
-        NoMemory("MemoryError", "", None),
+        OutOfMemory("MemoryError: needs 3.0 GiB", "Traceback", 3 << 30),
+        OutOfMemory("MemoryError", "", None),
         Trouble("no space left"),
         Note(""),
         Stayed("it was there already"),

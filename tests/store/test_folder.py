@@ -126,6 +126,22 @@ def test_a_stale_run_is_replaced_and_kept_apart(store):
     assert {p.name for p in kept[0].iterdir()} == {"run.json", "scores.parquet", "log.txt"}
 
 
+def test_what_another_command_has_replaced_is_not_published_again(store):
+    publish(store)
+    stored = store.read(ID)
+    publish(store, scores=FAR, again=True)
+    replaced = store.read(ID)
+    store.publish_again(stored, replace(stored, warnings=("other masks",)))
+    assert store.read(ID) == replaced
+    store.publish_again(replaced, replace(replaced, warnings=("other masks",)))
+    assert store.read(ID) == replace(replaced, warnings=("other masks",))
+    assert list(store.staging.iterdir()) == []
+    shutil.rmtree(store.runs / ID)
+    for read in (lambda: store.scores(ID), lambda: store.publish_again(replaced, replaced)):
+        with pytest.raises(CorruptRun):
+            read()
+
+
 def test_there_need_be_nothing_to_replace(store):
     assert publish(store, again=True) is None
     assert store.ids() == [ID]

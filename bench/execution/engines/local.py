@@ -54,9 +54,10 @@ class Ended:
     def reason(self) -> str:
         """How the process ended, for its failure record."""
         if self.stopped == TIME_LIMIT:
+            longer = hours(2 * self.limit).replace(" ", "")
             return (
-                f"ran into the time limit: cut after {hours(self.limit)}; raise it with"
-                " --timeout, and give --retry-failed"
+                f"ran into the time limit: stopped after {hours(self.limit)}; run again with"
+                f" `--timeout {longer} --retry-failed`"
             )
         if self.stopped:
             return self.stopped
@@ -105,7 +106,6 @@ class LocalEngine:
 
     def __enter__(self) -> "LocalEngine":
         """Start the server and wait for its imports."""
-        open_socket_folder()
         self._fork(f"{_SERVER}:do_nothing", ()).join()
         return self
 
@@ -114,9 +114,9 @@ class LocalEngine:
             self._end(key)
 
     @property
-    def free(self) -> Slot | None:
-        """A slot that waits for work, or None."""
-        return self._free[0] if self._free else None
+    def free(self) -> list[Slot]:
+        """Slots that wait for work."""
+        return list(self._free)
 
     @property
     def running(self) -> bool:
@@ -128,12 +128,12 @@ class LocalEngine:
         """Ids of the processes under way."""
         return [r.process.pid for r in self._running.values()]
 
-    def start(self, key: str, target: str, argument: Any) -> None:
-        """Start `module:function` in the free slot.
+    def start(self, key: str, target: str, argument: Any, slot: Slot) -> None:
+        """Start `module:function` in a free slot.
 
         It is called with (argument, lifeline, progress, started).
         """
-        slot = self._free.pop(0)
+        self._free.remove(slot)
         child_lifeline, lifeline = self._context.Pipe(duplex=False)
         progress, child_progress = self._context.Pipe(duplex=False)
         started = time.monotonic()
@@ -244,16 +244,20 @@ def _gone(server: int) -> bool:
 
 @contextlib.contextmanager
 def _safe_start() -> Iterator[None]:
-    """Give a server that is started now the safe path, from its first import on.
+    """Start a server with the safe path.
 
-    By itself it begins with the current folder, and before CPython 3.12.8 and 3.13.1 it forgets the
+    By itself it begins with the current folder. Before CPython 3.12.8 and 3.13.1 it forgets the
     path that it is handed (python/cpython#117378), so that it gets it by its variables. From then
     on it takes `sys.path`, where another `bench` could come before one that is found otherwise.
     """
     path, variables = sys.path[:], safe_environment()
     before = {name: os.environ.get(name) for name in variables}
     safe = safe_path()
-    handed_over = {"variables": before, "current_folder": current_folder() in path}
+    handed_over = {
+        "variables": before,
+        "current_folder": current_folder() in path,
+        "sockets": str(open_socket_folder()),
+    }
     try:
         sys.path[:] = safe
         os.environ |= {**variables, START: json.dumps(handed_over)}

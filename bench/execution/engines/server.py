@@ -1,12 +1,15 @@
-"""First import of the server of processes: it makes it ready for methods.
+"""First import of the server of processes.
 
-It is imported nowhere else, for it changes the process: the source of what is loaded is kept (see
-`bench.execution.loading`), and the variables that the command has given the server for its start
-are set back, so that a method's own processes get what the user has set.
+It is imported nowhere else, for it changes the process. The source of what is loaded is kept (see
+`bench.execution.loading`). The variables that the command has given the server for its start are
+set back, so that a method's own processes get what the user has set. The server outlives a command
+that was killed, and removes the folder of its sockets.
 """
 
+import atexit
 import json
 import os
+import shutil
 
 from bench.execution.engines.local import START
 from bench.execution.loading import record_sources
@@ -21,6 +24,16 @@ for _name, _value in _handed_over.get("variables", {}).items():
         os.environ[_name] = _value
 if _handed_over.get("current_folder"):
     use_current_folder()
+
+
+def _remove_sockets(folder: str, command: int, server: int) -> None:
+    """Remove a killed command's folder, once, and not in a fork."""
+    if os.getppid() != command and os.getpid() == server:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if "sockets" in _handed_over:
+    atexit.register(_remove_sockets, _handed_over["sockets"], os.getppid(), os.getpid())
 
 
 def do_nothing() -> None:

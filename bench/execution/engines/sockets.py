@@ -1,4 +1,4 @@
-"""A private folder for the Unix sockets of this command and its server of processes.
+"""A private folder for the Unix sockets of a command.
 
 A socket's path has at most 107 bytes, and some file systems hold no sockets, so the folder for
 temporary files does not always do.
@@ -6,7 +6,6 @@ temporary files does not always do.
 
 import atexit
 import contextlib
-import fcntl
 import os
 import shutil
 import socket
@@ -30,7 +29,6 @@ def open_socket_folder() -> Path:
     """
     settings = current_process()._config  # type: ignore[attr-defined]
     if not os.path.isdir(settings.get("tempdir") or ""):
-        clear_abandoned()
         settings["tempdir"] = str(_make_folder())
     return Path(settings["tempdir"])
 
@@ -44,10 +42,6 @@ def _make_folder() -> Path:
             reasons.append(f"{one_line(parent)}: {os_reason(error)}")
             continue
         try:
-            # Held until this process ends, however it does. It also keeps systemd's cleaner away.
-            lock = os.open(folder, os.O_RDONLY)
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.bind(os.path.join(folder, _LISTENER))
         except OSError as error:
@@ -74,31 +68,3 @@ def _parents() -> Iterator[str]:
 def _remove(folder: str, owner: int) -> None:
     if os.getpid() == owner:  # and not a copy that a method has forked
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def clear_abandoned() -> None:
-    """Remove the socket folders of this user whose command has ended.
-
-    Called when a command begins, and when the server of processes ends: the server outlives a
-    command that was killed.
-    """
-    for parent in _parents():
-        for folder in Path(parent).glob(f"{PREFIX}*"):
-            with contextlib.suppress(OSError):
-                if folder.lstat().st_uid == os.getuid() and _is_abandoned(folder):
-                    shutil.rmtree(folder)
-
-
-atexit.register(clear_abandoned)  # in the command and in the server, which imports this, too
-
-
-def _is_abandoned(folder: Path) -> bool:
-    """Whether nobody holds a folder's lock; raises OSError."""
-    if not any(folder.iterdir()):  # it is being made, and not locked yet
-        return False
-    lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    finally:
-        os.close(lock)

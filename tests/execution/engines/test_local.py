@@ -44,17 +44,20 @@ def test_children_talk_end_crash_and_run_into_the_limit() -> None:
     slot = Slot("cpu", 1)
     with LocalEngine([slot] * 5, ["bench.execution.engines.local"], timeout=3.0) as engine:
         for what in ("talk", "sleep", "segfault", "exit", "threads"):
-            engine.start(what, target, what)
-        assert engine.free is None
+            engine.start(what, target, what, slot)
+        assert engine.free == []
         seen = events(engine)
-        assert engine.free == slot
+        assert engine.free == [slot] * 5
     ended = {e.key: e for e in seen if isinstance(e, Ended)}
     assert ended.keys() == {"talk", "sleep", "segfault", "exit", "threads"}
     assert ("talk", Progress(1, 2, "0.5")) in seen
     assert ("threads", Note("late: False")) in seen
     assert ended["talk"].exit_code == 0
     assert ended["sleep"].kind == "time limit"
-    assert "time limit: cut after 3 s; raise it with --timeout" in ended["sleep"].reason
+    assert (
+        "time limit: stopped after 3 s; run again with `--timeout 6s --retry-failed`"
+        in ended["sleep"].reason
+    )
     assert ended["segfault"].exit_code == -signal.SIGSEGV
     assert "Segmentation" in ended["segfault"].reason
     assert "exit code 3" in ended["exit"].reason
@@ -62,7 +65,7 @@ def test_children_talk_end_crash_and_run_into_the_limit() -> None:
 
 def test_leaving_the_engine_ends_what_is_under_way() -> None:
     with LocalEngine([Slot("cpu", 1)], ["bench.execution.engines.local"], timeout=None) as engine:
-        engine.start("sleep", f"{__name__}:obey", "sleep")
+        engine.start("sleep", f"{__name__}:obey", "sleep", Slot("cpu", 1))
         pid = engine._running["sleep"].process.pid
     for _ in range(100):
         try:
@@ -96,7 +99,7 @@ def test_a_server_takes_nothing_from_the_current_folder(
     with LocalEngine([Slot("cpu", 1)], preload, timeout=None) as engine:
         assert os.environ["PYTHONPATH"] == str(ROOT)
         assert "PYTHONSAFEPATH" not in os.environ
-        engine.start("one", f"{__name__}:tell", "argument")
+        engine.start("one", f"{__name__}:tell", "argument", Slot("cpu", 1))
         seen = events(engine)
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
     (note,) = (event[1] for event in seen if not isinstance(event, Ended))

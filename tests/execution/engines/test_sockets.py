@@ -17,7 +17,7 @@ import pytest
 from bench.doctor.machine import check_processes
 from bench.errors import RequestError
 from bench.execution.engines import sockets
-from bench.execution.engines.sockets import clear_abandoned, open_socket_folder
+from bench.execution.engines.sockets import open_socket_folder
 
 
 @pytest.fixture
@@ -104,19 +104,6 @@ def test_the_folder_for_temporary_files_comes_first(monkeypatch):
 
     monkeypatch.setattr(tempfile, "gettempdir", none_usable)
     assert list(sockets._parents())[:2] == ["/run/user/1", "/tmp"]
-
-
-def test_what_a_dead_command_left_is_cleared(short, parents):
-    parents(short)
-    mine = open_socket_folder()
-    left, beginning = (short / f"{sockets.PREFIX}{name}" for name in ("left", "beginning"))
-    for folder in (left, beginning):
-        folder.mkdir()
-    (left / "listener-1").touch()
-    clear_abandoned()
-    assert mine.is_dir()
-    assert beginning.is_dir()
-    assert not left.exists()
 
 
 def test_a_killed_command_leaves_no_folder(short):

@@ -3,16 +3,21 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench.data import masks as masks_module
 from bench.data.catalog import find_dataset
 from bench.data.layouts import list_category
+from bench.data.listing import File
 from bench.data.masks import listed_masks_digest
+from bench.execution.pixel_metrics import pixel_metrics
 from bench.store.archive import pack
+from bench.store.explanations import Explanations
 from bench.store.folder import Store
 from bench.store.receipt import Receipt
 from bench.store.results import receipts
@@ -200,6 +205,28 @@ def test_masks_that_have_gone_leave_the_metrics_as_they_are(store: Store, comman
     assert "masks have changed" not in command(*RUN, "--save-maps")[1]
     assert command("verify")[0] == 0
     assert stored(store) == before
+
+
+def test_masks_of_several_runs_are_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path, right=True)
+    root = tmp_path / "nuts"
+    tested = [File(f"test/spot/{i}.png", "test", "spot") for i in range(16, 32)]
+    tested.insert(0, File("test/good/08.png", "test", "good"))
+    maps = Explanations(
+        tuple(f.path for f in tested), {"m": np.zeros((17, 16, 16), np.float32)}, None, {}
+    )
+    read: list[Any] = []
+    real = masks_module.read_mask
+    monkeypatch.setattr(masks_module, "read_mask", lambda *a: read.append(a) or real(*a))
+    loaded: dict[object, Any] = {}
+    for counted in (np.arange(17) < 9, np.arange(17) % 2 == 0):
+        arguments = (maps, root, tested, counted, 16, lambda _: (16, 16))
+        once = pixel_metrics(*arguments, loaded)
+        assert len(read) == 16
+        assert once == pixel_metrics(*arguments)
+        del read[16:]
 
 
 # A method that trains on masks

@@ -1,4 +1,4 @@
-"""Pixel metrics of a run's maps: when they are made, and again when masks have changed."""
+"""Pixel metrics of a run's maps, with today's masks."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from bench.data.decode import upright_size
 from bench.data.listing import File
-from bench.data.masks import Size, find_masks, first_of, has_masks, load_masks, masks_digest
+from bench.data.masks import Masks, Size, find_masks, first_of, has_masks, load_masks, masks_digest
 from bench.errors import CorruptRun
 from bench.metrics import box_recall, pixel_auroc
 from bench.planning.plan import Run
@@ -27,12 +27,14 @@ def pixel_metrics(
     counted: NDArray[np.bool_],
     side: int,
     size_of: Callable[[File], Size],
+    loaded: dict[object, Masks] | None = None,
 ) -> tuple[dict[str, Plain], str]:
-    """Return pixel metrics of the counted images, or a warning that says why none.
+    """Return pixel metrics of counted images, or why none.
 
     Of a method's maps the first is the one that is meant to show defects. A method with boxes also
     gets `box_recall`, and the same by chance. `tested` is the test fold, `size_of` as for
-    `load_masks`. Beside them stands the digest of all masks of the fold.
+    `load_masks`. Beside them stands the digest of all masks of the fold. `loaded` keeps the last
+    masks of a fold for the next call.
     """
     every = find_masks(root, tested)
     if not has_masks(every):
@@ -41,7 +43,16 @@ def pixel_metrics(
         return {}, f"{NO_PIXELS}there are no masks in {one_line(where)}" if where else ""
     digest = masks_digest(every, root)
     chosen = np.flatnonzero(counted)
-    masks = load_masks(root, [tested[int(i)] for i in chosen], side, size_of)
+    masks = None
+    if loaded is not None:
+        key = (root, side, digest)
+        if key not in loaded:
+            loaded.clear()
+            loaded[key] = load_masks(root, tested, side, size_of)
+        if not loaded[key].problems:
+            masks = Masks(loaded[key].pixels[chosen])
+    if masks is None:
+        masks = load_masks(root, [tested[int(i)] for i in chosen], side, size_of)
     problems = list(masks.problems)
     if masks_digest(every, root) != digest:
         problems.append("masks have changed while they were read; give the same command again")
@@ -66,10 +77,11 @@ def _measured(
     return values
 
 
-def measure_again(store: Store, run: Run, receipt: Receipt) -> Receipt:
-    """Make a stored run's pixel metrics from its maps and today's masks; publish it anew.
+def measure_again(store: Store, run: Run, receipt: Receipt, loaded: dict[object, Masks]) -> Receipt:
+    """Measure a stored run's maps with today's masks; publish it.
 
-    Nothing is trained, and nothing else in the receipt changes. Raises CorruptRun where the run is
+    Nothing is trained, and nothing else in the receipt changes. `loaded` is as for `pixel_metrics`.
+    Raises CorruptRun where the run is
     damaged, StoreError where the disk refuses.
     """
     explanations, scores = store.explanations(run.run_id), store.scores(run.run_id)
@@ -85,6 +97,7 @@ def measure_again(store: Store, run: Run, receipt: Receipt) -> Receipt:
         counted,
         run.spec.image_size,
         lambda file: upright_size(root / file.path),
+        loaded,
     )
     again = with_pixel_metrics(receipt, values, [warning] if warning else [])
     store.publish_again(receipt, again)
