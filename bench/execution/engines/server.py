@@ -10,6 +10,7 @@ import atexit
 import json
 import os
 import shutil
+import time
 
 from bench.execution.engines.local import START
 from bench.execution.loading import record_sources
@@ -28,8 +29,13 @@ if _handed_over.get("current_folder"):
 
 def _remove_sockets(folder: str, command: int, server: int) -> None:
     """Remove a killed command's folder, once, and not in a fork."""
-    if os.getppid() != command and os.getpid() == server:
-        shutil.rmtree(folder, ignore_errors=True)
+    if os.getpid() != server:
+        return
+    for _ in range(10):  # its pipes close a little before it is dead
+        if os.getppid() != command:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        time.sleep(0.05)
 
 
 if "sockets" in _handed_over:

@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.errors import RequestError
 from bench.system.untrusted import one_line, os_reason
 
-PREFIX = "bench-sockets-"
+PREFIX = "bench-socket-"
 _LISTENER = "listener-12345678"
 """A name as long as those that `multiprocessing` gives."""
 
