@@ -1,9 +1,9 @@
 """Cross-check of PaDiM and PatchCore with anomalib: same images and weights.
 
 anomalib has an environment of its own, for it is no dependency: its side is a script that another
-interpreter runs (`bench.execution.anomalib_peer`). It is handed decoded images and a state dict as
-plain arrays, and hands back raw scores, never its own metrics: its AUROC passes raw scores through
-a sigmoid first. Its settings are taken over; what is drawn at random is not the same in PatchCore.
+interpreter runs (`anomalib_peer`). It is handed decoded images and a state dict as plain arrays, and
+hands back raw scores, never its own metrics: its AUROC passes raw scores through a sigmoid first.
+Its settings are taken over; what is drawn at random is not the same in PatchCore.
 """
 
 import json
@@ -260,7 +260,7 @@ def _their_side(
 ) -> list[NDArray[np.float32]]:
     """Return anomalib's scores; raises MethodError with its last line."""
     (folder / "request.json").write_text(json.dumps(jobs), encoding="utf-8")
-    with resources.as_file(resources.files("bench.execution") / "anomalib_peer.py") as script:
+    with resources.as_file(resources.files(__name__) / "anomalib_peer.py") as script:
         done = _run([str(python), "-I", str(script), str(folder)])
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
