@@ -157,27 +157,48 @@ def _check_tensors(file: Path, declared: Known) -> None:
     )
 
 
-def plain_weights(file: Path, folder: Path) -> Path:
+def plain_weights(file: Path, folder: Path, digest: str = "") -> Path:
     """Return a plain state dict in float32: the file, else a copy in `folder`.
 
     A method loads it as it is. Half precision is cast, and DataParallel's prefix and the table of a
-    training script are taken away. Raises WeightsError.
+    training script are taken away. Raises WeightsError, also for values that are not finite;
+    a plain file whose `digest` is published is not opened for that.
     """
     try:
         checkpoint = read_checkpoint(file)
     except ValueError:  # known by its digest: the loader knows best
         return file
-    if checkpoint.is_plain(file.suffix):
+    plain = checkpoint.is_plain(file.suffix)
+    if plain and any(digest.startswith(known.sha256) for known in KNOWN):
+        return file
+    stored = _load(file, checkpoint)
+    _check_finite(file, stored)
+    if plain:
         return file
     from safetensors.torch import save_file
 
     tensors = {
         name.removeprefix(checkpoint.prefix): (t.float() if t.is_floating_point() else t).clone()
-        for name, t in _load(file, checkpoint).items()
+        for name, t in stored.items()
     }
     copy = folder / "weights.safetensors"
     save_file({name: t.contiguous() for name, t in tensors.items()}, copy)
     return copy
+
+
+def _check_finite(file: Path, tensors: dict[str, Any]) -> None:
+    """Raise WeightsError for NaN or infinite values."""
+    import torch
+
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            continue
+        # The extremes are NaN where any value is; ten times faster than to look at each value.
+        if tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
+            raise WeightsError(
+                f"{one_line(file)} holds values that are not finite ({one_line(name)}):"
+                " get the file again"
+            )
 
 
 def _load(file: Path, checkpoint: Checkpoint) -> dict[str, Any]:

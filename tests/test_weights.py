@@ -1,5 +1,6 @@
 import functools
 import hashlib
+import math
 import os
 
 import pytest
@@ -417,6 +418,28 @@ def test_a_method_gets_plain_float32_whatever_the_form(folder, dtype, form):
     layers = Backbone(BackboneSource("resnet18", 1, plain), "float32").layers.state_dict()
     assert {layers[n].dtype for n in state} == {torch.float32}
     assert all(torch.equal(layers[n], state[n].float()) for n in state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("form", ["plain", "legacy", "safetensors", "training"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_one_plain_line(folder, dtype, form, value):
+    name = "layer1.0.conv1.weight"
+    state = random_state(dtype)
+    state[name][3, 2, 1, 0] = value
+    content = {
+        "plain": lambda: saved(state),
+        "legacy": lambda: saved(state, legacy=True),
+        "safetensors": lambda: safetensors.torch.save(state),
+        "training": lambda: saved({"state_dict": state}),
+    }[form]()
+    file = folder / ("nan.safetensors" if form == "safetensors" else "nan.pth")
+    file.write_bytes(content)
+    with pytest.raises(WeightsError) as error:
+        plain_weights(file, folder)
+    assert str(error.value) == (
+        f"{file} holds values that are not finite ({name}): get the file again"
+    )
 
 
 def test_a_run_takes_half_precision_of_a_training_script(tmp_path, warm_cache):
