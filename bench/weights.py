@@ -222,14 +222,14 @@ def _weights(backbone: str, stage: int, file: Path, known: Known, digest: str) -
 def _declared(file: Path) -> Known:
     """Read a file's declaration in the folder's weights.toml."""
     declaration = file.parent / "weights.toml"
-    remedy = (
-        'backbone = "...", stages = 1 to 4, strides = "v1" or "v1.5",'
-        f" and name it with --set weights={one_line(file.name)}"
-    )
     try:
         entry = read_toml(declaration).get(file.name) if os.path.lexists(declaration) else None
     except ValueError as error:
         raise WeightsError(f"{one_line(declaration)} {error}") from None
+    remedy = (
+        f'backbone = "...", stages = 1 to 4, strides = {_strides_in_words(entry)},'
+        f" and name it with --set weights={one_line(file.name)}"
+    )
     if entry is None:
         _read(file)
         raise WeightsError(
@@ -243,15 +243,26 @@ def _declared(file: Path) -> Known:
     return Known("", **entry, title=f"declared in {declaration.name}")
 
 
+def _strides(backbone: object) -> tuple[str, ...]:
+    """Return where a backbone's stride can sit."""
+    return ("v1", "v1.5") if backbone in BOTTLENECKS else ("v1.5",)
+
+
+def _strides_in_words(entry: Any) -> str:
+    """Return the strides that a declaration's backbone takes, any where it names none."""
+    backbone = entry.get("backbone") if isinstance(entry, dict) else None
+    known = backbone if backbone in BACKBONES else BOTTLENECKS[0]
+    return " or ".join(f'"{strides}"' for strides in _strides(known))
+
+
 def _wrong(entry: Any) -> str:
     """Return what is wrong with a declaration."""
     if not isinstance(entry, dict):
         return f"is {entry!r:.80}, not a table"
-    strides = ("v1", "v1.5") if entry.get("backbone") in BOTTLENECKS else ("v1.5",)
     possible: dict[str, tuple[object, ...]] = {
         "backbone": BACKBONES,
         "stages": tuple(range(1, STAGES + 1)),
-        "strides": strides,
+        "strides": _strides(entry.get("backbone")),
     }
     for key, values in possible.items():
         if key not in entry:

@@ -257,8 +257,9 @@ def test_only_a_bottleneck_can_have_the_old_strides(find, folder):
             f'["small.pth"]\nbackbone = "resnet18"\nstages = 4\nstrides = "{strides}"'
         )
         if refused:
-            with pytest.raises(WeightsError, match=r"strides of resnet18 is one of v1.5;"):
+            with pytest.raises(WeightsError, match=r"strides of resnet18 is one of v1.5;") as error:
                 find("resnet18", 4, "small.pth")
+            assert 'strides = "v1.5", and' in str(error.value)  # what it takes, and no other
         else:
             assert find("resnet18", 4, "small.pth").source.strides == strides
 
