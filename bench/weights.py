@@ -157,27 +157,48 @@ def _check_tensors(file: Path, declared: Known) -> None:
     )
 
 
-def plain_weights(file: Path, folder: Path) -> Path:
+def plain_weights(file: Path, folder: Path, digest: str = "") -> Path:
     """Return a plain state dict in float32: the file, else a copy in `folder`.
 
     A method loads it as it is. Half precision is cast, and DataParallel's prefix and the table of a
-    training script are taken away. Raises WeightsError.
+    training script are taken away. Raises WeightsError, also for values that are not finite;
+    a plain file whose `digest` is published is not opened for that.
     """
     try:
         checkpoint = read_checkpoint(file)
     except ValueError:  # known by its digest: the loader knows best
         return file
-    if checkpoint.is_plain(file.suffix):
+    plain = checkpoint.is_plain(file.suffix)
+    if plain and any(digest.startswith(known.sha256) for known in KNOWN):
+        return file
+    stored = _load(file, checkpoint)
+    _check_finite(file, stored)
+    if plain:
         return file
     from safetensors.torch import save_file
 
     tensors = {
         name.removeprefix(checkpoint.prefix): (t.float() if t.is_floating_point() else t).clone()
-        for name, t in _load(file, checkpoint).items()
+        for name, t in stored.items()
     }
     copy = folder / "weights.safetensors"
     save_file({name: t.contiguous() for name, t in tensors.items()}, copy)
     return copy
+
+
+def _check_finite(file: Path, tensors: dict[str, Any]) -> None:
+    """Raise WeightsError for NaN or infinite values."""
+    import torch
+
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+            continue
+        # The extremes are NaN where any value is; ten times faster than to look at each value.
+        if tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
+            raise WeightsError(
+                f"{one_line(file)} holds values that are not finite ({one_line(name)}):"
+                " get the file again"
+            )
 
 
 def _load(file: Path, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -201,14 +222,14 @@ def _weights(backbone: str, stage: int, file: Path, known: Known, digest: str) -
 def _declared(file: Path) -> Known:
     """Read a file's declaration in the folder's weights.toml."""
     declaration = file.parent / "weights.toml"
-    remedy = (
-        'backbone = "...", stages = 1 to 4, strides = "v1" or "v1.5",'
-        f" and name it with --set weights={one_line(file.name)}"
-    )
     try:
         entry = read_toml(declaration).get(file.name) if os.path.lexists(declaration) else None
     except ValueError as error:
         raise WeightsError(f"{one_line(declaration)} {error}") from None
+    remedy = (
+        f'backbone = "...", stages = 1 to 4, strides = {_strides_in_words(entry)},'
+        f" and name it with --set weights={one_line(file.name)}"
+    )
     if entry is None:
         _read(file)
         raise WeightsError(
@@ -222,15 +243,26 @@ def _declared(file: Path) -> Known:
     return Known("", **entry, title=f"declared in {declaration.name}")
 
 
+def _strides(backbone: object) -> tuple[str, ...]:
+    """Return where a backbone's stride can sit."""
+    return ("v1", "v1.5") if backbone in BOTTLENECKS else ("v1.5",)
+
+
+def _strides_in_words(entry: Any) -> str:
+    """Return the strides that a declaration's backbone takes, any where it names none."""
+    backbone = entry.get("backbone") if isinstance(entry, dict) else None
+    known = backbone if backbone in BACKBONES else BOTTLENECKS[0]
+    return " or ".join(f'"{strides}"' for strides in _strides(known))
+
+
 def _wrong(entry: Any) -> str:
     """Return what is wrong with a declaration."""
     if not isinstance(entry, dict):
         return f"is {entry!r:.80}, not a table"
-    strides = ("v1", "v1.5") if entry.get("backbone") in BOTTLENECKS else ("v1.5",)
     possible: dict[str, tuple[object, ...]] = {
         "backbone": BACKBONES,
         "stages": tuple(range(1, STAGES + 1)),
-        "strides": strides,
+        "strides": _strides(entry.get("backbone")),
     }
     for key, values in possible.items():
         if key not in entry:

@@ -1,5 +1,6 @@
 import functools
 import hashlib
+import math
 import os
 
 import pytest
@@ -256,8 +257,9 @@ def test_only_a_bottleneck_can_have_the_old_strides(find, folder):
             f'["small.pth"]\nbackbone = "resnet18"\nstages = 4\nstrides = "{strides}"'
         )
         if refused:
-            with pytest.raises(WeightsError, match=r"strides of resnet18 is one of v1.5;"):
+            with pytest.raises(WeightsError, match=r"strides of resnet18 is one of v1.5;") as error:
                 find("resnet18", 4, "small.pth")
+            assert 'strides = "v1.5", and' in str(error.value)  # what it takes, and no other
         else:
             assert find("resnet18", 4, "small.pth").source.strides == strides
 
@@ -417,6 +419,28 @@ def test_a_method_gets_plain_float32_whatever_the_form(folder, dtype, form):
     layers = Backbone(BackboneSource("resnet18", 1, plain), "float32").layers.state_dict()
     assert {layers[n].dtype for n in state} == {torch.float32}
     assert all(torch.equal(layers[n], state[n].float()) for n in state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("form", ["plain", "legacy", "safetensors", "training"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_one_plain_line(folder, dtype, form, value):
+    name = "layer1.0.conv1.weight"
+    state = random_state(dtype)
+    state[name][3, 2, 1, 0] = value
+    content = {
+        "plain": lambda: saved(state),
+        "legacy": lambda: saved(state, legacy=True),
+        "safetensors": lambda: safetensors.torch.save(state),
+        "training": lambda: saved({"state_dict": state}),
+    }[form]()
+    file = folder / ("nan.safetensors" if form == "safetensors" else "nan.pth")
+    file.write_bytes(content)
+    with pytest.raises(WeightsError) as error:
+        plain_weights(file, folder)
+    assert str(error.value) == (
+        f"{file} holds values that are not finite ({name}): get the file again"
+    )
 
 
 def test_a_run_takes_half_precision_of_a_training_script(tmp_path, warm_cache):

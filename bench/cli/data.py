@@ -70,6 +70,7 @@ def data_prepare(
     from bench.data.official import why_unofficial
     from bench.data.pixel_digests import PixelDigests
     from bench.data.present import find_category
+    from bench.spec import place_name
     from bench.system.digests import FingerprintCache
 
     known = PixelDigests(folders.cache, FingerprintCache(folders.cache))
@@ -80,7 +81,7 @@ def data_prepare(
         sizes = {(f.width, f.height) for f in load(folder).facts}
         reason = why_unofficial(dataset, category, listing.files, content, sizes)
         say(
-            f"{dataset.name}/{category}: {len(listing.files)} images at {image_size} px"
+            f"{place_name(name, category)}: {len(listing.files)} images at {image_size} px"
             + (f" (unofficial copy: {reason})" if reason else "")
         )
 

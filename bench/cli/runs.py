@@ -227,10 +227,10 @@ def _print_keep(state: "State") -> None:
 
 def _print_masks(state: "State") -> None:
     """Print which categories get no pixel metrics, and which runs get new ones."""
-    from bench.planning.masks import mask_lines
+    from bench.planning.masks import lost_mask_lines, mask_lines
 
     if "explain" in state.keep:
-        for line in mask_lines(state.todo):
+        for line in (*mask_lines(state.todo), *lost_mask_lines(state.plan.runs, state.done)):
             say(line)
     _print_other_masks(state)
 

@@ -1,14 +1,15 @@
 """External images, for methods that also learn from other sources.
 
-They are named by a source and fingerprinted like a category. A test image of the dataset is never
-among them; for your own folder of textures, check this yourself.
+They are named by a source and fingerprinted like a category. An image of the dataset is never among
+them, be it a link, a copy, or saved otherwise with the same pixels.
 """
 
 import contextlib
 import functools
 import importlib.util
 import os
-from collections.abc import Iterable, Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -90,7 +91,7 @@ def find_external(
     elif textures is None:
         listing, tiles = _textures(), TILES
     else:
-        listing, source = _folder(textures, data / dataset), textures.name
+        listing, source = _folder(textures, data / dataset, digests), textures.name
         turned = _any_turned(listing, fingerprint(listing, digests))
     return External(source, listing, fingerprint(listing, digests), tiles, turned)
 
@@ -101,24 +102,63 @@ def _any_turned(listing: Listing, content: str) -> bool:
     return any(is_turned(listing.root / file.path) for file in listing.files)
 
 
-def _folder(folder: Path, own: Path) -> Listing:
+def check_apart(
+    external: External,
+    external_pixels: Sequence[str],
+    listing: Listing,
+    pixels: Sequence[str],
+    dataset: str,
+) -> None:
+    """Raise DataError where external images show images of a category.
+
+    Each has a digest of its pixels. For what the user names only; the other sources never do.
+    """
+    if external.source in SOURCES:
+        return
+    own = dict(zip(pixels, listing.files, strict=True))
+    for file, digest in zip(external.listing.files, external_pixels, strict=True):
+        if match := own.get(digest):
+            problem = _among(dataset, match.fold == "test")
+            raise DataError(
+                f"textures of {one_line(external.listing.root)}: {problem}: {one_line(file.path)}"
+                f" shows {one_line(match.path)}"
+            )
+
+
+def _among(dataset: str, tested: bool) -> str:
+    """Return what is among the textures and must not be."""
+    return (
+        f"test images are among them, of {dataset}"
+        if tested
+        else f"images of {dataset} are among them"
+    )
+
+
+def _folder(folder: Path, own: Path, digests: FingerprintCache) -> Listing:
     """List the images in a folder of textures and below."""
-    name = folder.name
-    if name in ("", *SOURCES) or ":" in name or not is_one_line(name):
+    if folder.name in ("", *SOURCES) or ":" in folder.name or not is_one_line(folder.name):
         raise DataError(
             f"textures of {one_line(folder)}: its name stands for them in the results, so it cannot"
             f" be empty, {', '.join(SOURCES)} or hold a colon; rename it"
         )
-    among = f"textures of {one_line(folder)}: test images are among them, of {own.name}"
+    name = f"textures of {one_line(folder)}"
     for one, other in ((folder, own), (folder.resolve(), own.resolve())):
         if one.is_relative_to(other) or other.is_relative_to(one):
-            raise DataError(among)
+            tested = not one.is_relative_to(other) or "train" not in one.relative_to(other).parts
+            raise DataError(f"{name}: {_among(own.name, tested)}")
     if not folder.is_dir():
         raise MissingData(f"textures: there is no folder {one_line(folder)}")
     try:
-        if shared := _shared_file(images_below(folder), own):
-            raise DataError(f"{among}: {one_line(shared)} is the same file")
-        paths = sorted(p.relative_to(folder).as_posix() for p in images_below(folder))
+        images = sorted(images_below(folder))
+        if shared := _shared_file(images, own, digests):
+            image, same = (
+                path.relative_to(top) for path, top in zip(shared, (folder, own), strict=True)
+            )
+            raise DataError(
+                f"{name}: {_among(own.name, 'test' in same.parts)}: {one_line(image)} is"
+                f" {one_line(same)}"
+            )
+        paths = sorted(p.relative_to(folder).as_posix() for p in images)
     except OSError as error:
         raise DataError(f"cannot read {one_line(folder)}: {os_reason(error)}") from error
     if not paths:
@@ -128,19 +168,32 @@ def _folder(folder: Path, own: Path) -> Listing:
     return Listing(folder, files, OWN_VERSION)
 
 
-def _shared_file(images: Iterable[Path], own: Path) -> Path | None:
-    """Return an image that is also a file of `own`, by whatever links."""
-    known = {(s.st_dev, s.st_ino): path for path in images for s in [path.stat()]}
+def _shared_file(
+    images: Sequence[Path], own: Path, digests: FingerprintCache
+) -> tuple[Path, Path] | None:
+    """Return an image and the file of `own` that it is, by a link or as a copy."""
+    by_file = {(s.st_dev, s.st_ino): path for path in images for s in [path.stat()]}
+    by_size: dict[int, list[Path]] = {}
+    for path in images:
+        by_size.setdefault(path.stat().st_size, []).append(path)
+    for path in _files_below(own):
+        with contextlib.suppress(OSError):  # a link to nothing, a file that cannot be read
+            status = path.stat()
+            if image := by_file.get((status.st_dev, status.st_ino)):
+                return image, path
+            for image in by_size.get(status.st_size, ()):
+                if stat.S_ISREG(status.st_mode) and digests.sha256(image) == digests.sha256(path):
+                    return image, path
+    return None
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Yield files in and below a folder, links followed."""
     visited: set[str] = set()
-    for parent, folders, names in os.walk(own, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True):
         visited.add(os.path.realpath(parent))
         folders[:] = [f for f in folders if os.path.realpath(Path(parent, f)) not in visited]
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):  # a link to nothing
-                status = os.stat(Path(parent, name))
-                if path := known.get((status.st_dev, status.st_ino)):
-                    return path
-    return None
+        yield from (Path(parent, name) for name in names)
 
 
 def _textures() -> Listing:

@@ -9,7 +9,7 @@ from bench.data.catalog import Dataset, find_dataset
 from bench.data.decode import ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
-from bench.data.masks import mask_problems
+from bench.data.masks import first_of, mask_problems, surplus_masks
 from bench.data.official import count_files, unofficial_reasons
 from bench.data.preconditions import unmet_preconditions
 from bench.data.splits import defect_counts
@@ -17,6 +17,7 @@ from bench.data.unused import UnusedFiles, unused_files
 from bench.errors import DataError, RequestError
 from bench.spec import place_name
 from bench.system.digests import FingerprintCache
+from bench.system.files import cannot_read
 from bench.system.untrusted import one_line
 from bench.text import counted, wrapped
 
@@ -46,6 +47,8 @@ class Inspection:
     """Groups of files that show the same pixels."""
     masks: tuple[str, ...] = ()
     """One line for each mask that cannot be used."""
+    surplus: tuple[Path, ...] = ()
+    """Masks of no anomalous image."""
 
     @property
     def good(self) -> bool:
@@ -80,6 +83,7 @@ def inspect(
     try:
         listing = list_category(dataset, category, data, cache)
         unused = unused_files(dataset, category, data, listing)
+        surplus = _surplus_masks(listing)
     except DataError as error:
         return Inspection(dataset, category, unusable=(str(error),))
     with decoding_pool() as pool:
@@ -103,7 +107,17 @@ def inspect(
         unused=tuple(unused),
         duplicates=_duplicates(listing.files, facts),
         masks=tuple(_mask_problems(listing, facts)),
+        surplus=tuple(surplus),
     )
+
+
+def _surplus_masks(listing: Listing) -> list[Path]:
+    """Return the masks of no anomalous image, relative to the root; raises DataError."""
+    try:
+        paths = surplus_masks(listing.root, listing.files)
+    except OSError as error:
+        raise DataError(cannot_read(Path(error.filename or listing.root), error)) from error
+    return [path.relative_to(listing.root) for path in paths]
 
 
 def _mask_problems(listing: Listing, facts: Sequence[ImageFacts]) -> list[str]:
@@ -163,6 +177,10 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         yield from _entry("unusable", line)
     for line in inspection.masks:
         yield from _entry("mask", line)
+    if inspection.surplus:
+        names = first_of([one_line(path) for path in inspection.surplus])
+        total = counted(len(inspection.surplus), "mask")
+        yield from _entry("not used", f"{total} of no anomalous image: {names}")
     yield from _duplicate_lines(inspection)
 
 

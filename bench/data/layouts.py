@@ -19,10 +19,13 @@ MAX_LABELS = 1 << 20
 NAMES_OF_GOOD = frozenset(
     {
         *("good", "goods", "ok", "okay", "normal", "normals", "nominal", "healthy"),
-        *("nodefect", "nodefects", "defectfree", "nondefective", "nonanomalous"),
+        *("nodefect", "nodefects", "defectfree", "nondefective", "notdefective", "nonanomalous"),
+        *("pass", "passed"),
     }
 )
 """What others call `good`, without spaces and signs, in any letter case."""
+SECOND_GOOD = re.compile(r"(good|ok|okay)[\W\d_].*")
+"""Further folders of good images, as `good_2`, `good-old` or `ok1`."""
 
 HEAD_CT_TEST_NORMALS = frozenset(
     (
@@ -58,7 +61,8 @@ def list_category(
     ):
         if not present:
             other = _other_folders(dataset, category, data, fold)
-            raise DataError(f"{dataset.name}/{category} at {one_line(root)} has no {kind}{other}")
+            name = place_name(dataset.name, category)
+            raise DataError(f"{name} at {one_line(root)} has no {kind}{other}")
     return Listing(root, ordered, dataset.data_version)
 
 
@@ -134,14 +138,20 @@ def _refuse_other_names_of_good(folder: Path) -> None:
         if not (folder / fold).is_dir():
             continue
         for images in sorted(folder / fold / name for name in os.listdir(folder / fold)):
-            letters = re.sub(r"[\W_]", "", images.name.casefold())
-            if images.name == "good" or letters not in NAMES_OF_GOOD or not images.is_dir():
+            if not _is_other_name_of_good(images.name) or not images.is_dir():
                 continue
             exists = (folder / fold / "good").is_dir()
             also = f", or move its images into {fold}/good" if exists else ""
             raise DataError(
                 f"{one_line(images)!r} would not be read as normal images: rename it to good{also}"
             )
+
+
+def _is_other_name_of_good(name: str) -> bool:
+    """Whether a folder's name means `good` and is not that."""
+    lower = name.casefold()
+    letters = re.sub(r"[\W_]", "", lower)
+    return name != "good" and bool(letters in NAMES_OF_GOOD or SECOND_GOOD.fullmatch(lower))
 
 
 def _mvtec_files(folder: Path, root: Path) -> list[File]:

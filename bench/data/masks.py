@@ -1,7 +1,7 @@
 """Masks of defects, as MVTec's layout keeps them beside test images."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.decode import MAX_BYTES, decode_image, decoding_pool
-from bench.data.listing import File, Listing, images_in
+from bench.data.listing import File, Listing, images_below, images_in
 from bench.errors import DataError
 from bench.system.digests import file_digest
 from bench.system.untrusted import one_line, os_reason, read_regular
@@ -62,9 +62,11 @@ def find_masks(root: Path, files: Iterable[File]) -> list[Mask]:
 
     `[category/]test/<defect>/<stem>.png` has `[category/]ground_truth/<defect>/<stem>_mask.png`,
     `<stem>.png`, or a folder `<stem>` of several images as in MVTec LOCO; with any suffix of an
-    image. Nothing is opened.
+    image, and with folders in any letter case. Nothing is opened.
     """
-    folders: dict[Path, dict[str, list[tuple[Path, ...]]] | str] = {}
+    files = list(files)
+    defects = {file.defect for file in files}
+    folders: dict[Path, tuple[Path, dict[str, list[tuple[Path, ...]]] | str]] = {}
     masks = []
     for file in files:
         if not file.anomalous:
@@ -74,15 +76,57 @@ def find_masks(root: Path, files: Iterable[File]) -> list[Mask]:
         if not above or above.pop() != "test":
             masks.append(Mask(image))
             continue
-        folder, stem = root.joinpath(*above, FOLDER, defect), PurePosixPath(name).stem
-        if folder not in folders:
-            folders[folder] = _by_stem(folder)
-        entries, expected = folders[folder], folder / f"{stem}{MARK}.png"
+        usual, stem = root.joinpath(*above, FOLDER, defect), PurePosixPath(name).stem
+        if usual not in folders:
+            folders[usual] = _masks_of(usual, defects)
+        folder, entries = folders[usual]
+        expected = folder / f"{stem}{MARK}.png"
         if isinstance(entries, str):
             masks.append(Mask(image, expected=expected, trouble=entries))
         else:
             masks.append(Mask(image, tuple(entries.get(stem, ())), expected, bool(entries)))
     return masks
+
+
+def _masks_of(
+    usual: Path, defects: Collection[str]
+) -> tuple[Path, dict[str, list[tuple[Path, ...]]] | str]:
+    """Return the folder of a type's masks and what it holds, or why that is not known."""
+    try:
+        folders = _in_any_case(usual, defects)
+    except OSError as error:
+        return usual, f"cannot read {one_line(error.filename or usual)}: {os_reason(error)}"
+    if len(folders) > 1:
+        names = " and ".join(one_line(folder) for folder in folders)
+        return usual, f"{names} differ in letter case alone; rename one to {one_line(usual.name)}"
+    folder = folders[0] if folders else usual
+    return folder, _by_stem(folder)
+
+
+def _in_any_case(usual: Path, others: Collection[str]) -> list[Path]:
+    """Return a folder as it is named, else those that differ in letter case alone.
+
+    One that has the name of another defect type is that type's.
+    """
+    if usual.is_dir() or not usual.parent.is_dir():
+        return [usual]
+    return sorted(
+        folder
+        for folder in usual.parent.iterdir()
+        if folder.name.casefold() == usual.name.casefold()
+        and folder.name not in others
+        and folder.is_dir()
+    )
+
+
+def surplus_masks(root: Path, files: Sequence[File]) -> list[Path]:
+    """Return the files among masks that mark no anomalous image, sorted; raises OSError."""
+    used = {path for mask in find_masks(root, files) for path in mask.files}
+    parts = (PurePosixPath(file.path).parts for file in files if file.anomalous)
+    tops = {root.joinpath(*p[:-3], FOLDER) for p in parts if p[-3:-2] == ("test",)}
+    return sorted(
+        path for top in tops if top.is_dir() for path in images_below(top) if path not in used
+    )
 
 
 def _by_stem(folder: Path) -> dict[str, list[tuple[Path, ...]]] | str:

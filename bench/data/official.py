@@ -12,7 +12,9 @@ from bench.data.decode import FORMATS
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, fingerprint
 from bench.data.masks import Size
+from bench.data.splits import defect_counts
 from bench.system.digests import FingerprintCache
+from bench.system.untrusted import one_line
 
 OTHER_CONTENT = "content differs"
 
@@ -77,11 +79,26 @@ def _other_counts(official: CategoryFacts, files: Sequence[File]) -> list[str]:
     """Return how the counts of each fold and type differ."""
     known = (official.train, official.test_normal, official.test_anomalous, official.defect_types)
     names = ("normal training images", "normal test images", "anomalous images", "defect types")
-    return [
+    counts = count_files(files)
+    different = [
         f"{count} of {expected} {name}"
-        for name, count, expected in zip(names, count_files(files), known, strict=True)
+        for name, count, expected in zip(names, counts, known, strict=True)
         if count != expected
     ]
+    if counts[2:] == known[2:]:
+        different += _other_types(official, files)
+    return different
+
+
+def _other_types(official: CategoryFacts, files: Sequence[File]) -> list[str]:
+    """Return how the images of each defect type differ where their totals do not."""
+    counts = defect_counts(files)
+    fewer = [
+        f"{counts[name]} of {expected} {name}" if name in counts else f"no {name}"
+        for name, expected in official.defects.items()
+        if counts.get(name) != expected
+    ]
+    return fewer + [f"unknown type {one_line(n)}" for n in counts if n not in official.defects]
 
 
 def count_files(files: Sequence[File]) -> tuple[int, int, int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 from bench.data.listing import File
 from bench.errors import DataError, RequestError
 from bench.seeding import sub_seed
+from bench.spec import place_name
 from bench.text import counted
 
 DRAWN = 10
@@ -59,7 +60,7 @@ def split_category(
     """
     if setting not in SETTINGS:
         raise RequestError(f"setting is one of {', '.join(SETTINGS)}, not {setting!r}")
-    name = f"{dataset}/{category}"
+    name = place_name(dataset, category)
     test_pixels = {p for f, p in zip(files, pixels, strict=True) if f.fold == "test"}
     train = [i for i, f in enumerate(files) if f.fold == "train"]
     left_out = tuple(i for i in train if pixels[i] in test_pixels)

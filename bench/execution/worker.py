@@ -312,7 +312,7 @@ def _with_plain_weights(job: Job) -> tuple[Job, list[Path]]:
             f"{job.weights_file} is not what it was when the run was planned: put the right file"
             " there and give the same command again"
         )
-    plain = plain_weights(job.weights_file, job.staged)
+    plain = plain_weights(job.weights_file, job.staged, job.spec.weights)
     return replace(job, weights_file=plain), [plain] * (plain != job.weights_file)
 
 

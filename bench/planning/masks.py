@@ -1,12 +1,13 @@
 """Masks that the pixel metrics of planned runs need."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from bench.data.decode import upright_size
 from bench.data.listing import Listing
 from bench.data.masks import find_masks, first_of, has_masks, mask_problems
 from bench.planning.plan import Run
 from bench.spec import place_name
+from bench.store.receipt import Receipt
 from bench.system.untrusted import one_line
 
 
@@ -19,6 +20,18 @@ def mask_lines(runs: Iterable[Run]) -> Iterator[str]:
     for place, listing in listings.items():
         if problem := _problem(listing):
             yield f"no pixel metrics of {place_name(*place)}: {problem}"
+
+
+def lost_mask_lines(runs: Iterable[Run], done: Mapping[str, Receipt]) -> Iterator[str]:
+    """Yield a line for each category whose stored pixel metrics have no masks any more."""
+    listings = {
+        (r.spec.dataset, r.spec.category): r.listing
+        for r in runs
+        if r.run_id in done and done[r.run_id].metrics.masks_sha256 is not None
+    }
+    for place, listing in listings.items():
+        if not has_masks(find_masks(listing.root, listing.files)):
+            yield f"masks of {place_name(*place)} are gone: the stored pixel metrics stay"
 
 
 def measured(run: Run) -> bool:

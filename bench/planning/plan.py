@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 from bench.data.catalog import find_dataset
 from bench.data.decode import upright_size
-from bench.data.external import External, find_external
+from bench.data.external import SOURCES, External, check_apart, find_external
 from bench.data.images import RESIZE_RULES
 from bench.data.listing import Listing
 from bench.data.masks import find_masks, first_of, mask_problems, masks_digest
@@ -173,6 +173,11 @@ class _Lookup:
             ("pixels", spec.dataset, spec.category),
             lambda: self._look_at(name, inputs),
         )
+        if external := inputs.external:
+            self._once(
+                ("apart", name, external.fingerprint),
+                lambda: self._check_apart(spec.dataset, external, inputs.listing, pixels),
+            )
         key = ("preconditions", name, spec.setting, spec.seen_defect, needs.normals)
         self._once(
             key,
@@ -191,6 +196,16 @@ class _Lookup:
             return self._pixels.of_category(name, inputs.listing, inputs.content)
         finally:
             self._pixels.save()  # at once, as digests are
+
+    def _check_apart(
+        self, dataset: str, external: External, listing: Listing, pixels: list[str]
+    ) -> None:
+        """Raise DataError where textures of the user's show images of a category."""
+        if external.source not in SOURCES:
+            paths = [external.listing.root / file.path for file in external.listing.files]
+            shown = self._pixels.of_files(external.source, paths)
+            self._pixels.save()
+            check_apart(external, shown, listing, pixels, dataset)
 
     def notes(self, wanted: PlannedRun, listing: Listing) -> Iterable[str]:
         """Yield a line for each thing of a category that its runs pass over."""

@@ -27,6 +27,28 @@ def test_mvtec_ad_has_the_counts_of_its_paper():
     assert sum(f.images for f in facts) == 5354
 
 
+def test_defect_types_of_mvtec_ad_add_up_to_the_totals_of_its_paper():
+    """Anomalous test images and defect types: Bergmann et al., CVPR 2019, Table 1."""
+    facts = MVTEC_AD.categories
+    assert {c: (sum(f.defects.values()), len(f.defects)) for c, f in facts.items()} == {
+        "carpet": (89, 5),
+        "grid": (57, 5),
+        "leather": (92, 5),
+        "tile": (84, 5),
+        "wood": (60, 5),
+        "bottle": (63, 3),
+        "cable": (92, 8),
+        "capsule": (109, 5),
+        "hazelnut": (70, 4),
+        "metal_nut": (93, 4),
+        "pill": (141, 7),
+        "screw": (119, 5),
+        "toothbrush": (30, 1),
+        "transistor": (40, 4),
+        "zipper": (119, 7),
+    }
+
+
 def test_the_medical_sets_have_the_counts_of_the_protocol():
     head, brain = HEAD_CT.categories["head_ct"], BRAIN_MRI.categories["brain_mri"]
     assert (head.train, head.test_normal, head.test_anomalous) == (75, 25, 100)

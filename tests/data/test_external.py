@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,9 @@ import pytest
 from PIL import Image
 
 from bench.data import external
-from bench.data.external import PER_CATEGORY, TILES, find_external, load_external
+from bench.data.external import PER_CATEGORY, TILES, check_apart, find_external, load_external
 from bench.data.images import prepare
+from bench.data.listing import File, Listing
 from bench.errors import DataError, MissingData
 from bench.system.digests import FingerprintCache
 from tests.fixtures.command import Bench
@@ -193,6 +195,61 @@ def test_links_to_the_dataset_itself_are_no_textures(mvtec, tmp_path, link):
     with pytest.raises(DataError, match=r"mine: test images are among them, of mvtec_ad") as error:
         find("textures", "mvtec_ad", "cable", mvtec, textures)
     assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("copied", "problem"),
+    [
+        ("cable/test/good/001.png", "test images are among them, of mvtec_ad: sub/mine.PNG is"),
+        ("zipper/train/good/003.png", "images of mvtec_ad are among them: sub/mine.PNG is"),
+    ],
+)
+def test_a_copy_of_an_image_of_the_dataset_is_no_texture(mvtec, dtd, copied, problem):
+    (dtd / "sub").mkdir()
+    shutil.copy(mvtec / "mvtec_ad" / copied, dtd / "sub" / "mine.PNG")
+    with pytest.raises(DataError) as error:
+        find("textures", "mvtec_ad", "cable", mvtec, dtd)
+    assert str(error.value) == f"textures of {dtd}: {problem} {copied}"
+
+
+@pytest.mark.parametrize(
+    ("fold", "problem"),
+    [("test", "test images are among them, of nuts"), ("train", "images of nuts are among them")],
+)
+def test_the_pixels_of_the_dataset_are_no_texture(dtd, tmp_path, fold, problem):
+    """Saved once more, an image has other bytes and shows the same."""
+    own = Listing(tmp_path, (File(f"{fold}/good/0.png", fold, "good"),))
+    textures = find("textures", "nuts", "nuts", tmp_path, dtd)
+    check_apart(textures, ["a", "b", "c", "d"], own, ["e"], "nuts")
+    with pytest.raises(DataError) as error:
+        check_apart(textures, ["a", "b", "c", "d"], own, ["c"], "nuts")
+    assert str(error.value) == (
+        f"textures of {dtd}: {problem}: images/woven/0.png shows {fold}/good/0.png"
+    )
+
+
+def test_a_folder_of_training_images_is_not_called_test_images(mvtec):
+    normal = mvtec / "mvtec_ad/cable/train/good"
+    with pytest.raises(DataError, match=r"good: images of mvtec_ad are among them$"):
+        find("textures", "mvtec_ad", "cable", mvtec, normal)
+
+
+def test_a_plan_compares_the_pixels_of_textures(tmp_path, warm_cache):
+    data, textures = tmp_path / "data/parts", tmp_path / "mine"
+    textures.mkdir()
+    for n, folder in enumerate(("train/good", "test/good", "test/bent")):
+        (data / folder).mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (16, 16), (i, 90 * n, 7)).save(data / folder / f"{i}.png")
+    with Image.open(data / "test/bent/3.png") as image:
+        image.save(textures / "again.bmp")
+    bench = Bench(tmp_path, warm_cache)
+    suite = Path(bench.suite("saoe"))
+    suite.write_text(suite.read_text().replace("synthetic/washer", "parts"))
+    options = ("--data", str(data.parent), "--textures", str(textures))
+    code, output = bench("run", "--suite", str(suite), "--dry-run", *options)
+    assert code == 0, output
+    assert "again.bmp shows test/bent/3.png" in " ".join(output.split())
 
 
 def test_a_copy_beside_the_dataset_and_a_link_elsewhere_are_textures(mvtec, dtd, tmp_path):

@@ -103,6 +103,18 @@ def test_what_is_passed_over_is_counted_and_named(parts: Path, cache: Path) -> N
     ]
 
 
+def test_masks_of_no_anomalous_image_are_counted_and_named(parts: Path, cache: Path) -> None:
+    for i in range(5):
+        path = parts / f"ground_truth/good/{i}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    found = looked(parts, cache)
+    assert found.good
+    first = "; ".join(f"nut/ground_truth/good/{i}_mask.png" for i in range(3))
+    text = " ".join(said(found).split())
+    assert f"not used 5 masks of no anomalous image: {first}; and 2 more" in text
+
+
 # Damage
 
 

@@ -307,3 +307,41 @@ def test_labels_that_are_no_table_are_one_line(tmp_path, listed, content):
     else:
         with pytest.raises(DataError, match=r"labels.csv does not hold"):
             listed(HEAD_CT, "head_ct")
+
+
+@pytest.mark.parametrize("fold", ["train", "test"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("good_2", "good-old", "good 2", "Good2", "good.bak", "ok_1", "OK2", "okay-2"),
+        *("pass", "Passed", "not_defective", "non-defective"),
+    ],
+)
+def test_near_misses_of_good_are_refused(tmp_path, cache, fold, name):
+    for folder in ("train/good", "test/good", "test/cut", f"{fold}/{name}"):
+        (tmp_path / "nuts" / folder).mkdir(parents=True)
+        (tmp_path / "nuts" / folder / "0.png").write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        list_category(find_dataset("nuts", tmp_path), "nuts", tmp_path, cache)
+    path = str(tmp_path / "nuts" / fold / name)
+    assert str(error.value) == (
+        f"{path!r} would not be read as normal images: rename it to good, or move its images into"
+        f" {fold}/good"
+    )
+
+
+@pytest.mark.parametrize("name", ["goodyear", "okra", "passage", "cut_good", "goo", "pass_through"])
+def test_defect_types_whose_names_only_begin_like_good_are_read(tmp_path, cache, name):
+    for folder in ("train/good", "test/good", f"test/{name}"):
+        (tmp_path / "nuts" / folder).mkdir(parents=True)
+        (tmp_path / "nuts" / folder / "0.png").write_bytes(b"")
+    listing = list_category(find_dataset("nuts", tmp_path), "nuts", tmp_path, cache)
+    assert {f.defect for f in listing.files} == {"good", name}
+
+
+def test_a_dataset_without_categories_is_named_once(tmp_path, cache):
+    for folder in ("train/good", "test/good"):
+        (tmp_path / "nuts" / folder).mkdir(parents=True)
+    with pytest.raises(DataError) as error:
+        list_category(find_dataset("nuts", tmp_path), "nuts", tmp_path, cache)
+    assert str(error.value) == f"nuts at {tmp_path}/nuts has no normal training images"

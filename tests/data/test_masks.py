@@ -1,6 +1,7 @@
 """Masks beside the images, and the AUROC over pixels."""
 
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bench.data.masks import (
     masks_digest,
     read_mask,
     resized,
+    surplus_masks,
 )
 from bench.data.synthetic import generated
 from bench.errors import DataError
@@ -143,6 +145,42 @@ def test_a_mask_is_found_by_every_usual_name(tmp_path: Path, marked: Marked, nam
     [mask] = find_masks(tmp_path, [GOOD, DENT])
     assert mask.files == (path,)
     assert np.array_equal(loaded(tmp_path), BOX > 0)
+
+
+@pytest.mark.parametrize("defect", ["Dent", "DENT"])
+def test_a_folder_of_masks_is_found_in_any_letter_case(
+    tmp_path: Path, marked: Marked, defect: str
+) -> None:
+    path = marked("0_mask.png")
+    path.parent.rename(path.parent.with_name(defect))
+    assert np.array_equal(loaded(tmp_path), BOX > 0)
+    other = File(f"test/{defect}/0.png", "test", defect)  # whose masks they are then
+    own, others = find_masks(tmp_path, [DENT, other])
+    assert not own.files
+    assert others.files == (tmp_path / "ground_truth" / defect / "0_mask.png",)
+
+
+def test_two_folders_that_differ_in_letter_case_are_one_line(
+    tmp_path: Path, marked: Marked
+) -> None:
+    top = marked("0_mask.png").parent.parent
+    (top / "dent").rename(top / "Dent")
+    (top / "DENT").mkdir()
+    assert problem(tmp_path) == (
+        f"{top}/DENT and {top}/Dent differ in letter case alone; rename one to dent"
+    )
+    (top / "dent").mkdir()  # the usual name is clear
+    Image.fromarray(BOX).save(top / "dent" / "0.png")
+    assert np.array_equal(loaded(tmp_path), BOX > 0)
+
+
+def test_masks_of_no_anomalous_image_are_surplus(tmp_path: Path, marked: Marked) -> None:
+    used = marked("0_mask.png")
+    surplus = [marked("099_mask.png"), marked("9/0.png"), marked("../good/0_mask.png")]
+    assert surplus_masks(tmp_path, [GOOD, DENT]) == sorted(
+        Path(os.path.normpath(p)) for p in surplus
+    )
+    assert used not in surplus
 
 
 @pytest.mark.parametrize("name", ["00.png", "0_mask_mask.png", "0_masks.png", ".0.png", "0.txt"])

@@ -12,10 +12,14 @@ from bench.data.inspect import inspect, inspection_lines
 from bench.data.layouts import list_category
 from bench.data.listing import File, fingerprint
 from bench.data.official import reasons_on_disk, unofficial_reasons, why_unofficial
+from bench.data.splits import defect_counts
 from bench.system.digests import FingerprintCache
 
 TRAIN, GOOD, BAD = File("t", "train", "good"), File("g", "test", "good"), File("b", "test", "bad")
-BOTTLE = [TRAIN] * 209 + [GOOD] * 20 + [File("b", "test", d) for d in "abc"] * 21
+LARGE, SMALL, DIRTY = (
+    File("b", "test", d) for d in ("broken_large", "broken_small", "contamination")
+)
+BOTTLE = [TRAIN] * 209 + [GOOD] * 20 + [LARGE] * 20 + [SMALL] * 22 + [DIRTY] * 21
 """Files that count as the official bottle's."""
 
 
@@ -42,8 +46,34 @@ def test_counts_are_compared_by_fold_and_type():
     ]
 
 
+@pytest.mark.parametrize(
+    ("types", "differences"),
+    [
+        (
+            [LARGE] * 20 + [SMALL] * 28 + [DIRTY] * 15,
+            ["28 of 22 broken_small", "15 of 21 contamination"],
+        ),
+        (
+            [File("b", "test", "broken")] * 20 + [SMALL] * 22 + [DIRTY] * 21,
+            ["no broken_large", "unknown type broken"],
+        ),
+    ],
+    ids=["moved", "renamed"],
+)
+def test_images_moved_between_defect_types_are_a_difference(types, differences):
+    files = [TRAIN] * 209 + [GOOD] * 20 + types
+    assert len(files) == len(BOTTLE)
+    assert unofficial_reasons(MVTEC_AD, "bottle", files, "", {(900, 900)}) == differences
+
+
+@pytest.mark.parametrize("category", ["bottle", "capsule", "pill"])
+def test_the_catalogue_has_the_defect_types_of_the_official_copy(shared, cache, category):
+    listing = list_category(MVTEC_AD, category, shared / "data", cache)
+    assert defect_counts(listing.files) == MVTEC_AD.categories[category].defects
+
+
 def test_where_the_official_fingerprint_is_known_it_decides():
-    head = [TRAIN] * 75 + [GOOD] * 25 + [BAD] * 100
+    head = [TRAIN] * 75 + [GOOD] * 25 + [File("b", "test", "hemorrhage")] * 100
     assert why_unofficial(HEAD_CT, "head_ct", [TRAIN], HEAD_CT.fingerprint, {(8, 8)}) == ""
     assert why_unofficial(HEAD_CT, "head_ct", head, "f" * 64, {(8, 8)}) == "content differs"
     fewer = why_unofficial(HEAD_CT, "head_ct", head[1:], "f" * 64, {(8, 8)})
@@ -63,7 +93,11 @@ def test_the_embedded_dataset_and_a_folder_of_the_users_are_nobodys_copy(tmp_pat
 def moved(tmp_path: Path) -> Path:
     """A bottle of 209 + 20 + 63 small images, ten of which have changed their fold."""
     home = tmp_path / "data/mvtec_ad/bottle"
-    counts = {"train/good": 199, "test/good": 30, "test/a": 21, "test/b": 21, "test/c": 21}
+    counts = {
+        "train/good": 199,
+        "test/good": 30,
+        **{f"test/{name}": n for name, n in MVTEC_AD.categories["bottle"].defects.items()},
+    }
     for n, (place, count) in enumerate(counts.items()):
         (home / place).mkdir(parents=True)
         for i in range(count):

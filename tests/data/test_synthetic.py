@@ -42,6 +42,7 @@ def test_there_are_four_categories_with_three_defect_types_each():
     assert len(CATEGORIES) == 4
     for category, (_, defects) in CATEGORIES.items():
         assert len(defects) == SYNTHETIC.categories[category].defect_types == 3
+        assert list(defects) == list(SYNTHETIC.categories[category].defects)
 
 
 @pytest.mark.parametrize(("category", "defect"), [*DEFECTS, *((c, "good") for c in CATEGORIES)])

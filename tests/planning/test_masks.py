@@ -1,5 +1,6 @@
 """What a plan says of masks before anything runs."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +10,9 @@ from PIL import Image
 
 from bench.data.catalog import find_dataset
 from bench.data.layouts import list_category
-from bench.planning.masks import mask_lines
+from bench.planning.masks import lost_mask_lines, mask_lines
 from bench.planning.plan import Plan
+from bench.store.groups import Metrics
 
 
 @pytest.fixture
@@ -23,14 +25,20 @@ def nuts(tmp_path: Path) -> Path:
     return folder
 
 
-def lines(nuts: Path, **abilities: bool) -> list[str]:
-    """Return what is said of two runs of a method that explains."""
+def run_of(nuts: Path, **abilities: bool) -> Any:
+    """Return a run of a method that explains."""
     dataset = find_dataset("nuts", nuts.parent)
-    run: Any = SimpleNamespace(
+    return SimpleNamespace(
+        run_id="1",
         spec=SimpleNamespace(dataset="nuts", category="nuts"),
         planned=SimpleNamespace(method=SimpleNamespace(abilities=abilities or {"explain"})),
         listing=list_category(dataset, "nuts", nuts.parent, nuts.parent),
     )
+
+
+def lines(nuts: Path, **abilities: bool) -> list[str]:
+    """Return what is said of two runs of a method that explains."""
+    run = run_of(nuts, **abilities)
     return list(mask_lines([run, run]))
 
 
@@ -55,6 +63,19 @@ def test_a_category_whose_masks_cannot_be_used_has_one_line(nuts: Path) -> None:
     assert lines(nuts) == [
         f"no pixel metrics of nuts: there are no masks; the first belongs at {mask}"
     ]
+
+
+def test_masks_that_are_gone_since_a_run_have_one_line(nuts: Path) -> None:
+    run = run_of(nuts)
+    receipts: Any = [
+        SimpleNamespace(metrics=Metrics({"masks_sha256": m})) for m in ("0" * 64, None)
+    ]
+    marked, unmarked = ({run.run_id: receipt} for receipt in receipts)
+    assert list(lost_mask_lines([run], marked)) == []
+    shutil.rmtree(nuts / "ground_truth")
+    gone = "masks of nuts are gone: the stored pixel metrics stay"
+    assert list(lost_mask_lines([run, run], marked)) == [gone]
+    assert list(lost_mask_lines([run], unmarked)) == list(lost_mask_lines([run], {})) == []
 
 
 def test_the_embedded_masks_are_all_right(plan: Plan) -> None:

@@ -2,8 +2,8 @@
 
 anomalib has an environment of its own, for it is no dependency: its side is a script that another
 interpreter runs (`anomalib_peer`). It is handed decoded images and a state dict as plain arrays,
-and hands back raw scores, never its own metrics: its AUROC passes raw scores through a sigmoid first.
-Its settings are taken over; what is drawn at random is not the same in PatchCore.
+and hands back raw scores, never its own metrics: its AUROC passes raw scores through a sigmoid
+first. Its settings are taken over; what is drawn at random is not the same in PatchCore.
 """
 
 import json

@@ -275,7 +275,7 @@ def tiny(*urls: str) -> Dataset:
         name="tiny",
         title="Tiny",
         layout="mvtec",
-        categories={"nut": CategoryFacts(1, 1, 1, 1, None)},
+        categories={"nut": CategoryFacts(1, 1, {"bad": 1}, None)},
         licence="CC0",
         licence_url="https://example.org/cc0",
         source="https://example.org/tiny",
@@ -777,7 +777,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(desk: Desk, blocked: str) -
 
 def test_an_archive_of_something_else_leaves_nothing(desk: Desk, server: Server) -> None:
     card = catalog.DATASETS["tiny"]
-    other = replace(card, categories={"bolt": CategoryFacts(1, 1, 1, 1, None)})
+    other = replace(card, categories={"bolt": CategoryFacts(1, 1, {"bad": 1}, None)})
     catalog.DATASETS["tiny"] = other  # the fixture puts it back
     desk.refuses("is not Tiny: it needs nut, readme.txt", "tiny", "--accept-licence")
     assert not (desk.data / "tiny").exists()
@@ -791,7 +791,9 @@ def test_counts_are_compared_and_images_only_hashed_where_that_tells_something(
 
     monkeypatch.setattr(FingerprintCache, "sha256", never)
     card = catalog.DATASETS["tiny"]
-    catalog.DATASETS["tiny"] = replace(card, categories={"nut": CategoryFacts(2, 1, 1, 1, None)})
+    catalog.DATASETS["tiny"] = replace(
+        card, categories={"nut": CategoryFacts(2, 1, {"bad": 1}, None)}
+    )
     desk.refuses("(nut has 1 of 2 normal training images)", "tiny", "--accept-licence")
     catalog.DATASETS["tiny"] = card
     assert desk.fetch("tiny")[0] == 0
@@ -914,7 +916,9 @@ def brain(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Datase
     """Brain-MRI with six images, one of them a test normal."""
     manifest = FoldManifest({}, {}, {"0.jpg": "test"})
     monkeypatch.setattr("bench.data.layouts.read_manifest", lambda _: manifest)
-    card = replace(catalog.BRAIN_MRI, categories={"brain_mri": CategoryFacts(2, 1, 3, 1, None)})
+    card = replace(
+        catalog.BRAIN_MRI, categories={"brain_mri": CategoryFacts(2, 1, {"tumor": 3}, None)}
+    )
     for name, content in BRAIN.items():
         file = tmp_path / "official/brain_mri" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -962,7 +966,7 @@ def test_another_copy_is_refused_with_what_differs(
         ({"x": b""}, "is not Brain-MRI: it needs yes, no"),
         (
             {name.replace("yes/", "yes/x/"): content for name, content in BRAIN.items()},
-            "is not Brain-MRI: brain_mri/brain_mri at brain_mri has no anomalous test images",
+            "is not Brain-MRI: brain_mri at brain_mri has no anomalous test images",
         ),
         ({"yes/../../x": b""}, "leads out"),
     ):
