@@ -81,7 +81,7 @@ def data_prepare(
         sizes = {(f.width, f.height) for f in load(folder).facts}
         reason = why_unofficial(dataset, category, listing.files, content, sizes)
         say(
-            f"{place_name(name, category)}: {len(listing.files)} images at {image_size} px"
+            f"{place_name(dataset.name, category)}: {len(listing.files)} images at {image_size} px"
             + (f" (unofficial copy: {reason})" if reason else "")
         )
 
