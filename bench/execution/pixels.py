@@ -12,7 +12,7 @@ from bench.data.masks import Size, find_masks, first_of, has_masks, load_masks, 
 from bench.errors import CorruptRun
 from bench.metrics import box_recall, pixel_auroc
 from bench.planning.plan import Run
-from bench.store.artifacts import NO_PIXELS, with_pixel_metrics
+from bench.store.artifacts import DOUBTFUL, NO_PIXELS, with_pixel_metrics
 from bench.store.explanations import Explanations
 from bench.store.folder import Store
 from bench.store.groups import Plain
@@ -28,7 +28,7 @@ def pixel_metrics(
     side: int,
     size_of: Callable[[File], Size],
 ) -> tuple[dict[str, Plain], str]:
-    """Return pixel metrics of the counted images, or a warning that says why none.
+    """Return pixel metrics of the counted images and a warning: why none, or doubts.
 
     Of a method's maps the first is the one that is meant to show defects. A method with boxes also
     gets `box_recall`, and the same by chance. `tested` is the test fold, `size_of` as for
@@ -51,7 +51,8 @@ def pixel_metrics(
             values |= _measured(explanations, chosen, masks.pixels)
         except ValueError as error:
             problems.append(one_line(error))
-    warning = NO_PIXELS + first_of(problems).replace(f"{one_line(root)}/", "") if problems else ""
+    kind, lines = (NO_PIXELS, problems) if problems else (DOUBTFUL, masks.doubts)
+    warning = kind + first_of(lines).replace(f"{one_line(root)}/", "") if lines else ""
     return {**values, "masks_sha256": digest}, warning
 
 
