@@ -9,7 +9,7 @@ from bench.data.catalog import Dataset, find_dataset
 from bench.data.decode import ImageFacts, decode_image, decoding_pool, facts_of, read
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
-from bench.data.masks import first_of, mask_problems, surplus_masks
+from bench.data.masks import check_masks, first_of, surplus_masks
 from bench.data.official import count_files, unofficial_reasons
 from bench.data.preconditions import unmet_preconditions
 from bench.data.splits import defect_counts
@@ -47,6 +47,8 @@ class Inspection:
     """Groups of files that show the same pixels."""
     masks: tuple[str, ...] = ()
     """One line for each mask that cannot be used."""
+    doubts: tuple[str, ...] = ()
+    """Lines about masks that mark so much that they may be wrong."""
     surplus: tuple[Path, ...] = ()
     """Masks of no anomalous image."""
 
@@ -95,6 +97,7 @@ def inspect(
     decoded = [f for f in listing.files if f.path in pixels]
     place = place_name(dataset.name, category)
     sizes = {(f.width, f.height) for f in facts}
+    problems, doubts = _check_masks(listing, facts)
     return Inspection(
         dataset,
         category,
@@ -106,7 +109,8 @@ def inspect(
         unmet=tuple(unmet_preconditions(decoded, [pixels[f.path] for f in decoded], place)),
         unused=tuple(unused),
         duplicates=_duplicates(listing.files, facts),
-        masks=tuple(_mask_problems(listing, facts)),
+        masks=tuple(problems),
+        doubts=tuple(doubts),
         surplus=tuple(surplus),
     )
 
@@ -120,11 +124,11 @@ def _surplus_masks(listing: Listing) -> list[Path]:
     return [path.relative_to(listing.root) for path in paths]
 
 
-def _mask_problems(listing: Listing, facts: Sequence[ImageFacts]) -> list[str]:
-    """Return a line for each mask that cannot be used, of the images that decode."""
+def _check_masks(listing: Listing, facts: Sequence[ImageFacts]) -> tuple[list[str], list[str]]:
+    """Return problems and doubts of the masks, of the images that decode."""
     sizes = {fact.path: (fact.width, fact.height) for fact in facts}
     decoded = [file for file in listing.files if file.path in sizes]
-    return mask_problems(listing.root, decoded, lambda file: sizes[file.path])
+    return check_masks(listing.root, decoded, lambda file: sizes[file.path])
 
 
 def _read_file(
@@ -177,6 +181,8 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         yield from _entry("unusable", line)
     for line in inspection.masks:
         yield from _entry("mask", line)
+    if inspection.doubts:
+        yield from _entry("warning", first_of(inspection.doubts))
     if inspection.surplus:
         names = first_of([one_line(path) for path in inspection.surplus])
         total = counted(len(inspection.surplus), "mask")

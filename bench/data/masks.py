@@ -55,6 +55,8 @@ class Masks:
     """(N, S, S), nothing for normal images."""
     problems: tuple[str, ...] = ()
     """One line for each anomalous image whose mask cannot be used."""
+    doubts: tuple[str, ...] = ()
+    """Lines about masks that can be used, and mark so much that they may be wrong."""
 
 
 def find_masks(root: Path, files: Iterable[File]) -> list[Mask]:
@@ -242,14 +244,32 @@ def load_masks(
     used, its image counts as unmarked and a problem says why.
     """
     pixels = np.zeros((len(files), side, side), bool)
-    problems = []
+    problems, shares = [], []
     anomalous = [(i, file) for i, file in enumerate(files) if file.anomalous]
     for mask, (i, file) in zip(find_masks(root, files), anomalous, strict=True):
         try:
-            pixels[i] = resized(read_mask(mask, size_of(file)), side)
+            marked = read_mask(mask, size_of(file))
+            pixels[i] = resized(marked, side)
+            shares.append((file.defect, mask, float(marked.mean())))
         except DataError as error:
             problems.append(str(error))
-    return Masks(pixels, tuple(problems))
+    return Masks(pixels, tuple(problems), tuple(_doubts(shares)))
+
+
+def _doubts(shares: Sequence[tuple[str, Mask, float]]) -> list[str]:
+    """Return lines about masks that may be wrong, of defect types and marked shares of images."""
+    whole = [mask for _, mask, share in shares if share == 1]
+    by_type: dict[str, list[float]] = {}
+    for defect, _, share in shares:
+        by_type.setdefault(defect, []).append(share)
+    return [
+        *(
+            f"masks of {one_line(defect)} mark more than half of every image: are they inverted?"
+            for defect, marked in by_type.items()
+            if 0.5 < min(marked) < 1
+        ),
+        *(f"{one_line(_name(mask.candidates[0]))} marks the whole image" for mask in whole),
+    ]
 
 
 def resized(marked: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
@@ -267,19 +287,31 @@ def resized(marked: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
 
 def mask_problems(root: Path, files: Sequence[File], size_of: Callable[[File], Size]) -> list[str]:
     """Return a line for each mask that cannot be used; none without any masks."""
+    return check_masks(root, files, size_of)[0]
+
+
+def check_masks(
+    root: Path, files: Sequence[File], size_of: Callable[[File], Size]
+) -> tuple[list[str], list[str]]:
+    """Return `mask_problems`, and lines about masks that may be wrong."""
     masks, anomalous = find_masks(root, files), [f for f in files if f.anomalous]
     if not has_masks(masks):
-        return []
+        return [], []
 
-    def problem(mask: Mask, file: File) -> str:
+    def look(mask: Mask, file: File) -> tuple[str, float]:
         try:
-            read_mask(mask, size_of(file))
-            return ""
+            return "", float(read_mask(mask, size_of(file)).mean())
         except DataError as error:
-            return str(error)
+            return str(error), 0
 
     with decoding_pool() as pool:
-        return [text for text in pool.map(problem, masks, anomalous) if text]
+        looks = list(pool.map(look, masks, anomalous))
+    usable = [
+        (file.defect, mask, share)
+        for file, mask, (problem, share) in zip(anomalous, masks, looks, strict=True)
+        if not problem
+    ]
+    return [problem for problem, _ in looks if problem], _doubts(usable)
 
 
 def first_of(problems: Sequence[str], shown: int = SHOWN) -> str:

@@ -1,6 +1,7 @@
 """Pixel metrics of a run's maps, with today's masks."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from bench.data.masks import Masks, Size, find_masks, first_of, has_masks, load_
 from bench.errors import CorruptRun
 from bench.metrics import box_recall, pixel_auroc
 from bench.planning.plan import Run
-from bench.store.artifacts import NO_PIXELS, with_pixel_metrics
+from bench.store.artifacts import DOUBTFUL, NO_PIXELS, with_pixel_metrics
 from bench.store.explanations import Explanations
 from bench.store.folder import Store
 from bench.store.groups import Plain
@@ -29,7 +30,7 @@ def pixel_metrics(
     size_of: Callable[[File], Size],
     loaded: dict[object, Masks] | None = None,
 ) -> tuple[dict[str, Plain], str]:
-    """Return pixel metrics of counted images, or why none.
+    """Return pixel metrics of counted images, and why none or doubts.
 
     Of a method's maps the first is the one that is meant to show defects. A method with boxes also
     gets `box_recall`, and the same by chance. `tested` is the test fold, `size_of` as for
@@ -50,7 +51,7 @@ def pixel_metrics(
             loaded.clear()
             loaded[key] = load_masks(root, tested, side, size_of)
         if not loaded[key].problems:
-            masks = Masks(loaded[key].pixels[chosen])
+            masks = replace(loaded[key], pixels=loaded[key].pixels[chosen])
     if masks is None:
         masks = load_masks(root, [tested[int(i)] for i in chosen], side, size_of)
     problems = list(masks.problems)
@@ -62,7 +63,8 @@ def pixel_metrics(
             values |= _measured(explanations, chosen, masks.pixels)
         except ValueError as error:
             problems.append(one_line(error))
-    warning = NO_PIXELS + first_of(problems).replace(f"{one_line(root)}/", "") if problems else ""
+    kind, lines = (NO_PIXELS, problems) if problems else (DOUBTFUL, masks.doubts)
+    warning = kind + first_of(lines).replace(f"{one_line(root)}/", "") if lines else ""
     return {**values, "masks_sha256": digest}, warning
 
 
@@ -81,8 +83,7 @@ def measure_again(store: Store, run: Run, receipt: Receipt, loaded: dict[object,
     """Measure a stored run's maps with today's masks; publish it.
 
     Nothing is trained, and nothing else in the receipt changes. `loaded` is as for `pixel_metrics`.
-    Raises CorruptRun where the run is
-    damaged, StoreError where the disk refuses.
+    Raises CorruptRun where the run is damaged, StoreError where the disk refuses.
     """
     explanations, scores = store.explanations(run.run_id), store.scores(run.run_id)
     by_path = {file.path: file for file in run.listing.files}

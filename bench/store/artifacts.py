@@ -20,6 +20,8 @@ WORDS = {"state": "model", "embed": "embeddings", "explain": "maps"}
 """Names of artifacts for people."""
 NO_PIXELS = "no pixel metrics: "
 """What the warning begins with of a run whose masks cannot be used."""
+DOUBTFUL = "doubtful masks: "
+"""What the warning begins with of a run whose masks may be wrong; its pixel metrics stand."""
 MODELS, MAPS = frozenset({"state"}), frozenset({"embed", "explain"})
 """The abilities that --save-models and --save-maps make use of."""
 
@@ -68,7 +70,7 @@ def with_pixel_metrics(
 ) -> Receipt:
     """Return a receipt with these pixel metrics, or warnings, alone."""
     others = {k: v for k, v in receipt.metrics.items() if k not in PIXEL_METRICS}
-    kept = [w for w in receipt.warnings if not w.startswith(NO_PIXELS)]
+    kept = [w for w in receipt.warnings if not w.startswith((NO_PIXELS, DOUBTFUL))]
     return replace(
         receipt, metrics=Metrics({**others, **values}), warnings=tuple(sorted([*kept, *warnings]))
     )
@@ -78,7 +80,7 @@ def with_pixel_metrics_of(receipt: Receipt, other: Receipt) -> Receipt:
     """Return a receipt with another's pixel metrics and their warnings."""
     values = {k: v for k, v in other.metrics.items() if k in PIXEL_METRICS}
     return with_pixel_metrics(
-        receipt, values, [w for w in other.warnings if w.startswith(NO_PIXELS)]
+        receipt, values, [w for w in other.warnings if w.startswith((NO_PIXELS, DOUBTFUL))]
     )
 
 

@@ -115,6 +115,19 @@ def test_masks_of_no_anomalous_image_are_counted_and_named(parts: Path, cache: P
     assert f"not used 5 masks of no anomalous image: {first}; and 2 more" in text
 
 
+def test_masks_that_mark_all_are_a_warning(parts: Path, cache: Path) -> None:
+    for image in [*parts.glob("test/hole/*"), *parts.glob("test/cut/*")]:
+        path = parts / "ground_truth" / image.parent.name / image.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(image) as opened:
+            Image.new("L", opened.size, 255).save(path)
+    found = looked(parts, cache)
+    assert found.good
+    text = " ".join(said(found).split())
+    assert f"warning {parts}/ground_truth/cut/0.png marks the whole image;" in text
+    assert "marks the whole image; and 10 more" in text
+
+
 # Damage
 
 

@@ -15,6 +15,7 @@ from bench.data.decode import upright_size
 from bench.data.layouts import list_category
 from bench.data.listing import File
 from bench.data.masks import (
+    check_masks,
     find_masks,
     load_masks,
     mask_problems,
@@ -172,6 +173,45 @@ def test_two_folders_that_differ_in_letter_case_are_one_line(
     (top / "dent").mkdir()  # the usual name is clear
     Image.fromarray(BOX).save(top / "dent" / "0.png")
     assert np.array_equal(loaded(tmp_path), BOX > 0)
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [
+        ((0.25, 1), "{second} marks the whole image"),
+        ((1, 1), "{first} marks the whole image; {second} marks the whole image"),
+        (
+            (0.75, 1),
+            "masks of dent mark more than half of every image: are they inverted?;"
+            " {second} marks the whole image",
+        ),
+        ((0.75, 0.75), "masks of dent mark more than half of every image: are they inverted?"),
+        ((0.75, 0.5), ""),
+    ],
+)
+def test_masks_that_mark_too_much_are_doubted(
+    tmp_path: Path, marked: Marked, share: tuple[float, float], said: str
+) -> None:
+    files = [GOOD, DENT, File("test/dent/1.png", "test", "dent")]
+    Image.new("RGB", (20, 16)).save(tmp_path / files[2].path)
+    paths = []
+    for name, part in zip(("0.png", "1.png"), share, strict=True):
+        values = np.zeros((16, 20), np.uint8)
+        values[: int(16 * part)] = 255
+        paths.append(marked(name, values))
+    problems, doubts = check_masks(tmp_path, files, sizes_in(tmp_path))
+    assert not problems
+    assert "; ".join(doubts) == said.format(first=paths[0], second=paths[1])
+    loaded = load_masks(tmp_path, files, 8, sizes_in(tmp_path))
+    assert (loaded.problems, list(loaded.doubts)) == ((), doubts)
+    assert loaded.pixels[1:].any((1, 2)).all()
+
+
+def test_no_masks_of_mvtec_are_doubted(shared: Path, cache: Path) -> None:
+    for category in ("bottle", "capsule", "pill"):
+        listing = list_category(find_dataset("mvtec_ad", cache), category, shared / "data", cache)
+        files = [f for f in listing.files if f.anomalous]
+        assert check_masks(listing.root, files, sizes_in(listing.root)) == ([], [])
 
 
 def test_masks_of_no_anomalous_image_are_surplus(tmp_path: Path, marked: Marked) -> None:
