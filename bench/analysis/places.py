@@ -60,8 +60,8 @@ class Places:
     ) -> Images:
         if len(contents) == 1:  # to read a data folder takes time
             return next(iter(contents))
-        here = present(*data)
-        return max(contents, key=lambda i: (i[0], i[1] == here, *contents[i], i[1]))
+        fingerprint = present(*data)
+        return max(contents, key=lambda i: (i[0], i[1] == fingerprint, *contents[i], i[1]))
 
     def __call__(self, spec: RunSpec) -> Place:
         """Return a run's dataset and category; the latter names another content."""

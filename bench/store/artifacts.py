@@ -70,9 +70,11 @@ def with_pixel_metrics(
 ) -> Receipt:
     """Return a receipt with these pixel metrics, or warnings, alone."""
     others = {k: v for k, v in receipt.metrics.items() if k not in PIXEL_METRICS}
-    kept = [w for w in receipt.warnings if not w.startswith((NO_PIXELS, DOUBTFUL))]
+    other_warnings = [w for w in receipt.warnings if not w.startswith((NO_PIXELS, DOUBTFUL))]
     return replace(
-        receipt, metrics=Metrics({**others, **values}), warnings=tuple(sorted([*kept, *warnings]))
+        receipt,
+        metrics=Metrics({**others, **values}),
+        warnings=tuple(sorted([*other_warnings, *warnings])),
     )
 
 

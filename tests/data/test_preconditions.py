@@ -6,24 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.data.listing import File
 from bench.data.preconditions import check_preconditions, unmet_preconditions
 from bench.data.splits import DRAWN, split_category
 from bench.errors import BenchError, DataError
+from tests.fixtures.datasets import pictures_in
 
 HARD = {"setting": "hard", "seen_defect": "a"}
-
-
-def category(train, normal, anomalous):
-    """Return files and pixels: pictures in train and test, anomalies with their defect type."""
-    rows = [(File(f"train/good/{n:03d}.png", "train", "good"), p) for n, p in enumerate(train)]
-    rows += [(File(f"test/good/{n:03d}.png", "test", "good"), p) for n, p in enumerate(normal)]
-    rows += [
-        (File(f"test/{defect}/{n:03d}.png", "test", defect), p)
-        for n, (defect, p) in enumerate(anomalous)
-    ]
-    rows.sort(key=lambda row: row[0].path)
-    return [f for f, _ in rows], [p for _, p in rows]
 
 
 def anomalies(n, defect="a"):
@@ -31,7 +19,7 @@ def anomalies(n, defect="a"):
 
 
 def unmet(*parts, **setting):
-    return unmet_preconditions(*category(*parts), "nut", **setting)
+    return unmet_preconditions(*pictures_in(*parts), "nut", **setting)
 
 
 def test_enough_of_everything_is_no_line():
@@ -73,7 +61,7 @@ def test_enough_of_everything_is_no_line():
 def test_what_is_not_met_is_a_line_with_numbers_and_remedy(parts, line):
     assert unmet(*parts) == [line]
     with pytest.raises(DataError) as caught:
-        check_preconditions(*category(*parts), "nut")
+        check_preconditions(*pictures_in(*parts), "nut")
     assert str(caught.value) == line
 
 
@@ -115,7 +103,7 @@ ANOMALIES = st.lists(st.tuples(st.sampled_from("ab"), PICTURES), max_size=30)
     st.integers(0, 50),
 )
 def test_whatever_is_met_can_be_split_trained_and_tested(train, normal, anomalous, setting, seed):
-    files, pixels = category(train, normal, anomalous)
+    files, pixels = pictures_in(train, normal, anomalous)
     problems = unmet_preconditions(files, pixels, "nut", **setting)
     with contextlib.suppress(BenchError) if problems else contextlib.nullcontext():
         split = split_category(files, pixels, seed=seed, dataset="nut", category="nut", **setting)

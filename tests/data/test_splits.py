@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from bench.data.catalog import BRAIN_MRI, HEAD_CT
 from bench.data.images import load, prepare
 from bench.data.layouts import brain_mri_test_normals, list_category
-from bench.data.listing import File
 from bench.data.splits import DRAWN, draw_manifest, seen_defects, split_category
 from bench.errors import DataError, RequestError
+from tests.fixtures.datasets import pictures_in
 
 PICTURES = st.integers(0, 40).map("picture {}".format)
 ENOUGH = [("a", f"picture {n}") for n in range(DRAWN + 1)] + [("b", "one more")]
@@ -21,24 +21,12 @@ SETTINGS = [{}, {"setting": "hard", "seen_defect": "a"}]
 NORMALS = st.lists(PICTURES, min_size=1, max_size=20)
 
 
-def make(train, normal, anomalous):
-    """Return files and pixels: each argument lists pictures, anomalies with their defect type."""
-    rows = [(File(f"train/good/{n:03d}.png", "train", "good"), p) for n, p in enumerate(train)]
-    rows += [(File(f"test/good/{n:03d}.png", "test", "good"), p) for n, p in enumerate(normal)]
-    rows += [
-        (File(f"test/{defect}/{n:03d}.png", "test", defect), p)
-        for n, (defect, p) in enumerate(anomalous)
-    ]
-    rows.sort(key=lambda row: row[0].path)
-    return [f for f, _ in rows], [p for _, p in rows]
-
-
-CATEGORIES = st.builds(make, NORMALS, NORMALS, ANOMALIES)
+CATEGORIES = st.builds(pictures_in, NORMALS, NORMALS, ANOMALIES)
 SEEDS = st.integers(0, 1000)
 
 
 def distinct(n):
-    return make("uvw", "xyz", [("ab"[i % 2], f"p{i}") for i in range(n)])
+    return pictures_in("uvw", "xyz", [("ab"[i % 2], f"p{i}") for i in range(n)])
 
 
 def split(files, pixels, seed=0, **more):
@@ -166,7 +154,7 @@ def test_a_category_with_too_few_anomalies_is_an_error(n):
 
 
 def test_eleven_anomalies_of_ten_pictures_are_too_few():
-    files, pixels = make("u", "v", [("a", f"p{i % 10}") for i in range(11)])
+    files, pixels = pictures_in("u", "v", [("a", f"p{i % 10}") for i in range(11)])
     with pytest.raises(DataError, match="parts/nut has 11 anomalies"):
         split(files, pixels)
 
@@ -200,16 +188,16 @@ def test_a_defect_type_that_cannot_be_the_seen_one_is_refused_with_those_that_ca
 
 def test_a_seen_defect_has_ten_images_and_is_not_the_only_type():
     types = [("a", 10), ("b", 9), ("c", 11)]
-    files, _ = make("u", "v", [(d, f"{d}{i}") for d, n in types for i in range(n)])
+    files, _ = pictures_in("u", "v", [(d, f"{d}{i}") for d, n in types for i in range(n)])
     assert seen_defects(files) == ["a", "c"]
-    files, _ = make("u", "v", [("a", f"p{i}") for i in range(30)])
+    files, _ = pictures_in("u", "v", [("a", f"p{i}") for i in range(30)])
     assert seen_defects(files) == []
 
 
 def test_a_seen_defect_with_ten_images_of_fewer_pictures_is_an_error():
     anomalies = [("a", f"p{i % 9}") for i in range(10)] + [("b", f"q{i}") for i in range(10)]
     with pytest.raises((DataError, RequestError)):
-        split(*make("u", "v", anomalies), setting="hard", seen_defect="a")
+        split(*pictures_in("u", "v", anomalies), setting="hard", seen_defect="a")
 
 
 # Groups
