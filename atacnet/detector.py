@@ -23,26 +23,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atacnet.model import VIEWS, Network
+from atacnet.model import BATCH_NORMS, VIEWS, Network
 from baselines.blocks.backbone import Backbone
 from baselines.blocks.batches import generator, joined
 from baselines.blocks.deviation import FORMS, REFERENCES, DeviationLoss
 from baselines.blocks.weak import (
     NORMAL,
     Batch,
+    BatchLoss,
     TrainingImages,
     TrainingParameters,
     WeakMethod,
     balanced_batches,
 )
-from bench.detector import Samples, parameter
+from bench.detector import MethodError, Samples, parameter
 
 
 class ATACNet(WeakMethod):
     """Weakly supervised detector that scores an image and a zoomed view of it."""
 
     name = "atacnet"
-    version = 1
+    version = 2
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(TrainingParameters):
@@ -61,10 +62,14 @@ class ATACNet(WeakMethod):
         threshold: float = parameter(0.4, least=0, most=1)
         padding: float = parameter(0.0, least=0)
         top_k: float = parameter(0.1, above=0, most=1)
+        batch_norm: str = parameter("per_view", choices=BATCH_NORMS)
+        """Running statistics of each view or of both, see `atacnet.model.BATCH_NORMS`."""
 
     def build(self, backbone: Backbone) -> Network:
         """Return the network."""
         p = self.parameters
+        if p.view == "raw_augmented" and not p.rotation:
+            raise MethodError("view = raw_augmented needs rotation above 0: nothing else is drawn")
         self.deviation = DeviationLoss(
             p.margin, p.loss_form, p.reference, generator(self.context, "reference")
         )
@@ -78,19 +83,30 @@ class ATACNet(WeakMethod):
             threshold=p.threshold,
             padding=p.padding,
             top_k=p.top_k,
+            batch_norm=p.batch_norm,
             boxes=self.box_generator,
         )
 
     def batches(self, images: TrainingImages) -> Callable[[], Batch]:
         """Return batches of half normals, a quarter labelled, a quarter pseudo anomalies."""
         rng = generator(self.context, "batches")
-        return balanced_batches(images, self.context.batch_size, self.parameters.pseudo, rng)
+        size, pseudo = self.context.batch_size, self.parameters.pseudo
+        return balanced_batches(images, size, pseudo, rng, self.augmentations())
 
-    def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
+    def augmentations(self) -> int:
+        """Return 2 where the second view is augmented by itself, else 1."""
+        return 2 if self.parameters.view == "raw_augmented" else 1
+
+    def loss(self, images: Tensor, kinds: Tensor) -> BatchLoss:
         """One deviation loss on the score averaged over both views (Eq. 12 with a hinge)."""
-        output = self.network(images)
+        output = self.network(*images.chunk(self.augmentations()))
         self.fallbacks += output.fallbacks.sum()
-        return self.deviation(output.scores, (kinds != NORMAL).float())
+        value = self.deviation(output.scores, (kinds != NORMAL).float())
+        return BatchLoss(value, output.scores, output.scores)
+
+    def pushed(self, samples: Samples) -> NDArray[np.float32]:
+        """Return the scores."""
+        return self.score(samples)
 
     def finish(self) -> None:
         """Record how often the attention map gave no box."""

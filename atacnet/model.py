@@ -6,14 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from atacnet.crop import WHOLE, boxes_from_maps, centre_boxes, random_boxes, zoom
+from atacnet.view_norm import ViewNorm, separate_views
 from baselines.blocks.backbone import Backbone
 from baselines.blocks.deviation import ScoreMap, top_k_mean
 from baselines.blocks.saliency import grad_cam
 from baselines.blocks.weak import Seen, WeakNetwork
 
-VIEWS = ("attention", "raw", "raw_twice", "random", "centre")
-"""What the second pass sees: the attention's box, nothing, the whole image again, or a box of the
-attention's size at a random place or in the centre (the rows of the ablation)."""
+VIEWS = ("attention", "raw", "raw_augmented", "random", "centre", "raw_twice")
+"""What the second pass sees: the attention's box, nothing, the whole image (augmented anew in
+training, as it is at test), or a box of the attention's size at a random place or in the centre.
+These are the rows of the ablation. `raw_twice` sees the same tensor again, whose loss and gradient
+are those of `raw`: no control, only here so that older results can be used again."""
+
+BATCH_NORMS = ("per_view", "shared")
+"""Running statistics of batch normalisation: of each view by itself, or of both in turn."""
 
 
 class SelfAttention(nn.Module):
@@ -75,10 +81,13 @@ class Network(WeakNetwork):
         threshold: float = 0.4,
         padding: float = 0.0,
         top_k: float = 0.1,
+        batch_norm: str = "per_view",
         boxes: torch.Generator | None = None,
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view is one of {', '.join(VIEWS)}, not {view!r}")
+        if batch_norm not in BATCH_NORMS:
+            raise ValueError(f"batch_norm is one of {', '.join(BATCH_NORMS)}, not {batch_norm!r}")
         super().__init__()
         self.backbone = backbone
         self.convolutions = nn.Sequential(
@@ -93,9 +102,18 @@ class Network(WeakNetwork):
         self.score_map = ScoreMap(channels)
         self.view, self.threshold, self.padding, self.top_k = view, threshold, padding, top_k
         self.box_generator = boxes
+        separate = batch_norm == "per_view" and view != "raw"
+        self._norms: list[ViewNorm] = separate_views(self) if separate else []
+
+    def features(self, images: Tensor, *, second: bool = False) -> Tensor:
+        """Return the backbone's features of one view, and make `attend` ready for it."""
+        for norm in self._norms:
+            norm.second = second
+        features: Tensor = self.backbone(images)
+        return features
 
     def attend(self, features: Tensor) -> Tensor:
-        """Return the attention features (B, channels, h, w) of backbone features."""
+        """Return the attention features (B, channels, h, w) of the last view's features."""
         attended: Tensor = self.attention(self.convolutions(features))
         return attended
 
@@ -110,7 +128,7 @@ class Network(WeakNetwork):
         """
         if self.view == "raw":
             return None
-        if self.view == "raw_twice":
+        if self.view in ("raw_augmented", "raw_twice"):
             return images, boxes.new_tensor(WHOLE).expand_as(boxes)
         if self.view == "random":
             assert self.box_generator is not None
@@ -119,15 +137,19 @@ class Network(WeakNetwork):
             boxes = centre_boxes(boxes)
         return zoom(images, boxes), boxes
 
-    def forward(self, images: Tensor) -> Output:
-        """Score normalised images (B, 3, H, W)."""
-        attended = self.attend(self.backbone(images))
+    def forward(self, images: Tensor, augmented: Tensor | None = None) -> Output:
+        """Score normalised images (B, 3, H, W).
+
+        `augmented` are the same images augmented anew, of which the second view is made in
+        training where the view is `raw_augmented`.
+        """
+        attended = self.attend(self.features(images))
         score_map, attention = self.score_map(attended), attended.mean(1)
         boxes, fallbacks = boxes_from_maps(attention.detach(), self.threshold, self.padding)
         raw, zoomed = top_k_mean(score_map, self.top_k), None
-        second = self.second_view(images, boxes)
+        second = self.second_view(images if augmented is None else augmented, boxes)
         if second:
-            zoomed = self.score(self.attend(self.backbone(second[0])))
+            zoomed = self.score(self.attend(self.features(second[0], second=True)))
             boxes = second[1]
         return Output(raw, zoomed, score_map, attention, boxes, fallbacks)
 
@@ -138,12 +160,12 @@ class Network(WeakNetwork):
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the attention features' mean over positions and views, (B, channels)."""
-        attended = self.attend(self.backbone(images))
+        attended = self.attend(self.features(images))
         boxes, _ = boxes_from_maps(attended.mean(1), self.threshold, self.padding)
         second = self.second_view(images, boxes)
         if not second:
             return attended.mean((2, 3))
-        zoomed = self.attend(self.backbone(second[0]))
+        zoomed = self.attend(self.features(second[0], second=True))
         return (attended.mean((2, 3)) + zoomed.mean((2, 3))) / 2
 
     def explain(self, images: Tensor) -> Seen:
@@ -152,7 +174,7 @@ class Network(WeakNetwork):
         Of the zoomed view there is no attention map. The Grad-CAM is that of a view's own score at
         the backbone's last features.
         """
-        features = self.backbone(images)
+        features = self.features(images)
         attended = self.attend(features)
         attention = attended.mean(1)
         boxes, _ = boxes_from_maps(attention, self.threshold, self.padding)
@@ -162,7 +184,7 @@ class Network(WeakNetwork):
         second = self.second_view(images, boxes)
         if not second:
             return Seen(maps, parts)
-        features = self.backbone(second[0])
+        features = self.features(second[0], second=True)
         attended = self.attend(features)
         maps["score_zoomed"] = self.score_map(attended)
         maps["grad_cam_zoomed"] = grad_cam(features, lambda leaf: self.score(self.attend(leaf)))

@@ -25,6 +25,7 @@ from baselines.blocks.weak import (
     PSEUDO,
     SEEN,
     Batch,
+    BatchLoss,
     Seen,
     TrainingImages,
     TrainingParameters,
@@ -117,7 +118,8 @@ class CutMix(WeakMethod):
 
         return batch
 
-    def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
+    def loss(self, images: Tensor, kinds: Tensor) -> BatchLoss:
         """Weighted cross-entropy; pseudo anomalies are class 1."""
-        value: Tensor = self.cross_entropy(self.network(images), (kinds != NORMAL).long())
-        return value
+        logits = self.network(images)
+        value: Tensor = self.cross_entropy(logits, (kinds != NORMAL).long())
+        return BatchLoss(value, _difference(logits))

@@ -23,7 +23,9 @@ Chosen here: the map that `explain` shows is the score map, not the gradient at 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from baselines.blocks.backbone import Backbone, pyramid
@@ -32,6 +34,7 @@ from baselines.blocks.deviation import REFERENCES, DeviationLoss, ScoreMap, top_
 from baselines.blocks.weak import (
     NORMAL,
     Batch,
+    BatchLoss,
     Seen,
     TrainingImages,
     TrainingParameters,
@@ -39,7 +42,7 @@ from baselines.blocks.weak import (
     WeakNetwork,
     balanced_batches,
 )
-from bench.detector import parameter
+from bench.detector import Samples, parameter
 
 
 class Network(WeakNetwork):
@@ -99,6 +102,11 @@ class DevNet(WeakMethod):
         rng = generator(self.context, "batches")
         return balanced_batches(images, self.context.batch_size, self.parameters.pseudo, rng)
 
-    def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
+    def loss(self, images: Tensor, kinds: Tensor) -> BatchLoss:
         """Deviation loss of the scores."""
-        return self.deviation(self.network.scores(images), (kinds != NORMAL).float())
+        scores = self.network.scores(images)
+        return BatchLoss(self.deviation(scores, (kinds != NORMAL).float()), scores, scores)
+
+    def pushed(self, samples: Samples) -> NDArray[np.float32]:
+        """Return the scores."""
+        return self.score(samples)

@@ -38,6 +38,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -51,6 +52,7 @@ from baselines.blocks.weak import (
     PSEUDO,
     SEEN,
     Batch,
+    BatchLoss,
     Seen,
     TrainingImages,
     TrainingParameters,
@@ -59,7 +61,7 @@ from baselines.blocks.weak import (
     balanced_batches,
     thirds_batches,
 )
-from bench.detector import Context, parameter
+from bench.detector import Context, Samples, parameter
 
 
 class Heads(NamedTuple):
@@ -213,15 +215,23 @@ class DRA(WeakMethod):
             images = rotate(images, self.parameters.rotation, self._draws)
         return normalise(images).contiguous(memory_format=torch.channels_last)
 
-    def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
+    def loss(self, images: Tensor, kinds: Tensor) -> BatchLoss:
         """Sum of the four deviation losses, each over the samples that train its head."""
         heads = self.network(images, self.reference_images(training=True))
-        return (
+        value = (
             self.deviation(heads.seen, (kinds == SEEN).float(), kinds != PSEUDO)
             + self.deviation(heads.pseudo, (kinds == PSEUDO).float(), kinds != SEEN)
             + self.deviation(heads.residual, (kinds != NORMAL).float())
             + self.deviation(heads.normality, (kinds == NORMAL).float())
         )
+        return BatchLoss(value, heads.score, heads.seen)
+
+    def pushed(self, samples: Samples) -> NDArray[np.float32]:
+        """Return what the head of labelled anomalies gives."""
+        seen = self.explain(samples).parts["seen"]
+        if self.parameters.reference_set == "redrawn":
+            self._draws.set_state(self._after_training)
+        return seen
 
     def finish(self) -> None:
         """Settle the reference maps: once, or anew for every batch."""

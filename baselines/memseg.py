@@ -291,7 +291,7 @@ class MemSeg(WeakMethod):
         stored = min(self.parameters.memory, max(1, normals // 2))
         return sorted(order[:stored]), sorted(order[stored:] or order)
 
-    def loss(self, images: Tensor, anomalous: Tensor) -> Tensor:
+    def segmentation_loss(self, images: Tensor, anomalous: Tensor) -> Tensor:
         """Return the weighted sum of both losses of a batch."""
         logits, p = self.network(images).logits, self.parameters
         focal = focal_loss(logits, anomalous, p.gamma)
@@ -304,12 +304,12 @@ class MemSeg(WeakMethod):
         number = itertools.count()
 
         def step() -> Tensor:
-            value = self.loss(*batch())
+            value = self.segmentation_loss(*batch())
             descend(value, optimiser, p.rate(next(number)))
             return value.detach()
 
         self.network.train()
-        run_steps(step, p.epochs, p.steps_per_epoch, self.context)
+        run_steps(step, p.epochs, p.steps_per_epoch, self.context, self.after_epoch)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the network and what it remembers."""
@@ -329,7 +329,8 @@ class MemSeg(WeakMethod):
         self.network.remember(torch.zeros(self.parameters.memory, 3, size, size).split(CHUNK))
         images = torch.zeros(context.batch_size, 3, size, size)
         anomalous = torch.zeros(context.batch_size, size, size, dtype=torch.bool)
-        descend(self.loss(images, anomalous), adamw(self.network, self.parameters), 0.0)
+        value = self.segmentation_loss(images, anomalous)
+        descend(value, adamw(self.network, self.parameters), 0.0)
 
 
 def adamw(network: nn.Module, parameters: Parameters) -> torch.optim.Optimizer:

@@ -34,6 +34,7 @@ from baselines.blocks.deviation import top_k_mean
 from baselines.blocks.weak import (
     EXTERNAL,
     Batch,
+    BatchLoss,
     Seen,
     TrainingImages,
     TrainingParameters,
@@ -138,7 +139,7 @@ class SAOE(WeakMethod):
         """Return how many images a batch holds, the external ones among them."""
         return self.context.batch_size + self.exposed()
 
-    def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
+    def loss(self, images: Tensor, kinds: Tensor) -> BatchLoss:
         """Cross-entropy of the three classes, and to the uniform one where images are external."""
         logits = self.network(images)
         external = kinds == EXTERNAL
@@ -146,4 +147,5 @@ class SAOE(WeakMethod):
         value = (known * ~external).sum() / (~external).sum()
         uniform = -logits.log_softmax(1).mean(1)
         exposure = (uniform * external).sum() / external.sum().clamp(min=1)
-        return value + self.parameters.exposure_weight * exposure
+        value = value + self.parameters.exposure_weight * exposure
+        return BatchLoss(value, log_odds(logits))

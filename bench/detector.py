@@ -111,6 +111,9 @@ class Context:
     """Images scored at once; it touches the last digits of a score and nothing else."""
     progress: Callable[[int, int, float], None] = field(default=_ignore)
     """`progress(epoch, epochs, loss)`: call it with epoch 0 before the first step."""
+    after_epoch: Callable[[int, Any], None] | None = None
+    """Where it is set, a method that trains in epochs calls `after_epoch(epoch, self)` after each,
+    from 1 on, ready to score; the call leaves the state of all generators as it was."""
     record: Callable[[str, bool | int | float | str], None] = field(default=_ignore)
     """`record(name, value)`: keep a fact about the run beside its result, say optimiser_steps."""
 

@@ -29,7 +29,19 @@ NORMAL, SEEN, PSEUDO, EXTERNAL = range(4)
 """Kinds of training images: normal, labelled anomaly, pseudo anomaly, from another dataset."""
 
 Batch = tuple[Tensor, Tensor]
-"""(B, 3, H, W) float32, normalised, channels last; (B,) long kinds."""
+"""(B, 3, H, W) float32, normalised, channels last; (B,) long kinds. Where a method takes several
+augmentations of an image, (A * B, 3, H, W): the batch augmented once, then anew."""
+
+
+class BatchLoss(NamedTuple):
+    """What a network makes of a training batch."""
+
+    value: Tensor
+    """The scalar to minimise."""
+    scores: Tensor
+    """(B,) anomaly scores in training mode."""
+    pushed: Tensor | None = None
+    """(B,), what the loss pushes above its margin for labelled anomalies; None without margin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +109,11 @@ class TrainingImages:
 
 
 def balanced_batches(
-    images: TrainingImages, batch_size: int, pseudo: bool, rng: torch.Generator
+    images: TrainingImages,
+    batch_size: int,
+    pseudo: bool,
+    rng: torch.Generator,
+    augmentations: int = 1,
 ) -> Callable[[], Batch]:
     """Batches of half normals, a quarter labelled and a quarter pseudo anomalies.
 
@@ -123,7 +139,7 @@ def balanced_batches(
         picked = images.pick(torch.cat(taken))
         if pseudo:
             picked[half + seen :] = images.pseudo(picked[half + seen :])
-        return images.finish(picked), kinds
+        return images.finish(picked.repeat(augmentations, 1, 1, 1)), kinds
 
     return batch
 
@@ -159,27 +175,76 @@ def thirds_batches(
 def train(
     model: nn.Module,
     batch: Callable[[], Batch],
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor], BatchLoss],
     images: TrainingImages,
     parameters: TrainingParameters,
     context: Context,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Train `model` in place to the last epoch.
 
     Adam with clipped gradients; the learning rate falls in steps. `loss(images, kinds)` runs the
-    model on one batch and returns the scalar to minimise.
+    model on one batch. Recorded are the mean training scores of the last epoch, see `EpochScores`.
     """
     optimiser = adam(model, parameters)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, parameters.lr_step, parameters.lr_gamma)
     steps = parameters.steps_per_epoch or math.ceil(images.normals / (context.batch_size / 2))
 
+    seen = EpochScores(getattr(parameters, "margin", 0.0), context.device)
+
     def step() -> Tensor:
-        value = loss(*batch())
-        descend(value, optimiser, parameters)
-        return value.detach()
+        taken, kinds = batch()
+        result = loss(taken, kinds)
+        descend(result.value, optimiser, parameters)
+        seen.add(result, kinds)
+        return result.value.detach()
+
+    def finish_epoch(epoch: int) -> None:
+        schedule.step()
+        if after_epoch:
+            after_epoch(epoch)
+        if epoch < parameters.epochs:
+            seen.clear()
 
     model.train()
-    run_steps(step, parameters.epochs, steps, context, after_epoch=schedule.step)
+    run_steps(step, parameters.epochs, steps, context, finish_epoch)
+    seen.record(context)
+
+
+class EpochScores:
+    """Mean scores of an epoch's training batches by kind of image, summed on the device."""
+
+    def __init__(self, margin: float, device: str) -> None:
+        self._margin = margin
+        self._kinds = torch.arange(EXTERNAL, device=device).unsqueeze(1)
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin an epoch."""
+        self._scores = torch.zeros(EXTERNAL, device=self._kinds.device)
+        self._counts = torch.zeros_like(self._scores)
+        self._hinge: Tensor | None = None
+
+    def add(self, result: BatchLoss, kinds: Tensor) -> None:
+        """Add a batch of kinds (B,)."""
+        members = (self._kinds == kinds).float()
+        self._counts += members.sum(1)
+        self._scores += members @ result.scores.detach()
+        if result.pushed is not None:
+            hinge = members[SEEN] @ (self._margin - result.pushed.detach()).clamp(min=0)
+            self._hinge = hinge if self._hinge is None else self._hinge + hinge
+
+    def record(self, context: Context) -> None:
+        """Record `train_score_normal`, `_labelled`, `_pseudo` and `labelled_hinge_train`.
+
+        The last is the mean distance of labelled images below the margin, where there is one.
+        """
+        counts, scores = self._counts.tolist(), self._scores.tolist()
+        for kind, name in ((NORMAL, "normal"), (SEEN, "labelled"), (PSEUDO, "pseudo")):
+            if counts[kind]:
+                context.record(f"train_score_{name}", scores[kind] / counts[kind])
+        if self._hinge is not None and counts[SEEN]:
+            context.record("labelled_hinge_train", self._hinge.item() / counts[SEEN])
 
 
 def adam(model: nn.Module, parameters: TrainingParameters) -> torch.optim.Optimizer:
@@ -250,8 +315,8 @@ class WeakMethod:
         """Return the untrained network; `self.context` is set."""
         raise NotImplementedError
 
-    def loss(self, images: Tensor, kinds: Tensor) -> Tensor:
-        """Run the network on one batch and return the scalar to minimise."""
+    def loss(self, images: Tensor, kinds: Tensor) -> BatchLoss:
+        """Run the network on one batch."""
         raise NotImplementedError
 
     def batches(self, images: TrainingImages) -> Callable[[], Batch]:
@@ -262,6 +327,10 @@ class WeakMethod:
     def batch_images(self) -> int:
         """Return how many images a batch holds."""
         return self.context.batch_size
+
+    def augmentations(self) -> int:
+        """Return how many augmentations of each image a batch holds."""
+        return 1
 
     def untrained(self, context: Context) -> WeakNetwork:
         """Return the network as it is before training, on the CPU, and keep the context."""
@@ -282,9 +351,36 @@ class WeakMethod:
             train_set.normal.images, train_set.anomalous.images, context, self.parameters
         )
         self.prepare(images)
-        train(self.network, self.batches(images), self.loss, images, self.parameters, context)
+        batches, p = self.batches(images), self.parameters
+        train(self.network, batches, self.loss, images, p, context, self.after_epoch)
         self.network.eval()
         self.finish()
+        self._record_labelled(train_set.anomalous)
+
+    def after_epoch(self, epoch: int) -> None:
+        """Show the detector as it is after an epoch to whoever asked for it."""
+        if self.context.after_epoch is not None:
+            self.network.eval()
+            self.finish()
+            self.context.after_epoch(epoch, self)
+            self.network.train()
+
+    def _record_labelled(self, labelled: Samples) -> None:
+        """Record how far labelled images stay below the margin, in evaluation and as they are."""
+        pushed = self.pushed(labelled)
+        if pushed is not None:
+            margin = self.parameters.margin
+            below = int((pushed < margin / 2).sum())
+            self.context.record("labelled_below_half_margin", below)
+            hinge = np.maximum(margin - pushed, 0).mean(dtype=np.float64)
+            self.context.record("labelled_hinge_evaluation", float(hinge))
+
+    def pushed(self, samples: Samples) -> NDArray[np.float32] | None:
+        """Return (N,), what the loss pushes above its margin; None without one.
+
+        It leaves the state of all generators as it was.
+        """
+        return None
 
     def prepare(self, images: TrainingImages) -> None:
         """Store what the network needs of the training images, before the first step."""
@@ -338,7 +434,8 @@ class WeakMethod:
         images = TrainingImages(blank, blank, context, self.parameters)
         self.prepare(images)
         count = self.batch_images()
-        value = self.loss(torch.zeros(count, 3, size, size), torch.arange(count) % (EXTERNAL + 1))
+        batch = torch.zeros(count * self.augmentations(), 3, size, size)
+        value = self.loss(batch, torch.arange(count) % (EXTERNAL + 1)).value
         descend(value, adam(self.network, self.parameters), self.parameters)
 
 

@@ -81,7 +81,7 @@ def training_step(method: Any, precision: str, backbone: str, stage: int, given:
     batch = detector.batches(training)
     detector.network.train()
     optimiser = adam(detector.network, detector.parameters)
-    return lambda: descend(detector.loss(*batch()), optimiser, detector.parameters)
+    return lambda: descend(detector.loss(*batch()).value, optimiser, detector.parameters)
 
 
 def measured(case: int, precision: str, threads: int, repeats: int) -> dict[str, Any]:

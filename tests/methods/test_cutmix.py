@@ -57,7 +57,7 @@ def test_the_loss_is_the_weighted_mean_with_pseudo_anomalies_in_class_1() -> Non
     detector, _ = prepared(30, 10)  # weights 4/3 and 4/5
     logits = torch.tensor([[2.0, 0.0], [0.5, 1.0], [1.0, -1.0]])
     detector.network = lambda images: logits
-    value = detector.loss(torch.zeros(3, 3, 4, 4), torch.tensor([NORMAL, SEEN, PSEUDO]))
+    value = detector.loss(torch.zeros(3, 3, 4, 4), torch.tensor([NORMAL, SEEN, PSEUDO])).value
     # -log p of the class, from the difference of both logits.
     normal, seen, pseudo = (math.log1p(math.exp(-d)) for d in (2.0, 0.5, -2.0))
     by_hand = (4 / 3 * normal + 4 / 5 * (seen + pseudo)) / (4 / 3 + 2 * 4 / 5)

@@ -53,5 +53,5 @@ def test_each_epoch_is_closed_before_the_next_begins() -> None:
         return torch.zeros(())
 
     context = Context("cpu", Seeds(0, "d", "c"))
-    run_steps(step, 2, 3, context, after_epoch=lambda: calls.append("epoch"))
+    run_steps(step, 2, 3, context, after_epoch=lambda _: calls.append("epoch"))
     assert calls == [*["step"] * 3, "epoch"] * 2

@@ -322,7 +322,7 @@ def test_the_loss_of_a_batch_weighs_both() -> None:
     detector.network = lambda images: type("O", (), {"logits": logits})
     anomalous = torch.rand(2, 4, 4, generator=rng(1)) < 0.5
     wanted = 0.6 * l1_loss(logits, anomalous) + 0.4 * focal_loss(logits, anomalous, 4.0)
-    assert detector.loss(logits, anomalous).item() == pytest.approx(wanted.item())
+    assert detector.segmentation_loss(logits, anomalous).item() == pytest.approx(wanted.item())
 
 
 def test_a_score_is_the_mean_of_the_hundred_largest_values() -> None:

@@ -17,17 +17,18 @@ from torch import nn
 
 from atacnet.crop import boxes_from_maps
 from atacnet.detector import ATACNet
-from atacnet.model import VIEWS, Network, Output, SelfAttention
+from atacnet.model import BATCH_NORMS, VIEWS, Network, Output, SelfAttention
 from baselines.blocks.backbone import Backbone
-from baselines.blocks.weak import NORMAL, PSEUDO, SEEN
+from baselines.blocks.weak import NORMAL, PSEUDO, SEEN, TrainingImages
 from baselines.cutmix import CutMix
 from baselines.devnet import DevNet
 from baselines.dra import DRA
 from baselines.saoe import SAOE
 from baselines.shortcut import STATISTICS, Shortcut
 from bench.data.images import read_samples
-from bench.detector import BackboneSource, Context, Samples, Seeds, TrainingSet
+from bench.detector import BackboneSource, Context, MethodError, Samples, Seeds, TrainingSet
 from bench.execution.determinism import make_deterministic
+from bench.execution.parts import OwnDraws
 from bench.metrics import auroc
 from tests.fixtures.planted import SIZE, fitted, pictures, separation
 
@@ -43,6 +44,48 @@ def test_a_planted_defect_is_found_in_a_few_hundred_small_steps(method: Any) -> 
         if method is ATACNet and missing:  # at its 1e-3 by chance: 0.69 to 0.98 over seeds
             length["lr"] = 2e-4
         assert separation(fitted(method, missing=missing, **length), missing) > least
+
+
+MARGINS = {ATACNet: 10.0, DevNet: 5.0, DRA: 5.0}
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_a_run_says_how_well_it_fits_what_it_was_trained_on(method: Any) -> None:
+    facts: dict[str, Any] = {}
+    detector = fitted(method, facts=facts, **FEW)
+    kinds = ["normal", "labelled", "pseudo"]
+    names = {f"train_score_{kind}" for kind in kinds if method is not DevNet or kind != "pseudo"}
+    assert {name for name in facts if name.startswith("train_score_")} == names
+    if method not in MARGINS:
+        assert not any(name.startswith("labelled_") for name in facts)
+        return
+    labelled, margin = pictures(8, True, 2), MARGINS[method]
+    pushed = detector.explain(labelled).parts["seen"] if method is DRA else detector.score(labelled)
+    assert facts["labelled_below_half_margin"] == (pushed < margin / 2).sum()
+    hinge = np.maximum(margin - pushed, 0).mean()
+    assert facts["labelled_hinge_evaluation"] == pytest.approx(hinge, rel=1e-5)
+    assert 0 < facts["labelled_hinge_train"] <= margin
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [(method, {}) for method in TRAINED]
+    + [(ATACNet, {"view": "random"}), (DRA, {"reference_set": "redrawn"})],
+)
+def test_scoring_between_epochs_changes_no_number(method: Any, changes: dict[str, Any]) -> None:
+    tested, by_epoch = pictures(6, True, 7), {}
+
+    def score(epoch: int, detector: Any) -> None:
+        before = OwnDraws(detector)
+        by_epoch[epoch] = detector.score(tested)
+        before.restore()
+
+    settings = {**FEW, **changes}
+    watched = fitted(method, after_epoch=score, **settings)
+    alone = fitted(method, **settings)
+    assert np.array_equal(watched.score(tested), alone.score(tested))
+    assert list(by_epoch) == [1, 2]
+    assert not np.array_equal(by_epoch[1], by_epoch[2])
 
 
 @pytest.mark.parametrize("method", TRAINED)
@@ -127,7 +170,7 @@ def test_scores_are_float32_and_scoring_twice_gives_them_again(method: Any) -> N
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_trains_and_scores_repeatably(view: str) -> None:
     facts: dict[str, Any] = {}
-    detector = fitted(ATACNet, facts=facts, view=view, **FEW)
+    detector = fitted(ATACNet, facts=facts, view=view, **{**FEW, "rotation": 30.0})
     tested = pictures(6, True, 7)
     assert np.array_equal(detector.score(tested), detector.score(tested))
     assert facts["optimiser_steps"] == 4
@@ -235,7 +278,7 @@ SHARED_DEFAULTS: dict[str, Any] = {
         (ATACNet, {
             "lr": 1e-3, "margin": 10.0, "loss_form": "hinge", "reference": "drawn",
             "pseudo": True, "channels": 64, "attention": True, "view": "attention",
-            "threshold": 0.4, "padding": 0.0, "top_k": 0.1,
+            "threshold": 0.4, "padding": 0.0, "top_k": 0.1, "batch_norm": "per_view",
         }),
         (CutMix, {"lr": 1e-3, "hidden": 256, "pseudo_probability": 0.5}),
         (DevNet, {
@@ -265,7 +308,7 @@ def test_atacnets_loss_is_one_hinge_on_the_mean_of_both_views(zoomed: bool) -> N
     detector.build(Backbone(BackboneSource("resnet18", 1, None), "float32"))
     detector.network = lambda images: Output(raw, second, nothing, nothing, nothing, fell)
     kinds = torch.tensor([NORMAL, SEEN, PSEUDO, SEEN])
-    value = detector.loss(torch.zeros(4, 3, 4, 4), kinds).item()
+    value = detector.loss(torch.zeros(4, 3, 4, 4), kinds).value.item()
     if zoomed:  # means 1, 9, 3 and 21
         assert value == pytest.approx((1 + (10 - 9) + (10 - 3) + 0) / 4)
     else:
@@ -285,8 +328,59 @@ def test_raw_twice_scores_as_raw_and_the_zoomed_views_do_not() -> None:
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     scores = {view: network(view)(images).scores for view in VIEWS}
     assert torch.allclose(scores["raw"], scores["raw_twice"])
+    assert torch.allclose(scores["raw"], scores["raw_augmented"])
     for view in ("attention", "random", "centre"):
         assert not torch.allclose(scores["raw"], scores[view])
+
+
+def test_raw_augmented_trains_on_two_turns_of_each_image_and_scores_the_image_as_it_is() -> None:
+    class Given(Exception):
+        pass
+
+    def refuse(first: torch.Tensor, second: torch.Tensor) -> None:
+        assert first.shape == second.shape == (16, 3, SIZE, SIZE)
+        unlike = (first - second).abs().flatten(1).mean(1)
+        assert (unlike > 0.05).all()
+        raise Given
+
+    detector = ATACNet(ATACNet.Parameters(view="raw_augmented", rotation=90.0))
+    detector.context = Context("cpu", Seeds(0, "d", "c"))
+    normal, anomalous = pictures(10, False, 1), pictures(4, True, 2)
+    images = TrainingImages(normal.images, anomalous.images, detector.context, detector.parameters)
+    taken, kinds = detector.batches(images)()
+    detector.network = refuse
+    with pytest.raises(Given):
+        detector.loss(taken, kinds)
+    model = network("raw_augmented").train()
+    augmented = model(taken[:16], taken[16:])
+    assert not torch.allclose(augmented.raw, augmented.zoomed)
+    model.eval()
+    with torch.inference_mode():
+        alone = model(taken[:16])
+    assert torch.allclose(alone.raw, alone.zoomed, atol=0.1)
+
+
+def test_raw_augmented_without_augmentation_is_refused() -> None:
+    with pytest.raises(MethodError, match="rotation above 0"):
+        fitted(ATACNet, view="raw_augmented", **FEW)
+
+
+@pytest.mark.parametrize("view", [v for v in VIEWS if v != "raw"])
+def test_batch_norm_changes_evaluation_and_never_training(view: str) -> None:
+    facts: dict[str, dict[str, Any]] = {}
+    detectors = {}
+    for batch_norm in BATCH_NORMS:
+        mine = facts[batch_norm] = {}
+        changes = {**FEW, "rotation": 30.0, "view": view, "batch_norm": batch_norm}
+        detectors[batch_norm] = fitted(ATACNet, facts=mine, **changes)
+    shared, own = detectors["shared"].state(), detectors["per_view"].state()
+    trained = [name for name, _ in detectors["shared"].network.named_parameters()]
+    assert all(np.array_equal(shared[name], own[name]) for name in trained)
+    for fact in ("final_loss", "train_score_labelled", "labelled_hinge_train"):
+        assert facts["shared"][fact] == facts["per_view"][fact]
+    tested = pictures(6, True, 7)
+    same = np.array_equal(*(detector.score(tested) for detector in detectors.values()))
+    assert not same
 
 
 @torch.inference_mode()

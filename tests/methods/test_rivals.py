@@ -101,7 +101,7 @@ def test_devnets_loss_has_margin_5_and_counts_every_anomaly() -> None:
             return images[:, 0, 0, 0]
 
     scores = torch.tensor([0.5, 2.0, 1.0, 7.0]).view(4, 1, 1, 1)
-    value = ready(DevNet, Given()).loss(scores, torch.tensor([NORMAL, NORMAL, SEEN, PSEUDO]))
+    value = ready(DevNet, Given()).loss(scores, torch.tensor([NORMAL, NORMAL, SEEN, PSEUDO])).value
     assert value.item() == pytest.approx((0.5 + 2.0 + (5 - 1.0) + 0.0) / 4)
 
 
@@ -303,7 +303,7 @@ def dra_loss(heads: list[list[float]], kinds: list[int]) -> float:
 
     detector = ready(DRA, Given())
     detector.reference_images = lambda training: None
-    return float(detector.loss(torch.zeros(len(kinds), 3, 4, 4), torch.tensor(kinds)))
+    return float(detector.loss(torch.zeros(len(kinds), 3, 4, 4), torch.tensor(kinds)).value)
 
 
 def test_dras_loss_sums_four_deviation_losses_over_the_samples_of_each_head() -> None:
@@ -449,7 +449,7 @@ def test_dras_mean_map_travels_with_its_state() -> None:
 
 def saoe_loss(logits: list[list[float]], kinds: list[int], weight: float) -> float:
     detector = ready(SAOE, lambda images: torch.tensor(logits), exposure_weight=weight)
-    return float(detector.loss(torch.zeros(len(kinds), 3, 4, 4), torch.tensor(kinds)))
+    return float(detector.loss(torch.zeros(len(kinds), 3, 4, 4), torch.tensor(kinds)).value)
 
 
 def log_softmax(logits: list[float]) -> list[float]:

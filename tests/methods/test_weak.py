@@ -7,9 +7,12 @@ from torch import nn
 
 from baselines.blocks.backbone import Backbone, normalise
 from baselines.blocks.weak import (
+    EXTERNAL,
     NORMAL,
     PSEUDO,
     SEEN,
+    BatchLoss,
+    EpochScores,
     TrainingImages,
     TrainingParameters,
     adam,
@@ -124,9 +127,10 @@ def small_training(
         batch_size=8, record=facts.__setitem__, progress=lambda e, n, loss: epochs.append(e)
     )
 
-    def loss(pictures: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
-        labels = (kinds != NORMAL).float()
-        return nn.functional.binary_cross_entropy_with_logits(model(pictures)[:, 0], labels)
+    def loss(pictures: torch.Tensor, kinds: torch.Tensor) -> BatchLoss:
+        labels, scores = (kinds != NORMAL).float(), model(pictures)[:, 0]
+        value = nn.functional.binary_cross_entropy_with_logits(scores, labels)
+        return BatchLoss(value, scores)
 
     train(model, batch, loss, bank, parameters, told)
     return model, facts, epochs
@@ -151,6 +155,24 @@ def test_training_learns_and_repeats_itself() -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
     )
+
+
+def test_scores_of_an_epoch_are_means_by_kind_of_its_batches_alone() -> None:
+    facts: dict[str, Any] = {}
+    nothing, epoch = torch.zeros(()), EpochScores(5.0, "cpu")
+    kinds = torch.tensor([NORMAL, SEEN, PSEUDO, SEEN, EXTERNAL])
+    before = torch.full((5,), 99.0)
+    epoch.add(BatchLoss(nothing, before, before), kinds)
+    epoch.clear()
+    for scores in (torch.tensor([1.0, 2.0, 3.0, 4.0, 50.0]), torch.tensor([3.0, 6.0, 5.0, 8.0, 9])):
+        epoch.add(BatchLoss(nothing, scores, scores), kinds)
+    epoch.record(context(record=facts.__setitem__))
+    assert facts == {
+        "train_score_normal": 2.0,
+        "train_score_labelled": 5.0,
+        "train_score_pseudo": 4.0,
+        "labelled_hinge_train": (3 + 1) / 4,
+    }
 
 
 def two_parts() -> tuple[nn.Module, nn.Module]:
