@@ -1,6 +1,7 @@
 """Paired differences of AUROC: over seeds, and over seeds and images."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from bench.analysis.statistics import Estimate, holm, paired_p, shared_difference
 from bench.store.receipt import Receipt
 from bench.store.scores import Scores
+from bench.store.tuning import tuning_seeds
+from bench.text import joined
 
 REPEATS = 2000
 LEVEL = 0.95
@@ -28,17 +31,46 @@ class Difference:
     """95 %, seeds and test images resampled; None where a pair has other images."""
     p: float
     """Of a two-sided paired t-test over seeds, Holm-adjusted over its family."""
+    without_tuning: Estimate | None = None
+    """Over the seeds that chose no setting; None where none of the seeds did."""
+    tuned_by: tuple[int, ...] = ()
+    """The seeds whose results chose a setting of these runs."""
 
 
-def difference(first: Runs, second: Runs, scores: Callable[[Receipt], Scores]) -> Difference | None:
+def difference(
+    first: Runs,
+    second: Runs,
+    scores: Callable[[Receipt], Scores],
+    tuned_by: Collection[int] = (),
+) -> Difference | None:
     """Compare runs of the same seeds, on the images that count; None without a shared seed."""
+    gap = seed_difference(first, second, tuned_by)
+    return gap and replace(gap, with_images=images_interval(first, second, scores))
+
+
+def seed_difference(first: Runs, second: Runs, tuned_by: Collection[int] = ()) -> Difference | None:
+    """Compare runs of the same seeds, over seeds alone; None without a shared seed.
+
+    `tuned_by` are seeds that chose a setting, beside those that the runs name themselves.
+    """
     values = [{s: r.metrics.auroc for s, r in runs.items()} for runs in (first, second)]
     estimate = shared_difference(*values)
     if estimate is None:
         return None
+    shared = first.keys() & second.keys()
+    receipts = [*first.values(), *second.values()]
+    chose = shared & {*tuned_by}.union(*map(tuning_seeds, receipts))
+    rest = [{s: v for s, v in column.items() if s not in chose} for column in values]
+    without = shared_difference(*rest) if chose else None
+    return Difference(estimate, None, paired_p(*values), without, tuple(sorted(chose)))
+
+
+def images_interval(
+    first: Runs, second: Runs, scores: Callable[[Receipt], Scores]
+) -> tuple[float, float] | None:
+    """Return the crossed interval of runs of the same seeds."""
     shared = sorted(first.keys() & second.keys())
-    pairs = [(scores(first[seed]), scores(second[seed])) for seed in shared]
-    return Difference(estimate, crossed_interval(pairs), paired_p(*values))
+    return crossed_interval([(scores(first[seed]), scores(second[seed])) for seed in shared])
 
 
 def family(differences: Mapping[Pair, Difference]) -> dict[Pair, Difference]:
@@ -120,4 +152,17 @@ def written_difference(gap: Difference) -> str:
     if gap.with_images is not None:
         spans.append("with images [{:+.3f}, {:+.3f}]".format(*gap.with_images))
     p = "p < 0.001" if gap.p < 0.001 else f"p = {gap.p:.3f}" if low < high else "no spread to test"
-    return f"{estimate.mean:+.3f} {', '.join(spans)}, {p}, {seeds}"
+    return f"{estimate.mean:+.3f} {', '.join(spans)}, {p}, {seeds}{_written_rest(gap)}"
+
+
+def _written_rest(gap: Difference) -> str:
+    """Write the difference without the seeds that chose a setting."""
+    if not gap.tuned_by:
+        return ""
+    seeds = f"seed{'s' * (len(gap.tuned_by) > 1)} {joined(map(str, gap.tuned_by))}"
+    rest = gap.without_tuning
+    if rest is None:
+        return f"; all of them chose a setting ({seeds})"
+    low, high = rest.interval or (math.nan, math.nan)
+    span = "" if rest.interval is None else f" [{low:+.3f}, {high:+.3f}]"
+    return f"; without {seeds}, which chose a setting: {rest.mean:+.3f}{span}"

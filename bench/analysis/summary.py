@@ -2,8 +2,8 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +14,8 @@ from bench.analysis.places import Places
 from bench.analysis.selection import registered
 from bench.analysis.statistics import deviation
 from bench.errors import RequestError
-from bench.spec import place_name, place_of
+from bench.registry import typed_like
+from bench.spec import RunSpec, Value, place_name, place_of
 from bench.store.receipt import Receipt
 from bench.store.scores import Scores
 
@@ -39,6 +40,8 @@ class ResultTable:
     cells: Mapping[tuple[RowKey, str], Mapping[int, float]]
     runs: Mapping[tuple[RowKey, str], Runs]
     """The runs of the cells, by seed."""
+    specs: Mapping[tuple[RowKey, str], RunSpec]
+    """The spec of a cell's runs, with seed 0."""
     common: Mapping[str, Any]
     """Settings and parameters that all methods with them share, two at least."""
     apart: Mapping[str, Mapping[str, Any]]
@@ -53,12 +56,15 @@ class ResultTable:
     """Hardware of the runs, each once."""
 
 
-def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTable:
-    """Arrange accuracy runs whose spec has all the values of `where`.
+def tabulate(
+    receipts: Iterable[Receipt], where: Mapping[str, Any], but: Mapping[str, Any] | None = None
+) -> ResultTable:
+    """Arrange accuracy runs whose spec has all values of `where` and none of `but`.
 
-    A key of `where` that a run does not know (`shortcut` has no precision) leaves it in. Raises
-    RequestError where nothing is left, or a key is known to none.
+    A key that a run does not know (`shortcut` has no precision) leaves it in. Raises RequestError
+    where nothing is left, or a key is known to none.
     """
+    but = but or {}
     stored = list(receipts)
     accuracy = [r for r in stored if r.spec.kind == "accuracy"]
     if stored and not accuracy:
@@ -66,18 +72,20 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
     settings = {
         r.run_id: {**r.spec.as_dict(), **r.spec.parameters, WEIGHTS: _weights(r)} for r in accuracy
     }
-    for key in where:
+    for key in (*where, *but):
         if not any(key in values for values in settings.values()):
             raise RequestError(f"--where {key}: no stored run has a setting of that name")
     chosen = [
         r
         for r in accuracy
         if all(settings[r.run_id].get(key) in (None, value) for key, value in where.items())
+        and not any(settings[r.run_id].get(key) == value for key, value in but.items())
     ]
     if not chosen:
         raise RequestError("no stored run fits")
     cells: dict[tuple[RowKey, str], Mapping[int, float]] = {}
     runs: dict[tuple[RowKey, str], Runs] = {}
+    specs: dict[tuple[RowKey, str], RunSpec] = {}
     stale = set()
     unofficial: dict[str, str] = {}
     columns: dict[str, tuple[int, str]] = {}
@@ -88,6 +96,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         row = (place_name(*place_of(spec)) + f" ({content})" * bool(content), spec.shots)
         assert (row, column) not in cells, "names tell configurations apart"
         cells[row, column] = configuration.by_seed
+        specs[row, column] = spec
         runs[row, column] = {r.spec.seed: r for r in configuration.receipts}
         columns[column] = (registered(spec.method), column)
         if configuration.stale:
@@ -103,6 +112,7 @@ def tabulate(receipts: Iterable[Receipt], where: Mapping[str, Any]) -> ResultTab
         columns=tuple(sorted(columns, key=columns.__getitem__)),
         cells=cells,
         runs=runs,
+        specs=specs,
         common=common,
         apart=apart,
         proved=_proved(chosen, methods),
@@ -218,17 +228,52 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 
 def differences(
-    table: ResultTable, against: str, scores: Callable[[Receipt], Scores]
+    table: ResultTable,
+    against: str | tuple[str, Value],
+    scores: Callable[[Receipt], Scores],
+    tuned_by: Collection[int] = (),
 ) -> dict[tuple[RowKey, str], Difference]:
-    """Return paired differences from one column, over shared seeds, as one family.
+    """Return paired differences over shared seeds, as one family.
 
+    `against` is a column, or a setting and its value: then each column is compared with the one
+    that differs from it in this setting alone.
+    `tuned_by` are seeds that chose a setting, beside those that the runs name themselves.
     Raises RequestError for a column that does not exist, CorruptRun for damaged scores.
     """
-    if against not in table.columns:
-        raise RequestError(f"--against {against}: the columns are {', '.join(table.columns)}")
     gaps = {}
-    for row, column in itertools.product(table.rows, table.columns):
-        runs, base = table.runs.get((row, column), {}), table.runs.get((row, against), {})
-        if column != against and (gap := difference(runs, base, scores)):
+    for (row, column), base in _bases(table, against).items():
+        runs = table.runs[row, column]
+        if column != base and (gap := difference(runs, table.runs[row, base], scores, tuned_by)):
             gaps[row, column] = gap
     return family(gaps)
+
+
+def _bases(table: ResultTable, against: str | tuple[str, Value]) -> dict[tuple[RowKey, str], str]:
+    """Return the column that each cell is compared with, in the table's order."""
+    ordered = [c for c in itertools.product(table.rows, table.columns) if c in table.runs]
+    if isinstance(against, str):
+        if against not in table.columns:
+            raise RequestError(
+                f"--against {against}: the columns are {', '.join(table.columns)}; or give a"
+                " setting as KEY=VALUE"
+            )
+        return {cell: against for cell in ordered if (cell[0], against) in table.runs}
+    key, value = against
+    column_of = {(row, spec): column for (row, column), spec in table.specs.items()}
+    changed = {cell: _with_setting(table.specs[cell], key, value) for cell in ordered}
+    bases = {c: column_of[c[0], s] for c, s in changed.items() if (c[0], s) in column_of}
+    if all(column == base for (_, column), base in bases.items()):
+        raise RequestError(f"--against {key}={value}: no two columns differ in {key} alone")
+    return bases
+
+
+def _with_setting(spec: RunSpec, key: str, value: Value) -> RunSpec:
+    """Return a spec with another value; itself where it has no such setting."""
+    if key in spec.parameters:
+        typed = typed_like(key, value, spec.parameters[key])
+        return replace(spec, parameters={**spec.parameters, key: typed})
+    current = vars(spec).get(key)
+    if key == "parameters" or current is None:
+        return spec
+    changed: dict[str, Any] = {key: typed_like(key, value, current)}
+    return replace(spec, **changed)

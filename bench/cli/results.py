@@ -15,6 +15,7 @@ from bench.cli.options import (
     ResultsOption,
     cache_or_default,
     say,
+    split_words,
 )
 from bench.errors import CorruptRun, RequestError
 from bench.text import counted
@@ -122,12 +123,24 @@ def table_command(
     results: ResultsOption = RESULTS,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only runs with this value; runs without KEY stay.", metavar="KEY=VALUE"),
+        typer.Option(
+            help="Only runs with this value, or without (KEY!=VALUE); runs without KEY stay.",
+            metavar="KEY=VALUE",
+        ),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
-            help="Also print each column's paired difference from this one.", metavar="COLUMN"
+            help="Also print each column's paired difference from this one, or from the one that"
+            " differs in KEY alone.",
+            metavar="COLUMN|KEY=VALUE",
+        ),
+    ] = None,
+    tuned_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Seeds whose results chose a setting: differences are given without them, too.",
+            metavar="SEED,...",
         ),
     ] = None,
 ) -> None:
@@ -137,12 +150,23 @@ def table_command(
     from bench.planning.matrix import assignment
     from bench.store.open import open_results
 
-    conditions = dict(assignment("--where", "key=value", text) for text in where or ())
+    only: dict[str, Any] = {}
+    but: dict[str, Any] = {}
+    for text in where or ():
+        key, value = assignment("--where", "key=value or key!=value", text)
+        if key.endswith("!"):
+            but[key[:-1].strip()] = value
+        else:
+            only[key] = value
     stored = open_results(results.absolute())
-    summary = tabulate((stored.read(i) for i in stored.ids()), conditions)
+    summary = tabulate((stored.read(i) for i in stored.ids()), only, but)
     gaps = {}
     if against is not None:  # before anything is printed
-        gaps = differences(summary, against, lambda receipt: stored.scores(receipt.run_id))
+        by_setting = "=" in against and against not in summary.columns
+        base = assignment("--against", "key=value", against) if by_setting else against
+        gaps = differences(
+            summary, base, lambda receipt: stored.scores(receipt.run_id), _seeds(tuned_by)
+        )
     say(markdown(summary))
     if against is None:
         return
@@ -153,6 +177,14 @@ def table_command(
     )
     for ((place, shots), column), gap in gaps.items():
         say(f"- {place}, {counted(shots, 'shot')}, {column}: {written_difference(gap)}")
+
+
+def _seeds(text: str | None) -> list[int]:
+    """Read --tuned-by."""
+    seeds = split_words(text) or ()
+    if not all(seed.isdecimal() for seed in seeds):
+        raise RequestError(f"--tuned-by takes seeds such as 0,1, not {text!r:.80}")
+    return [int(seed) for seed in seeds]
 
 
 def times_command(results: ResultsOption = RESULTS) -> None:

@@ -29,6 +29,7 @@ from bench.store.artifacts import artifact_words, artifacts_in, settled_artifact
 from bench.store.folder import Store
 from bench.store.groups import Provenance
 from bench.store.receipt import Receipt
+from bench.store.tuning import tuned_text
 from bench.system.host import describe_host
 
 HEARTBEAT = 10.0
@@ -315,6 +316,7 @@ class _Campaign:
             "score_batch_size": self.options.score_batch_size,
             "weights_title": run.weights.title if run.weights else "",
             "strides": run.weights.source.strides if run.weights else "",
+            **({"tuned": tuned_text(run.planned.tuned)} if run.planned.tuned else {}),
         })  # fmt: skip
 
     def _job(self, active: _ActiveRun, images: Path, external: Path | None, slot: Slot) -> Job:

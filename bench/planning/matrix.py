@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from bench.errors import BenchError, RequestError
 from bench.planning.suite import Suite, SuiteBlock, check_seeds, check_set, check_shots, merged
 from bench.registry import METHODS, Method, Registry, typed_like
 from bench.spec import KINDS, Value
+from bench.store.tuning import Tuned
 from bench.system.untrusted import is_one_line, parse_toml
 
 RUN_SETTINGS: dict[str, Value] = {
@@ -56,11 +57,13 @@ class PlannedRun:
     shots: int
     seed: int
     kind: str = KINDS[0]
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    """Settings that the results of some seeds have chosen; no part of the run's identity."""
 
     @property
     def key(self) -> Hashable:
         """What makes it one run of its suite."""
-        values = {**vars(self), "method": self.method.path}
+        values = {**vars(self), "method": self.method.path, "tuned": None}
         tables = {k: tuple(values[k].items()) for k in ("parameters", "settings")}
         return tuple({**values, **tables}.values())
 
@@ -103,7 +106,10 @@ def select(suite: Suite, selection: Selection) -> Suite:
         raise RequestError("--method replaces the suite's methods: leave --methods out")
     blocks = []
     for block in suite.blocks:
-        changes: dict[str, Any] = {"set": merged(_without(block.set, over), over)}
+        changes: dict[str, Any] = {
+            "set": merged(_without(block.set, over), over),
+            "tuned": _not_overridden(block.tuned, over),
+        }
         if selection.outside_method is not None:
             changes["methods"] = (selection.outside_method,)
         if selection.methods is not None:
@@ -116,6 +122,12 @@ def select(suite: Suite, selection: Selection) -> Suite:
             changes["seeds"] = selection.seeds
         blocks.append(replace(block, **changes))
     return replace(suite, blocks=tuple(blocks))
+
+
+def _not_overridden(tuned: Mapping[str, Tuned], over: Mapping[str, Any]) -> dict[str, Tuned]:
+    """Return tuned settings that `over` leaves as they are."""
+    tables = [over, *(value for value in over.values() if isinstance(value, dict))]
+    return {name: one for name, one in tuned.items() if not any(name in t for t in tables)}
 
 
 def _override(text: str) -> dict[str, Any]:
@@ -237,6 +249,7 @@ def _planned_runs(
     for dataset, category in categories:
         for method in methods:
             settings, parameters, used_keys = resolve_settings(method, block.set)
+            known = settings.keys() | parameters.keys()
             unsupervised = method.supervision == "unsupervised"
             shots = (0,) if unsupervised else block.shots
             rounds = kind == "timing"  # to measure again, even where no number changes
@@ -259,6 +272,7 @@ def _planned_runs(
                     shots=k,
                     seed=seed,
                     kind=kind,
+                    tuned={k: v for k, v in block.tuned.items() if k in known},
                 )
                 yield run, used_keys
 

@@ -4,6 +4,8 @@ A suite is a TOML file. `methods`, `data` (dataset, or dataset/category), `shots
 `setting` span the matrix; `[set]` overrides run settings and parameters for all methods,
 `[set.NAME]` for one; `[vary]` is a `[set]` with a list for each value: every combination is run.
 Each `[[block]]` table is a matrix of its own that starts from the values above it.
+`[tuned]` says which settings the results of some seeds have chosen, by which criterion: `lr =
+{ seeds = [0], by = "training loss" }`; it is kept with the runs and is no part of their ids.
 `optional` lists data that is run only where --categories names it.
 `save_maps = true`, at the top, keeps artifacts for figures beside the scores, as --save-maps does.
 `kind = "timing"`, at the top, makes runs that measure a method's cost, one at a time.
@@ -20,13 +22,14 @@ from typing import Any
 from bench.data.splits import DRAWN, SETTINGS
 from bench.errors import RequestError
 from bench.spec import KINDS, Value
+from bench.store.tuning import Tuned
 from bench.system.files import expanded
 from bench.system.untrusted import is_one_line, one_line, os_reason, read_toml
 
 _LISTS = {"methods": str, "data": str, "optional": str, "shots": int, "seen_defects": str}
 _TOP = ("kind", "save_maps")
 """Keys for the top of the file, valid for all its runs."""
-_KEYS = {"description", "block", "set", "vary", "seeds", "setting", *_TOP, *_LISTS}
+_KEYS = {"description", "block", "set", "vary", "seeds", "setting", "tuned", *_TOP, *_LISTS}
 
 MAX_VARIED = 1000
 
@@ -44,6 +47,8 @@ class SuiteBlock:
     setting: str = "general"
     seen_defects: tuple[str, ...] = ()
     set: Mapping[str, Any] = field(default_factory=dict)
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    """Settings that results have chosen."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,27 @@ def _block(base: SuiteBlock, values: Mapping[str, Any]) -> SuiteBlock:
             raise RequestError("set must be a table")
         check_set("set.", values["set"])
         changes["set"] = merged(base.set, values["set"])
+    if "tuned" in values:
+        changes["tuned"] = {**base.tuned, **_tuned(values["tuned"])}
     return replace(base, **changes)
+
+
+def _tuned(table: Any) -> dict[str, Tuned]:
+    """Check a [tuned] table."""
+    if not isinstance(table, dict):
+        raise RequestError("tuned must be a table")
+    for key, value in table.items():
+        form = isinstance(value, dict) and value.keys() == {"seeds", "by"}
+        seeds = value["seeds"] if form else ()
+        if not form or type(value["by"]) is not str or not isinstance(seeds, list) or not seeds:
+            raise RequestError(
+                f'tuned.{key!r:.80} must be {{ seeds = [0], by = "criterion" }}, not {value!r:.80}'
+            )
+        if not all(type(seed) is int and seed >= 0 for seed in seeds):
+            raise RequestError(f"tuned.{key!r:.80}.seeds must be whole numbers from 0 on")
+        _check_text(f"tuned.{key!r:.80}", key)
+        _check_text(f"tuned.{key!r:.80}.by", value["by"])
+    return {key: Tuned(tuple(value["seeds"]), value["by"]) for key, value in table.items()}
 
 
 def _varied(block: SuiteBlock, table: Any) -> Iterator[SuiteBlock]:

@@ -198,6 +198,8 @@ class Provenance(Values):
     """Why the images are no official copy; empty where they are."""
     seedless: bool | None
     """Whether nothing in the method is random."""
+    tuned: str | None
+    """Settings that the results of seeds have chosen, see `bench.store.tuning`."""
     driver: str | None
     cuda: str | None
     cudnn: str | None

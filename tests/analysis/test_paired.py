@@ -7,8 +7,16 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from bench.analysis.paired import crossed_interval, difference, family, written_difference
+from bench.analysis.paired import (
+    crossed_interval,
+    difference,
+    family,
+    seed_difference,
+    written_difference,
+)
+from bench.store.groups import Provenance
 from bench.store.scores import Scores
+from bench.store.tuning import Tuned, tuned_text
 from tests.fixtures.runs import SPEC, receipt_of
 
 FILES = tuple(f"good/{i}" for i in range(12)) + tuple(f"hole/{i}" for i in range(30))
@@ -112,6 +120,28 @@ def test_a_difference_has_both_intervals_and_a_p():
     assert gap.with_images[0] > 0
     assert written_difference(gap).startswith(f"{gap.over_seeds.mean:+.3f} [")
     assert "with images [+" in written_difference(gap)
+
+
+def test_a_difference_is_given_without_the_seeds_that_chose_a_setting():
+    pairs = seeds_of(5, (1.5, 1.0))
+    runs = [runs_of(pairs, side) for side in (0, 1)]
+    gaps = [a.metrics.auroc - b.metrics.auroc for a, b in zip(*map(dict.values, runs), strict=True)]
+    plain = seed_difference(*runs)
+    assert (plain.without_tuning, plain.tuned_by) == (None, ())
+    text = tuned_text({"lr": Tuned((0, 7), "training loss")})
+    named = {s: changed_provenance(r, text) for s, r in runs[0].items()}
+    for gap in (seed_difference(*runs, tuned_by=[0, 7]), seed_difference(named, runs[1])):
+        assert gap.over_seeds == plain.over_seeds
+        assert gap.without_tuning.mean == pytest.approx(np.mean(gaps[1:]))
+        assert gap.tuned_by == (0,)
+        wanted = f"; without seed 0, which chose a setting: {np.mean(gaps[1:]):+.3f} ["
+        assert wanted in written_difference(gap)
+    all_chose = seed_difference(*runs, tuned_by=range(5))
+    assert "all of them chose a setting" in written_difference(all_chose)
+
+
+def changed_provenance(receipt, text):
+    return replace(receipt, provenance=Provenance({**receipt.provenance, "tuned": text}))
 
 
 def test_p_values_of_a_family_are_adjusted_and_single_seeds_take_no_part():

@@ -79,6 +79,31 @@ def test_differences_are_paired_over_the_seeds_that_both_have(store):
         differences(table(store), "nosuch", scores)
 
 
+def test_each_column_is_compared_with_the_one_that_differs_in_one_setting(tmp_path):
+    def scores(receipt):
+        return store.scores(receipt.run_id)
+
+    def of(**parameters):
+        return replace(TRAINED, parameters={**TRAINED.parameters, **parameters})
+
+    views = [of(view=view, lr=lr) for view in ("attention", "random", "raw") for lr in (1e-3, 2e-4)]
+    store = store_at(tmp_path, *views, SPEC)
+    gaps = differences(table(store), ("view", "raw"), scores)
+    wanted = {
+        f"atacnet lr={lr} view={v}" for lr in (0.001, 0.0002) for v in ("attention", "random")
+    }
+    assert {column for _, column in gaps} == wanted
+    rates = differences(table(store), ("lr", 1e-3), scores)
+    assert {c for _, c in rates} == {
+        f"atacnet lr=0.0002 view={v}" for v in ("attention", "random", "raw")
+    }
+    for nothing in (("view", "nosuch"), ("nosuch", 3), ("stage", 3)):
+        with pytest.raises(RequestError, match="no two columns differ"):
+            differences(table(store), nothing, scores)
+    with pytest.raises(RequestError, match="lr must be a number"):
+        differences(table(store), ("lr", "high"), scores)
+
+
 def test_an_unofficial_copy_is_marked_and_explained(tmp_path):
     spec = replace(SPEC, dataset="mvtec_ad", category="bottle")
     provenance = made_here("shortcut", unofficial_copy="256x256 px, not 900x900")
@@ -99,10 +124,18 @@ def test_what_older_code_has_made_is_marked(store):
 
 def test_the_command_reads_folders_and_archives_alike(store, tmp_path, capsys):
     pack(store, tmp_path / "archive")
-    arguments = ("--where", "stage=3", "--against", "shortcut")
+    arguments = ("--where", "stage=3", "--where", "view!=raw", "--against", "shortcut")
     code, out, _ = bench(capsys, "table", "--results", str(store.root), *arguments)
     assert code == 0
-    assert "- head_ct, 10 shots, atacnet view=attention: +0.250, 1 seed" in out
+    assert "- head_ct, 10 shots, atacnet: +0.250, 1 seed\n" in out
+    assert "view=raw" not in out
+    by_setting = bench(capsys, "table", "--results", str(store.root),
+                       "--against", "view=raw", "--tuned-by", "0")  # fmt: skip
+    assert "- head_ct, 10 shots, atacnet view=attention: +0.250 alike in all" in by_setting[1]
+    assert "without seed 0, which chose a setting: +0.250" in by_setting[1]
+    code, _, err = bench(capsys, "table", "--results", str(store.root),
+                         "--against", "shortcut", "--tuned-by", "first")  # fmt: skip
+    assert (code, err) == (2, "bench: --tuned-by takes seeds such as 0,1, not 'first'\n")
     again = bench(capsys, "table", "--results", str(tmp_path / "archive"), *arguments)
     assert again[1] == out
 
@@ -110,7 +143,7 @@ def test_the_command_reads_folders_and_archives_alike(store, tmp_path, capsys):
 def test_a_bad_where_is_one_line(store, capsys):
     code, _, err = bench(capsys, "table", "--results", str(store.root), "--where", "stage")
     assert code == 2
-    assert err == "bench: --where takes key=value, not 'stage'\n"
+    assert err == "bench: --where takes key=value or key!=value, not 'stage'\n"
 
 
 def test_settings_that_not_all_methods_share_are_told_by_method(tmp_path):

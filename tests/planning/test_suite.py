@@ -1,3 +1,4 @@
+import re
 from collections import Counter
 
 import pytest
@@ -6,6 +7,7 @@ from bench.data.catalog import DATASETS, MVTEC_AD
 from bench.errors import RequestError
 from bench.planning.matrix import Selection, expand, select
 from bench.planning.suite import read_suite, suite_names
+from bench.store.tuning import Tuned
 from tests.fixtures.suites import SMALL, of
 
 # Suites that come with the project
@@ -91,13 +93,65 @@ def test_the_ablation_has_every_row_and_what_the_claim_must_beat_on_every_axis(r
         axis = cell.settings["stage"], told["margin"], told["pseudo"], told["attention"]
         found.setdefault(axis, set()).add(told["view"])
         assert {k: told[k] for k in LENGTH} == LENGTH
-    rows = {"raw", "raw_twice", "random", "centre", "attention"}
-    claim = {"raw_twice", "random", "attention"}
+    rows = {"raw", "raw_augmented", "random", "centre", "attention"}
+    claim = {"raw_augmented", "random", "attention"}
     assert found == {
         (4, 10.0, True, True): rows, (3, 10.0, True, True): rows,
         (4, 10.0, True, False): {"attention"}, (3, 10.0, True, False): {"attention"},
         (4, 5.0, True, True): claim, (4, 10.0, False, True): claim,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("suite", ["ablation", "ablation-stage3", "ablation-cpu"])
+def test_an_ablation_has_every_row_at_each_place_and_no_control_that_is_an_identity(
+    suite, registry, tmp_path
+):
+    cells = expand(read_suite(suite), Selection(seeds=1), registry, tmp_path)
+    rows = {}
+    for cell in (c for c in cells if c.method.name == "atacnet"):
+        place = cell.dataset, cell.category
+        rows.setdefault(place, set()).add((cell.parameters["view"], cell.parameters["attention"]))
+    views = {(view, True) for view in ("raw", "raw_augmented", "random", "centre", "attention")}
+    assert rows
+    assert all(present == views | {("attention", False)} for present in rows.values())
+
+
+TUNED = """
+methods = ["atacnet", "shortcut"]
+data = ["synthetic/weave"]
+shots = [10]
+[set.atacnet]
+lr = 2e-4
+[tuned]
+lr = { seeds = [0, 2], by = "training loss" }
+"""
+
+
+def test_what_results_have_chosen_goes_with_the_runs_it_concerns(registry, tmp_path):
+    (tmp_path / "mine.toml").write_text(TUNED)
+    suite = read_suite(str(tmp_path / "mine.toml"))
+    cells = expand(suite, Selection(), registry, tmp_path)
+    tuned = {c.method.name: c.tuned for c in cells}
+    assert tuned == {"atacnet": {"lr": Tuned((0, 2), "training loss")}, "shortcut": {}}
+    changed = select(suite, Selection(overrides=("lr=1e-3",)))
+    other = expand(changed, Selection(), registry, tmp_path)
+    assert all(not cell.tuned for cell in other)
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ("tuned = 3", "tuned must be a table"),
+        ("[tuned]\nlr = 2", "tuned.'lr' must be"),
+        ('[tuned]\nlr = { seeds = [], by = "loss" }', "tuned.'lr' must be"),
+        ("[tuned]\nlr = { seeds = [0], by = 3 }", "tuned.'lr' must be"),
+        ('[tuned]\nlr = { seeds = [-1], by = "loss" }', "whole numbers from 0 on"),
+    ],
+)
+def test_tuned_settings_in_another_form_are_refused(table, complaint, tmp_path):
+    (tmp_path / "mine.toml").write_text(f'methods = ["atacnet"]\ndata = ["synthetic"]\n{table}\n')
+    with pytest.raises(RequestError, match=re.escape(complaint)):
+        read_suite(str(tmp_path / "mine.toml"))
 
 
 def test_the_nightly_runs_are_of_table_1s_methods_with_ten_steps_an_epoch(registry, tmp_path):
