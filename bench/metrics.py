@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -131,12 +131,22 @@ def pixel_auroc(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
     return float((2 * pairs - below if held_class else below) / 2 / pairs)
 
 
-def box_recall(boxes: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return a defect's share in the box, and by chance.
+class BoxRecall(NamedTuple):
+    """A defect's share in a box, its pixels' mean over the images that show one."""
 
-    It is the mean share of the defect's pixels over the images that show one; by chance: of the
-    same box at a place uniform over the image. `boxes` (N, 4): left, top, right, bottom as shares
-    of the image; `masks` (N, H, W). Raises ValueError where no mask shows a defect.
+    held: float
+    """In the box itself."""
+    by_chance: float
+    """In the same box at a place uniform over the image."""
+    centred: float
+    """In the same box in the middle of the image."""
+
+
+def box_recall(boxes: NDArray[np.float32], masks: NDArray[np.bool_]) -> BoxRecall:
+    """Return a defect's share in the box, and in boxes of its size elsewhere.
+
+    `boxes` (N, 4): left, top, right, bottom as shares of the image; `masks` (N, H, W). Raises
+    ValueError where no mask shows a defect.
     """
     shown = masks.any((1, 2))
     if not shown.any():
@@ -144,17 +154,23 @@ def box_recall(boxes: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[fl
     boxes, masks = boxes[shown], masks[shown]
     down, across = ((np.arange(pixels) + 0.5) / pixels for pixels in masks.shape[1:])
     sides = ((boxes[:, 1::2], down), (boxes[:, 0::2], across))
-    held, expected = (
+    shares = (
         np.einsum("nhw,nh,nw->n", masks, *(within(*side) for side in sides), dtype=np.float64)
-        for within in (_inside, _inside_by_chance)
+        for within in (_inside, _inside_by_chance, _inside_centred)
     )
     pixels = masks.sum((1, 2))
-    return float((held / pixels).mean()), float((expected / pixels).mean())
+    return BoxRecall(*(float((share / pixels).mean()) for share in shares))
 
 
 def _inside(side: NDArray[np.float32], middle: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (N, pixels): 1 where a side (N, 2) holds the pixel."""
     return ((side[:, :1] <= middle) & (middle < side[:, 1:])).astype(float)
+
+
+def _inside_centred(side: NDArray[np.float32], middle: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (N, pixels): 1 where the side, moved to the middle, holds the pixel."""
+    half = np.diff(side.astype(float)) / 2
+    return ((0.5 - half <= middle) & (middle < 0.5 + half)).astype(float)
 
 
 def _inside_by_chance(
@@ -167,6 +183,30 @@ def _inside_by_chance(
     likely: NDArray[np.float64] = np.ones(starts.shape)
     np.divide(starts, room, where=room > 0, out=likely)
     return likely
+
+
+def pointing(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return how often the highest pixel of a map lies on the defect, and by chance.
+
+    The pointing game (Zhang et al. 2018) without a tolerance, over the images that show a defect;
+    by chance is the mean share of the image that the defect covers. `maps` (N, h, w) are brought to
+    the size of `masks` (N, H, W) bilinearly; of equally high pixels the share on the defect counts.
+    Raises ValueError where no mask shows a defect or a value is not finite.
+    """
+    shown = masks.any((1, 2))
+    if not shown.any():
+        raise ValueError("no mask shows a defect")
+    if not np.isfinite(maps).all():
+        raise ValueError(f"{int((~np.isfinite(maps)).sum())} of {maps.size} scores are not finite")
+    down, across = (
+        bilinear(cells, pixels)
+        for cells, pixels in zip(maps.shape[1:], masks.shape[1:], strict=True)
+    )
+    hits = []
+    for values, mask in zip(maps[shown], masks[shown], strict=True):  # one image's pixels at once
+        large = down @ values @ across.T
+        hits.append(mask[large == large.max()].mean())
+    return float(np.mean(hits)), float(masks[shown].mean())
 
 
 def bilinear(cells: int, pixels: int) -> NDArray[np.float32]:

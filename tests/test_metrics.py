@@ -17,6 +17,7 @@ from bench.metrics import (
     bilinear,
     box_recall,
     pixel_auroc,
+    pointing,
 )
 
 TIED = st.sampled_from([-1e300, -1.0, -0.0, 0.0, 5e-324, 0.1, 0.1 + 2**-56, 1.0, 1e300])
@@ -270,9 +271,26 @@ def test_what_a_box_holds_of_a_defect_is_counted() -> None:
     masks[2, 2, 2] = True  # none
     boxes = np.array([[0, 0, 0.5, 1], [0.5, 0.5, 1, 1], [0.5, 0, 1, 0.5], [0, 0, 1, 1]], np.float32)
     assert box_recall(boxes, masks)[0] == pytest.approx((0.5 + 0.5 + 0) / 3)
-    assert box_recall(boxes[3:].repeat(4, 0), masks) == (1, 1)
+    shared = box_recall(boxes[:3], masks[:3])  # centred: columns 2 to 5, and rows 1 and 2 of them
+    assert shared.centred == pytest.approx((8 / 8 + 0 + 1) / 3)
+    assert box_recall(boxes[3:].repeat(4, 0), masks) == (1, 1, 1)
     with pytest.raises(ValueError, match="no mask shows a defect"):
         box_recall(boxes[3:], masks[3:])
+
+
+def test_the_highest_point_of_a_map_lies_on_a_defect_or_not() -> None:
+    masks = np.zeros((5, 8, 8), bool)
+    masks[0, :4, :4] = masks[1, :4, :4] = masks[2, :, :4] = True
+    masks[4, 0, 0] = True
+    maps = np.zeros((5, 2, 2), np.float32)
+    maps[0, 0, 0] = maps[1, 1, 1] = maps[3, 1, 1] = 1  # a hit, a miss, all alike, normal, all alike
+    hits, by_chance = pointing(maps, masks)
+    assert hits == pytest.approx((1 + 0 + 1 / 2 + 1 / 64) / 4)
+    assert by_chance == pytest.approx((1 / 4 + 1 / 4 + 1 / 2 + 1 / 64) / 4)
+    with pytest.raises(ValueError, match="no mask shows a defect"):
+        pointing(maps, np.zeros_like(masks))
+    with pytest.raises(ValueError, match="1 of 20 scores are not finite"):
+        pointing(np.where(np.arange(20).reshape(5, 2, 2) == 3, np.nan, maps), masks)
 
 
 def test_by_chance_is_what_random_boxes_hold() -> None:

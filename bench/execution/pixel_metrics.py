@@ -11,7 +11,7 @@ from bench.data.decode import upright_size
 from bench.data.listing import File
 from bench.data.masks import Masks, Size, find_masks, first_of, has_masks, load_masks, masks_digest
 from bench.errors import CorruptRun
-from bench.metrics import box_recall, pixel_auroc
+from bench.metrics import box_recall, pixel_auroc, pointing
 from bench.planning.plan import Run
 from bench.store.artifacts import DOUBTFUL, NO_PIXELS, with_pixel_metrics
 from bench.store.explanations import Explanations
@@ -72,10 +72,14 @@ def _measured(
     explanations: Explanations, chosen: NDArray[np.int64], masks: NDArray[np.bool_]
 ) -> dict[str, Plain]:
     values: dict[str, Plain] = {}
-    values["pixel_auroc"] = pixel_auroc(next(iter(explanations.maps.values()))[chosen], masks)
+    maps = next(iter(explanations.maps.values()))[chosen]
+    values["pixel_auroc"] = pixel_auroc(maps, masks)
+    values["pointing"], values["pointing_by_chance"] = pointing(maps, masks)
     if explanations.boxes is not None:
-        recall, by_chance = box_recall(explanations.boxes[chosen], masks)
-        values |= {"box_recall": recall, "box_recall_by_chance": by_chance}
+        recall = box_recall(explanations.boxes[chosen], masks)
+        values["box_recall"] = recall.held
+        values["box_recall_by_chance"] = recall.by_chance
+        values["box_recall_centred"] = recall.centred
     return values
 
 

@@ -56,7 +56,8 @@ class State:
     def other_masks(self) -> list[Run]:
         """Runs done whose maps were measured with other masks than today's.
 
-        A run that does not say with which counts where maps are wanted.
+        Where maps are wanted, a run that does not say with which counts too, as does one from
+        before a pixel metric was measured.
         """
         todo = {r.run_id for r in self.todo}
         outdated: list[Run] = []
@@ -69,7 +70,10 @@ class State:
             stated = receipt.metrics.masks_sha256
             if stated is None and "explain" not in self.keep:
                 continue
-            if masks_now(run.spec.dataset, run.spec.category) not in (None, stated):
+            metrics = receipt.metrics
+            older = metrics.pixel_auroc is not None and metrics.pointing is None
+            known = None if older and "explain" in self.keep else stated
+            if masks_now(run.spec.dataset, run.spec.category) not in (None, known):
                 outdated.append(run)
         return outdated
 

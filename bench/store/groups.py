@@ -97,6 +97,10 @@ class Metrics(Values):
     box_recall: float | None
     """Share of a defect that the zoomed view holds."""
     box_recall_by_chance: float | None
+    box_recall_centred: float | None
+    pointing: float | None
+    """How often the highest point of the map lies on the defect."""
+    pointing_by_chance: float | None
     masks_sha256: str | None
     """Of the masks that pixel metrics were made with, see `bench.data.masks.masks_digest`; None
     where there are none, and of runs before the digest was kept."""
@@ -118,7 +122,10 @@ class Metrics(Values):
         return float(value)
 
 
-PIXEL_METRICS = ("pixel_auroc", "box_recall", "box_recall_by_chance", "masks_sha256")
+PIXEL_METRICS = (
+    "pixel_auroc", "box_recall", "box_recall_by_chance", "box_recall_centred", "pointing",
+    "pointing_by_chance", "masks_sha256",
+)  # fmt: skip
 """Metrics that follow from maps and masks, not from scores."""
 
 

@@ -26,7 +26,7 @@ from bench.data.masks import (
 )
 from bench.data.synthetic import generated
 from bench.errors import DataError
-from bench.metrics import box_recall, pixel_auroc
+from bench.metrics import box_recall, pixel_auroc, pointing
 from bench.store.results import receipts
 from bench.store.verify import problems
 from tests.fixtures.command import Bench
@@ -60,9 +60,12 @@ def test_a_run_that_keeps_its_maps_measures_them_where_defects_are_marked(
     counted = [role == "test" for role in scores.role]
     root = generated(warm_cache, "washer")
     masks = load_masks(root, files, size, sizes_in(root)).pixels
-    held, by_chance = box_recall(seen.boxes[counted], masks[counted])
+    boxes = box_recall(seen.boxes[counted], masks[counted])
     measured = receipt.metrics
-    assert (measured["box_recall"], measured["box_recall_by_chance"]) == (held, by_chance)
+    assert (measured["box_recall"], measured["box_recall_by_chance"]) == boxes[:2]
+    assert measured["box_recall_centred"] == boxes.centred
+    pointed = pointing(seen.maps["score"][counted], masks[counted])
+    assert (measured["pointing"], measured["pointing_by_chance"]) == pointed
     assert measured["pixel_auroc"] == pixel_auroc(seen.maps["score"][counted], masks[counted])
     assert measured.masks_sha256 == masks_digest(find_masks(root, files), root)
     assert not receipt.warnings
