@@ -8,11 +8,13 @@ from typing import Any
 from bench.analysis.configurations import Configuration, StoredRuns, is_stale
 from bench.analysis.filling import fill_table, other_table, source_tables
 from bench.analysis.provenance import Facts, provenance
+from bench.analysis.selection import ScoreCache
 from bench.analysis.tables import ReportTable
 from bench.analysis.timing_tables import TimeTable, time_tables
 from bench.published.audit import findings
 from bench.published.findings import Finding
-from bench.report.figures.figure import Figure
+from bench.report.claims import Claim, claims
+from bench.report.figures.figure import Figure, Sources
 from bench.report.gallery import draw_figures
 from bench.report.pictures import Pictures
 from bench.store.results import Results, receipts
@@ -33,6 +35,8 @@ class Contents:
     figures: tuple[Figure, ...]
     findings: tuple[Finding, ...]
     provenance: tuple[Facts, ...]
+    claims: tuple[Claim, ...]
+    """What the paper says in words, tested; none without accuracy runs."""
     times: tuple[TimeTable, ...]
     """What was timed, a table for each machine and category."""
 
@@ -74,11 +78,13 @@ def contents(results: Results, data: Path | None = None, cache: Path | None = No
     tables = [fill_table(name, stored) for name in PAPER_TABLES]
     tables += source_tables(stored, tables)
     other = other_table(stored, tables)
+    sources = Sources(stored, ScoreCache(stored), pictures)
     return Contents(
         stored,
         tuple(sorted((*tables, other) if other else tables, key=lambda table: not table.ran)),
-        tuple(draw_figures(stored, pictures)),
+        tuple(draw_figures(sources)),
         tuple(findings()),
         tuple(provenance(stored)),
+        tuple(claims(sources) if stored.accuracy else ()),
         tuple(time_tables(stored)),
     )

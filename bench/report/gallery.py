@@ -4,11 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
-from bench.analysis.configurations import StoredRuns
-from bench.analysis.selection import ScoreCache
 from bench.report.figures import ablation, clusters, ranks, saliency, scores, speed, trends
 from bench.report.figures.figure import Figure, Section, Sources
-from bench.report.pictures import Pictures
 
 SECTIONS: tuple[Section, ...] = (
     ablation.SECTION,
@@ -24,12 +21,11 @@ SECTIONS: tuple[Section, ...] = (
 """In the order of a page: the title's question, Figures 1, 5, 4 and 3, and what the paper lacks."""
 
 
-def draw_figures(stored: StoredRuns, pictures: Pictures | None) -> Iterator[Figure]:
+def draw_figures(sources: Sources) -> Iterator[Figure]:
     """Yield figures by section, most shots first.
 
     On one machine with one set of libraries, the same runs and pictures give the same bytes.
     """
-    sources = Sources(stored, ScoreCache(stored), pictures)
     taken: set[str] = set()
     for kind in (kind for section in SECTIONS for kind in section.kinds.values()):
         plans = kind.plans(sources)

@@ -10,77 +10,35 @@ from bench.analysis.configurations import StoredRuns
 from bench.report.figures import ranks
 from bench.report.figures import scores as score_figures
 from bench.report.gallery import SECTIONS, draw_figures
-from bench.report.pictures import EMBEDDED, Pictures
+from bench.report.pictures import Pictures
 from bench.store.archive import pack
-from bench.store.artifacts import EMBEDDINGS, EXPLANATIONS
-from bench.store.embeddings import Embeddings, embeddings_bytes
-from bench.store.explanations import Explanations, explanations_bytes
 from bench.store.open import open_results
 from bench.store.results import receipts
-from bench.store.scores import Scores
 from tests.fixtures.figures import HOSTILE, checked
-from tests.fixtures.runs import SPEC, TOOK, changed, receipt_of, staged, store_at
-
-TRAINED = replace(
-    SPEC, method="atacnet", precision="float32", batch_size=16, backbone="resnet50", stage=3,
-    weights="a" * 64, dataset="synthetic", category="weave", fingerprint=EMBEDDED["weave"],
-    parameters={"lr": 1e-3, "view": "attention", "epochs": 30, "threshold": 0.4},
-)  # fmt: skip
-RAW = replace(TRAINED, parameters={**TRAINED.parameters, "view": "raw"})
-AUGMENTED = replace(TRAINED, parameters={**TRAINED.parameters, "view": "raw_augmented"})
-CUTMIX = replace(TRAINED, method="cutmix", parameters={"lr": 1e-3})
-
-FILES = (
-    *(f"weave/test/good/{i:03}.bmp" for i in range(4)),
-    *(f"weave/test/{kind}/{i:03}.bmp" for kind in ("cut", "stain") for i in range(3)),
+from tests.fixtures.gallery import (
+    AUGMENTED,
+    CUTMIX,
+    FILES,
+    KINDS,
+    LABEL,
+    RAW,
+    ROLE,
+    TRAINED,
+    filled,
+    publish,
+    scores,
+    sources_of,
 )
-KINDS = ("good",) * 4 + ("cut",) * 3 + ("stain",) * 3
-LABEL = np.array(KINDS) != "good"
-ROLE = ("test",) * 9 + ("drawn",)
-
-
-def scores(seed=0, shift=1.0):
-    values = np.random.RandomState(seed).normal(0, 1, 10) + shift * LABEL
-    return Scores(FILES, LABEL, KINDS, ROLE, values.astype(np.float32))
-
-
-def kept(folder, seed, zoomed=True):
-    """Keep embeddings and explanations of the images beside their scores."""
-    random = np.random.RandomState(seed)
-    values = (random.normal(0, 1, (10, 4)) + 3 * LABEL[:, None]).astype(np.float32)
-    embedded = Embeddings(FILES, values, 1.0)
-    (folder / EMBEDDINGS).write_bytes(embeddings_bytes(embedded))
-    names = ["score", "attention", "grad_cam", *(["grad_cam_zoomed"] if zoomed else [])]
-    maps = {n: random.uniform(0, 1, (10, 3, 3)).astype(np.float32) for n in names}
-    boxes = np.tile(np.array([0, 1 / 3, 2 / 3, 1], np.float32), (10, 1))
-    parts = {n: random.uniform(0, 9, 10).astype(np.float32) for n in ("raw", "zoomed")}
-    explained = Explanations(FILES, maps, boxes, parts)
-    (folder / EXPLANATIONS).write_bytes(explanations_bytes(explained))
-
-
-def publish(store, spec, of=None, **keeping):
-    of = of or scores(spec.seed)
-    folder = staged(store, spec, of)
-    if keeping:
-        kept(folder, **keeping)
-    store.publish(folder, receipt_of(spec, of))
+from tests.fixtures.runs import SPEC, TOOK, receipt_of, staged, store_at
 
 
 @pytest.fixture
 def store(tmp_path):
-    """Two seeds of three views and of a rival at ten shots, one of them at one shot as well."""
-    there = store_at(tmp_path / "results")
-    for seed in range(2):
-        for i, spec in enumerate((TRAINED, RAW, AUGMENTED, CUTMIX)):
-            publish(there, replace(spec, seed=seed), scores(10 * i + seed), seed=i)
-        publish(there, replace(TRAINED, shots=1, seed=seed))
-        publish(there, replace(TRAINED, method="shortcut", parameters={}, seed=seed))
-    there.compact()
-    return there
+    return filled(tmp_path / "results")
 
 
 def all_of(results, pictures=None):
-    return list(draw_figures(StoredRuns(results, tuple(receipts(results))), pictures))
+    return list(draw_figures(sources_of(results, pictures)))
 
 
 def one_of(results, begins, pictures=None):
@@ -124,10 +82,7 @@ def test_without_runs_there_are_no_figures(tmp_path):
 def test_the_zoom_says_what_it_holds_of_defects_where_they_are_marked(store):
     assert "of a defect" not in one_of(store, "zoom-").note
     marked = store_at(store.root.parent / "marked")
-    folder, found = staged(marked, TRAINED, scores()), receipt_of(TRAINED, scores())
-    kept(folder, seed=0)
-    held = {"box_recall": 0.527, "box_recall_by_chance": 0.441}
-    marked.publish(folder, changed(found, metrics={**found.metrics, **held}))
+    publish(marked, TRAINED, metrics={"box_recall": 0.527, "box_recall_by_chance": 0.441}, seed=0)
     assert (
         "The zoomed view holds 53% of a defect’s pixels, in the mean over the anomalous images;"
         " a box of its size at a random place 44%."

@@ -33,14 +33,16 @@ ATTENTION, RANDOM, CENTRE = "attention", "random", "centre"
 BASES = ("raw_augmented", "raw")
 """What views are compared with, the first that is stored: the whole image at the same cost, or
 seen once."""
+BASE_WORDS = {"raw_augmented": "the whole image augmented twice", "raw": "the whole image"}
 VIEWS = {
     ATTENTION: "box of the attention",
     CENTRE: "box of that size, centred",
     RANDOM: "box of that size, random place",
     "raw": "no second view",
     "raw_augmented": "whole image, augmented twice",
-    "raw_twice": "the same tensor twice",
 }
+IDENTITY = "raw_twice"
+"""A view whose loss and gradient are those of `raw`: its older runs compare nothing."""
 View = tuple[str, bool]
 """What the second pass sees, with the attention block or without."""
 
@@ -78,35 +80,55 @@ def intervals(comparisons: Sequence[Comparison], alt: str) -> str:
         return svg(figure, alt)
 
 
-def plans(stored: StoredRuns) -> list[partial[Figure]]:
-    """Plan paired differences from the whole image, one family of tests."""
-    drawn: list[tuple[str, str, RunSpec, list[Comparison]]] = []
+@dataclass(frozen=True)
+class Ablation:
+    """All comparisons of ATAC-Net's views at one place, by one network."""
+
+    where: str
+    """Place and shots in words."""
+    base: str
+    """Of `BASES`, what views are compared with."""
+    rest: RunSpec
+    """What the runs share, without view and attention block."""
+    comparisons: Sequence[Comparison]
+
+
+def ablations(stored: StoredRuns) -> list[Ablation]:
+    """Return all ablations; their p values are one family."""
+    planned = []
     for place, shots in cells(stored):
         by_rest: dict[RunSpec, dict[View, Runs]] = {}
         for configuration in configurations(stored, place, shots, OURS):
             row, view = without_parameter(configuration.row, "view")
+            if view == IDENTITY:
+                continue
             rest, block = without_parameter(row, "attention")
             runs = {r.spec.seed: r for r in configuration.receipts}
             by_rest.setdefault(rest, {}).setdefault((str(view), block is not False), runs)
+        where = f"{name_of(place)}, {shots_of(shots)}"
         for rest, views in by_rest.items():
             base, comparisons = _comparisons(views)
             if comparisons:
-                where = f"{name_of(place)}, {shots_of(shots)}"
-                drawn.append((where, base, rest, comparisons))
-    tested = {
+                planned.append(Ablation(where, base, rest, comparisons))
+    adjusted = family({
         (i, j): comparison.gap
-        for i, (*_, comparisons) in enumerate(drawn)
-        for j, comparison in enumerate(comparisons)
-    }
-    adjusted = family(tested)
+        for i, ablation in enumerate(planned)
+        for j, comparison in enumerate(ablation.comparisons)
+    })  # fmt: skip
     return [
-        partial(
-            _figure,
-            [replace(c, gap=adjusted[i, j]) for j, c in enumerate(comparisons)],
-            where, base, rest, stored,
+        replace(
+            ablation,
+            comparisons=[
+                replace(c, gap=adjusted[i, j]) for j, c in enumerate(ablation.comparisons)
+            ],
         )
-        for i, (where, base, rest, comparisons) in enumerate(drawn)
-    ]  # fmt: skip
+        for i, ablation in enumerate(planned)
+    ]
+
+
+def plans(stored: StoredRuns) -> list[partial[Figure]]:
+    """Plan paired differences from the whole image."""
+    return [partial(_figure, ablation, stored) for ablation in ablations(stored)]
 
 
 def _comparisons(views: Mapping[View, Runs]) -> tuple[str, list[Comparison]]:
@@ -132,25 +154,22 @@ def _named(view: View) -> str:
     return VIEWS.get(name, brief(name)) + ("" if block else ", no attention block")
 
 
-def _figure(
-    comparisons: Sequence[Comparison], where: str, base: str, rest: RunSpec, stored: StoredRuns
-) -> Figure:
-    name = slug("ablation", where, stored.label(rest))
-    comparisons = [
-        replace(
-            c, gap=replace(c.gap, with_images=images_interval(c.first, c.second, stored.scores))
-        )
-        for c in comparisons
-    ]
+def _figure(ablation: Ablation, stored: StoredRuns) -> Figure:
+    where, rest = ablation.where, ablation.rest
+    comparisons = [c.with_images(stored) for c in ablation.comparisons]
     summary = "; ".join(f"{c.label} {written_difference(c.gap)}" for c in comparisons)
     network = f"{rest.backbone} to stage {rest.stage}, {rest.image_size} px, {rest.precision}"
     note = f"{summary}. {network} ({stored.label(rest)})."
-    title = f"Does the zoomed view help? {where}"
-    alt = f"Differences of AUROC, from {_BASE_WORDS[base]} if not said, on {where}: {summary}."
-    return Figure(name, "ablation", title, note, alt, intervals(comparisons, alt))
-
-
-_BASE_WORDS = {"raw_augmented": "the whole image augmented twice", "raw": "the whole image"}
+    base = BASE_WORDS[ablation.base]
+    alt = f"Differences of AUROC, from {base} if not said, on {where}: {summary}."
+    return Figure(
+        slug("ablation", where, stored.label(rest)),
+        "ablation",
+        f"Does the zoomed view help? {where}",
+        note,
+        alt,
+        intervals(comparisons, alt),
+    )
 
 
 SECTION = Section(

@@ -85,7 +85,7 @@ def plans(sources: Sources) -> list[partial[Figure | None]]:
     figures = []
     for place, several in choice.places(sources.stored).items():
         for shots in several:
-            versions = _versions(sources.stored, place, shots)
+            versions = versions_of(sources.stored, place, shots)
             if versions:
                 where = f"{name_of(place)}, {shots_of(shots)}"
                 figures.append(partial(_figure, sources, versions, where))
@@ -93,7 +93,7 @@ def plans(sources: Sources) -> list[partial[Figure | None]]:
     return figures
 
 
-def _versions(stored: StoredRuns, place: Place, shots: int) -> dict[str, Configuration]:
+def versions_of(stored: StoredRuns, place: Place, shots: int) -> dict[str, Configuration]:
     """Return versions with embeddings; ATAC-Net's differ by view alone."""
     versions: dict[str, Configuration] = {}
     rest = None
@@ -128,8 +128,8 @@ def _figure(sources: Sources, versions: Mapping[str, Configuration], where: str)
         versions = dict([list(versions.items())[-1]])
         shared = {*next(iter(versions.values())).by_seed}
     seed = min(shared)
-    clouds = _clouds(sources, [version.run(seed) for version in versions.values()])
-    if len(clouds) < len(versions) or min(np.bincount(clouds[0].group, minlength=2)[:2]) < LEAST:
+    clouds = clouds_of(sources, [version.run(seed) for version in versions.values()])
+    if len(clouds) < len(versions) or not has_classes(clouds[0]):
         return None
     by_name = dict(zip(versions, clouds, strict=True))
     silhouettes = listed([f"{name} {signed(c.silhouette, 2)}" for name, c in by_name.items()])
@@ -148,7 +148,12 @@ def _figure(sources: Sources, versions: Mapping[str, Configuration], where: str)
     return Figure(name, "clusters", title, note, alt, plot(by_name, alt))
 
 
-def _clouds(sources: Sources, runs: Sequence[Receipt]) -> list[Cloud]:
+def has_classes(cloud: Cloud) -> bool:
+    """Whether both classes have enough images to make a cloud."""
+    return bool(min(np.bincount(cloud.group, minlength=2)[:2]) >= LEAST)
+
+
+def clouds_of(sources: Sources, runs: Sequence[Receipt]) -> list[Cloud]:
     """Return embeddings of shared images, in one order."""
     embeddings = [sources.stored.results.embeddings(r.run_id) for r in runs]
     indices = [{f: i for i, f in enumerate(e.file)} if e else {} for e in embeddings]
