@@ -12,7 +12,9 @@ convolutions (1x1, 3x3) with batch normalisation; SAGAN's form of attention; abs
 K = floor(10 %), as in DevNet and DRA; a tight box around all active cells; one loss on the averaged
 score; the hinge that Eq. 12 lacks in print; a reference of 5000 draws a step; batches of 8 normal,
 4 labelled and 4 pseudo anomalies; an epoch of one pass over the normals; pseudo anomalies cut from
-the image itself, as DRA does; rotation by +-180 degrees; weight decay 1e-5; gradient norm <= 1.
+the image itself, as DRA does; rotation by +-180 degrees, bilinear; weight decay 1e-5; gradient norm
+<= 1; running statistics of batch normalisation for each view, since in training each view is
+normalised by its own batch (version 2; version 1 had one set for both).
 """
 
 from collections.abc import Callable, Iterator

@@ -17,7 +17,8 @@ are labelled anomalies), Adam 2e-4, weight decay 1e-5, gradient norm <= 1, rotat
 degrees. Its authors ran ResNet-18 at 448 px with `scales = 2`, batch 48 and 50 epochs of 20 steps:
 suite `table1-published`.
 
-Chosen here: the map that `explain` shows is the score map, not the gradient at the input.
+Chosen here: the map that `explain` shows is the score map, not the gradient at the input; images
+turn by bilinear interpolation (the released code: by the nearest pixel).
 """
 
 from collections.abc import Callable

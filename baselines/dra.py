@@ -30,8 +30,10 @@ than the one that `score` gave. A saved model holds the mean maps; where redrawn
 normals and the state of the draws, so that it goes on as it would have after training.
 
 Chosen here: references pass the backbone together with the batch in training; one deviation
-reference for each head and step; rotation within +-180 degrees, as for all; pseudo anomalies
-everywhere (the medical rows in print use LAG fundus images, which are on request only).
+reference for each head and step; rotation within +-180 degrees, bilinear, as for all (the released
+code: by the nearest pixel); with `thirds` and batch 16 five labelled anomalies (the released code:
+six, alike at 48); pseudo anomalies everywhere (the medical rows in print use LAG fundus images,
+which are on request only).
 """
 
 from collections.abc import Callable, Mapping

@@ -260,7 +260,7 @@ _CLAIMS: tuple[tuple[Claim, Callable[[Sources], Iterator[Outcome]]], ...] = (
             "title",
             "AUROC with the attention’s box against the whole image at the same cost, paired by"
             " seed. The section on the ablation has the other rows.",
-            "ATAC-Net with other views: `bench run --suite ablation`",
+            "ATAC-Net with other views (bench run --suite ablation)",
         ),
         _zoomed_view,
     ),
@@ -291,7 +291,7 @@ _CLAIMS: tuple[tuple[Claim, Callable[[Sources], Iterator[Outcome]]], ...] = (
             "Figure 4",
             "Silhouette of normal against anomalous test images in the space of the embeddings, of"
             " the three versions on one set of images, paired by seed.",
-            "all three versions with --save-maps: `bench run --suite figures`",
+            "all three versions with --save-maps (bench run --suite figures)",
         ),
         _clusters,
     ),
