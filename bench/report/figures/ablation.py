@@ -159,8 +159,8 @@ def _figure(ablation: Ablation, stored: StoredRuns) -> Figure:
     comparisons = [c.with_images(stored) for c in ablation.comparisons]
     summary = "; ".join(f"{c.label} {written_difference(c.gap)}" for c in comparisons)
     network = f"{rest.backbone} to stage {rest.stage}, {rest.image_size} px, {rest.precision}"
-    note = f"{summary}. {network} ({stored.label(rest)})."
     base = BASE_WORDS[ablation.base]
+    note = f"Minus {base}: {summary}. {network} ({stored.label(rest)})."
     alt = f"Differences of AUROC, from {base} if not said, on {where}: {summary}."
     return Figure(
         slug("ablation", where, stored.label(rest)),
