@@ -26,9 +26,10 @@ torch.set_num_threads(1)
 share_server()
 
 SLOWEST = (
-    "methods/test_methods", "whole/test_kills", "planning/test_resources",
-    "whole/test_same_numbers", "whole/test_run", "cli/test_report", "whole/test_misbehaving",
-    "whole/test_readme", "whole/", "methods/", "execution/", "cli/", "data/",
+    "methods/test_methods", "whole/test_same_numbers", "whole/test_kills",
+    "methods/test_unsupervised", "whole/test_misbehaving", "planning/test_resources",
+    "whole/test_browser", "whole/test_run", "cli/test_report", "cli/test_doctor",
+    "data/test_external", "whole/test_readme", "whole/", "methods/", "execution/", "cli/", "data/",
 )  # fmt: skip
 """Beginnings of test modules, the slowest first: with them at the end one core would wait."""
 

@@ -107,8 +107,9 @@ class Campaign:
         return {"worker": workers, "server": servers, "command": [command], "group": [command]}
 
     def strike(self, process: subprocess.Popen[bytes]) -> None:
-        """Kill something of a command that is under way, at a moment when it is there."""
-        target = self.random.choice(TARGETS)
+        """Kill one of the targets killed least so far, at a moment when it is there."""
+        least = min(self.kills[t] for t in TARGETS)
+        target = self.random.choice([t for t in TARGETS if self.kills[t] == least])
         while not self.victims(process.pid)[target]:
             if process.poll() is not None:
                 return

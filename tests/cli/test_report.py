@@ -52,19 +52,20 @@ def test_a_data_folder_that_is_not_there_is_refused(store, tmp_path, capsys):
 
 def test_the_page_of_many_runs_stays_small_and_quick(tmp_path):
     """Of several ways to run a method, only the one that a table shows brings its runs along."""
-    one_way, in_table_2 = 17 * 2 * len(METHODS) * SEEDS, 15 * 2 * SEEDS
-    pack(MadeUp(one_way + 500), tmp_path / "archive")
+    places = 6
+    one_way, in_table_2 = places * 2 * len(METHODS) * SEEDS, places * 2 * SEEDS
+    pack(MadeUp(one_way + 1800, places), tmp_path / "archive")
     found = measured(tmp_path / "archive", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert len(page) < 5e6
+    assert len(page) < 2.2e6
     assert found["peak_bytes"] < 1.5 * 2**30
-    assert found["cpu_seconds"] < 60
+    assert found["cpu_seconds"] < 36
     assert page.count("<code>") == one_way + in_table_2
 
 
 IMPORTS = """
 import time
-import matplotlib.pyplot, seaborn, sklearn.manifold, scipy.stats, pyarrow.parquet, jinja2
+import matplotlib.pyplot, sklearn.manifold, scipy.stats, pyarrow.parquet, jinja2
 print(time.process_time())
 """
 
@@ -78,6 +79,5 @@ def import_seconds():
 @pytest.mark.parametrize("archive", sorted(REFERENCE.iterdir()), ids=lambda p: p.name)
 def test_the_reference_page_is_quick(archive, tmp_path):
     """Ten seconds; on a slow or busy machine more, by what importing its libraries takes there."""
-    before = import_seconds()
     taken = measured(archive, tmp_path / "page.html")["cpu_seconds"]
-    assert taken < max(10, 8 * (before + import_seconds()) / 2)
+    assert taken < 10 or taken < 8 * (import_seconds() + import_seconds()) / 2

@@ -58,29 +58,10 @@ MEASURED = {  # by hand, see above
     ("saoe", "float32"): 6763,
     ("saoe", "bfloat16"): 4084,
 }
-# Both probes print how far the process has grown, and how much of that are pages of libraries'
-# files: how many of these come in differs from run to run, other processes share them, and the
-# kernel may drop them. They need no room of their own.
+# How far a process has grown, and how much of that are pages of libraries' files: how many of these
+# come in differs from run to run, other processes share them, and the kernel may drop them. They
+# need no room of their own.
 PROBE = """
-import json, re, sys
-import numpy, torchvision, bench.execution.worker
-from bench.detector import BackboneSource, Context, Seeds
-from bench.registry import METHODS, load_class
-
-name, size, batch, stage, scales = sys.argv[1], *map(int, sys.argv[2:])
-cls = load_class(METHODS[name].path)
-g = lambda key: int(re.search(key + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-base, files = g("VmRSS"), g("RssFile")
-bench.execution.determinism.make_deterministic(1, 0)
-context = Context("cpu", Seeds(0, "d", "c"), batch_size=batch,
-                  backbone=BackboneSource("resnet18", stage, None),
-                  external=numpy.zeros((1, 3, size, size), numpy.uint8))
-cls(cls.Parameters(scales=scales)).rehearse(size, context)
-# Not ru_maxrss, which an exec'd process takes over from the one that started it.
-print(json.dumps([g("VmHWM") - base, g("RssFile") - files]))
-"""
-
-PROBE_OF_MEMORY = """
 import json, os, re, sys
 import numpy, torchvision, bench.execution.worker
 from bench.detector import BackboneSource, Context, Samples, Seeds, TrainingSet
@@ -94,30 +75,60 @@ def samples(n, size):
     images = numpy.random.RandomState(0).randint(0, 256, (n, 3, size, size), numpy.uint8)
     return Samples(images, ("",) * n, facts, facts, ("RGB",) * n, facts)
 
-bench.execution.determinism.make_deterministic(1, 0)
-for name, n, size, given in json.loads(sys.argv[1]):
-    if os.fork():  # as a run's process is made of its server's
-        os.wait()
-        continue
-    normal, none, tested = samples(n, size), samples(0, size), samples(16, size)
-    base, files = g("VmRSS"), g("RssFile")
-    cls = load_class(METHODS[name].path)
+def context_of(stage, **given):
+    return Context("cpu", Seeds(0, "d", "c"),
+                   backbone=BackboneSource("resnet18", stage, None), **given)
+
+def a_step(cls, size, batch, stage, scales):
+    context = context_of(stage, batch_size=batch,
+                         external=numpy.zeros((1, 3, size, size), numpy.uint8))
+    cls(cls.Parameters(scales=scales)).rehearse(size, context)
+
+def all_of_it(cls, normal, tested, given):
     detector = cls(cls.Parameters(**given))
-    context = Context("cpu", Seeds(0, "d", "c"), backbone=BackboneSource("resnet18", 3, None))
-    detector.fit(TrainingSet(normal, none), context)
+    detector.fit(TrainingSet(normal, samples(0, normal.images.shape[2])), context_of(3))
     detector.score(tested)
-    grown = g("VmHWM") - base, g("RssFile") - files
-    print(json.dumps([name, detector.memory(n, size, context), *grown]), flush=True)
+
+bench.execution.determinism.make_deterministic(1, 0)
+for name, *case in json.loads(sys.argv[1]):
+    if os.fork():  # as a run's process is made of its server's
+        assert os.wait()[1] == 0, name
+        continue
+    cls, told = load_class(METHODS[name].path), None
+    work, arguments = a_step, case
+    if isinstance(case[-1], dict):
+        n, size, given = case
+        work, arguments = all_of_it, (samples(n, size), samples(8, size), given)
+        told = cls(cls.Parameters(**given)).memory(n, size, context_of(3))
+    base, files = g("VmRSS"), g("RssFile")
+    work(cls, *arguments)
+    # Not ru_maxrss, which an exec'd process takes over from the one that started it.
+    print(json.dumps([told, g("VmHWM") - base, g("RssFile") - files]), flush=True)
     os._exit(0)
 """
+STEPS = [("devnet", 128, 16, 4, 1), ("dra", 96, 8, 2, 1), ("saoe", 112, 12, 4, 2)]
+"""Methods, the side of images, how many are in a batch, the backbone's stage, and scales."""
 REMEMBERING = [
-    ("padim", 80, 160, {"channels": 448}),  # fewer images than channels
+    ("padim", 60, 128, {"channels": 448}),  # fewer images than channels
     ("padim", 110, 128, {}),
-    ("patchcore", 70, 128, {"coreset": 0.002}),
-    ("patchcore", 100, 128, {"coreset": 0.4}),
-    ("spade", 150, 128, {}),
+    ("patchcore", 30, 128, {"coreset": 0.002}),
+    ("patchcore", 40, 128, {"coreset": 0.8, "projection": 16}),
+    ("spade", 60, 128, {}),
 ]
-"""Normal images and their side."""
+"""Methods, normal images, their side, and parameters."""
+
+
+@pytest.fixture(scope="module")
+def probed() -> dict[str, list[Any]]:
+    """What was told of every step and method, how far its process grew, and of that files."""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("reads sizes as Linux tells them")
+    cases = [json.dumps(case) for case in (*STEPS, *REMEMBERING)]
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, f"[{','.join(cases)}]"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return dict(zip(cases, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
 def cells(warm_cache: Path, tmp_path: Path, suite: str, *overrides: str, **narrowing: Any) -> Any:
@@ -125,38 +136,28 @@ def cells(warm_cache: Path, tmp_path: Path, suite: str, *overrides: str, **narro
     return expand(read_suite(suite), given, Registry(warm_cache), tmp_path)
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads sizes as Linux tells them")
-@pytest.mark.parametrize(
-    ("method", "size", "batch", "stage", "scales"),
-    [("devnet", 128, 16, 4, 1), ("dra", 96, 8, 2, 1), ("saoe", 112, 12, 4, 2)],
-)
+@pytest.mark.parametrize("step", STEPS)
 def test_a_step_takes_about_what_was_foretold(
-    warm_cache: Path, tmp_path: Path, method: str, size: int, batch: int, stage: int, scales: int
+    warm_cache: Path, tmp_path: Path, probed: dict[str, list[Any]], step: tuple[Any, ...]
 ) -> None:
     """SAOE at a quarter of its authors' side and batch: 15 images of 112 px, not 60 of 448."""
+    method, size, batch, stage, scales = step
     bent = (f"image_size={size}", f"batch_size={batch}", f"stage={stage}", f"scales={scales}")
     (cell, *_) = cells(warm_cache, tmp_path, "smoke", *bent, methods=(method,))
     told = rehearsed(variant_of(cell))
     assert told is not None
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, method, *map(str, (size, batch, stage, scales))],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    measured, files = json.loads(done.stdout)
-    assert told < measured, "tensors alone are less than what is resident"
-    assert 0.9 * (measured - files) < step_bytes(told) < 1.6 * measured
+    _, measured, files = probed[json.dumps(step)]
+    own = measured - files
+    assert told < own, "tensors alone are less than what is resident"
+    assert 0.9 * own < step_bytes(told) < 1.6 * own
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads sizes as Linux tells them")
-def test_what_is_remembered_takes_about_what_was_foretold() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE_OF_MEMORY, json.dumps(REMEMBERING)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [name for name, *_ in found] == [name for name, *_ in REMEMBERING]
-    for name, told, measured, files in found:
-        assert (measured - files) / 1.5 < told + FIXED < 1.5 * measured, name
+@pytest.mark.parametrize("case", REMEMBERING, ids=str)
+def test_what_is_remembered_takes_about_what_was_foretold(
+    probed: dict[str, list[Any]], case: tuple[Any, ...]
+) -> None:
+    told, measured, files = probed[json.dumps(case)]
+    assert (measured - files) / 1.5 < told + FIXED < 1.5 * measured
 
 
 @pytest.mark.parametrize(("method", "precision"), MEASURED)

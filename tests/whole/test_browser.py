@@ -36,12 +36,12 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, tmp_path):
-    """Return what opens the page of some results and gives its size in bytes."""
+def opened(browser, tmp_path):
+    """Return what opens a page and gives its size in bytes."""
 
-    def show(results, data=None):
+    def show(text):
         path = tmp_path / "page.html"
-        path.write_text(render(contents(results, data)))
+        path.write_text(text)
         for log in ("browser", "performance"):
             browser.get_log(log)  # what earlier pages have said
         browser.get(path.as_uri())
@@ -51,12 +51,25 @@ def page(browser, tmp_path):
 
 
 @pytest.fixture
-def shown(browser, page, tmp_path):
-    """Open a page with three runs of one cell, one of them in a row of its own."""
+def page(opened):
+    """Return what opens the page of some results and gives its size in bytes."""
+    return lambda results, data=None: opened(render(contents(results, data)))
+
+
+@pytest.fixture(scope="module")
+def page_of_three(tmp_path_factory):
+    """Three runs of one cell, and a row of another dataset."""
     better = replace(SCORES, score=np.array([0.1, 0.2, 0.35, 0.8, 0.9], np.float32))
-    store_at(tmp_path / "r", *(replace(TRAINED, seed=s) for s in range(3)))
+    folder = tmp_path_factory.mktemp("three") / "r"
+    store_at(folder, *(replace(TRAINED, seed=s) for s in range(3)))
     other = replace(TRAINED, dataset="brain_mri", category="brain_mri")
-    page(store_at(tmp_path / "r", other, scores=better))
+    return render(contents(store_at(folder, other, scores=better)))
+
+
+@pytest.fixture
+def shown(browser, opened, page_of_three):
+    """Open a page with three runs of one cell, one of them in a row of its own."""
+    opened(page_of_three)
     return browser
 
 
@@ -217,13 +230,19 @@ def test_nothing_is_wider_than_the_window(shown, width):
     assert wide <= window
 
 
-@pytest.fixture
-def of_times(browser, page):
-    """Open a page with two methods of Table 2, timed on two machines."""
+@pytest.fixture(scope="module")
+def page_of_times():
+    """Two methods of Table 2, timed on two machines."""
     runs = [scored(PADIM, 0.91, auroc_full=0.95), scored(ATACNET, 0.99)]
     times = [timed(s, t, on=GPU, seed=9) for s, t in ((PADIM, 0.01), (ATACNET, 0.02))]
     times += [timed(s, 0.1 + seed, seed=seed) for s in (PADIM, ATACNET) for seed in range(3)]
-    page(Held([*runs, *times]))
+    return render(contents(Held([*runs, *times])))
+
+
+@pytest.fixture
+def of_times(browser, opened, page_of_times):
+    """Open that page."""
+    opened(page_of_times)
     return browser
 
 

@@ -10,7 +10,6 @@ from tests.campaigns.kill_campaign import TARGETS, campaign
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads /proc")
 def test_whatever_is_killed_nothing_is_lost_or_invented_or_left_behind() -> None:
     with campaign(seed=1, seeds=1) as made:
-        made.go(kills=6)
-        assert sum(made.kills.values()) == 6
-        assert set(made.kills) <= set(TARGETS)
+        made.go(kills=len(TARGETS))
+        assert made.kills == dict.fromkeys(TARGETS, 1)
         assert made.rounds >= 1
