@@ -83,6 +83,8 @@ def mean_roc(
 
 def histograms(by_method: Mapping[str, Tested], alt: str) -> str:
     """Draw histograms of test scores, a panel per method."""
+    import seaborn as sns
+
     across = min(2, len(by_method))
     down = -(-len(by_method) // across)
     kinds = (("normal", NORMAL, "-"), ("anomalous", ANOMALOUS, "--"))
@@ -93,13 +95,11 @@ def histograms(by_method: Mapping[str, Tested], alt: str) -> str:
         for axis, (method, (score, label)) in zip(axes, by_method.items(), strict=False):
             edges = np.histogram_bin_edges(score.astype(float), 25)
             for anomalous, (kind, colour, line) in enumerate(kinds):
-                counts, _ = np.histogram(score[label == bool(anomalous)].astype(float), edges)
-                shares = counts / counts.sum()
-                steps = axis.fill_between(
-                    edges, 0, np.append(shares, shares[-1]), step="post", facecolor=(colour, 0.45),
-                    edgecolor=colour, linewidth=1, linestyle=line, label=kind,
+                sns.histplot(
+                    x=score[label == bool(anomalous)].astype(float), stat="probability", bins=edges,
+                    element="step", color=colour, alpha=0.45, linewidth=1, linestyle=line,
+                    label=kind, ax=axis,
                 )  # fmt: skip
-                steps.sticky_edges.y[:] = (0, np.inf)
             axis.set_title(f"{method}: overlap {overlap(score, label):.2f}")
             axis.set(xlabel="", ylabel="")
             axis.locator_params(nbins=4)
