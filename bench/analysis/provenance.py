@@ -78,7 +78,7 @@ def _data(run: Receipt) -> tuple[str, ...]:
 def _near_copies(run: Receipt) -> str:
     """Return how many of the duplicates are near copies; empty where none is."""
     split = run.split
-    near = (split.train_near_copies_left_out or 0, split.test_near_copies_left_out or 0)
+    near = (split.train_near_copies or 0, split.test_near_copies or 0)
     return f"; near copies {near[0]}, {near[1]}, {_count(split.pictures)} pictures" * any(near)
 
 

@@ -335,11 +335,11 @@ def _split_counts(
     return SplitCounts({
         "train_normal": len(split.train_normal),
         "train_left_out": len(split.left_out),
-        "train_near_copies_left_out": in_training,
+        "train_near_copies": in_training,
         "test_normal": int((counted & ~labels).sum()),
         "test_anomalous": int((counted & labels).sum()),
         "test_duplicates_left_out": split.role.count("duplicate"),
-        "test_near_copies_left_out": in_test,
+        "test_near_copies": in_test,
         "pictures": len(set(pictures)),
         "scored": len(split.tested),
     })  # fmt: skip

@@ -20,6 +20,7 @@ from bench.data.near_copies import LikelyCopy, likely_copies, pictures, standard
 from bench.data.pixel_digests import PixelDigests
 from bench.data.splits import near_copies_left_out, split_category
 from bench.system.digests import FingerprintCache
+from tests.fixtures.audit import FOUND
 from tests.fixtures.datasets import pictures_in
 
 NAMES = ("a", "b", "c", "d")
@@ -246,12 +247,15 @@ def opened(path: Path) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "#000f"), rgba).convert("RGB")
 
 
+def correlations(images: list[Image.Image]) -> np.ndarray:
+    grey = [np.asarray(i.convert("L").resize((48, 48), Image.Resampling.HAMMING)) for i in images]
+    return np.corrcoef(np.array(grey, float).reshape(len(images), -1))
+
+
 def counted_again(root: Path, paths: list[str], by_hand: list[tuple[str, ...]]) -> list[int]:
     """Return the group of each file, named by its first one."""
     images = [opened(root / path) for path in paths]
-    grey = [np.asarray(i.convert("L").resize((48, 48), Image.Resampling.HAMMING)) for i in images]
-    flat = np.array(grey, float).reshape(len(paths), -1)
-    alike = np.corrcoef(flat) >= 0.99
+    alike = correlations(images) >= 0.99
     stems = [path.rpartition(".")[0] for path in paths]
     for group in by_hand:
         for one, other in itertools.product(group, group):
@@ -303,6 +307,12 @@ def test_brain_mri_shows_210_pictures_before_what_is_cropped_counts(shared):
         p.relative_to(root).as_posix() for n in ("no", "yes") for p in (root / n).iterdir()
     )
     groups = counted_again(root, paths, [])
+    likeness = correlations([opened(root / path) for path in paths])[np.triu_indices(len(paths), 1)]
+    least, following = likeness[likeness >= 0.99].min(), likeness[likeness < 0.99].max()
+    assert (
+        f"is {least:.4f}, the next pair has {following:.3f}".replace("0.", ".")
+        in (FOUND["brain-mri-copies"].evidence[0])
+    )
     shown = {p.partition("/")[0]: set() for p in paths}
     for path, group in zip(paths, groups, strict=True):
         shown[path.partition("/")[0]].add(group)
@@ -341,3 +351,34 @@ def test_no_near_copy_straddles_training_draw_and_test(medical, name, seed):
     left = [files[i].path for i in split.left_out]
     assert left == ([] if name == "brain_mri" else [f"head_ct/{n}.png" for n in (148, 186, 189)])
     assert near_copies_left_out(split, pixels)[0] == (0 if name == "brain_mri" else 2)
+
+
+# What the audit says of them
+
+
+def test_the_audits_counts_of_copies_are_counted_again(medical):
+    for name, finding in (("brain_mri", "brain-mri-copies"), ("head_ct", "head-ct-copies")):
+        files, pixels, _, again = medical[name]
+        normal = len({g for f, g in zip(files, again, strict=True) if not f.anomalous})
+        text = (
+            f"{len(files)} files show {len(set(pixels))} pictures by their pixels and"
+            f" {len(set(again))} by eye, {normal} normal and {len(set(again)) - normal} with a"
+        )
+        assert text in FOUND[finding].text
+
+
+def test_a_random_split_of_brain_mri_leaks_as_the_audit_says(medical):
+    files, _, _, again = medical["brain_mri"]
+    groups = np.array([g for f, g in zip(files, again, strict=True) if not f.anomalous])
+    generator = np.random.RandomState(0)
+    leaked = []
+    for _ in range(10_000):
+        order = generator.permutation(len(groups))
+        leaked.append(np.isin(groups[order[:25]], groups[order[25:]]).sum())
+    low, high = np.quantile(leaked, (0.025, 0.975))
+    assert leaked.count(0) < 10
+    assert FOUND["brain-mri-copies"].evidence[2] == (
+        f"10,000 random splits of the {len(groups)} normals into {len(groups) - 25} and 25:"
+        f" {np.mean(leaked):.1f} test normals on average have a copy in training"
+        f" ({low:.0f} to {high:.0f} in 95 % of the splits; fewer than one split in 1,000 has none)"
+    )
