@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.data.catalog import Dataset, find_dataset
@@ -96,7 +97,8 @@ def inspect(
     except DataError as error:
         return Inspection(dataset, category, unusable=(str(error),))
     with decoding_pool() as pool:
-        results = list(pool.map(lambda file: _read_file(listing, file, digests), listing.files))
+        small = listing.near_copies or dataset.folder is not None
+        results = list(pool.map(partial(_read_file, listing, digests, small), listing.files))
     facts = tuple(r.facts for r in results if r.facts)
     contents = [r.digest for r in results]
     fingerprint = content_fingerprint(listing.files, contents) if all(contents) else ""
@@ -156,13 +158,14 @@ class _Looked:
     problem: str = ""
 
 
-def _read_file(listing: Listing, file: File, digests: FingerprintCache) -> _Looked:
-    """Read and decode a file, or say why it cannot be used."""
+def _read_file(listing: Listing, digests: FingerprintCache, small: bool, file: File) -> _Looked:
+    """Read and decode a file, or say why it cannot be used; `small`: with its thumbnail."""
     path, digest = listing.root / file.path, ""
     try:
         content, digest = read(path, digests)
         rgb, mode = decode_image(path, content)
-        return _Looked(digest, facts_of(file.path, content, rgb, mode), thumbnail(rgb))
+        facts = facts_of(file.path, content, rgb, mode)
+        return _Looked(digest, facts, thumbnail(rgb) if small else "")
     except DataError as error:
         return _Looked(digest, problem=str(error))
 

@@ -154,6 +154,21 @@ def test_files_are_decoded_once_and_near_copies_count_where_asked(copies, cache,
     assert len(set(exact)) == 26
 
 
+def test_thumbnails_are_upright_and_on_black(copies, cache):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    lying = drawn(1).transpose(Image.Transpose.ROTATE_90)
+    lying.save(copies / "test/good/lying.jpg", exif=exif, quality=95)
+    disc = Image.new("L", (120, 120))
+    disc.paste(255, (10, 10, 90, 110))
+    veiled = drawn(2).copy()
+    veiled.putalpha(disc)
+    veiled.save(copies / "test/good/veiled.png")
+    on_black = Image.composite(drawn(2), Image.new("RGB", (120, 120)), disc)
+    encoded(on_black).resize((64, 64)).save(copies / "test/good/on_black.png")
+    assert len(set(looked_up(copies, cache, near=True)[1])) == 24 + 1
+
+
 def test_a_file_that_does_not_decode_is_like_no_other(copies, cache):
     for name in ("8.png", "9.png"):
         (copies / "train/good" / name).write_bytes(name.encode())
