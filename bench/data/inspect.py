@@ -309,11 +309,11 @@ def _near_copy_lines(inspection: Inspection) -> Iterator[str]:
         yield from _entry("warning", f"{text}: {first_of(likely)}")
 
 
-def _group_lines(title: str, found: Iterable[tuple[File, ...]]) -> Iterator[str]:
+def _group_lines(title: str, copies: Iterable[tuple[File, ...]]) -> Iterator[str]:
     """List groups of files that show one picture, those that spoil a test first."""
     titles = ("normal and anomalous alike", "in both train and test", "within test", "within train")
     kinds: dict[str, list[tuple[File, ...]]] = {kind: [] for kind in titles}
-    for group in found:
+    for group in copies:
         folds = {f.fold for f in group}
         if len({f.anomalous for f in group}) > 1:
             kind = "normal and anomalous alike"

@@ -111,8 +111,8 @@ def plan_runs(
             except DataError as error:
                 missing.append(Missing(replace(wanted, seen_defect=spec.seen_defect), str(error)))
                 continue
-            found = (inputs.listing, pictures, inputs.weights, inputs.external)
-            runs.append(Run(spec, wanted, *found))
+            weights, external = inputs.weights, inputs.external
+            runs.append(Run(spec, wanted, inputs.listing, pictures, weights, external))
     lookup.digests.save()
     return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing), tuple(notes))
 
