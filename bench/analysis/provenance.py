@@ -71,8 +71,15 @@ def _data(run: Receipt) -> tuple[str, ...]:
         "own dataset" if is_own(run.spec.dataset) else "".join(copy_reasons([run])) or "official",
         _count(split.train_normal),
         f"{_count(split.test_normal)}, {_count(split.test_anomalous)}",
-        f"{split.train_left_out or 0}, {split.test_duplicates_left_out or 0}",
+        f"{split.train_left_out or 0}, {split.test_duplicates_left_out or 0}" + _near_copies(run),
     )
+
+
+def _near_copies(run: Receipt) -> str:
+    """Return how many of the duplicates are near copies; empty where none is."""
+    split = run.split
+    near = (split.train_near_copies or 0, split.test_near_copies or 0)
+    return f"; near copies {near[0]}, {near[1]}, {_count(split.pictures)} pictures" * any(near)
 
 
 def _count(number: int | None) -> str:

@@ -38,7 +38,8 @@ def data_list(folders: "Folders") -> None:
     notes = []
     for dataset in find_datasets(folders.data):
         title = f"{dataset.name}: {dataset.title}"
-        notes.append(f"{title}. Licence: {dataset.licence}. Source: {dataset.source}")
+        note = f"\n  {dataset.note}" if dataset.note else ""
+        notes.append(f"{title}. Licence: {dataset.licence}. Source: {dataset.source}{note}")
         for category, facts in dataset.categories.items():
             counts = (facts.train, facts.test_normal, facts.test_anomalous, facts.defect_types)
             try:

@@ -1,8 +1,9 @@
 """Check a dataset's copy: read and decode every file, compare, change nothing."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.data.catalog import Dataset, find_dataset
@@ -10,6 +11,7 @@ from bench.data.decode import ImageFacts, decode_image, decoding_pool, facts_of,
 from bench.data.layouts import list_category
 from bench.data.listing import File, Listing, content_fingerprint
 from bench.data.masks import check_masks, first_of, surplus_masks
+from bench.data.near_copies import likely_copies, pictures, thumbnail
 from bench.data.official import count_files, unofficial_reasons
 from bench.data.preconditions import unmet_preconditions
 from bench.data.splits import defect_counts
@@ -45,6 +47,12 @@ class Inspection:
     """Files that look like images and are passed over."""
     duplicates: tuple[tuple[File, ...], ...] = ()
     """Groups of files that show the same pixels."""
+    pictures: int = 0
+    """Different pictures, where near copies count as one."""
+    near_copies: tuple[tuple[File, ...], ...] = ()
+    """Groups of files that show one picture, not all in the same pixels."""
+    likely_copies: tuple[str, ...] = ()
+    """A line for each test image of an own dataset that looks like a training image."""
     masks: tuple[str, ...] = ()
     """One line for each mask that cannot be used."""
     doubts: tuple[str, ...] = ()
@@ -89,12 +97,18 @@ def inspect(
     except DataError as error:
         return Inspection(dataset, category, unusable=(str(error),))
     with decoding_pool() as pool:
-        results = list(pool.map(lambda file: _read_file(listing, file, digests), listing.files))
-    facts = tuple(r for _, r in results if isinstance(r, ImageFacts))
-    contents = [digest for digest, _ in results]
+        small = listing.near_copies or dataset.folder is not None
+        results = list(pool.map(partial(_read_file, listing, digests, small), listing.files))
+    facts = tuple(r.facts for r in results if r.facts)
+    contents = [r.digest for r in results]
     fingerprint = content_fingerprint(listing.files, contents) if all(contents) else ""
     pixels = {f.path: f.pixels for f in facts}
     decoded = [f for f in listing.files if f.path in pixels]
+    shown = [pixels.get(f.path, f.path) for f in listing.files]
+    thumbnails = [r.thumbnail for r in results]
+    if listing.near_copies:
+        shown = [*pictures(listing, shown, thumbnails)]
+    picture = dict(zip((f.path for f in listing.files), shown, strict=True))
     place = place_name(dataset.name, category)
     sizes = {(f.width, f.height) for f in facts}
     problems, doubts = _check_masks(listing, facts)
@@ -104,11 +118,14 @@ def inspect(
         files=listing.files,
         facts=facts,
         fingerprint=fingerprint,
-        unusable=tuple(r for _, r in results if isinstance(r, str)),
+        unusable=tuple(r.problem for r in results if r.problem),
         differences=tuple(unofficial_reasons(dataset, category, listing.files, fingerprint, sizes)),
-        unmet=tuple(unmet_preconditions(decoded, [pixels[f.path] for f in decoded], place)),
+        unmet=tuple(unmet_preconditions(decoded, [picture[f.path] for f in decoded], place)),
         unused=tuple(unused),
-        duplicates=_duplicates(listing.files, facts),
+        duplicates=_groups(decoded, pixels),
+        pictures=len({picture[f.path] for f in decoded}) if listing.near_copies else 0,
+        near_copies=_near_copies(decoded, picture, pixels) if listing.near_copies else (),
+        likely_copies=_likely_copies(listing.files, thumbnails, pixels) if dataset.folder else (),
         masks=tuple(problems),
         doubts=tuple(doubts),
         surplus=tuple(surplus),
@@ -131,24 +148,60 @@ def _check_masks(listing: Listing, facts: Sequence[ImageFacts]) -> tuple[list[st
     return check_masks(listing.root, decoded, lambda file: sizes[file.path])
 
 
-def _read_file(
-    listing: Listing, file: File, digests: FingerprintCache
-) -> tuple[str, ImageFacts | str]:
-    """Return a file's digest, and its facts or why it cannot be used."""
+@dataclass(frozen=True)
+class _Looked:
+    """What a file holds, as far as it could be read."""
+
+    digest: str = ""
+    facts: ImageFacts | None = None
+    thumbnail: str = ""
+    problem: str = ""
+
+
+def _read_file(listing: Listing, digests: FingerprintCache, small: bool, file: File) -> _Looked:
+    """Read and decode a file, or say why it cannot be used; `small`: with its thumbnail."""
     path, digest = listing.root / file.path, ""
     try:
         content, digest = read(path, digests)
-        return digest, facts_of(file.path, content, *decode_image(path, content))
+        rgb, mode = decode_image(path, content)
+        facts = facts_of(file.path, content, rgb, mode)
+        return _Looked(digest, facts, thumbnail(rgb) if small else "")
     except DataError as error:
-        return digest, str(error)
+        return _Looked(digest, problem=str(error))
 
 
-def _duplicates(files: Sequence[File], facts: Sequence[ImageFacts]) -> tuple[tuple[File, ...], ...]:
-    by_path = {f.path: f for f in files}
+def _groups(files: Sequence[File], keys: Mapping[str, str]) -> tuple[tuple[File, ...], ...]:
+    """Return the groups of several files whose paths have one key."""
     groups: dict[str, list[File]] = {}
-    for fact in facts:
-        groups.setdefault(fact.pixels, []).append(by_path[fact.path])
+    for file in files:
+        groups.setdefault(keys[file.path], []).append(file)
     return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+
+def _near_copies(
+    files: Sequence[File], picture: Mapping[str, str], pixels: Mapping[str, str]
+) -> tuple[tuple[File, ...], ...]:
+    groups = _groups(files, picture)
+    return tuple(group for group in groups if len({pixels[f.path] for f in group}) > 1)
+
+
+def _likely_copies(
+    files: Sequence[File], thumbnails: Sequence[str], pixels: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return a line for each likely near copy in the test folders; those of equal pixels aside."""
+    train = [i for i, f in enumerate(files) if f.fold == "train"]
+    known = {pixels.get(files[i].path) for i in train}
+    test = [
+        i
+        for i, f in enumerate(files)
+        if f.fold == "test" and f.path in pixels and pixels[f.path] not in known
+    ]
+    likely = likely_copies([thumbnails[i] for i in train], [thumbnails[i] for i in test])
+    return tuple(
+        f"{one_line(files[test[pair.test]].path)} is like {one_line(files[train[pair.train]].path)}"
+        f" (r {pair.likeness:.4f})"
+        for pair in likely
+    )
 
 
 def inspection_lines(inspection: Inspection) -> Iterator[str]:
@@ -188,6 +241,9 @@ def inspection_lines(inspection: Inspection) -> Iterator[str]:
         total = counted(len(inspection.surplus), "mask")
         yield from _entry("not used", f"{total} of no anomalous image: {names}")
     yield from _duplicate_lines(inspection)
+    yield from _near_copy_lines(inspection)
+    if inspection.dataset.note:
+        yield from _entry("note", inspection.dataset.note)
 
 
 def _verdict(inspection: Inspection) -> str:
@@ -237,23 +293,38 @@ def _tally(counts: Counter[str]) -> str:
 
 
 def _duplicate_lines(inspection: Inspection) -> Iterator[str]:
-    """List all duplicates, those that spoil a test first."""
+    if inspection.facts and not inspection.duplicates:
+        yield from _entry("same pixels", "no two files")
+    yield from _group_lines("same pixels", inspection.duplicates)
+
+
+def _near_copy_lines(inspection: Inspection) -> Iterator[str]:
+    if inspection.pictures:
+        total = f"{counted(inspection.pictures, 'picture')} in {len(inspection.facts)} files"
+        yield from _entry("near copies", f"{total}; copies of other pixels count as one picture")
+    yield from _group_lines("near copies", inspection.near_copies)
+    if likely := inspection.likely_copies:
+        images = counted(len(likely), "test image")
+        text = f"{images} may show a training image in other pixels, which a run does not notice"
+        yield from _entry("warning", f"{text}: {first_of(likely)}")
+
+
+def _group_lines(title: str, copies: Iterable[tuple[File, ...]]) -> Iterator[str]:
+    """List groups of files that show one picture, those that spoil a test first."""
     titles = ("normal and anomalous alike", "in both train and test", "within test", "within train")
-    kinds: dict[str, list[tuple[File, ...]]] = {title: [] for title in titles}
-    for group in inspection.duplicates:
+    kinds: dict[str, list[tuple[File, ...]]] = {kind: [] for kind in titles}
+    for group in copies:
         folds = {f.fold for f in group}
         if len({f.anomalous for f in group}) > 1:
             kind = "normal and anomalous alike"
         else:
             kind = f"within {folds.pop()}" if len(folds) == 1 else "in both train and test"
         kinds[kind].append(group)
-    if inspection.facts and not inspection.duplicates:
-        yield from _entry("same pixels", "no two files")
     for kind, groups in kinds.items():
         if groups:
             surplus = sum(len(g) - 1 for g in groups)
             text = f"{kind}: {counted(surplus, 'file')} more than pictures"
-            yield from _entry("same pixels", text)
+            yield from _entry(title, text)
             for group in groups:
                 yield from _entry("", " = ".join(one_line(f.path) for f in group))
 

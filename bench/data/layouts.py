@@ -3,8 +3,8 @@
 import csv
 import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from bench.data.catalog import Dataset, has_mvtec_layout, is_meant_as_category
 from bench.data.folds import read_manifest
@@ -48,7 +48,7 @@ def list_category(
     """
     try:
         known = known or PixelDigests(cache, FingerprintCache(cache))
-        root, files = _listed(dataset, category, data, known)
+        root, files, official = _listed(dataset, category, data, known)
     except OSError as error:
         path = one_line(error.filename or data / dataset.name)
         raise DataError(f"cannot read {path}: {os_reason(error)}") from error
@@ -63,29 +63,46 @@ def list_category(
             other = _other_folders(dataset, category, data, fold)
             name = place_name(dataset.name, category)
             raise DataError(f"{name} at {one_line(root)} has no {kind}{other}")
-    return Listing(root, ordered, dataset.data_version)
+    by_hand = _copies_by_hand(dataset, official)
+    return Listing(root, ordered, dataset.data_version, dataset.near_copies, by_hand)
+
+
+def _copies_by_hand(dataset: Dataset, official: Mapping[str, str]) -> tuple[tuple[str, ...], ...]:
+    """Return the paths of each group that the card lists; `official` gives theirs by path."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    of_name = {name: group for group in dataset.copies_by_hand for name in group}
+    for path, official_path in sorted(official.items()):
+        name = PurePosixPath(official_path).with_suffix("").as_posix()
+        if name in of_name:
+            groups.setdefault(of_name[name], []).append(path)
+    return tuple(tuple(paths) for paths in groups.values() if len(paths) > 1)
 
 
 def _listed(
     dataset: Dataset, category: str, data: Path, known: PixelDigests
-) -> tuple[Path, list[File]]:
-    """Return the root folder and the files of a category."""
+) -> tuple[Path, list[File], Mapping[str, str]]:
+    """Return a category's root folder and files.
+
+    The third is where each lies in the official copy, by its path; nothing where the card does not
+    ask for it.
+    """
     if dataset.layout == "synthetic":
         from bench.data import synthetic
 
         root = synthetic.generated(known.cache, category)
-        return root, _mvtec_files(root / category, root)
+        return root, _mvtec_files(root / category, root), {}
     if dataset.layout == "mvtec":
         home, folder = data / dataset.name, category_folder(dataset, category, data)
         _refuse_other_names_of_good(folder)
         _check_parts(dataset, category, data, folder, ("train/good", "test"))
-        return home, _mvtec_files(folder, home)
+        return home, _mvtec_files(folder, home), {}
     root = data / dataset.name
     if dataset.layout == "head_ct":
         _check_parts(dataset, category, data, root, ("head_ct",))
-        return root, _head_ct_files(root)
+        files = _head_ct_files(root)
+        return root, files, {f.path: f"head_ct/{_number(f.path):03d}.png" for f in files}
     _check_parts(dataset, category, data, root, ("yes", "no"))
-    return root, _brain_mri_files(root, known)
+    return _brain_mri_files(root, known)
 
 
 def category_folder(dataset: Dataset, category: str, data: Path) -> Path:
@@ -169,7 +186,7 @@ def _head_ct_files(root: Path) -> list[File]:
     files = []
     for path in images_in(root / "head_ct"):
         try:
-            number = int(path.stem)
+            number = _number(path)
         except ValueError:
             raise DataError(
                 f"{one_line(path)} is not one of Head-CT's numbered files; move it away"
@@ -185,6 +202,11 @@ def _head_ct_files(root: Path) -> list[File]:
     return files
 
 
+def _number(path: str | Path) -> int:
+    """Return the number of one of Head-CT's files; raises ValueError."""
+    return int(PurePosixPath(path).stem)
+
+
 def _head_ct_labels(path: Path) -> dict[int, bool]:
     """Read the `id, hemorrhage` table; empty where the archive has none."""
     if not path.is_file():
@@ -197,20 +219,24 @@ def _head_ct_labels(path: Path) -> dict[int, bool]:
         raise DataError(f"{one_line(path)} does not hold lines of `id, hemorrhage`") from None
 
 
-def _brain_mri_files(root: Path, known: PixelDigests) -> list[File]:
-    files = [File(f"yes/{p.name}", "test", "tumor") for p in images_in(root / "yes")]
-    normals = sorted(images_in(root / "no"))
-    folds = read_manifest("brain_mri").folds("brain_mri", normals, known)
-    files += [File(f"no/{p.name}", fold, "good") for p, fold in zip(normals, folds, strict=True)]
-    return files
+def _brain_mri_files(root: Path, known: PixelDigests) -> tuple[Path, list[File], Mapping[str, str]]:
+    tumours = sorted(f"yes/{p.name}" for p in images_in(root / "yes"))
+    normals = sorted(f"no/{p.name}" for p in images_in(root / "no"))
+    manifest, paths = read_manifest("brain_mri"), [*tumours, *normals]
+    located = manifest.official_paths("brain_mri", root, paths, known)
+    official = dict(zip(paths, located, strict=True))
+    tested = {path for path in normals if official[path] in manifest.test_normals}
+    files = [File(path, "test", "tumor") for path in tumours]
+    files += [File(path, "test" if path in tested else "train", "good") for path in normals]
+    return root, files, official
 
 
 def brain_mri_test_normals() -> frozenset[str]:
-    """Return the 25 test normals of the project's manifest.
+    """Return the names of the test normals in the project's manifest.
 
-    The baselines split an unsorted listing, so theirs is lost. Ours: the 98 normals sorted by name,
-    grouped by equal decoded pixels, the groups shuffled with seed 42, and whole groups taken while
-    they fit until 25 files are reached (`tests/data/test_splits.py` makes it again).
+    The baselines split an unsorted listing, so theirs is lost. Ours: a quarter of the pictures that
+    the 98 normals show, each with all of its copies. `tests/campaigns/brain_mri_manifest.py` makes
+    it.
     """
-    by_name = read_manifest("brain_mri").by_name
-    return frozenset(name for name, fold in by_name.items() if fold == "test")
+    tested = read_manifest("brain_mri").test_normals
+    return frozenset(path.removeprefix("no/") for path in tested)

@@ -39,6 +39,10 @@ class Listing:
     files: tuple[File, ...]
     data_version: int = 1
     """Of the dataset's card."""
+    near_copies: bool = False
+    """Whether near copies count as one picture, see `bench.data.near_copies`."""
+    copies_by_hand: tuple[tuple[str, ...], ...] = ()
+    """Groups of paths that show one picture, whatever their likeness."""
 
 
 def check_names(root: Path, paths: Iterable[str]) -> None:

@@ -32,7 +32,7 @@ class Split:
     tested: tuple[int, ...]
     role: tuple[str, ...]
     left_out: tuple[int, ...]
-    """Training normals that are left out because the test fold shows the same pixels."""
+    """Training normals that are left out because the test fold shows the same pictures."""
 
     def counted(self) -> np.ndarray:
         """Return which tested files count, (len(tested),) bool."""
@@ -51,7 +51,8 @@ def split_category(
 ) -> Split:
     """Split one category for one seed.
 
-    `files` are sorted by path; `pixels[i]` is the digest of what `files[i]` shows. Duplicates never
+    `files` are sorted by path; `pixels[i]` is the digest of what `files[i]` shows, equal for
+    duplicates and, where the card says so, for near copies, whatever their class. They never
     straddle training and test: a training normal that the test fold shows again is left out, and a
     duplicate of a drawn anomaly is not counted in the test. The draw walks a seeded permutation of
     the sorted anomalies and skips what it has already shown, so ten shots are ten pictures.
@@ -98,6 +99,19 @@ def split_category(
         tested=tuple(tested),
         role=roles,
         left_out=left_out,
+    )
+
+
+def near_copies_left_out(split: Split, pixels: Sequence[str]) -> tuple[int, int]:
+    """Count what training and test lose by near copies.
+
+    These are the images left out whose pixels are not those of the image that they copy.
+    """
+    tested, drawn = ({pixels[i] for i in part} for part in (split.tested, split.drawn))
+    roles = zip(split.tested, split.role, strict=True)
+    return (
+        sum(pixels[i] not in tested for i in split.left_out),
+        sum(role == "duplicate" and pixels[i] not in drawn for i, role in roles),
     )
 
 

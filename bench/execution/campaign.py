@@ -326,6 +326,7 @@ class _Campaign:
             spec=run.spec,
             method_path=run.planned.method.path,
             files=run.listing.files,
+            pictures=run.pictures,
             root=run.listing.root,
             images=images,
             external=external,

@@ -20,6 +20,8 @@ class Job:
     spec: RunSpec
     method_path: str
     files: tuple[File, ...]
+    pictures: tuple[str, ...]
+    """A key for the picture that each file shows: equal for duplicates and near copies."""
     root: Path
     """The folder that the paths of `files` are relative to."""
     images: Path

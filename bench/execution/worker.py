@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
@@ -24,7 +24,7 @@ from bench.data.images import CategoryImages, load
 from bench.data.listing import File
 from bench.data.masks import Size, find_masks, first_of, load_masks, masks_digest
 from bench.data.preconditions import check_preconditions
-from bench.data.splits import Split, draw_manifest, split_category
+from bench.data.splits import Split, draw_manifest, near_copies_left_out, split_category
 from bench.detector import Context, Seeds, TrainingSet
 from bench.errors import DataError, MethodError, WeightsError
 from bench.execution.artifacts import collect_artifacts
@@ -171,13 +171,14 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
         notes.add(
             "the method loads code that no import statement names: it is no part of the run's id"
         )
-    draw = draw_manifest(split, job.files, [f.pixels for f in images.facts])
+    pixels = [f.pixels for f in images.facts]
+    draw = draw_manifest(split, job.files, pixels)
     receipt = Receipt(
         run_id=job.spec.run_id,
         spec=job.spec,
         metrics=Metrics(measured),
         draw=tuple(Drawn(**entry) for entry in draw),
-        split=_split_counts(split, scores.label),
+        split=_split_counts(split, scores.label, job.pictures, pixels),
         facts=Values({**facts, **timed.facts}),
         timings=Timings({**timer.marks, "first_step_s": timer.first_step, **timed.timings}),
         warnings=tuple(sorted(notes)),
@@ -196,14 +197,13 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
 def _data(job: Job) -> tuple[CategoryImages, Split]:
     spec = job.spec
     images = load(job.images)
-    pixels = [f.pixels for f in images.facts]
     # Once more: an endless stream of batches, of no image, would not end.
     check_preconditions(
-        job.files, pixels, spec.place, setting=spec.setting, seen_defect=spec.seen_defect
+        job.files, job.pictures, spec.place, setting=spec.setting, seen_defect=spec.seen_defect
     )
     split = split_category(
         job.files,
-        pixels,
+        job.pictures,
         seed=spec.seed,
         dataset=spec.dataset,
         category=spec.category,
@@ -327,13 +327,19 @@ def _scores(files: tuple[File, ...], split: Split, scored: NDArray[np.float32]) 
     )
 
 
-def _split_counts(split: Split, labels: NDArray[np.bool_]) -> SplitCounts:
+def _split_counts(
+    split: Split, labels: NDArray[np.bool_], pictures: Sequence[str], pixels: Sequence[str]
+) -> SplitCounts:
     counted = split.counted()
+    in_training, in_test = near_copies_left_out(split, pixels)
     return SplitCounts({
         "train_normal": len(split.train_normal),
         "train_left_out": len(split.left_out),
+        "train_near_copies": in_training,
         "test_normal": int((counted & ~labels).sum()),
         "test_anomalous": int((counted & labels).sum()),
         "test_duplicates_left_out": split.role.count("duplicate"),
+        "test_near_copies": in_test,
+        "pictures": len(set(pictures)),
         "scored": len(split.tested),
     })  # fmt: skip

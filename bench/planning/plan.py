@@ -47,6 +47,8 @@ class Run:
     spec: RunSpec
     planned: PlannedRun
     listing: Listing
+    pictures: tuple[str, ...]
+    """A key for the picture that each file shows: equal for duplicates and near copies."""
     weights: Weights | None
     external: External | None
 
@@ -105,11 +107,12 @@ def plan_runs(
             continue
         for spec in _specs(wanted, inputs):
             try:
-                lookup.check(wanted, inputs, spec)
+                pictures = lookup.check(wanted, inputs, spec)
             except DataError as error:
                 missing.append(Missing(replace(wanted, seen_defect=spec.seen_defect), str(error)))
                 continue
-            runs.append(Run(spec, wanted, inputs.listing, inputs.weights, inputs.external))
+            weights, external = inputs.weights, inputs.external
+            runs.append(Run(spec, wanted, inputs.listing, pictures, weights, external))
     lookup.digests.save()
     return Plan(tuple({r.run_id: r for r in runs}.values()), tuple(missing), tuple(notes))
 
@@ -158,8 +161,11 @@ class _Lookup:
             masks = self._once(("masks", *category), lambda: self._find_masks(listing))
         return _Inputs(listing, content, weights, external, masks)
 
-    def check(self, wanted: PlannedRun, inputs: _Inputs, spec: RunSpec) -> None:
-        """Raise DataError where a run's inputs are here, but cannot be run on."""
+    def check(self, wanted: PlannedRun, inputs: _Inputs, spec: RunSpec) -> tuple[str, ...]:
+        """Return the pictures that a run's files show.
+
+        Raises DataError where the inputs are here, but cannot be run on.
+        """
         needs, settings = wanted.method.needs, wanted.settings
         for setting in ("stage", "image_size", "batch_size"):
             least = getattr(needs, setting)
@@ -169,43 +175,43 @@ class _Lookup:
                     f" --set {spec.method}.{setting}={least}"
                 )
         name = place_name(spec.dataset, spec.category)
-        pixels = self._once(
-            ("pixels", spec.dataset, spec.category),
+        pictures = self._once(
+            ("pictures", spec.dataset, spec.category),
             lambda: self._look_at(name, inputs),
         )
         if external := inputs.external:
             self._once(
                 ("apart", name, external.fingerprint),
-                lambda: self._check_apart(spec.dataset, external, inputs.listing, pixels),
+                lambda: self._check_apart(spec.dataset, external, name, inputs),
             )
         key = ("preconditions", name, spec.setting, spec.seen_defect, needs.normals)
         self._once(
             key,
             lambda: check_preconditions(
                 inputs.listing.files,
-                pixels,
+                pictures,
                 name,
                 setting=spec.setting,
                 seen_defect=spec.seen_defect,
                 normals=needs.normals,
             ),
         )
+        return pictures
 
-    def _look_at(self, name: str, inputs: _Inputs) -> list[str]:
+    def _look_at(self, name: str, inputs: _Inputs) -> tuple[str, ...]:
         try:
-            return self._pixels.of_category(name, inputs.listing, inputs.content)
+            return self._pixels.pictures_of(name, inputs.listing, inputs.content)
         finally:
             self._pixels.save()  # at once, as digests are
 
-    def _check_apart(
-        self, dataset: str, external: External, listing: Listing, pixels: list[str]
-    ) -> None:
+    def _check_apart(self, dataset: str, external: External, name: str, inputs: _Inputs) -> None:
         """Raise DataError where textures of the user's show images of a category."""
         if external.source not in SOURCES:
             paths = [external.listing.root / file.path for file in external.listing.files]
             shown = self._pixels.of_files(external.source, paths)
+            pixels = self._pixels.of_category(name, inputs.listing, inputs.content)
             self._pixels.save()
-            check_apart(external, shown, listing, pixels, dataset)
+            check_apart(external, shown, inputs.listing, pixels, dataset)
 
     def notes(self, wanted: PlannedRun, listing: Listing) -> Iterable[str]:
         """Yield a line for each thing of a category that its runs pass over."""

@@ -136,10 +136,17 @@ class SplitCounts(Values):
 
     train_normal: int | None
     train_left_out: int | None
-    """Training images that equal a test image."""
+    """Training images that show the picture of a test image."""
+    train_near_copies: int | None
+    """Of these, the ones of other pixels; None of runs before near copies were looked for."""
     test_normal: int | None
     test_anomalous: int | None
     test_duplicates_left_out: int | None
+    """Test images that show the picture of a drawn anomaly."""
+    test_near_copies: int | None
+    """Of these, the ones of other pixels."""
+    pictures: int | None
+    """Different pictures of the category's files: duplicates and near copies are one."""
     scored: int
 
 

@@ -137,9 +137,10 @@ def test_a_manifest_goes_by_what_files_hold_and_not_by_their_names(shared, tmp_p
     source = shared / "data" / "brain_mri"
     official = list_category(BRAIN_MRI, "brain_mri", shared / "data", warm_cache)
     folds = {f.path.removeprefix("no/"): f.fold for f in official.files if not f.anomalous}
-    assert sorted(folds.values()) == ["test"] * 25 + ["train"] * 73
+    assert sorted(folds.values()) == ["test"] * 26 + ["train"] * 72
     copy = tmp_path / "brain_mri"
     shutil.copytree(source / "yes", copy / "yes")
+    (copy / "yes/Y36.JPG").rename(copy / "yes/of mine.JPG")
     (copy / "no").mkdir()
     names = sorted(folds)
     renamed = {}
@@ -154,6 +155,8 @@ def test_a_manifest_goes_by_what_files_hold_and_not_by_their_names(shared, tmp_p
     listing = list_category(BRAIN_MRI, "brain_mri", tmp_path, warm_cache)
     found = {f.path.removeprefix("no/"): f.fold for f in listing.files if not f.anomalous}
     assert found == {name: folds[original] for name, original in renamed.items()}
+    assert ("yes/Y65.JPG", "yes/of mine.JPG") in listing.copies_by_hand
+    assert len(listing.copies_by_hand) == len(BRAIN_MRI.copies_by_hand)
 
 
 def test_what_a_manifest_does_not_know_is_taken_by_its_name(tmp_path, cache):

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.data.catalog import BRAIN_MRI, HEAD_CT
-from bench.data.images import load, prepare
 from bench.data.layouts import brain_mri_test_normals, list_category
+from bench.data.pixel_digests import PixelDigests
 from bench.data.splits import DRAWN, draw_manifest, seen_defects, split_category
 from bench.errors import DataError, RequestError
+from bench.system.digests import FingerprintCache
+from tests.campaigns.brain_mri_manifest import make, quarter
 from tests.fixtures.datasets import pictures_in
 
 PICTURES = st.integers(0, 40).map("picture {}".format)
@@ -203,30 +205,14 @@ def test_a_seen_defect_with_ten_images_of_fewer_pictures_is_an_error():
 # Groups
 
 
-def group_split(names, pixels, test, seed):
-    """Return `test` of `names`, equal pixels together: how the manifest was made.
-
-    Groups in order of their first name are shuffled by RandomState(seed) and taken while they fit.
-    """
-    groups = {}
-    for name, digest in sorted(zip(names, pixels, strict=True)):
-        groups.setdefault(digest, []).append(name)
-    ordered = list(groups.values())
-    chosen = []
-    for i in np.random.RandomState(seed).permutation(len(ordered)):
-        if len(chosen) + len(ordered[i]) <= test:
-            chosen += ordered[i]
-    return sorted(chosen)
-
-
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), st.integers(0, 20), SEEDS)
-def test_a_group_split_keeps_equal_pictures_together_and_never_takes_too_many(pixels, n, seed):
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=40))
+def test_a_group_split_keeps_equal_pictures_together_and_takes_a_quarter_of_them(pixels):
     names = [f"{i:03d}" for i in range(len(pixels))]
     shown = [str(p) for p in pixels]
-    chosen = group_split(names, shown, n, seed)
-    assert len(chosen) <= n
+    chosen = quarter(names, shown)
     assert chosen == sorted(set(chosen))
     inside = {shown[names.index(c)] for c in chosen}
+    assert len(inside) == round(len(set(shown)) / 4)
     assert all((p in inside) == (name in chosen) for name, p in zip(names, shown, strict=True))
 
 
@@ -234,13 +220,7 @@ def test_a_group_split_keeps_equal_pictures_together_and_never_takes_too_many(pi
 def test_a_group_split_does_not_depend_on_the_order_of_the_names(pairs):
     names, pixels = zip(*pairs, strict=True)
     ordered = sorted(pairs)
-    assert group_split(names, pixels, 8, 42) == group_split(*zip(*ordered, strict=True), 8, 42)
-
-
-def test_a_group_split_of_different_pictures_takes_as_many_as_are_asked_for():
-    names = [f"{i:03d}" for i in range(98)]
-    assert len(group_split(names, names, 25, 42)) == 25
-    assert group_split(names, names, 25, 42) != group_split(names, names, 25, 43)
+    assert quarter(names, pixels) == quarter(*zip(*ordered, strict=True))
 
 
 # Real data
@@ -250,41 +230,34 @@ def test_a_group_split_of_different_pictures_takes_as_many_as_are_asked_for():
 def real(shared, warm_cache):
     def category(dataset):
         listing = list_category(dataset, dataset.name, shared / "data", warm_cache)
-        found = load(prepare(listing, dataset.fingerprint, warm_cache, 16))
-        return listing, [f.pixels for f in found.facts]
+        known = PixelDigests(warm_cache, FingerprintCache(warm_cache))
+        return listing, known.pictures_of(dataset.name, listing, dataset.fingerprint)
 
     return category
 
 
-def test_head_ct_leaves_its_one_leak_out_of_training(real):
-    listing, pixels = real(HEAD_CT)
-    found = split_category(listing.files, pixels, seed=0, dataset="head_ct", category="head_ct")
-    assert [listing.files[i].path for i in found.left_out] == ["head_ct/189.png"]
-    assert len(found.train_normal) == 74
-    assert found.role.count("test") == 25 + 90
+def test_head_ct_leaves_its_leaks_out_of_training(real):
+    listing, shown = real(HEAD_CT)
+    found = split_category(listing.files, shown, seed=0, dataset="head_ct", category="head_ct")
+    left = [listing.files[i].path for i in found.left_out]
+    assert left == ["head_ct/148.png", "head_ct/186.png", "head_ct/189.png"]
+    assert len(found.train_normal) == 72
+    assert found.role.count("test") == 25 + 90 - found.role.count("duplicate")
 
 
-def test_brain_mri_has_228_pictures_and_leaves_duplicates_of_the_draw_out_of_the_test(real):
-    listing, pixels = real(BRAIN_MRI)
-    assert len(set(pixels)) == 228
+def test_brain_mri_has_199_pictures_and_leaves_copies_of_the_draw_out_of_the_test(real):
+    listing, shown = real(BRAIN_MRI)
+    assert len(set(shown)) == 199
     splits = [
-        split_category(listing.files, pixels, seed=s, dataset="brain_mri", category="brain_mri")
+        split_category(listing.files, shown, seed=s, dataset="brain_mri", category="brain_mri")
         for s in range(100)
     ]
     assert all(s.left_out == () for s in splits)
-    assert 70 <= sum("duplicate" in s.role for s in splits) <= 95  # 83 % of draws have one
+    assert 95 <= sum("duplicate" in s.role for s in splits) <= 100
 
 
-def test_the_manifest_of_brain_mri_is_made_again_from_the_images(real):
-    listing, pixels = real(BRAIN_MRI)
-    normals = {
-        f.path.removeprefix("no/"): p
-        for f, p in zip(listing.files, pixels, strict=True)
-        if not f.anomalous
-    }
-    chosen = group_split(list(normals), list(normals.values()), 25, 42)
-    assert set(chosen) == brain_mri_test_normals()
-    text = resources.files("bench.data").joinpath("manifests/brain_mri.json").read_text()
-    manifest = json.loads(text)
-    assert sorted(manifest["test_normals"]) == chosen
-    assert {**manifest["test_normals"], **manifest["train_normals"]} == normals
+def test_the_manifest_of_brain_mri_is_made_again_from_the_images(shared):
+    text = resources.files("bench.data").joinpath("manifests/brain_mri.json").read_text("utf-8")
+    manifest = make(shared / "data" / "brain_mri")
+    assert json.loads(text) == manifest
+    assert {f"no/{name}" for name in brain_mri_test_normals()} == {*manifest["test_normals"]}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bench.data.catalog import find_dataset
-from bench.data.images import prepare
+from bench.data.images import load, prepare
 from bench.data.layouts import list_category
 from bench.data.listing import fingerprint
 from bench.errors import DataError
@@ -34,7 +34,8 @@ def test_no_method_is_given_a_training_set_without_normal_images(
     listing = list_category(find_dataset("nuts", tmp_path), "nuts", tmp_path, cache)
     content = fingerprint(listing, FingerprintCache(cache))
     images = prepare(listing, content, cache, 16)
-    job: Any = SimpleNamespace(spec=SPEC, files=listing.files, images=images)
+    pictures = tuple(f.pixels for f in load(images).facts)
+    job: Any = SimpleNamespace(spec=SPEC, files=listing.files, pictures=pictures, images=images)
     with pytest.raises(DataError, match=r"3 normal training images, of which 3 are also in test"):
         worker._data(job)
 

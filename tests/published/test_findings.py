@@ -14,7 +14,7 @@ def test_every_finding_is_pinned_here():
         "atacnet_table1-copied-devnet-dra-saoe", "atacnet_table1-anomaly-types",
         "atacnet_table1-beaten", "atacnet_table1-duel-dra-1", "atacnet_table1-duel-dra-10",
         "atacnet_table1-gain-toothbrush", "table1-protocol", "table1-medical", "table1-no-spread",
-        "table1-one-number", "brain-mri-copies",
+        "table1-one-number", "brain-mri-copies", "head-ct-copies",
         "atacnet_table2-means", "atacnet_table2-pixels-spade", "atacnet_table2-at-odds",
         "atacnet_table2-copied-spade", "atacnet_table2-copied-patchsvdd",
         "atacnet_table2-copied-padim", "atacnet_table2-copied-patchcore",

@@ -170,8 +170,7 @@ def _compare_category(
     spec = runs[0].spec
     files = runs[0].listing.files
     split = split_category(
-        files, [f.pixels for f in images.facts], seed=spec.seed, dataset=spec.dataset,
-        category=spec.category,
+        files, runs[0].pictures, seed=spec.seed, dataset=spec.dataset, category=spec.category,
     )  # fmt: skip
     note(f"{spec.place}: {len(split.train_normal)} normal and {len(split.tested)} test images")
     labels = [files[i].anomalous for i in split.tested]

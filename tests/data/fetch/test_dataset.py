@@ -914,7 +914,7 @@ def zip_of(file: Path, members: dict[str, bytes]) -> Path:
 @pytest.fixture
 def brain(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """Brain-MRI with six images, one of them a test normal."""
-    manifest = FoldManifest({}, {}, {"0.jpg": "test"})
+    manifest = FoldManifest({}, {}, {"no/0.jpg"})
     monkeypatch.setattr("bench.data.layouts.read_manifest", lambda _: manifest)
     card = replace(
         catalog.BRAIN_MRI, categories={"brain_mri": CategoryFacts(2, 1, {"tumor": 3}, None)}
