@@ -25,7 +25,7 @@ from bench.data.listing import File
 from bench.data.masks import Size, find_masks, first_of, load_masks, masks_digest
 from bench.data.preconditions import check_preconditions
 from bench.data.splits import Split, draw_manifest, split_category
-from bench.detector import Context, Seeds, TrainingSet
+from bench.detector import Context, TrainingSet
 from bench.errors import DataError, MethodError, WeightsError
 from bench.execution.artifacts import collect_artifacts
 from bench.execution.contract import check_scores, make_context
@@ -114,7 +114,7 @@ def _sender(progress: Connection) -> Callable[[Message], None]:
 def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     timer = PhaseTimer(started)
     this_process = os.getpid()
-    seeds = Seeds(job.spec.seed, job.spec.dataset, job.spec.category)
+    seeds = job.spec.seeds
     make_deterministic(job.threads, seeds["init"], job.device)
     method = load_class(job.method_path)
     check_loaded(_module(job), job.code)
@@ -204,7 +204,7 @@ def _data(job: Job) -> tuple[CategoryImages, Split]:
     split = split_category(
         job.files,
         pixels,
-        seed=spec.seed,
+        seed=spec.seeds.draw_seed,
         dataset=spec.dataset,
         category=spec.category,
         setting=spec.setting,

@@ -56,6 +56,8 @@ class PlannedRun:
     shots: int
     seed: int
     kind: str = KINDS[0]
+    draw_seed: int | None = None
+    """Of the draw of anomalies, where it is not the seed."""
 
     @property
     def key(self) -> Hashable:
@@ -247,7 +249,8 @@ def _planned_runs(
             seeds = 1 if deterministic else block.seeds
             if 0 in shots and not unsupervised:
                 raise RequestError(f"{method.name} needs at least one shot")
-            for k, seen, seed in product(shots, block.seen_defects or (None,), range(seeds)):
+            defects, draws = block.seen_defects or (None,), block.draw_seeds or (None,)
+            for k, seen, draw, seed in product(shots, defects, draws, range(seeds)):
                 run = PlannedRun(
                     method=method,
                     parameters=parameters,
@@ -259,6 +262,7 @@ def _planned_runs(
                     shots=k,
                     seed=seed,
                     kind=kind,
+                    draw_seed=None if draw == seed else draw,
                 )
                 yield run, used_keys
 
