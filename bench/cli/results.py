@@ -107,6 +107,8 @@ def _artifacts(stored: "Results", receipt: "Receipt") -> Iterator[tuple[str, str
         yield "maps", ", ".join(explanations.maps)
         yield "boxes", "none" if explanations.boxes is None else "of the zoomed view"
         yield "parts of the score", ", ".join(explanations.parts) or "none"
+    if by_epoch := stored.epoch_scores(receipt.run_id):
+        yield "scores by epoch", counted(len(by_epoch.epochs), "epoch")
 
 
 def _show_failure(failure: "Failure", times: int) -> None:
