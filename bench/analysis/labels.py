@@ -42,7 +42,7 @@ class ConfigurationNames:
         varied = [
             f"{key}={_written(value, values[key])}"
             for key, value in _settings(spec).items()
-            if len(values[key]) > 1 and not (key in LATER and value is None)
+            if (value is not None if key in LATER else len(values[key]) > 1)
         ]
         for key in OF_A_PLACE:
             known = self._of_places[spec.method, place_of(spec), key]
