@@ -218,6 +218,14 @@ class StoredRuns:
             )
         return scores
 
+    def auroc_by_epoch(self, receipt: Receipt) -> dict[int, float]:
+        """Return a run's AUROC by epoch, empty where it keeps none; raises CorruptRun."""
+        by_epoch = self.results.epoch_scores(receipt.run_id)
+        try:
+            return by_epoch.auroc(self.scores(receipt)) if by_epoch else {}
+        except ValueError as error:
+            raise CorruptRun(f"run {receipt.run_id} is damaged: {error}") from None
+
     def lines(self, configuration: Configuration) -> list[RunLine]:
         """Return the runs, each with its interval over images."""
         return [self._line(r, configuration.metric) for r in configuration.receipts]

@@ -132,6 +132,13 @@ def table_command(
             help="Also print each column's paired difference from this one.", metavar="COLUMN"
         ),
     ] = None,
+    spread: Annotated[
+        bool,
+        typer.Option(
+            "--spread",
+            help="Print what draw, initialisation and images add to it, instead.",
+        ),
+    ] = False,
 ) -> None:
     """Print stored AUROC as a Markdown table."""
     from bench.analysis.paired import written_difference
@@ -141,6 +148,11 @@ def table_command(
 
     conditions = dict(assignment("--where", "key=value", text) for text in where or ())
     stored = open_results(results.absolute())
+    if spread:
+        if against is not None:
+            raise RequestError("--spread compares no columns: leave --against out")
+        _print_spread(stored, conditions)
+        return
     summary = tabulate((stored.read(i) for i in stored.ids()), conditions)
     gaps = {}
     if against is not None:  # before anything is printed
@@ -155,6 +167,23 @@ def table_command(
     )
     for ((place, shots), column), gap in gaps.items():
         say(f"- {place}, {counted(shots, 'shot')}, {column}: {written_difference(gap)}")
+
+
+def _print_spread(stored: "Results", conditions: Mapping[str, Any]) -> None:
+    from bench.analysis.configurations import StoredRuns
+    from bench.analysis.spread import spread_table
+    from bench.analysis.summary import fitting
+    from bench.report.markup import as_markdown
+
+    chosen = fitting((stored.read(i) for i in stored.ids()), conditions)
+    table = spread_table(StoredRuns(stored, tuple(chosen)))
+    if table is None:
+        raise RequestError(
+            "no two seeds have run on each of two draws: `bench run --suite spread`, or draw_seeds"
+            " in a suite of your own"
+        )
+    say(as_markdown([list(table.columns), *map(list, table.rows)]))
+    say(table.reading)
 
 
 def times_command(results: ResultsOption = RESULTS) -> None:

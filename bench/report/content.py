@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.configurations import Configuration, StoredRuns, is_stale
+from bench.analysis.epochs import epochs_table
 from bench.analysis.filling import fill_table, other_table, source_tables
 from bench.analysis.provenance import Facts, provenance
+from bench.analysis.sections import TableSection
+from bench.analysis.spread import spread_table
 from bench.analysis.tables import ReportTable
 from bench.analysis.timing_tables import TimeTable, time_tables
 from bench.published.audit import findings
@@ -35,6 +38,8 @@ class Contents:
     provenance: tuple[Facts, ...]
     times: tuple[TimeTable, ...]
     """What was timed, a table for each machine and category."""
+    sections: tuple[TableSection, ...] = ()
+    """Tables that only some results have runs for."""
 
     @cached_property
     def stale(self) -> int:
@@ -81,4 +86,5 @@ def contents(results: Results, data: Path | None = None, cache: Path | None = No
         tuple(findings()),
         tuple(provenance(stored)),
         tuple(time_tables(stored)),
+        tuple(filter(None, (spread_table(stored), epochs_table(stored)))),
     )
