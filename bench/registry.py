@@ -110,9 +110,12 @@ ABILITIES = {
     "state": ("state", "load_state"),
     "rehearse": ("rehearse",),
     "memory": ("memory",),
+    "epochs": ("after_epoch",),
 }
 """Optional abilities of a method, with the functions each needs."""
-_KIND = "method cards with abilities"
+ONLY_A_RUN_TELLS = frozenset({"epochs"})
+"""Abilities that a method from outside may have without a function of that name."""
+_KIND = "method cards with abilities and epochs"
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,8 @@ class Registry:
             "abilities": sorted(
                 ability
                 for ability, functions in ABILITIES.items()
-                if all(callable(getattr(cls, f, None)) for f in functions)
+                if (outside and ability in ONLY_A_RUN_TELLS)
+                or all(callable(getattr(cls, f, None)) for f in functions)
             ),
             "defaults": {f.name: f.default for f in dataclasses.fields(cls.Parameters)},
             "limits": {f.name: dict(f.metadata) for f in dataclasses.fields(cls.Parameters)},

@@ -21,10 +21,17 @@ def sub_seed(seed: int, purpose: str, dataset: str, category: str) -> int:
 
 
 class Seeds:
-    """The sub-seeds of one run, by purpose: `seeds["init"]`."""
+    """The sub-seeds of one run, by purpose: `seeds["init"]`.
 
-    def __init__(self, seed: int, dataset: str, category: str) -> None:
+    That of "draw" is derived from `draw_seed`, by default the seed.
+    """
+
+    def __init__(
+        self, seed: int, dataset: str, category: str, draw_seed: int | None = None
+    ) -> None:
         self.seed, self.dataset, self.category = seed, dataset, category
+        self.draw_seed = seed if draw_seed is None else draw_seed
 
     def __getitem__(self, purpose: str) -> int:
-        return sub_seed(self.seed, purpose, self.dataset, self.category)
+        seed = self.draw_seed if purpose == "draw" else self.seed
+        return sub_seed(seed, purpose, self.dataset, self.category)

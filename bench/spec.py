@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from bench.errors import RequestError
+from bench.seeding import Seeds
 
 RUN_ID = re.compile(r"[0-9a-f]{16}\Z")
 SPEC_VERSION = 1
 """Raised when the canonical form changes. Every id changes with it: old results stay readable,
 but are not found again by `bench run`."""
 
-LATER = frozenset({"masks"})
+LATER = frozenset({"masks", "draw_seed"})
 """Fields that were added while SPEC_VERSION stayed: left out of the canonical form where they are
 None, so that the ids of older runs stay."""
 
@@ -67,6 +68,9 @@ class RunSpec:
     masks: str | None = None
     """Digest of the category's masks, for methods that train on those of the labelled anomalies;
     see `bench.data.masks.masks_digest`."""
+    draw_seed: int | None = None
+    """Seed of the draw of anomalies, where it is not `seed`: then the seed gives all the rest. One
+    that is equal becomes None, so that the run is the plain one, by its id too."""
 
     def __post_init__(self) -> None:
         for name, types in _TYPES.items():
@@ -79,6 +83,8 @@ class RunSpec:
             if type(value) is float and not math.isfinite(value):
                 raise ValueError(f"parameter {key} of {self.method} must be finite, not {value!r}")
         object.__setattr__(self, "parameters", dict(sorted(self.parameters.items())))
+        if self.draw_seed == self.seed:
+            object.__setattr__(self, "draw_seed", None)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RunSpec) and self.canonical() == other.canonical()
@@ -121,8 +127,17 @@ class RunSpec:
 
     @property
     def row(self) -> "RunSpec":
-        """The spec with seed 0, shared by all seeds."""
-        return dataclasses.replace(self, seed=0)
+        """The spec with seed 0, shared by all seeds.
+
+        Plain runs, whose seeds draw, are a row; those of each other `draw_seed` are another. Seed 0
+        of draw 0 is a plain run: the row of that draw has seed 1.
+        """
+        return dataclasses.replace(self, seed=1 if self.draw_seed == 0 else 0)
+
+    @property
+    def seeds(self) -> Seeds:
+        """The sub-seeds of the run."""
+        return Seeds(self.seed, self.dataset, self.category, self.draw_seed)
 
     @property
     def place(self) -> str:
@@ -130,7 +145,8 @@ class RunSpec:
         return place_name(self.dataset, self.category)
 
     def __str__(self) -> str:
-        return f"{self.method} {self.place} {shots_of(self.shots)} seed {self.seed}"
+        draw = "" if self.draw_seed is None else f" draw {self.draw_seed}"
+        return f"{self.method} {self.place} {shots_of(self.shots)} seed {self.seed}{draw}"
 
 
 _TYPES: dict[str, tuple[Any, ...]] = {

@@ -315,5 +315,5 @@ def test_a_card_from_the_cache_has_the_same_limits_and_abilities(tmp_path):
     for card in (fresh, cached):
         with pytest.raises(RequestError, match=r"dra\.sampler must be one of halves, thirds"):
             card.parameters({"sampler": "odd"})
-        assert card.abilities == {"embed", "explain", "state", "rehearse"}
+        assert card.abilities == {"embed", "explain", "state", "rehearse", "epochs"}
     assert Registry(tmp_path).find("shortcut").abilities == {"state"}

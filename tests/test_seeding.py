@@ -52,6 +52,12 @@ def test_the_seeds_of_a_run_are_its_sub_seeds():
     assert [seeds[p] for p in PURPOSES] == [sub_seed(3, p, "mvtec_ad", "pill") for p in PURPOSES]
 
 
+def test_a_draw_seed_touches_the_draw_alone():
+    seeds = Seeds(3, "mvtec_ad", "pill", draw_seed=5)
+    wanted = {p: sub_seed(3 + 2 * (p == "draw"), p, "mvtec_ad", "pill") for p in PURPOSES}
+    assert {p: seeds[p] for p in PURPOSES} == wanted
+
+
 def test_nothing_but_seed_purpose_and_data_enters_a_sub_seed():
     assert list(inspect.signature(sub_seed).parameters) == [
         "seed",

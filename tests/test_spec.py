@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import RequestError
+from bench.seeding import PURPOSES
 from bench.spec import LATER, SPEC_VERSION, RunSpec
 
 TEXT, WHOLE = st.text(max_size=12), st.integers(-(2**63), 2**63)
@@ -34,6 +35,8 @@ FIELDS = {
     "stage": st.none() | WHOLE,
     "weights": st.none() | TEXT,
     "masks": st.none() | TEXT,
+    # No seed of the strategy above: an equal one becomes None, see the test of that.
+    "draw_seed": st.none() | st.integers(2**63 + 1, 2**64),
 }
 SPECS = st.builds(RunSpec, **FIELDS)
 FULL = RunSpec(
@@ -59,6 +62,10 @@ FULL = RunSpec(
     stage=3,
     weights="c" * 64,
 )
+
+
+SOME = {"masks": "d" * 64, "draw_seed": 7}
+"""A value of each later field."""
 
 
 def written(value):
@@ -143,8 +150,9 @@ def test_a_later_field_is_left_out_where_it_is_none(name):
     assert name not in FULL.as_dict()
     assert name not in json.loads(FULL.canonical())
     assert RunSpec.from_dict({**FULL.as_dict(), name: None}).run_id == FULL.run_id
-    given = replace(FULL, **{name: "d" * 64})
-    assert given.as_dict()[name] == "d" * 64
+    value = SOME[name]
+    given = replace(FULL, **{name: value})
+    assert given.as_dict()[name] == value
     assert RunSpec.from_dict(given.as_dict()) == given != FULL
 
 
@@ -155,7 +163,7 @@ def test_an_unknown_field_is_refused_by_name():
 
 @pytest.mark.parametrize("name", sorted(FIELDS.keys() - {"parameters"}))
 def test_a_mistyped_field_is_refused_by_name(name):
-    right = str if name in LATER else type(getattr(FULL, name))
+    right = type(SOME[name]) if name in LATER else type(getattr(FULL, name))
     for wrong in (True, 1, 1.0, "1", [], {}):
         if type(wrong) is not right:
             with pytest.raises(RequestError, match=name):
@@ -173,7 +181,33 @@ def test_runs_that_differ_by_their_seed_alone_share_a_row():
     assert replace(FULL, shots=1).row != FULL.row
 
 
+def test_a_draw_seed_that_is_the_seed_makes_a_plain_run():
+    assert replace(FULL, draw_seed=4).run_id == FULL.run_id
+    assert replace(FULL, draw_seed=4).draw_seed is None
+    assert replace(replace(FULL, draw_seed=2), seed=2) == replace(FULL, seed=2)
+    assert RunSpec.from_dict({**FULL.as_dict(), "draw_seed": 4}) == FULL
+
+
+def test_no_draws_share_a_row_and_draw_0_is_no_plain_row():
+    crossed = [replace(FULL, seed=s, draw_seed=d) for d in range(3) for s in range(3)]
+    rows = {}
+    for spec in crossed:
+        rows.setdefault(spec.row, []).append((spec.draw_seed, spec.seed))
+    assert sorted(rows.values(), key=str) == [
+        [(0, 1), (0, 2)], [(1, 0), (1, 2)], [(2, 0), (2, 1)], [(None, 0), (None, 1), (None, 2)],
+    ]  # fmt: skip
+    assert all(row.row == row for row in rows)
+
+
+def test_the_draw_seed_gives_the_draw_and_the_seed_all_else():
+    plain, crossed = FULL.seeds, replace(FULL, draw_seed=2).seeds
+    differ = {p for p in PURPOSES if plain[p] != crossed[p]}
+    assert differ == {"draw"}
+    assert crossed["draw"] == replace(FULL, seed=2).seeds["draw"]
+
+
 def test_a_dataset_without_categories_is_named_once():
     assert replace(FULL, dataset="head_ct", category="head_ct").place == "head_ct"
     assert str(FULL) == "atacnet mvtec_ad/metal_nut 10 shots seed 4"
     assert str(replace(FULL, shots=1)) == "atacnet mvtec_ad/metal_nut 1 shot seed 4"
+    assert str(replace(FULL, draw_seed=0)) == "atacnet mvtec_ad/metal_nut 10 shots seed 4 draw 0"

@@ -34,7 +34,7 @@ class Configuration:
     """The shared spec, with seed 0."""
     label: str
     receipts: tuple[Receipt, ...]
-    """In the order of their seeds."""
+    """In the order of their seeds; a `draw_seed` that is not the seed is of a row of its own."""
     metric: str = "auroc"
     """`auroc`, `auroc_full` over the whole test set, or another metric of the receipts."""
     departures: tuple[str, ...] = ()
@@ -189,8 +189,8 @@ class StoredRuns:
     ) -> list[Configuration]:
         """Return a method's configurations, the one to show first.
 
-        That is the one of the newest method version; of these, the one that departs least from a
-        table; then one by today's code; then that with the most seeds.
+        That is the one of the newest method version; of these, one whose seeds draw; then the one
+        that departs least from a table; then one by today's code; then that with the most seeds.
         """
         configurations = []
         for configuration in self.groups.get((place, shots, method), ()):
@@ -202,6 +202,8 @@ class StoredRuns:
                 departs.insert(0, f"method from outside: {row.method_source.partition('@')[0]}")
             if method != REFERENCE and place[0] in table.datasets:
                 departs.append(table.datasets[place[0]])
+            if row.draw_seed is not None:
+                departs.append(f"one draw of anomalies for all seeds: draw_seed {row.draw_seed}")
             shown = replace(configuration, metric=metric, departures=tuple(departs))
             configurations.append(shown)
         return sorted(configurations, key=_preference)
@@ -216,6 +218,14 @@ class StoredRuns:
             )
         return scores
 
+    def auroc_by_epoch(self, receipt: Receipt) -> dict[int, float]:
+        """Return a run's AUROC by epoch, empty where it keeps none; raises CorruptRun."""
+        by_epoch = self.results.epoch_scores(receipt.run_id)
+        try:
+            return by_epoch.auroc(self.scores(receipt)) if by_epoch else {}
+        except ValueError as error:
+            raise CorruptRun(f"run {receipt.run_id} is damaged: {error}") from None
+
     def lines(self, configuration: Configuration) -> list[RunLine]:
         """Return the runs, each with its interval over images."""
         return [self._line(r, configuration.metric) for r in configuration.receipts]
@@ -228,10 +238,11 @@ class StoredRuns:
         return RunLine(receipt, receipt.metrics.share(metric), interval, precision)
 
 
-def _preference(configuration: Configuration) -> tuple[int, int, bool, int, str]:
+def _preference(configuration: Configuration) -> tuple[int, bool, int, bool, int, str]:
     row, departs = configuration.row, len(configuration.departures)
     runs = len(configuration.receipts)
-    return -row.method_version, departs, configuration.stale, -runs, row.run_id
+    one_draw = row.draw_seed is not None
+    return -row.method_version, one_draw, departs, configuration.stale, -runs, row.run_id
 
 
 def grouped(receipts: Iterable[Receipt], label: Callable[[RunSpec], str]) -> list[Configuration]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.analysis.places import shortened
 from bench.published.tables import NAMES
-from bench.spec import Place, RunSpec, place_name, place_of
+from bench.spec import LATER, Place, RunSpec, place_name, place_of
 from bench.store.receipt import Receipt
 from bench.text import brief
 
@@ -23,7 +23,8 @@ that is added later too, is a setting that a name states where it varies."""
 class ConfigurationNames:
     """Names of configurations: the method, and settings that vary.
 
-    Two specs of one place that differ in more than the seed have different names.
+    Two specs of one place that differ in more than the seed have different names. A later field is
+    named where it is set, so that plain runs keep their name.
     """
 
     def __init__(self, specs: Iterable[RunSpec]) -> None:
@@ -41,7 +42,7 @@ class ConfigurationNames:
         varied = [
             f"{key}={_written(value, values[key])}"
             for key, value in _settings(spec).items()
-            if len(values[key]) > 1
+            if (value is not None if key in LATER else len(values[key]) > 1)
         ]
         for key in OF_A_PLACE:
             known = self._of_places[spec.method, place_of(spec), key]

@@ -59,30 +59,8 @@ class ResultTable:
 def tabulate(
     receipts: Iterable[Receipt], where: Mapping[str, Any], but: Mapping[str, Any] | None = None
 ) -> ResultTable:
-    """Arrange accuracy runs whose spec has all values of `where` and none of `but`.
-
-    A key that a run does not know (`shortcut` has no precision) leaves it in. Raises RequestError
-    where nothing is left, or a key is known to none.
-    """
-    but = but or {}
-    stored = list(receipts)
-    accuracy = [r for r in stored if r.spec.kind == "accuracy"]
-    if stored and not accuracy:
-        raise RequestError("only timing runs are stored: `bench times` shows them")
-    settings = {
-        r.run_id: {**r.spec.as_dict(), **r.spec.parameters, WEIGHTS: _weights(r)} for r in accuracy
-    }
-    for key in (*where, *but):
-        if not any(key in values for values in settings.values()):
-            raise RequestError(f"--where {key}: no stored run has a setting of that name")
-    chosen = [
-        r
-        for r in accuracy
-        if all(settings[r.run_id].get(key) in (None, value) for key, value in where.items())
-        and not any(settings[r.run_id].get(key) == value for key, value in but.items())
-    ]
-    if not chosen:
-        raise RequestError("no stored run fits")
+    """Arrange the accuracy runs that `fitting` returns; raises RequestError as it does."""
+    chosen = fitting(receipts, where, but)
     cells: dict[tuple[RowKey, str], Mapping[int, float]] = {}
     runs: dict[tuple[RowKey, str], Runs] = {}
     specs: dict[tuple[RowKey, str], RunSpec] = {}
@@ -105,7 +83,7 @@ def tabulate(
             unofficial[row[0]] = configuration.unofficial_reasons[-1]
     methods = sorted({r.spec.method: None for r in chosen}, key=registered)
     common, apart = _settings(
-        {m: [settings[r.run_id] for r in chosen if r.spec.method == m] for m in methods}
+        {m: [_all_settings(r) for r in chosen if r.spec.method == m] for m in methods}
     )
     return ResultTable(
         rows=tuple(sorted({row for row, _ in cells}, key=_order)),
@@ -120,6 +98,39 @@ def tabulate(
         unofficial=unofficial,
         environments=tuple(sorted({hardware(r) for r in chosen})),
     )
+
+
+def fitting(
+    receipts: Iterable[Receipt], where: Mapping[str, Any], but: Mapping[str, Any] | None = None
+) -> list[Receipt]:
+    """Return the accuracy runs whose spec has all values of `where` and none of `but`.
+
+    A key that a run does not know (`shortcut` has no precision) leaves it in. Raises RequestError
+    where nothing is left, or a key is known to none.
+    """
+    but = but or {}
+    stored = list(receipts)
+    accuracy = [r for r in stored if r.spec.kind == "accuracy"]
+    if stored and not accuracy:
+        raise RequestError("only timing runs are stored: `bench times` shows them")
+    settings = {r.run_id: _all_settings(r) for r in accuracy}
+    for key in (*where, *but):
+        if not any(key in values for values in settings.values()):
+            raise RequestError(f"--where {key}: no stored run has a setting of that name")
+    chosen = [
+        r
+        for r in accuracy
+        if all(settings[r.run_id].get(key) in (None, value) for key, value in where.items())
+        and not any(settings[r.run_id].get(key) == value for key, value in but.items())
+    ]
+    if not chosen:
+        raise RequestError("no stored run fits")
+    return chosen
+
+
+def _all_settings(receipt: Receipt) -> dict[str, Any]:
+    """Return a run's spec and parameters by name, and its weights file."""
+    return {**receipt.spec.as_dict(), **receipt.spec.parameters, WEIGHTS: _weights(receipt)}
 
 
 def _proved(chosen: Sequence[Receipt], methods: Sequence[str]) -> dict[str, tuple[str, ...]]:

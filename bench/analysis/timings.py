@@ -178,9 +178,9 @@ def timed_configurations(
 
 
 def same_but_length(row: RunSpec) -> RunSpec:
-    """Return a spec without length, seed, kind and precision."""
+    """Return a row's spec without length, kind and precision."""
     parameters = {k: v for k, v in row.parameters.items() if k not in LENGTHS}
-    return replace(row, kind="", precision=None, seed=0, parameters=parameters)
+    return replace(row, kind="", precision=None, parameters=parameters)
 
 
 # Ratios

@@ -108,6 +108,8 @@ def _artifacts(stored: "Results", receipt: "Receipt") -> Iterator[tuple[str, str
         yield "maps", ", ".join(explanations.maps)
         yield "boxes", "none" if explanations.boxes is None else "of the zoomed view"
         yield "parts of the score", ", ".join(explanations.parts) or "none"
+    if by_epoch := stored.epoch_scores(receipt.run_id):
+        yield "scores by epoch", counted(len(by_epoch.epochs), "epoch")
 
 
 def _show_failure(failure: "Failure", times: int) -> None:
@@ -143,6 +145,13 @@ def table_command(
             metavar="SEED,...",
         ),
     ] = None,
+    spread: Annotated[
+        bool,
+        typer.Option(
+            "--spread",
+            help="Print what draw, initialisation and images add to it, instead.",
+        ),
+    ] = False,
 ) -> None:
     """Print stored AUROC as a Markdown table."""
     from bench.analysis.paired import written_difference
@@ -159,6 +168,11 @@ def table_command(
         else:
             only[key] = value
     stored = open_results(results.absolute())
+    if spread:
+        if against is not None:
+            raise RequestError("--spread compares no columns: leave --against out")
+        _print_spread(stored, only, but)
+        return
     summary = tabulate((stored.read(i) for i in stored.ids()), only, but)
     gaps = {}
     if against is not None:  # before anything is printed
@@ -185,6 +199,23 @@ def _seeds(text: str | None) -> list[int]:
     if not all(seed.isdecimal() for seed in seeds):
         raise RequestError(f"--tuned-by takes seeds such as 0,1, not {text!r:.80}")
     return [int(seed) for seed in seeds]
+
+
+def _print_spread(stored: "Results", only: Mapping[str, Any], but: Mapping[str, Any]) -> None:
+    from bench.analysis.configurations import StoredRuns
+    from bench.analysis.spread import spread_table
+    from bench.analysis.summary import fitting
+    from bench.report.markup import as_markdown
+
+    chosen = fitting((stored.read(i) for i in stored.ids()), only, but)
+    table = spread_table(StoredRuns(stored, tuple(chosen)))
+    if table is None:
+        raise RequestError(
+            "no two seeds have run on each of two draws: `bench run --suite spread`, or draw_seeds"
+            " in a suite of your own"
+        )
+    say(as_markdown([list(table.columns), *map(list, table.rows)]))
+    say(table.reading)
 
 
 def times_command(results: ResultsOption = RESULTS) -> None:

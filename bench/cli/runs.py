@@ -80,6 +80,13 @@ def run_command(
             help="Keep embeddings, maps and boxes of the test images, for the report's figures.",
         ),
     ] = False,
+    keep_epochs: Annotated[
+        bool,
+        typer.Option(
+            "--keep-epochs",
+            help="Score the test images after each epoch, too, and keep the scores.",
+        ),
+    ] = False,
     available_only: Annotated[
         bool, typer.Option("--available-only", help="Leave out runs whose inputs are missing.")
     ] = False,
@@ -100,7 +107,11 @@ def run_command(
     suite_file, limit = read_suite(suite), _time_limit(timeout)
     plan = plan_suite(suite_file, selection, folders, download=not dry_run)
     stored = results_at(folders.results) if dry_run else Store(folders.results)
-    keep = _abilities_to_keep(suite_file, models=save_models, maps=save_maps)
+    keep = _abilities_to_keep(suite_file, models=save_models, maps=save_maps, epochs=keep_epochs)
+    if keep_epochs and plan.timing:
+        raise RequestError(
+            f"--keep-epochs scores between epochs, and suite {suite} measures time: leave it out"
+        )
     state = compare_with_store(plan, stored, retry_failed=retry_failed, redo_stale=stale, keep=keep)
     _check_missing(plan, suite, available_only or dry_run)
     needed = state.todo or (dry_run and plan.missing)
@@ -200,12 +211,14 @@ def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
         say(f"{_runs(state.stale)} stale: the method's code has changed; --stale runs again")
 
 
-def _abilities_to_keep(suite: "Suite", *, models: bool, maps: bool) -> frozenset[str]:
+def _abilities_to_keep(
+    suite: "Suite", *, models: bool = False, maps: bool = False, epochs: bool = False
+) -> frozenset[str]:
     """Return abilities whose artifacts are wanted."""
-    from bench.store.artifacts import MAPS, MODELS
+    from bench.store.artifacts import BY_EPOCH, MAPS, MODELS
 
-    keep = MODELS if models else frozenset()
-    return keep | MAPS if maps or suite.save_maps else keep
+    wanted = ((models, MODELS), (maps or suite.save_maps, MAPS), (epochs, BY_EPOCH))
+    return frozenset().union(*(abilities for asked, abilities in wanted if asked))
 
 
 def _print_keep(state: "State") -> None:
@@ -265,7 +278,7 @@ def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders
 
     suite_file = read_suite(suite)
     plan = plan_suite(suite_file, selection, folders)
-    keep = _abilities_to_keep(suite_file, models=False, maps=False)
+    keep = _abilities_to_keep(suite_file)
     state = compare_with_store(plan, results_at(folders.results), keep=keep)
     left = time_left(state.todo, list(state.done.values()), 1)
     for name, count in (

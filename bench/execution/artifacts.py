@@ -5,12 +5,14 @@ from typing import Any
 
 from bench.detector import Samples
 from bench.execution.contract import explained, project
+from bench.execution.epochs import EpochScorer
 from bench.execution.failure import reason
 from bench.execution.job import Job
 from bench.execution.parts import OwnDraws, images_of_a_part, spans
 from bench.execution.phases import PhaseTimer
 from bench.store.artifacts import FILES
 from bench.store.embeddings import embeddings_bytes
+from bench.store.epochs import epochs_bytes
 from bench.store.explanations import Explanations, explanations_bytes, joined
 from bench.store.models import model_bytes
 from bench.system.device import synchronize
@@ -22,6 +24,7 @@ def collect_artifacts(
     file: Sequence[str],
     tested: Callable[[slice], Samples],
     timer: PhaseTimer,
+    by_epoch: EpochScorer | None = None,
 ) -> tuple[dict[str, bytes], dict[str, str]]:
     """Return a run's artifacts by file name, each timed.
 
@@ -33,6 +36,10 @@ def collect_artifacts(
     def content(ability: str) -> bytes:
         if ability == "state":
             return model_bytes(detector.state())
+        if ability == "epochs":
+            if by_epoch is None:
+                raise NotImplementedError("a run for time is scored once, at its end")
+            return epochs_bytes(by_epoch.made(file))
         if ability == "embed":
             return embeddings_bytes(project(file, detector.embed(tested(slice(None)))))
         return explanations_bytes(_explained_in_parts(detector, job, file, tested))
@@ -49,7 +56,8 @@ def collect_artifacts(
             unsupported[ability] = reason(error).partition("\n")[0]
             continue
         synchronize(job.device)
-        timer.mark(f"{ability}_s")
+        if ability != "epochs":  # which took its time between epochs
+            timer.mark(f"{ability}_s")
     return files, unsupported
 
 

@@ -90,12 +90,13 @@ def run_memory_line(job: Job, error: BaseException) -> str:
     """Return why a run is out of memory, and a remedy."""
     spec = job.spec
     batch = " or batch_size" if spec.batch_size is not None else ""
-    maps = ", no --save-maps" if "explain" in job.keep else ""
+    options = {"explain": "--save-maps", "epochs": "--keep-epochs"}
+    without = "".join(f", no {option}" for key, option in options.items() if key in job.keep)
     return memory_line(
         error,
         f"{spec}, {spec.image_size} px,",
         job.device,
-        f"take a smaller image_size{batch}, fewer --slots{maps}, or another machine",
+        f"take a smaller image_size{batch}, fewer --slots{without}, or another machine",
     )
 
 

@@ -1,6 +1,8 @@
 """How long the phases of a run take."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 
@@ -22,6 +24,17 @@ class PhaseTimer:
     def pass_over(self) -> None:
         """Leave the time since the last phase out."""
         self._last = time.monotonic()
+
+    @contextlib.contextmanager
+    def aside(self, name: str) -> Iterator[None]:
+        """Add the time within to a mark of its own, not to the phase under way."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - began
+            self.marks[name] = round(self.marks.get(name, 0.0) + spent, 4)
+            self._last += spent
 
     def step(self) -> None:
         """Record when the first training step begins."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bench.data.decode import decoding_pool
 from bench.data.images import read_samples
 from bench.data.listing import images_below
-from bench.detector import Context, Samples, Seeds
+from bench.detector import Context, Samples
 from bench.errors import DataError, MethodError, RequestError
 from bench.execution.contract import check_scores, explained, spec_settings
 from bench.execution.failure import memory_line, out_of_memory
@@ -94,7 +94,7 @@ def predict_images(
     from bench.execution.determinism import make_deterministic
 
     spec, about = receipt.spec, receipt.provenance
-    seeds = Seeds(spec.seed, spec.dataset, spec.category)
+    seeds = spec.seeds
     make_deterministic(threads, seeds["init"], device)
     method = load_class(path_of(spec))
     context = Context(device=device, seeds=seeds, score_batch_size=about.score_batch_size)

@@ -25,11 +25,12 @@ from bench.data.listing import File
 from bench.data.masks import Size, find_masks, first_of, load_masks, masks_digest
 from bench.data.preconditions import check_preconditions
 from bench.data.splits import Split, draw_manifest, near_copies_left_out, split_category
-from bench.detector import Context, Seeds, TrainingSet
+from bench.detector import Context, TrainingSet
 from bench.errors import DataError, MethodError, WeightsError
 from bench.execution.artifacts import collect_artifacts
 from bench.execution.contract import check_scores, make_context
 from bench.execution.determinism import make_deterministic
+from bench.execution.epochs import EpochScorer
 from bench.execution.failure import (
     OutOfMemoryError,
     disk_trouble,
@@ -114,7 +115,7 @@ def _sender(progress: Connection) -> Callable[[Message], None]:
 def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     timer = PhaseTimer(started)
     this_process = os.getpid()
-    seeds = Seeds(job.spec.seed, job.spec.dataset, job.spec.category)
+    seeds = job.spec.seeds
     make_deterministic(job.threads, seeds["init"], job.device)
     method = load_class(job.method_path)
     check_loaded(_module(job), job.code)
@@ -123,6 +124,10 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     job, copied = _with_plain_weights(job)
     facts: dict[str, Any] = {}
     context = make_context(job, seeds, facts, timer, send)
+    by_epoch = None
+    if "epochs" in job.keep and meter is None:
+        by_epoch = EpochScorer(lambda: images.samples(split.tested), facts, timer, job.device)
+        context = replace(context, after_epoch=by_epoch)
     detector = method(method.Parameters(**job.spec.parameters))
     scored, caught = _fit_and_score(detector, job, images, split, context, timer, meter)
     _exit_if_forked(this_process)
@@ -143,7 +148,7 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     if meter is None:
         print(f"auroc {measured['auroc']:.4f}", flush=True)
     artifacts, unsupported = collect_artifacts(
-        detector, job, scores.file, lambda span: images.samples(split.tested[span]), timer
+        detector, job, scores.file, lambda span: images.samples(split.tested[span]), timer, by_epoch
     )
     if EXPLANATIONS in artifacts:
         counted = scores.counted() | (method.supervision == "unsupervised")
@@ -204,7 +209,7 @@ def _data(job: Job) -> tuple[CategoryImages, Split]:
     split = split_category(
         job.files,
         job.pictures,
-        seed=spec.seed,
+        seed=spec.seeds.draw_seed,
         dataset=spec.dataset,
         category=spec.category,
         setting=spec.setting,

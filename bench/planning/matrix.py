@@ -59,6 +59,8 @@ class PlannedRun:
     kind: str = KINDS[0]
     tuned: Mapping[str, Tuned] = field(default_factory=dict)
     """Settings that the results of some seeds have chosen; no part of the run's identity."""
+    draw_seed: int | None = None
+    """Of the draw of anomalies, where it is not the seed."""
 
     @property
     def key(self) -> Hashable:
@@ -260,7 +262,8 @@ def _planned_runs(
             seeds = 1 if deterministic else block.seeds
             if 0 in shots and not unsupervised:
                 raise RequestError(f"{method.name} needs at least one shot")
-            for k, seen, seed in product(shots, block.seen_defects or (None,), range(seeds)):
+            defects, draws = block.seen_defects or (None,), block.draw_seeds or (None,)
+            for k, seen, draw, seed in product(shots, defects, draws, range(seeds)):
                 run = PlannedRun(
                     method=method,
                     parameters=parameters,
@@ -273,6 +276,7 @@ def _planned_runs(
                     seed=seed,
                     kind=kind,
                     tuned={k: v for k, v in block.tuned.items() if k in known},
+                    draw_seed=None if draw == seed else draw,
                 )
                 yield run, used_keys
 

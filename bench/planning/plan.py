@@ -307,6 +307,7 @@ def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
             stage=weights.source.stage if weights else None,
             weights=weights.digest if weights else None,
             masks=inputs.masks,
+            draw_seed=wanted.draw_seed,
         )
 
 

@@ -3,6 +3,8 @@
 A suite is a TOML file. `methods`, `data` (dataset, or dataset/category), `shots`, `seeds` and
 `setting` span the matrix; `[set]` overrides run settings and parameters for all methods,
 `[set.NAME]` for one; `[vary]` is a `[set]` with a list for each value: every combination is run.
+`draw_seeds` (how many, or a list) crosses the seeds with draws of anomalies: each seed then gives
+the initialisation, batches and augmentation, and is run on every draw.
 Each `[[block]]` table is a matrix of its own that starts from the values above it.
 `[tuned]` says which settings the results of some seeds have chosen, by which criterion: `lr =
 { seeds = [0], by = "training loss" }`; it is kept with the runs and is no part of their ids.
@@ -29,7 +31,10 @@ from bench.system.untrusted import is_one_line, one_line, os_reason, read_toml
 _LISTS = {"methods": str, "data": str, "optional": str, "shots": int, "seen_defects": str}
 _TOP = ("kind", "save_maps")
 """Keys for the top of the file, valid for all its runs."""
-_KEYS = {"description", "block", "set", "vary", "seeds", "setting", "tuned", *_TOP, *_LISTS}
+_KEYS = {
+    "description", "block", "set", "vary", "seeds", "draw_seeds", "setting", "tuned", *_TOP, *_LISTS
+}  # fmt: skip
+_MOST_SEEDS = 1000
 
 MAX_VARIED = 1000
 
@@ -44,6 +49,8 @@ class SuiteBlock:
     """Data that --categories may add."""
     shots: tuple[int, ...] = (1, 10)
     seeds: int = 1
+    draw_seeds: tuple[int, ...] = ()
+    """Seeds of draws to cross the seeds with; empty: each seed draws its own."""
     setting: str = "general"
     seen_defects: tuple[str, ...] = ()
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -121,6 +128,8 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
         for varied in _varied(_block(base, part), part.get("vary", {}))
     )
     for block in blocks:
+        if block.draw_seeds and kind != KINDS[0]:
+            raise RequestError(f'draw_seeds tell draws apart: not in a suite of kind = "{kind}"')
         if block.seen_defects and block.setting != "hard":
             raise RequestError('seen_defects need setting = "hard"')
         if not block.methods or not block.data:
@@ -149,6 +158,8 @@ def _block(base: SuiteBlock, values: Mapping[str, Any]) -> SuiteBlock:
             changes[key] = tuple(dict.fromkeys(value))
     if "seeds" in values:
         changes["seeds"] = check_seeds(values["seeds"])
+    if "draw_seeds" in values:
+        changes["draw_seeds"] = _draw_seeds(values["draw_seeds"])
     if "setting" in values:
         changes["setting"] = values["setting"]
         if values["setting"] not in SETTINGS:
@@ -223,9 +234,23 @@ def _check_text(key: str, value: Any) -> None:
 
 def check_seeds(seeds: Any) -> int:
     """Return a valid number of seeds; raises RequestError."""
-    if type(seeds) is not int or not 1 <= seeds <= 1000:
-        raise RequestError(f"seeds is how many: a whole number from 1 to 1000, not {seeds!r:.80}")
+    if type(seeds) is not int or not 1 <= seeds <= _MOST_SEEDS:
+        raise RequestError(
+            f"seeds is how many: a whole number from 1 to {_MOST_SEEDS}, not {seeds!r:.80}"
+        )
     return seeds
+
+
+def _draw_seeds(value: Any) -> tuple[int, ...]:
+    """Read a number of draws, or a list of their seeds; raises RequestError."""
+    seeds = [*range(value)] if type(value) is int and value <= _MOST_SEEDS else value
+    whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
+    if not whole or not 1 <= len(seeds) <= _MOST_SEEDS:
+        raise RequestError(
+            f"draw_seeds is how many, from 1 to {_MOST_SEEDS}, or a list of seeds from 0 on, not"
+            f" {value!r:.80}"
+        )
+    return tuple(dict.fromkeys(seeds))
 
 
 def check_shots(shots: tuple[int, ...]) -> None:

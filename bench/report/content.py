@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.analysis.configurations import Configuration, StoredRuns, is_stale
+from bench.analysis.epochs import epochs_table
 from bench.analysis.filling import fill_table, other_table, source_tables
 from bench.analysis.provenance import Facts, provenance
+from bench.analysis.sections import TableSection
 from bench.analysis.selection import ScoreCache
+from bench.analysis.spread import spread_table
 from bench.analysis.tables import ReportTable
 from bench.analysis.timing_tables import TimeTable, time_tables
 from bench.published.audit import findings
@@ -39,6 +42,8 @@ class Contents:
     """What the paper says in words, tested; none without accuracy runs."""
     times: tuple[TimeTable, ...]
     """What was timed, a table for each machine and category."""
+    sections: tuple[TableSection, ...] = ()
+    """Tables that only some results have runs for."""
 
     @cached_property
     def stale(self) -> int:
@@ -87,4 +92,5 @@ def contents(results: Results, data: Path | None = None, cache: Path | None = No
         tuple(provenance(stored)),
         tuple(claims(sources) if stored.accuracy else ()),
         tuple(time_tables(stored)),
+        tuple(filter(None, (spread_table(stored), epochs_table(stored)))),
     )

@@ -56,6 +56,9 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
         rows = [list(row) for row in facts.rows]
         name = facts.title.lower().replace(" ", "_")
         yield from _forms(name, facts.title, facts.columns, rows)
+    for section in contents.sections:
+        rows = [list(row) for row in section.rows]
+        yield from _forms(section.key, section.title, section.columns, rows)
     yield from _times(contents.times)
     yield from ((f"{figure.slug}.svg", f"{figure.svg}\n") for figure in contents.figures)
 

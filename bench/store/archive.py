@@ -5,12 +5,13 @@ receipts.parquet   run_id, receipt: every run.json, without the digests of the f
 scores.parquet     run_id and the columns of a run's scores.parquet, all runs below each other
 runs.parquet       one row a run, made from the receipts
 
-Where any run keeps them, also what figures are drawn from:
+Where any run keeps them, also what figures and other tables are made from:
 
 embeddings.parquet     run_id and the columns of a run's embeddings.parquet, a row group a run
 explanations.parquet   run_id and the columns that any run's explanations.parquet has, null in
                        others; where they differ, `columns` names those of the run in their order; a
                        row group a run
+epochs.parquet         run_id and the columns of a run's epochs.parquet, a row group a run
 
 The same results give the same bytes. Logs and models stay behind.
 """
@@ -27,8 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bench.errors import CorruptRun, RequestError, StoreError
-from bench.store.artifacts import EMBEDDINGS, EXPLANATIONS
+from bench.store.artifacts import EMBEDDINGS, EPOCHS, EXPLANATIONS
 from bench.store.embeddings import Embeddings
+from bench.store.epochs import ScoresByEpoch
 from bench.store.explanations import Explanations
 from bench.store.failures import Failure
 from bench.store.parquet import RunRows, concat_runs, packed, packed_runs, run_columns, unpacked
@@ -43,7 +45,7 @@ Artifact = TypeVar("Artifact")
 
 ARCHIVE_SCHEMA = 1
 FILES = ("receipts.parquet", "scores.parquet", "runs.parquet")
-OPTIONAL = (EMBEDDINGS, EXPLANATIONS)
+OPTIONAL = (EMBEDDINGS, EXPLANATIONS, EPOCHS)
 
 
 class Archive:
@@ -157,6 +159,10 @@ class Archive:
         """Return a run's explanations or None; raises CorruptRun."""
         return self._artifact(run_id, EXPLANATIONS, Explanations.from_table)
 
+    def epoch_scores(self, run_id: str) -> ScoresByEpoch | None:
+        """Return a run's scores by epoch or None; raises CorruptRun."""
+        return self._artifact(run_id, EPOCHS, ScoresByEpoch.from_table)
+
     def folder(self, run_id: str) -> None:
         """Return None: an archive has no folders of runs."""
 
@@ -185,7 +191,7 @@ def pack(results: Results, out: Path) -> int:
         raise RequestError(f"there are no runs in {results.root} to archive")
     _check_target(out, ids)
     receipts, sealed_receipts = [], []
-    tables: dict[str, dict[str, Any]] = {"scores.parquet": {}, EMBEDDINGS: {}, EXPLANATIONS: {}}
+    tables: dict[str, dict[str, Any]] = {name: {} for name in ("scores.parquet", *OPTIONAL)}
     for run_id in ids:
         receipt, scores = results.read(run_id), results.scores(run_id)
         if scores.digest() != receipt.metrics.scores_sha256:

@@ -1,4 +1,4 @@
-"""Artifacts beside a run's scores: model, embeddings, explanations.
+"""Artifacts beside a run's scores: model, embeddings, explanations, scores by epoch.
 
 Artifacts do not enter a run's id. Where a stored run lacks a wanted one that its method supports,
 the run is repeated, and its scores must match.
@@ -14,16 +14,18 @@ from bench.store.receipt import Receipt
 MODEL = "model.safetensors"
 EMBEDDINGS = "embeddings.parquet"
 EXPLANATIONS = "explanations.parquet"
-FILES = {"state": MODEL, "embed": EMBEDDINGS, "explain": EXPLANATIONS}
+EPOCHS = "epochs.parquet"
+FILES = {"state": MODEL, "embed": EMBEDDINGS, "explain": EXPLANATIONS, "epochs": EPOCHS}
 """File names of artifacts by a method's ability, see `bench.registry.ABILITIES`."""
-WORDS = {"state": "model", "embed": "embeddings", "explain": "maps"}
+WORDS = {"state": "model", "embed": "embeddings", "explain": "maps", "epochs": "scores by epoch"}
 """Names of artifacts for people."""
 NO_PIXELS = "no pixel metrics: "
 """What the warning begins with of a run whose masks cannot be used."""
 DOUBTFUL = "doubtful masks: "
 """What the warning begins with of a run whose masks may be wrong; its pixel metrics stand."""
 MODELS, MAPS = frozenset({"state"}), frozenset({"embed", "explain"})
-"""The abilities that --save-models and --save-maps make use of."""
+BY_EPOCH = frozenset({"epochs"})
+"""The abilities that --save-models, --save-maps and --keep-epochs make use of."""
 
 
 def stored_artifacts(receipt: Receipt) -> frozenset[str]:

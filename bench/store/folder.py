@@ -7,6 +7,7 @@ results/runs/<run_id>/repetitions.parquet   every single time that a timing run 
 results/runs/<run_id>/model.safetensors     the saved model, with --save-models
 results/runs/<run_id>/embeddings.parquet    where the method sees each image, with --save-maps
 results/runs/<run_id>/explanations.parquet  maps, boxes, parts of the scores, with --save-maps
+results/runs/<run_id>/epochs.parquet        the scores after each epoch, with --keep-epochs
 results/failures/<run_id>/<n>/        failure.json and log.txt of what did not finish
 results/quarantine/                   runs whose digests do not agree
 results/superseded/                   runs whose place another run of the same id has taken
@@ -27,6 +28,7 @@ from bench.spec import RUN_ID, RunSpec
 from bench.store.agreement import Agreement, agreement, same_source
 from bench.store.artifacts import (
     EMBEDDINGS,
+    EPOCHS,
     EXPLANATIONS,
     FILES,
     merged_unsupported,
@@ -46,6 +48,7 @@ from bench.system.untrusted import os_reason
 
 if TYPE_CHECKING:
     from bench.store.embeddings import Embeddings
+    from bench.store.epochs import ScoresByEpoch
     from bench.store.explanations import Explanations
     from bench.store.scores import Scores
 
@@ -327,6 +330,12 @@ class Store:
         from bench.store.explanations import read_explanations
 
         return read_artifact(self.runs / run_id, run_id, EXPLANATIONS, read_explanations)
+
+    def epoch_scores(self, run_id: str) -> "ScoresByEpoch | None":
+        """Return a verified run's scores by epoch or None; raises CorruptRun."""
+        from bench.store.epochs import read_epochs
+
+        return read_artifact(self.runs / run_id, run_id, EPOCHS, read_epochs)
 
     def folder(self, run_id: str) -> Path:
         """Return the folder of a run."""

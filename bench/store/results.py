@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import CorruptRun, RequestError
-from bench.store.artifacts import EMBEDDINGS, EXPLANATIONS
+from bench.store.artifacts import EMBEDDINGS, EPOCHS, EXPLANATIONS
 from bench.store.failures import Failure
 from bench.store.receipt import Receipt
 
 if TYPE_CHECKING:
     from bench.store.embeddings import Embeddings
+    from bench.store.epochs import ScoresByEpoch
     from bench.store.explanations import Explanations
     from bench.store.scores import Scores
 
@@ -42,6 +43,9 @@ class Results(Protocol):
     def explanations(self, run_id: str) -> "Explanations | None":
         """Return a verified run's explanations or None; raises CorruptRun."""
 
+    def epoch_scores(self, run_id: str) -> "ScoresByEpoch | None":
+        """Return a verified run's scores by epoch or None; raises CorruptRun."""
+
     def failures(self, run_id: str) -> list[Failure]:
         """Return a run's recorded failures, oldest first."""
 
@@ -64,9 +68,15 @@ def find(results: Results, beginning: str) -> str:
     return matches[0]
 
 
-def read_artifacts(results: Results, run_id: str) -> "dict[str, Embeddings | Explanations]":
-    """Return a run's embeddings and explanations by file name; raises CorruptRun."""
-    artifacts = {EMBEDDINGS: results.embeddings(run_id), EXPLANATIONS: results.explanations(run_id)}
+def read_artifacts(
+    results: Results, run_id: str
+) -> "dict[str, Embeddings | Explanations | ScoresByEpoch]":
+    """Return a run's artifacts of its images by file name; raises CorruptRun."""
+    artifacts = {
+        EMBEDDINGS: results.embeddings(run_id),
+        EXPLANATIONS: results.explanations(run_id),
+        EPOCHS: results.epoch_scores(run_id),
+    }
     return {name: artifact for name, artifact in artifacts.items() if artifact is not None}
 
 

@@ -8,7 +8,8 @@ import pytest
 from bench.analysis.configurations import StoredRuns
 from bench.analysis.places import shortened
 from bench.analysis.summary import differences, tabulate
-from bench.analysis.timings import clocks
+from bench.analysis.timings import clocks, same_but_length
+from bench.published.tables import published_tables
 from bench.spec import RunSpec
 from bench.store.results import receipts
 from tests.fixtures.runs import SCORES, SPEC, STARTED, receipt_of, store_at
@@ -18,6 +19,7 @@ BASE = replace(
     SPEC, method="atacnet", setting="hard", seen_defect="crack", precision="float32", batch_size=16,
     backbone="resnet50", stage=3, weights="a" * 64, external="textures:" + "b" * 64,
     method_source="mine:Net@" + "c" * 64, parameters={"lr": 1e-3}, masks="d" * 64,
+    draw_seed=7,
 )  # fmt: skip
 """A spec in which no field is empty."""
 OTHER = "9" * 64
@@ -44,6 +46,7 @@ def changes_of(spec):
     yield "setting", replace(spec, setting="general", seen_defect=None)
     yield "precision", replace(spec, precision=None)
     yield "masks", replace(spec, masks=None)
+    yield "draw_seed", replace(spec, draw_seed=None)
 
 
 def test_every_field_but_the_seed_is_changed():
@@ -66,6 +69,33 @@ def test_runs_that_differ_in_more_than_the_seed_never_share_a_cell(field, other)
 def test_all_of_them_together_have_names_of_their_own():
     specs = [BASE, *(other for _, other in changes_of(BASE))]
     assert len(tabulate(map(receipt_of, specs), {}).cells) == len(specs)
+
+
+def test_no_draws_are_averaged_and_plain_runs_keep_their_name():
+    crossed = [replace(SPEC, seed=s, draw_seed=d) for d in range(3) for s in range(3)]
+    table = tabulate(map(receipt_of, crossed), {})
+    seeds = {column: sorted(by_seed) for (_, column), by_seed in table.cells.items()}
+    assert seeds == {
+        "shortcut": [0, 1, 2], "shortcut draw_seed=0": [1, 2], "shortcut draw_seed=1": [0, 2],
+        "shortcut draw_seed=2": [0, 1],
+    }  # fmt: skip
+    assert tabulate([receipt_of(crossed[1])], {}).columns == ("shortcut draw_seed=0",)
+    stored = StoredRuns(None, tuple(receipt_of(s) for s in crossed if s.draw_seed is not None))
+    ((place, shots, method),) = stored.groups
+    table_1 = published_tables()["atacnet_table1"]
+    shown, *others = stored.configurations(place, shots, method, "auroc", table_1)
+    assert len(others) == 2, "no plain run: a row for each draw"
+    assert all("one draw of anomalies for all seeds: draw_seed" in c.departures[-1]
+               for c in (shown, *others))  # fmt: skip
+    plain = [receipt_of(replace(SPEC, image_size=32))]  # departs from what is stated
+    stored = StoredRuns(None, (*stored.receipts, *plain))
+    shown = stored.configurations(place, shots, method, "auroc", table_1)[0]
+    assert shown.row.draw_seed is None
+
+
+def test_a_timing_of_one_draw_is_beside_no_other():
+    rows = {same_but_length(replace(SPEC, seed=9, draw_seed=d).row) for d in (None, 0, 1)}
+    assert len(rows) == 3
 
 
 def test_a_table_gives_each_content_a_row_and_overwrites_no_seed(tmp_path):
@@ -142,13 +172,14 @@ def test_a_digest_is_shortened_as_far_as_it_stays_apart():
 
 def test_external_images_of_each_place_make_no_column_of_their_own():
     """`mvtec_ad` gives each category the others' images: a digest for each place."""
+    plain = replace(BASE, draw_seed=None)
     runs = [
-        receipt_of(replace(BASE, category=c, external="mvtec_ad:" + d * 64, seed=s))
+        receipt_of(replace(plain, category=c, external="mvtec_ad:" + d * 64, seed=s))
         for c, d in (("one", "1"), ("two", "2"))
         for s in range(2)
     ]
     assert tabulate(runs, {}).columns == ("atacnet",)
-    turned = receipt_of(replace(BASE, category="one", external="mvtec_ad:" + "3" * 64 + ":turned"))
+    turned = receipt_of(replace(plain, category="one", external="mvtec_ad:" + "3" * 64 + ":turned"))
     columns = tabulate([*runs, turned], {}).columns
     assert set(columns) == {
         "atacnet", "atacnet external mvtec_ad 11111111", "atacnet external mvtec_ad 33333333",

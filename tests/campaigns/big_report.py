@@ -84,6 +84,9 @@ class MadeUp:
         values = rng.normal(size=(len(LABEL), COMPONENTS)).astype(np.float32)
         return Embeddings(self.scores(run_id).file, values, 0.9)
 
+    def epoch_scores(self, run_id: str) -> None:
+        """Keep none."""
+
     def explanations(self, run_id: str) -> Explanations | None:
         rng = self._keeping(run_id)
         if rng is None:

@@ -53,6 +53,28 @@ def test_unknown_methods_and_data_are_refused(cells):
 # The matrix
 
 
+def test_draw_seeds_are_crossed_with_seeds_and_share_the_diagonal_with_plain_runs(cells):
+    crossed = cells(SMALL + "seeds = 2\ndraw_seeds = 3")
+    assert of(crossed, "draw_seed", "seed") == [
+        (None, 0), (0, 1), (1, 0), (None, 1), (2, 0), (2, 1),
+    ]  # fmt: skip
+    plain = {c.key for c in cells(SMALL + "seeds = 3")}
+    assert [c.seed for c in crossed if c.key in plain] == [0, 1]
+    named = cells(SMALL + "seeds = 2\ndraw_seeds = [4, 0, 4]")
+    assert of(named, "draw_seed", "seed") == [(4, 0), (4, 1), (None, 0), (0, 1)]
+    assert of(cells(SMALL + "draw_seeds = 3", seeds=2), "draw_seed", "seed") == (
+        of(crossed, "draw_seed", "seed")
+    )
+
+
+def test_a_method_without_randomness_runs_once_on_each_draw(cells):
+    """The draw still decides what is tested."""
+    text = 'methods = ["spade"]\ndata = ["head_ct"]\nseeds = 2\ndraw_seeds = 3'
+    random = '\n[set]\nweights = "none"'
+    assert {c.shots for c in cells(text)} == {0}
+    assert [len(cells(text)), len(cells(text + random))] == [3, 6]
+
+
 def test_a_suite_is_the_product_of_methods_data_shots_and_seeds(cells):
     found = cells(
         'methods = ["shortcut", "cutmix"]\ndata = ["mvtec_ad/pill", "head_ct"]\n'

@@ -19,7 +19,8 @@ def test_a_packaged_suite_expands_to_different_cells_of_known_data(name, registr
     cells = expand(suite, Selection(), registry, tmp_path)
     assert suite.description
     assert {c.dataset for c in cells} <= DATASETS.keys()
-    keys = of(cells, "method", "parameters", "settings", "dataset", "category", "shots", "seed")
+    run = ("method", "parameters", "settings", "dataset", "category", "shots", "seed", "draw_seed")
+    keys = of(cells, *run)
     assert len({repr(k) for k in keys}) == len(cells)
 
 
@@ -276,6 +277,11 @@ def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path, content):
         ("seeds = 1001", "seeds"),
         ("seeds = true", "seeds"),
         ("seeds = [0, 1]", "seeds"),
+        *(
+            (f"draw_seeds = {bad}", "draw_seeds is how many")
+            for bad in ("0", "1001", "true", "[]", "[-1]", "[true]", "2.0", '"3"', "{a = 1}")
+        ),
+        (SMALL + 'draw_seeds = 2\nkind = "timing"', "not in a suite of kind"),
         ('setting = "soft"', "setting"),
         ('setting = ["hard"]', "setting"),
         ('seen_defects = "hole"', "seen_defects"),

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bench.data.images import CategoryImages, load
 from bench.data.splits import Split, split_category
-from bench.detector import Context, Seeds, TrainingSet
+from bench.detector import Context, TrainingSet
 from bench.errors import BenchError, MethodError, RequestError
 from bench.execution.preparation import Preparation
 from bench.metrics import auroc
@@ -170,7 +170,8 @@ def _compare_category(
     spec = runs[0].spec
     files = runs[0].listing.files
     split = split_category(
-        files, runs[0].pictures, seed=spec.seed, dataset=spec.dataset, category=spec.category,
+        files, runs[0].pictures, seed=spec.seeds.draw_seed, dataset=spec.dataset,
+        category=spec.category,
     )  # fmt: skip
     note(f"{spec.place}: {len(split.train_normal)} normal and {len(split.tested)} test images")
     labels = [files[i].anomalous for i in split.tested]
@@ -203,7 +204,7 @@ def _our_side(
     spec = run.spec
     assert run.weights is not None
     source = run.weights.source
-    seeds = Seeds(spec.seed, spec.dataset, spec.category)
+    seeds = spec.seeds
     make_deterministic(threads, seeds["init"])
     file = plain_weights(source.file, folder) if source.file else None
     settings = spec_settings(spec, file, source.strides)
