@@ -9,7 +9,7 @@ from bench.report.claims import claims, hot_in_box
 from tests.fixtures.gallery import TRAINED, filled, publish, scores, sources_of
 from tests.fixtures.runs import SPEC, store_at
 
-TITLE, THRESHOLD, BOX, CLUSTERS, DENSITY = range(5)
+TITLE, THRESHOLD, BOX, CLUSTERS, DENSITY, EPOCH = range(6)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,13 @@ def test_the_density_is_compared_with_the_same_crop_of_the_same_map(told):
     one = outcome(told[DENSITY], "weave")
     assert one.basis.startswith("2 seeds")
     assert "of the zoomed view is hot" in one.result
+
+
+def test_the_best_epoch_on_the_test_is_compared_with_the_last(told):
+    one = outcome(told[EPOCH], "washer")
+    last = np.mean([scores(seed).metrics(full=False)["auroc"] for seed in range(2)])
+    assert f"lies +{1 - last:.3f} (" in one.result
+    assert "2 seeds, best of 2 epochs above the last" in one.result
 
 
 def test_without_such_runs_a_claim_says_what_it_takes(tmp_path):
