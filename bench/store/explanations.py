@@ -46,7 +46,10 @@ class Explanations:
         """Read what `table` returned; raises ValueError."""
         try:
             names = table.column_names
-            map_names = [n for n in names if n.startswith("map_") and not n.endswith(EXTENTS)]
+            map_names = [
+                n for n in names
+                if n.startswith("map_") and all(f"{n}{extent}" in names for extent in EXTENTS)
+            ]  # fmt: skip
             maps = {n.removeprefix("map_"): _map(table, n) for n in map_names}
             part_names = [n for n in names if n.startswith("part_")]
             parts = {n.removeprefix("part_"): _floats(table[n]) for n in part_names}

@@ -181,7 +181,7 @@ class Campaign:
             images = load(folder)
             facts[folder.name] = (images.facts, images.pixels.tobytes())
         cards = (self.cache / "methods.json").read_bytes()
-        facts["methods"] = unsealed("method cards with abilities", cards)
+        facts["methods"] = unsealed("method cards with abilities and epochs", cards)
         assert unsealed("sha256 of files", (self.cache / "sha256.json").read_bytes())
         return facts
 

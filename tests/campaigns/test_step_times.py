@@ -43,7 +43,7 @@ def test_a_timed_step_is_one_step_of_training(
     assert all(moved)
     assert network.training
     assert batches == [10 if method is SAOE else 8] * 2
-    assert np.isfinite([value.item() for value in losses]).all()
+    assert np.isfinite([loss.value.item() for loss in losses]).all()
 
 
 def test_a_case_says_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def test_the_command_takes_digests_of_data_from_the_cache_folder(
             super().__init__(*folders)
 
     monkeypatch.setattr("bench.report.content.Pictures", Asked)
-    monkeypatch.setattr("bench.report.content.draw_figures", lambda stored, pictures: ())
+    monkeypatch.setattr("bench.report.content.draw_figures", lambda sources: ())
     options = ["--cache", cache] if by == "option" else []
     if by == "environment":
         monkeypatch.setenv("BENCH_CACHE", str(cache))

@@ -19,7 +19,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from baselines.blocks.frozen import Features
 from bench.cli import main
-from bench.detector import BackboneSource, Context
+from bench.detector import BackboneSource, Context, Seeds
 from bench.errors import RequestError
 from bench.execution import crosscheck
 from bench.execution.crosscheck import VERSION, check_interpreter, make_crosscheck, projected
@@ -241,7 +241,7 @@ def test_ours_loads_weights_in_half_precision_as_in_a_run(
 
     spec = SimpleNamespace(
         method="padim", seed=0, dataset="d", category="c", image_size=8, parameters={},
-        precision=None, batch_size=None, backbone="resnet18", stage=1,
+        precision=None, batch_size=None, backbone="resnet18", stage=1, seeds=Seeds(0, "d", "c"),
     )  # fmt: skip
     source = BackboneSource("resnet18", 1, file, "v1.5")
     run: Any = SimpleNamespace(
