@@ -57,8 +57,9 @@ DEEPEST = 3
 CLAMP = 1.9
 CONDITION = 128
 """Numbers that tell a position."""
-KEPT = 7
-"""Values that a step keeps of each channel of a position for its gradient, by measurement."""
+KEPT = 10
+"""Values that a step keeps of each channel of a position for its gradient: about 7 by the shapes of
+the subnet, and what libraries take beside, by the memory of a process."""
 
 
 @dataclass(frozen=True, kw_only=True)

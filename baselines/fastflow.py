@@ -47,7 +47,8 @@ STAGES = (1, 2, 3)
 CLAMP = 2.0
 NORMS = ("plain", "affine", "none")
 KEPT = 5
-"""Values that a training step keeps of each feature for its gradient, by measurement."""
+"""Values that a step keeps of each feature for its gradient: about 3 by the shapes of the subnet,
+and what libraries take beside, by the memory of a process."""
 
 
 @dataclass(frozen=True, kw_only=True)

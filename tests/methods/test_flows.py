@@ -19,7 +19,7 @@ from baselines.fastflow import FastFlow, NormalisedFlow
 from bench.detector import BackboneSource, Context, MethodError, Samples, Seeds, TrainingSet
 from bench.execution.determinism import make_deterministic
 from bench.metrics import auroc
-from bench.planning.rehearsal import rehearsed_peak
+from bench.planning.rehearsal import ledger, rehearsed_peak
 from bench.registry import Registry
 from bench.store.models import model_bytes, read_model
 from tests.fixtures.planted import SIZE, pictures, separation
@@ -243,16 +243,46 @@ def test_it_shows_itself_after_every_epoch_ready_to_score(method: Any) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_rehearsal_and_the_estimate_count_the_memory_of_a_step(method: Any) -> None:
-    """Of one that is not cut in parts; features of many images come on top of it."""
-    given = {FastFlow: {"flow_steps": 4}, CFlow: {"rotation": 0.0, "fibers": 64, "blocks": 4}}
-    detector = method(method.Parameters(**given[method]))
-    context = context_of(batch_size=2)
-    peak = rehearsed_peak(method(detector.parameters), 96, context)
-    estimate = detector.memory(2, 96, context)
-    assert 0.8 * peak < estimate < 1.8 * peak
-    assert detector.memory(500, 96, context) > estimate
-    assert detector.memory(2, 192, context) > 1.1 * estimate
+def test_a_rehearsal_makes_a_step_of_the_flows(method: Any) -> None:
+    wide: dict[Any, dict[str, Any]] = {FastFlow: {"hidden_ratio": 64.0}, CFlow: {"blocks": 8}}
+    small, large = (
+        rehearsed_peak(method(method.Parameters(**{**SMALL[method], **given})), SIZE, context_of())
+        for given in ({}, wide[method])
+    )
+    assert small < large
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        (FastFlow, {"flow_steps": 4}),
+        (FastFlow, {"flow_steps": 8, "hidden_ratio": 0.16}),
+        (CFlow, {"rotation": 0.0, "blocks": 4, "fibers": 64}),
+        (CFlow, {"rotation": 0.0, "blocks": 2, "fibers": 128, "first_stage": 1}),
+    ],
+)
+def test_the_estimate_is_of_the_features_the_flows_and_a_step(
+    method: Any, given: dict[str, Any]
+) -> None:
+    context, size = context_of(batch_size=2, backbone=BackboneSource("resnet18", 3, None)), 96
+    detector = method(method.Parameters(**given))
+    detector.context = context
+    detector.flows = detector.untrained(size, context)
+    shapes = detector.shapes(size, context.backbone)
+    features = [torch.rand(2, c, side, side, generator=rng()) for c, side in shapes]
+    step = (
+        detector.step(features)
+        if method is FastFlow
+        else detector.step(lambda: features, rng(), steps=1)
+    )
+    with ledger() as counts:
+        step()
+    held = [*features, *detector.flows.state_dict().values()]
+    taken = counts.peak + sum(tensor.nbytes for tensor in held)
+    estimate = detector.memory(2, size, context)
+    assert 0.75 * taken < estimate < 2 * taken
+    stored = sum(level[0].nbytes for level in features)
+    assert detector.memory(500, size, context) - estimate == 498 * stored
 
 
 @pytest.mark.parametrize("method", METHODS)
