@@ -92,6 +92,16 @@ METHODS = {
         "Patch-SVDD",
         "distances of patches in an embedding trained to tell how patches lie",
     ),
+    "fastflow": Entry(
+        "baselines.fastflow:FastFlow",
+        "FastFlow",
+        "a convolutional normalising flow of normal features",
+    ),
+    "cflow": Entry(
+        "baselines.cflow:CFlow",
+        "CFlow-AD",
+        "a normalising flow of the features at a position, told where it is",
+    ),
 }
 """Every method of the project by name, in the order of tables. One row adds a method."""
 NEEDS = {
@@ -100,6 +110,8 @@ NEEDS = {
     "patchcore": Needs(stage=3),
     "memseg": Needs(stage=3, batch_size=2),
     "patchsvdd": Needs(image_size=67),
+    "fastflow": Needs(stage=3),
+    "cflow": Needs(stage=3),
 }
 """What methods refuse to do without, so that the plan says it before anything runs."""
 SUPERVISION = ("weak", "unsupervised")

@@ -52,7 +52,8 @@ def test_every_method_has_a_path_a_title_and_a_summary_of_its_own():
 def test_what_a_method_needs_is_what_its_class_refuses_to_do_without(name, warm_cache):
     needs, cls = Registry(warm_cache).find(name).needs, load_class(METHODS[name].path)
     if hasattr(cls, "stages"):  # of the frozen backbone, the deepest of which it must have
-        deepest = [max(cls.stages(None, BackboneSource("resnet18", s, None))) for s in range(1, 5)]
+        sources = [BackboneSource("resnet18", s, None) for s in range(1, 5)]
+        deepest = [max(cls(cls.Parameters()).stages(source)) for source in sources]
         assert needs.stage == next(s for s in range(1, 5) if deepest[s - 1] <= s) == 3
     elif name == "memseg":
         context = Context("cpu", Seeds(0, "a", "b"), backbone=BackboneSource("resnet18", 2, None))
