@@ -146,8 +146,9 @@ class Detector(Protocol):
     """[a-z0-9_-]+, as in tables."""
     version: ClassVar[int]
     """Raised by hand when the method's numbers change; part of the run's identity."""
-    supervision: ClassVar[str]
-    """`weak` (normal images and k labelled anomalies) or `unsupervised` (normal images)."""
+    supervision: ClassVar[str | Mapping[str, Mapping[str, str]]]
+    """`weak` (normal images and k labelled anomalies) or `unsupervised` (normal images); where a
+    parameter decides, `{parameter: {value: one of these}}` for all of its values."""
     settings: ClassVar[frozenset[str]]
     """Which of `precision`, `batch_size`, `backbone`, `external` (images from elsewhere) and
     `masks` (of the labelled anomalies) it uses; only these enter its identity."""

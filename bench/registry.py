@@ -87,6 +87,11 @@ METHODS = {
         "MemSeg",
         "segments made-up anomalies beside the nearest of 30 stored normal images",
     ),
+    "cavga": Entry(
+        "baselines.cavga:CAVGA",
+        "CAVGA",
+        "autoencoder with attention that covers what is normal, without or with labelled anomalies",
+    ),
     "patchsvdd": Entry(
         "baselines.patchsvdd:PatchSVDD",
         "Patch-SVDD",
@@ -139,7 +144,8 @@ class Method:
     outside: bool
     name: str
     version: int
-    supervision: str
+    supervision: str | Mapping[str, Mapping[str, str]] = field(hash=False)
+    """As `bench.detector.Detector.supervision`."""
     settings: frozenset[str]
     abilities: frozenset[str]
     """Out of `ABILITIES`."""
@@ -163,6 +169,13 @@ class Method:
     def source(self) -> str | None:
         """An outside method's source identity, else None."""
         return outside_source(self.path) if self.outside else None
+
+    def supervised(self, parameters: Mapping[str, Value]) -> str:
+        """Return `weak` or `unsupervised`, as it is with these parameters."""
+        if isinstance(self.supervision, str):
+            return self.supervision
+        ((parameter, by_value),) = self.supervision.items()
+        return by_value[str(parameters[parameter])]
 
     def parameters(self, given: Mapping[str, Value]) -> dict[str, Value]:
         """Return all parameters; raises RequestError for a bad one."""
@@ -319,6 +332,15 @@ def use_current_folder() -> None:
         sys.path.append(current)
 
 
+def _is_supervision(value: Any) -> bool:
+    """Whether it is one of `SUPERVISION`, or `{parameter: {value: one of these}}`."""
+    if not isinstance(value, dict):
+        return value in SUPERVISION
+    tables = list(value.values())
+    known = len(tables) == 1 and isinstance(tables[0], dict) and tables[0]
+    return bool(known) and all(one in SUPERVISION for one in tables[0].values())
+
+
 def _problems(cls: Any) -> Iterable[str]:
     """Yield what a class lacks to be a Detector."""
     name = getattr(cls, "name", None)
@@ -326,8 +348,8 @@ def _problems(cls: Any) -> Iterable[str]:
         yield "name must be a text of a-z, 0-9, _ and -"
     if type(getattr(cls, "version", None)) is not int:
         yield "version must be a whole number"
-    if getattr(cls, "supervision", None) not in SUPERVISION:
-        yield f"supervision must be one of {', '.join(SUPERVISION)}"
+    if not _is_supervision(getattr(cls, "supervision", None)):
+        yield f"supervision must be one of {', '.join(SUPERVISION)}, or that by a parameter's value"
     settings = getattr(cls, "settings", None)
     if not isinstance(settings, frozenset) or not settings <= SETTINGS:
         yield f"settings must be a frozenset out of {', '.join(sorted(SETTINGS))}"

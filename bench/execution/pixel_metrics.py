@@ -93,7 +93,7 @@ def measure_again(store: Store, run: Run, receipt: Receipt, loaded: dict[object,
     by_path = {file.path: file for file in run.listing.files}
     if explanations is None or not by_path.keys() >= set(scores.file):
         raise CorruptRun(f"run {run.run_id} is damaged: it has no maps of its images")
-    counted = scores.counted() | (run.planned.method.supervision == "unsupervised")
+    counted = scores.counted() | (not run.spec.shots)
     root, tested = run.listing.root, [by_path[path] for path in scores.file]
     values, warning = pixel_metrics(
         explanations,

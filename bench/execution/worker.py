@@ -134,7 +134,7 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     if facts.get("optimiser_steps") == 0:
         raise MethodError("training made no step: epochs and steps must be positive")
     scores = _scores(job.files, split, scored)
-    measured: dict[str, Any] = scores.metrics(full=method.supervision == "unsupervised")
+    measured: dict[str, Any] = scores.metrics(full=not job.spec.shots)
     measured["scores_sha256"] = scores.digest()
     usage = {"load_average": load_average(), "peak_memory_bytes": peak_memory()}
     taken = {**accelerator(job.device), **usage}
@@ -151,7 +151,7 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
         detector, job, scores.file, lambda span: images.samples(split.tested[span]), timer, by_epoch
     )
     if EXPLANATIONS in artifacts:
-        counted = scores.counted() | (method.supervision == "unsupervised")
+        counted = scores.counted() | (not job.spec.shots)
         values, warning = _pixel_metrics(artifacts[EXPLANATIONS], job, images, split, counted)
         measured |= values
         notes |= {warning} - {""}

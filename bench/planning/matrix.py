@@ -252,7 +252,7 @@ def _planned_runs(
         for method in methods:
             settings, parameters, used_keys = resolve_settings(method, block.set)
             known = settings.keys() | parameters.keys()
-            unsupervised = method.supervision == "unsupervised"
+            unsupervised = method.supervised(parameters) == "unsupervised"
             shots = (0,) if unsupervised else block.shots
             rounds = kind == "timing"  # to measure again, even where no number changes
             random = not method.seedless or (
