@@ -1,5 +1,7 @@
 """ATAC-Net's network: features, self-attention, score map, and the two views."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -105,15 +107,19 @@ class Network(WeakNetwork):
         separate = batch_norm == "per_view" and view != "raw"
         self._norms: list[ViewNorm] = separate_views(self) if separate else []
 
-    def features(self, images: Tensor, *, second: bool = False) -> Tensor:
-        """Return the backbone's features of one view, and make `attend` ready for it."""
+    @contextlib.contextmanager
+    def second_pass(self) -> Iterator[None]:
+        """Take batches for second views, in backbone and convolutions."""
         for norm in self._norms:
-            norm.second = second
-        features: Tensor = self.backbone(images)
-        return features
+            norm.second = True
+        try:
+            yield
+        finally:
+            for norm in self._norms:
+                norm.second = False
 
     def attend(self, features: Tensor) -> Tensor:
-        """Return the attention features (B, channels, h, w) of the last view's features."""
+        """Return the attention features (B, channels, h, w) of backbone features."""
         attended: Tensor = self.attention(self.convolutions(features))
         return attended
 
@@ -143,13 +149,14 @@ class Network(WeakNetwork):
         `augmented` are the same images augmented anew, of which the second view is made in
         training where the view is `raw_augmented`.
         """
-        attended = self.attend(self.features(images))
+        attended = self.attend(self.backbone(images))
         score_map, attention = self.score_map(attended), attended.mean(1)
         boxes, fallbacks = boxes_from_maps(attention.detach(), self.threshold, self.padding)
         raw, zoomed = top_k_mean(score_map, self.top_k), None
         second = self.second_view(images if augmented is None else augmented, boxes)
         if second:
-            zoomed = self.score(self.attend(self.features(second[0], second=True)))
+            with self.second_pass():
+                zoomed = self.score(self.attend(self.backbone(second[0])))
             boxes = second[1]
         return Output(raw, zoomed, score_map, attention, boxes, fallbacks)
 
@@ -160,12 +167,13 @@ class Network(WeakNetwork):
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the attention features' mean over positions and views, (B, channels)."""
-        attended = self.attend(self.features(images))
+        attended = self.attend(self.backbone(images))
         boxes, _ = boxes_from_maps(attended.mean(1), self.threshold, self.padding)
         second = self.second_view(images, boxes)
         if not second:
             return attended.mean((2, 3))
-        zoomed = self.attend(self.features(second[0], second=True))
+        with self.second_pass():
+            zoomed = self.attend(self.backbone(second[0]))
         return (attended.mean((2, 3)) + zoomed.mean((2, 3))) / 2
 
     def explain(self, images: Tensor) -> Seen:
@@ -174,7 +182,7 @@ class Network(WeakNetwork):
         Of the zoomed view there is no attention map. The Grad-CAM is that of a view's own score at
         the backbone's last features.
         """
-        features = self.features(images)
+        features = self.backbone(images)
         attended = self.attend(features)
         attention = attended.mean(1)
         boxes, _ = boxes_from_maps(attention, self.threshold, self.padding)
@@ -184,8 +192,9 @@ class Network(WeakNetwork):
         second = self.second_view(images, boxes)
         if not second:
             return Seen(maps, parts)
-        features = self.features(second[0], second=True)
-        attended = self.attend(features)
+        with self.second_pass():
+            features = self.backbone(second[0])
+            attended = self.attend(features)
+            maps["grad_cam_zoomed"] = grad_cam(features, lambda leaf: self.score(self.attend(leaf)))
         maps["score_zoomed"] = self.score_map(attended)
-        maps["grad_cam_zoomed"] = grad_cam(features, lambda leaf: self.score(self.attend(leaf)))
         return Seen(maps, {**parts, "zoomed": self.score(attended)}, second[1])
