@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -72,6 +73,16 @@ def today() -> str:
     """Return the commit of this tree, and whether it has changed since."""
     changed = git("status", "--porcelain", "--", *CODE, f":!{RECORD}")
     return git("rev-parse", "HEAD") + (" and changes" if changed else "")
+
+
+def narrowed(suite: str, methods: set[str]) -> str:
+    """Return a suite's text with the blocks that run any of these methods.
+
+    A parameter of a method that the earlier tree lacks would be refused by its command.
+    """
+    mark = "\n[[block]]\n"
+    head, *blocks = suite.split(mark)
+    return mark.join([head, *(b for b in blocks if methods & {*tomllib.loads(b)["methods"]})])
 
 
 def run_suite(tree: Path, results: Path, options: argparse.Namespace) -> Store:
@@ -160,6 +171,10 @@ def main() -> int:
         old_tree, new_tree = Path(scratch, "old-tree"), Path(scratch, "new-tree")
         commits = check_out(options.revision, old_tree), today()
         copy_tree(new_tree)
+        if options.methods:
+            text = narrowed(options.suite.read_text(), set(options.methods.split(",")))
+            options.suite = Path(scratch, options.suite.name)
+            options.suite.write_text(text)
         old = run_suite(old_tree, Path(scratch, "old"), options)
         new = run_suite(new_tree, Path(scratch, "new"), options)
         methods = compare(old, new)

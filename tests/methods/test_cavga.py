@@ -12,7 +12,7 @@ from baselines.cavga import CAVGA, VARIANTS, Latent, Network, attention, mean_of
 from bench.detector import BackboneSource, Context, MethodError, Seeds, TrainingSet
 from tests.fixtures.planted import SIZE, fitted, pictures
 
-FEW = {"epochs": 2, "steps_per_epoch": 2, "latent": 8}
+FEW = {"epochs": 2, "steps_per_epoch": 1, "latent": 8}
 
 
 def detector(variant: str = "R_w", **changes: Any) -> Any:
@@ -47,11 +47,11 @@ def test_every_variant_trains_scores_explains_and_is_saved(variant: str) -> None
     again = CAVGA(method.parameters)
     again.load_state(method.state(), method.context)
     assert np.array_equal(again.score(tested), scores)
-    assert facts["optimiser_steps"] == 4
+    assert facts["optimiser_steps"] == 2
     assert 0 <= facts["attention_loss"] < 2
 
 
-@pytest.mark.parametrize("variant", ["R_u", "D_w"])
+@pytest.mark.parametrize("variant", ["R_w", "D_u"])
 def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(variant: str) -> None:
     tested = pictures(4, True, 5)
     first, again, other = (
@@ -187,8 +187,8 @@ def test_one_batch_is_learnt() -> None:
     method = detector("D_u", lr=1e-3, adversarial_weight=0.0)
     method.network.train()
     optimisers, labels = method.optimisers(), torch.zeros(4, dtype=torch.bool)
-    losses = [float(method.step(batch(), labels, *optimisers).total) for _ in range(40)]
-    assert losses[-1] < 0.8 * losses[0]
+    losses = [float(method.step(batch(), labels, *optimisers).total) for _ in range(25)]
+    assert losses[-1] < 0.85 * losses[0]
 
 
 def test_the_score_draws_nothing() -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from bench.planning.matrix import PRECISIONS, Selection, expand
 from bench.planning.suite import read_suite
 from bench.registry import METHODS, Registry
 from bench.weights import BACKBONES, STAGES
-from tests.campaigns.same_numbers import CODE, RECORD, ROOT, SUITE
+from tests.campaigns.same_numbers import CODE, RECORD, ROOT, SUITE, narrowed
 
 METHOD = Path("baselines/shortcut.py")
 AS_IT_IS = "z[:, self.best] * self.direction"
@@ -71,6 +72,15 @@ def test_a_rearrangement_becomes_equivalent_and_another_number_is_refused(tmp_pa
     assert isinstance(proof["hashes"], dict)
     ((old, new),) = proof["hashes"].values()
     assert old != new
+
+
+def test_of_some_methods_the_blocks_of_others_are_left_out() -> None:
+    text = SUITE.read_text()
+    few = tomllib.loads(narrowed(text, {"padim"}))["block"]
+    assert all("padim" in block["methods"] for block in few)
+    every = [b for b in tomllib.loads(text)["block"] if "padim" in b["methods"]]
+    assert few == every
+    assert 2 < len(few) < len(tomllib.loads(text)["block"])
 
 
 def test_the_suite_reaches_every_method_and_what_has_code_of_its_own(cache: Path) -> None:
