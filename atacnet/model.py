@@ -195,6 +195,6 @@ class Network(WeakNetwork):
         with self.second_pass():
             features = self.backbone(second[0])
             attended = self.attend(features)
+            maps["score_zoomed"] = self.score_map(attended)
             maps["grad_cam_zoomed"] = grad_cam(features, lambda leaf: self.score(self.attend(leaf)))
-        maps["score_zoomed"] = self.score_map(attended)
         return Seen(maps, {**parts, "zoomed": self.score(attended)}, second[1])
