@@ -290,7 +290,7 @@ def test_its_card(method: Any, tmp_path: Any) -> None:
     card = Registry(tmp_path).find(method.name)
     assert card.supervision == "unsupervised"
     assert card.settings == {"precision", "batch_size", "backbone"}
-    assert card.abilities == {"embed", "explain", "state", "rehearse", "memory"}
+    assert card.abilities == {"embed", "epochs", "explain", "state", "rehearse", "memory"}
 
 
 def count(module: nn.Module) -> int:
