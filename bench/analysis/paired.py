@@ -14,11 +14,18 @@ from bench.store.scores import Scores
 from bench.store.tuning import tuning_seeds
 from bench.text import joined
 
+AUROC = "auroc"
 REPEATS = 2000
 LEVEL = 0.95
 Pair = TypeVar("Pair", bound=Hashable)
 Runs = Mapping[int, Receipt]
 """Runs of one configuration by seed."""
+
+
+def recorded_number(receipt: Receipt, name: str) -> float | None:
+    """Return a metric of a run, or a number that its method recorded; None without it."""
+    number = receipt.metrics.number(name)
+    return receipt.facts.number(name) if number is None else number
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,18 @@ def difference(
     return gap and replace(gap, with_images=images_interval(first, second, scores))
 
 
-def seed_difference(first: Runs, second: Runs, tuned_by: Collection[int] = ()) -> Difference | None:
+def seed_difference(
+    first: Runs, second: Runs, tuned_by: Collection[int] = (), value: str = AUROC
+) -> Difference | None:
     """Compare runs of the same seeds, over seeds alone; None without a shared seed.
 
-    `tuned_by` are seeds that chose a setting, beside those that the runs name themselves.
+    `tuned_by` are seeds that chose a setting, beside those that the runs name themselves. `value`
+    is a number of the receipts, as `recorded_number` takes it.
     """
-    values = [{s: r.metrics.auroc for s, r in runs.items()} for runs in (first, second)]
+    values = [
+        {s: v for s, r in runs.items() if (v := recorded_number(r, value)) is not None}
+        for runs in (first, second)
+    ]
     estimate = shared_difference(*values)
     if estimate is None:
         return None

@@ -9,7 +9,15 @@ from typing import Any
 
 from bench.analysis.configurations import code_standing, grouped
 from bench.analysis.labels import ConfigurationNames, hardware
-from bench.analysis.paired import Difference, Runs, difference, family
+from bench.analysis.paired import (
+    AUROC,
+    Difference,
+    Runs,
+    difference,
+    family,
+    recorded_number,
+    seed_difference,
+)
 from bench.analysis.places import Places
 from bench.analysis.selection import registered
 from bench.analysis.statistics import deviation
@@ -33,7 +41,7 @@ _SETTINGS = (
 
 @dataclass(frozen=True)
 class ResultTable:
-    """AUROC by row and column, and by seed in each cell."""
+    """AUROC, or another number, by row and column, and by seed in each cell."""
 
     rows: tuple[RowKey, ...]
     columns: tuple[str, ...]
@@ -54,13 +62,24 @@ class ResultTable:
     """Why data is not the official copy, by dataset or category."""
     environments: tuple[str, ...]
     """Hardware of the runs, each once."""
+    value: str = AUROC
+    """What the cells hold, as `recorded_number` takes it."""
 
 
 def tabulate(
-    receipts: Iterable[Receipt], where: Mapping[str, Any], but: Mapping[str, Any] | None = None
+    receipts: Iterable[Receipt],
+    where: Mapping[str, Any],
+    but: Mapping[str, Any] | None = None,
+    value: str = AUROC,
 ) -> ResultTable:
-    """Arrange the accuracy runs that `fitting` returns; raises RequestError as it does."""
-    chosen = fitting(receipts, where, but)
+    """Arrange the accuracy runs that `fitting` returns; raises RequestError as it does.
+
+    `value` is a metric or a number that methods recorded; runs without it are left out.
+    """
+    fit = fitting(receipts, where, but)
+    chosen = [r for r in fit if recorded_number(r, value) is not None]
+    if not chosen:
+        raise RequestError(f"--value {value}: no run has a number of that name")
     cells: dict[tuple[RowKey, str], Mapping[int, float]] = {}
     runs: dict[tuple[RowKey, str], Runs] = {}
     specs: dict[tuple[RowKey, str], RunSpec] = {}
@@ -73,7 +92,11 @@ def tabulate(
         content = places.content(spec)
         row = (place_name(*place_of(spec)) + f" ({content})" * bool(content), spec.shots)
         assert (row, column) not in cells, "names tell configurations apart"
-        cells[row, column] = configuration.by_seed
+        cells[row, column] = {
+            r.spec.seed: number
+            for r in configuration.receipts
+            if (number := recorded_number(r, value)) is not None
+        }
         specs[row, column] = spec
         runs[row, column] = {r.spec.seed: r for r in configuration.receipts}
         columns[column] = (registered(spec.method), column)
@@ -97,6 +120,7 @@ def tabulate(
         stale=frozenset(stale),
         unofficial=unofficial,
         environments=tuple(sorted({hardware(r) for r in chosen})),
+        value=value,
     )
 
 
@@ -207,7 +231,8 @@ def notes(table: ResultTable) -> list[str]:
     """Return sentences on settings and hardware behind the numbers."""
     seeds = {s for cell in table.cells.values() for s in cell}
     several = any(len(cell) > 1 for cell in table.cells.values())
-    metric = "AUROC, mean ± standard deviation over seeds (number of seeds)" if several else "AUROC"
+    metric = "AUROC" if table.value == AUROC else table.value
+    metric += ", mean ± standard deviation over seeds (number of seeds)" * several
     seed = f"; seed {min(seeds)}" if len(seeds) == 1 else ""
     parts = [f"{metric}{seed}", _listed(table.common), *table.environments]
     lines = ["; ".join(filter(None, parts)) + "."]
@@ -254,7 +279,13 @@ def differences(
     gaps = {}
     for (row, column), base in _bases(table, against).items():
         runs = table.runs[row, column]
-        if column != base and (gap := difference(runs, table.runs[row, base], scores, tuned_by)):
+        other = table.runs[row, base]
+        gap = (
+            difference(runs, other, scores, tuned_by)
+            if table.value == AUROC
+            else seed_difference(runs, other, tuned_by, table.value)
+        )
+        if column != base and gap:
             gaps[row, column] = gap
     return family(gaps)
 

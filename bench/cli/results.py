@@ -145,6 +145,13 @@ def table_command(
             metavar="SEED,...",
         ),
     ] = None,
+    value: Annotated[
+        str,
+        typer.Option(
+            help="Another metric, or a number that methods record, say final_loss.",
+            metavar="NAME",
+        ),
+    ] = "auroc",
     spread: Annotated[
         bool,
         typer.Option(
@@ -162,18 +169,18 @@ def table_command(
     only: dict[str, Any] = {}
     but: dict[str, Any] = {}
     for text in where or ():
-        key, value = assignment("--where", "key=value or key!=value", text)
+        key, wanted = assignment("--where", "key=value or key!=value", text)
         if key.endswith("!"):
-            but[key[:-1].strip()] = value
+            but[key[:-1].strip()] = wanted
         else:
-            only[key] = value
+            only[key] = wanted
     stored = open_results(results.absolute())
     if spread:
         if against is not None:
             raise RequestError("--spread compares no columns: leave --against out")
         _print_spread(stored, only, but)
         return
-    summary = tabulate((stored.read(i) for i in stored.ids()), only, but)
+    summary = tabulate((stored.read(i) for i in stored.ids()), only, but, value)
     gaps = {}
     if against is not None:  # before anything is printed
         by_setting = "=" in against and against not in summary.columns
@@ -185,9 +192,10 @@ def table_command(
     if against is None:
         return
     tested = sum(gap.over_seeds.n > 1 for gap in gaps.values())
+    images = " and over seeds and test images (crossed bootstrap)" * (value == "auroc")
     say(
-        f"\nMinus {against}, with 95 % intervals over shared seeds (t) and over seeds and test"
-        f" images (crossed bootstrap); p of {counted(tested, 'difference')} together (Holm):\n"
+        f"\nMinus {against}, with 95 % intervals over shared seeds (t){images}; p of"
+        f" {counted(tested, 'difference')} together (Holm):\n"
     )
     for ((place, shots), column), gap in gaps.items():
         say(f"- {place}, {counted(shots, 'shot')}, {column}: {written_difference(gap)}")

@@ -104,6 +104,21 @@ def test_each_column_is_compared_with_the_one_that_differs_in_one_setting(tmp_pa
         differences(table(store), ("lr", "high"), scores)
 
 
+def test_numbers_that_methods_record_are_tabulated_and_compared(tmp_path):
+    raw = replace(TRAINED, parameters={**TRAINED.parameters, "view": "raw"})
+    store = store_at(tmp_path, TRAINED, replace(TRAINED, seed=1), facts={"hinge": 3.0})
+    store_at(tmp_path, raw, replace(raw, seed=1), facts={"hinge": 1.0})
+    summary = tabulate(receipts(store_at(tmp_path, SPEC)), {}, value="hinge")
+    assert summary.columns == ("atacnet view=attention", "atacnet view=raw")
+    text = markdown(summary)
+    assert "| head_ct | 10 | 3.000 ± 0.000 (2)† | 1.000 ± 0.000 (2)† |" in text
+    assert "hinge, mean ± standard deviation over seeds (number of seeds);" in text
+    (gap,) = differences(summary, ("view", "raw"), None).values()
+    assert (gap.over_seeds.mean, gap.over_seeds.n, gap.with_images) == (2.0, 2, None)
+    with pytest.raises(RequestError, match="--value nothing: no run has a number of that name"):
+        tabulate(receipts(store), {}, value="nothing")
+
+
 def test_an_unofficial_copy_is_marked_and_explained(tmp_path):
     spec = replace(SPEC, dataset="mvtec_ad", category="bottle")
     provenance = made_here("shortcut", unofficial_copy="256x256 px, not 900x900")
