@@ -215,7 +215,7 @@ class Network(WeakNetwork):
 
 
 def attention(features: Tensor, target: Tensor, train: bool) -> Tensor:
-    """Return the sigmoid of the Grad-CAM of a target at features (B, C, h, w): (B, h, w).
+    """Return the sigmoid of a target's Grad-CAM, (B, h, w), at features (B, C, h, w).
 
     The target is summed over the batch, so each image has its own gradient where no batch
     statistics join them. With `train` the gradient is part of the graph, for a loss on the map.

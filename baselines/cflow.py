@@ -253,10 +253,6 @@ class CFlow(FlowMethod):
             total = total - F.interpolate(relative, self.size, mode="bilinear", align_corners=True)
         return total.squeeze(1)
 
-    def scores(self, features: list[Tensor]) -> Tensor:
-        """Return the largest value of each map."""
-        return self.maps(features).amax((1, 2))
-
     def pooled(self, features: list[Tensor]) -> Tensor:
         """Return the mean of z over positions, (B, channels of all stages)."""
         means = []
@@ -276,7 +272,7 @@ class CFlow(FlowMethod):
         assert context.backbone is not None
         shapes = self.shapes(size, context.backbone)
         with torch.device("meta"):
-            flows = nn.ModuleList(self.flow(*shape) for shape in shapes)
+            flows = self.built(size, context)
         learnt = sum(p.numel() for p in flows.parameters())
         fixed = sum(b.numel() for b in flows.buffers())
         values = [channels * side**2 for channels, side in shapes]

@@ -154,10 +154,6 @@ class FastFlow(FlowMethod):
             total = total - F.interpolate(likely, self.size, mode="bilinear")
         return total.squeeze(1) / len(self.flows)
 
-    def scores(self, features: list[Tensor]) -> Tensor:
-        """Return the largest value of each map."""
-        return self.maps(features).amax((1, 2))
-
     def pooled(self, features: list[Tensor]) -> Tensor:
         """Return the mean of z over positions, (B, channels of all stages)."""
         pairs = zip(self.flows, features, strict=True)
@@ -174,7 +170,7 @@ class FastFlow(FlowMethod):
         assert context.backbone is not None
         shapes = self.shapes(size, context.backbone)
         with torch.device("meta"):
-            flows = nn.ModuleList(self.flow(*shape) for shape in shapes)
+            flows = self.built(size, context)
         learnt = sum(p.numel() for p in flows.parameters())
         values = [channels * side**2 for channels, side in shapes]
         batch = min(normals, context.batch_size)

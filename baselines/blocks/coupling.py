@@ -80,7 +80,10 @@ class SoftPermutation(nn.Module):
 
 
 class Coupling(nn.Module):
-    """One block; `subnet` maps the first half of the channels to two numbers for each other one."""
+    """One affine coupling of two halves of the channels.
+
+    `subnet` maps the first half to two numbers for each channel of the other.
+    """
 
     def __init__(self, channels: int, subnet: nn.Module, clamp: float, *, soft: bool) -> None:
         super().__init__()

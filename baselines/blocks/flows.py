@@ -37,10 +37,14 @@ class FlowMethod(FrozenMethod):
         sides = (side_of(size, stage) for stage in stages)
         return list(zip(channels_of(source.name, stages), sides, strict=True))
 
+    def built(self, size: int, context: Context) -> nn.ModuleList:
+        """Return the flow of each stage with arbitrary parameters."""
+        assert context.backbone is not None
+        return nn.ModuleList(self.flow(*shape) for shape in self.shapes(size, context.backbone))
+
     def untrained(self, size: int, context: Context) -> nn.ModuleList:
         """Return the flows as they are before training, on the CPU."""
-        assert context.backbone is not None
-        flows = nn.ModuleList(self.flow(*shape) for shape in self.shapes(size, context.backbone))
+        flows = self.built(size, context)
         initialise(flows, generator(context, "init"))
         return flows
 
@@ -84,6 +88,10 @@ class FlowMethod(FrozenMethod):
     def finish(self) -> None:
         """Prepare scoring, after the last step of training."""
 
+    def scores(self, features: list[Tensor]) -> Tensor:
+        """Return the largest value of each map."""
+        return self.maps(features).amax((1, 2))
+
     def embed(self, samples: Samples) -> NDArray[np.float32]:
         """Return the mean latent values of each stage, (N, channels of all stages)."""
         with torch.inference_mode():
@@ -99,9 +107,7 @@ class FlowMethod(FrozenMethod):
         try:
             super().load_state(arrays, context)
             self.size = int(arrays["size"])
-            assert context.backbone is not None
-            shapes = self.shapes(self.size, context.backbone)
-            flows = nn.ModuleList(self.flow(*shape) for shape in shapes)
+            flows = self.built(self.size, context)
             own = {k: torch.from_numpy(v) for k, v in arrays.items() if k.startswith(_FLOWS)}
             flows.load_state_dict({k.removeprefix(_FLOWS): v for k, v in own.items()})
         except (RuntimeError, KeyError) as error:
