@@ -60,8 +60,9 @@ def gain_of(configuration: Configuration, stored: StoredRuns) -> SelectionGain |
 
     Raises CorruptRun for a damaged run.
     """
-    kept = configuration.with_artifact(EPOCHS)
-    runs = {r.spec.seed: stored.auroc_by_epoch(r) for r in kept.receipts} if kept else {}
+    by_epoch = configuration.with_artifact(EPOCHS)
+    receipts = by_epoch.receipts if by_epoch else ()
+    runs = {r.spec.seed: stored.auroc_by_epoch(r) for r in receipts}
     return selection_gain(runs)
 
 

@@ -278,14 +278,15 @@ def differences(
     """
     gaps = {}
     for (row, column), base in _bases(table, against).items():
-        runs = table.runs[row, column]
-        other = table.runs[row, base]
+        if column == base:
+            continue
+        runs, other = table.runs[row, column], table.runs[row, base]
         gap = (
             difference(runs, other, scores, tuned_by)
             if table.value == AUROC
             else seed_difference(runs, other, tuned_by, table.value)
         )
-        if column != base and gap:
+        if gap:
             gaps[row, column] = gap
     return family(gaps)
 

@@ -244,8 +244,8 @@ def check_seeds(seeds: Any) -> int:
 def _draw_seeds(value: Any) -> tuple[int, ...]:
     """Read a number of draws, or a list of their seeds; raises RequestError."""
     seeds = [*range(value)] if type(value) is int and value <= _MOST_SEEDS else value
-    whole = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
-    if not whole or not 1 <= len(seeds) <= _MOST_SEEDS:
+    valid = isinstance(seeds, list) and all(type(s) is int and s >= 0 for s in seeds)
+    if not valid or not 1 <= len(seeds) <= _MOST_SEEDS:
         raise RequestError(
             f"draw_seeds is how many, from 1 to {_MOST_SEEDS}, or a list of seeds from 0 on, not"
             f" {value!r:.80}"

@@ -1,7 +1,7 @@
 """What the paper says in words: each claim, a test of it, and what the stored runs give."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -62,15 +62,9 @@ def claims(sources: Sources) -> list[Claim]:
 
 
 def _with_outcomes(claim: Claim, outcomes: Iterator[Outcome]) -> Claim:
-    every = list(outcomes)
-    return Claim(
-        claim.text,
-        claim.source,
-        claim.test,
-        claim.needs,
-        tuple(every[:MOST_PLACES]),
-        max(0, len(every) - MOST_PLACES),
-    )
+    every = tuple(outcomes)
+    left_out = max(0, len(every) - MOST_PLACES)
+    return replace(claim, outcomes=every[:MOST_PLACES], left_out=left_out)
 
 
 def written(estimate: Estimate, digits: int = 3) -> str:
