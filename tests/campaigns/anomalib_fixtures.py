@@ -232,8 +232,8 @@ def _fastflow(case: FlowCase, tested: Arrays) -> dict[str, Any]:
     model.feature_extractor = _network(tested, listed=True)
     z, log_det = model.train()(_shown(case, TESTED))
     found = model.eval()(_shown(case, TESTED))
-    levels = enumerate(zip(z, log_det, strict=True))
-    said = {f"{k}.{i}": v for i, pair in levels for k, v in zip(("z", "log_det"), pair)}
+    said = {f"z.{i}": v for i, v in enumerate(z)}
+    said |= {f"log_det.{i}": v for i, v in enumerate(log_det)}
     return drawn | said | {"score": found.pred_score[:, 0], "map": found.anomaly_map[:, 0]}
 
 
