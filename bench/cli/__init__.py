@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import bench
-from bench.cli import audit, crosscheck, data, doctor, predict, report, results, runs
+from bench.cli import audit, crosscheck, data, doctor, predict, regress, report, results, runs
 from bench.cli.options import homes_expanded
 from bench.cli.streams import drop_output, prepare_streams, restart_in_utf8
 from bench.errors import BenchError
@@ -29,7 +29,8 @@ for command in (
     *(results.show_command, results.table_command, results.times_command),
     *(predict.predict_command, report.report_command, audit.audit_command, runs.list_command),
     *(results.verify_command, results.compare_command, results.merge_command),
-    *(results.archive_command, doctor.doctor_command, crosscheck.crosscheck_command),
+    *(results.archive_command, regress.regress_command),
+    *(doctor.doctor_command, crosscheck.crosscheck_command),
 ):
     app.command(command.__name__.removesuffix("_command"))(homes_expanded(command))
 app.add_typer(data.app, name="data")
