@@ -115,7 +115,10 @@ class Context:
     """Where it is set, a method that trains in epochs calls `after_epoch(epoch, self)` after each,
     from 1 on, ready to score; the call leaves the state of all generators as it was."""
     record: Callable[[str, bool | int | float | str], None] = field(default=_ignore)
-    """`record(name, value)`: keep a fact about the run beside its result, say optimiser_steps."""
+    """`record(name, value)`: keep a fact about the run beside its result, say optimiser_steps.
+
+    Of `normal_threshold`, a score that a method fixes on normal training images, the run keeps the
+    accuracy on the test images (`bench.metrics.mean_class_accuracy`)."""
 
 
 class Detector(Protocol):

@@ -52,6 +52,17 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     return float((recall_steps * true_positives / predicted).sum())
 
 
+def mean_class_accuracy(scores: ArrayLike, labels: ArrayLike, threshold: float) -> float:
+    """Return the mean of both classes' accuracies at a threshold, in [0, 1].
+
+    Arguments and errors as for `auroc`. An image is called anomalous where its score reaches the
+    threshold.
+    """
+    s, y = _checked(scores, labels)
+    called = s >= threshold
+    return float((called[y].mean() + (~called[~y]).mean()) / 2)
+
+
 def auroc_interval(
     scores: ArrayLike, labels: ArrayLike, *, level: float = 0.95, repeats: int = 2000, seed: int = 0
 ) -> tuple[float, float]:

@@ -7,19 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.statistics import Estimate, mean_interval
+from bench.metrics import mean_class_accuracy
 
 Scored = tuple[NDArray[np.float32], NDArray[np.bool_]]
 """Scores (N,) and labels (N,) of one run's test images."""
 
 
 def balanced_error(scored: Scored, threshold: float) -> float:
-    """Return the mean of both classes' error rates, in [0, 1].
-
-    An image is called anomalous where its score reaches the threshold.
-    """
-    score, label = scored
-    called = score >= threshold
-    return float((called[~label].mean() + (~called[label]).mean()) / 2)
+    """Return the mean of both classes' error rates, in [0, 1]."""
+    return 1 - mean_class_accuracy(*scored, threshold)
 
 
 def best_threshold(scored: Scored) -> float:

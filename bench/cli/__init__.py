@@ -19,6 +19,7 @@ from bench.cli import (
     doctor,
     listing,
     predict,
+    regress,
     report,
     results,
     runs,
@@ -42,7 +43,7 @@ COMMANDS = {
     "Read": (tables.table_command, show.show_command, tables.times_command,
              report.report_command, audit.audit_command),
     "Store": (results.verify_command, compare.compare_command, results.merge_command,
-              results.archive_command, results.forget_command),
+              results.archive_command, results.forget_command, regress.regress_command),
     "Machine": (doctor.doctor_command, crosscheck.crosscheck_command),
 }  # fmt: skip
 for group, commands in COMMANDS.items():

@@ -1,4 +1,4 @@
-"""`bench crosscheck`: our PaDiM and PatchCore beside anomalib's."""
+"""`bench crosscheck`: our methods beside anomalib's."""
 
 import functools
 import sys
@@ -30,11 +30,11 @@ def crosscheck_command(
         int | None, typer.Option(help="CPU threads of our side; anomalib's side uses one.", min=1)
     ] = None,
 ) -> None:
-    """Compare our PaDiM and PatchCore with anomalib's on equal inputs.
+    """Compare our PaDiM, PatchCore, FastFlow and CFlow with anomalib's on equal inputs.
 
     By default the synthetic dataset, ResNet-18 with ImageNet weights at 256 px and anomalib's own
-    settings; override with --set, say --set weights=none. It does not say which is better; exit
-    code 1 means that it failed.
+    settings; flows are trained shortly, by our side. Override with --set, say --set weights=none.
+    It does not say which is better; exit code 1 means that it failed.
     """
     from bench.execution.crosscheck import (
         VERSION,
@@ -64,8 +64,9 @@ def crosscheck_command(
         _print(rows)
         say(
             f"AUROC of each side's raw scores by our code, and their rank correlation. anomalib"
-            f" {VERSION} uses the same images, network and channels. Each side draws PatchCore's"
-            " start and projection itself, so its scores differ as with another seed."
+            f" {VERSION} uses the same images, network and channels, and the flows that our side"
+            " trained. Each side draws PatchCore's start and projection itself, so its scores"
+            " differ as with another seed."
         )
     if failed:
         raise typer.Exit(1)

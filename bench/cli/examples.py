@@ -18,6 +18,7 @@ EXAMPLES = {
     "merge": "bench merge other/results my_archive",
     "archive": "bench archive --out my_archive",
     "forget": "bench forget --datasets old_screws",
+    "regress": "bench regress --reference my_archive --suite nightly",
     "doctor": "bench doctor --suite table1",
     "crosscheck": "bench crosscheck --python anomalib/bin/python",
     "data list": "bench data list",

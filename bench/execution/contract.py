@@ -21,6 +21,9 @@ from bench.store.embeddings import COMPONENTS, Embeddings
 from bench.store.explanations import EXTENTS, Explanations
 from bench.system.untrusted import is_one_line
 
+FIRST_EPOCHS = 2
+"""Epochs whose loss is a fact of the run, see `bench.analysis.regress`."""
+
 
 def make_context(
     job: Job,
@@ -35,6 +38,8 @@ def make_context(
     def progress(epoch: int, epochs: int, loss: float) -> None:
         if epoch:
             print(f"epoch {epoch}/{epochs} loss {loss:.6g}", flush=True)
+            if epoch <= FIRST_EPOCHS:
+                record(f"loss_{epoch}", float(loss))
         else:
             timer.step()
         send(Progress(int(epoch), int(epochs), f"{loss:.4g}"))

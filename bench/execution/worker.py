@@ -134,7 +134,8 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     if facts.get("optimiser_steps") == 0:
         raise MethodError("training made no step: epochs and steps must be positive")
     scores = _scores(job.files, split, scored)
-    measured: dict[str, Any] = scores.metrics(full=not job.spec.shots)
+    threshold = facts.get("normal_threshold")
+    measured: dict[str, Any] = scores.metrics(full=not job.spec.shots, threshold=threshold)
     measured["scores_sha256"] = scores.digest()
     usage = {"load_average": load_average(), "peak_memory_bytes": peak_memory()}
     taken = {**accelerator(job.device), **usage}

@@ -23,6 +23,10 @@ NAMES = {
     "mlep": "MLEP",
     "kdad": "KDAD",
     "ahl_dra": "AHL(DRA)",
+    "cavga_ru": "CAVGA-Ru",
+    "cavga_du": "CAVGA-Du",
+    "cavga_rw": "CAVGA-Rw",
+    "cavga_dw": "CAVGA-Dw",
 }
 """Methods as papers write them."""
 FIELDS = ("title", "citation", "where", "confidence", "states", "margin")
@@ -38,11 +42,12 @@ class Key:
     dataset: str
     category: str
     shots: int
-    """Labelled anomalies; 0 for methods that use none."""
+    """Labelled anomalies; 0 for methods that use none, and where the source counts in shares."""
     method: str
     """Empty where the number describes the data alone."""
     metric: str
-    """`image_auroc` or `pixel_auroc` as fractions of one, `inference_ms` or `defect_types`."""
+    """`image_auroc`, `pixel_auroc` or `mean_class_accuracy` as fractions of one, `inference_ms` or
+    `defect_types`."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from bench.analysis.accuracies import accuracy_table
 from bench.analysis.configurations import Configuration, StoredRuns, is_stale
 from bench.analysis.epochs import epochs_table
 from bench.analysis.filling import fill_table, other_table, source_tables
@@ -92,5 +93,5 @@ def contents(results: Results, data: Path | None = None, cache: Path | None = No
         tuple(provenance(stored)),
         tuple(claims(sources) if stored.accuracy else ()),
         tuple(time_tables(stored)),
-        tuple(filter(None, (spread_table(stored), epochs_table(stored)))),
+        tuple(filter(None, (accuracy_table(stored), spread_table(stored), epochs_table(stored)))),
     )

@@ -93,6 +93,9 @@ class Metrics(Values):
     auroc_full: float | None
     """Over the whole test fold, of methods that train on no anomaly."""
     ap_full: float | None
+    mean_class_accuracy: float | None
+    """At the threshold that the method fixed on normal training images, where it did."""
+    mean_class_accuracy_full: float | None
     pixel_auroc: float | None
     box_recall: float | None
     """Share of a defect that the zoomed view holds."""

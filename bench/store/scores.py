@@ -46,20 +46,17 @@ class Scores:
         """Return whether each image counts, (N,)."""
         return np.array([role == "test" for role in self.role], bool)
 
-    def metrics(self, *, full: bool) -> dict[str, float]:
-        """Return AUROC and AP of the images that count.
+    def metrics(self, *, full: bool, threshold: float | None = None) -> dict[str, float]:
+        """Return AUROC and AP of the images that count, and accuracy at a threshold.
 
         With `full` also those of the whole test fold, for methods that train on no anomaly (Table
         2's print). Raises ValueError where only one class is left.
         """
         counted = self.counted()
-        values = {
-            "auroc": metrics.auroc(self.score[counted], self.label[counted]),
-            "ap": metrics.average_precision(self.score[counted], self.label[counted]),
-        }
+        values = _metrics(self.score[counted], self.label[counted], threshold)
         if full:
-            values["auroc_full"] = metrics.auroc(self.score, self.label)
-            values["ap_full"] = metrics.average_precision(self.score, self.label)
+            whole = _metrics(self.score, self.label, threshold)
+            values |= {f"{name}_full": value for name, value in whole.items()}
         return values
 
     def gap(self, other: "Scores") -> float | None:
@@ -89,6 +86,18 @@ class Scores:
             role=tuple(table["role"].to_pylist()),
             score=table["score"].to_numpy(),
         )
+
+
+def _metrics(
+    score: NDArray[np.float32], label: NDArray[np.bool_], threshold: float | None
+) -> dict[str, float]:
+    values = {
+        "auroc": metrics.auroc(score, label),
+        "ap": metrics.average_precision(score, label),
+    }
+    if threshold is not None:
+        values["mean_class_accuracy"] = metrics.mean_class_accuracy(score, label, threshold)
+    return values
 
 
 def write_scores(path: Path, scores: Scores) -> None:

@@ -72,7 +72,8 @@ def contradictions(
         if scores.digest() != receipt.metrics.scores_sha256:
             yield "its scores are not those of its receipt"
         stated = {k: v for k, v in receipt.metrics.items() if k not in BEYOND_SCORES}
-        computed = scores.metrics(full="auroc_full" in stated)
+        threshold = receipt.facts.number("normal_threshold")
+        computed = scores.metrics(full="auroc_full" in stated, threshold=threshold)
         for name in sorted(computed.keys() | stated.keys()):
             if not _equal(stated.get(name), computed.get(name)):
                 yield f"{name} is {stated.get(name)}, its scores give {computed.get(name)}"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.campaigns import peer_times
-from tests.campaigns.peer_times import METHODS, markdown, one_round, summary
+from tests.campaigns.peer_times import METHODS, compared, markdown, one_round, summary
 
 SPEED = Path(__file__).parents[2] / "results" / "speed"
 
@@ -26,11 +26,14 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("method", METHODS)
 def test_our_side_does_all_that_it_is_asked_for(method: str) -> None:
     actions = peer_times.ours(method)
-    asked = {what for _, what in peer_times.ASKED.values()}
+    asked = {what for _, what in compared(method).values()}
     assert asked == set(actions)
     for action in actions.values():  # the fit is the first
         action()
     ((scores, maps),) = actions["both 8"]()
+    if method == "cflow":
+        assert scores.dtype == torch.float64
+        scores = scores.float()
     torch.testing.assert_close(scores, torch.from_numpy(actions["score 8"]()))
     assert maps.shape == (8, 32, 32)
 
@@ -77,8 +80,18 @@ def test_both_sides_take_turns_and_medians_are_compared() -> None:
     assert table[-1] == "| padim | memory over imports, MiB | 300 | 100 | 3.0 |"
 
 
+def test_flows_take_turns_at_training_steps_too() -> None:
+    Stub.order.clear()
+    found = summary("cflow", [one_round("cflow", "python", 6, Stub)])
+    steps = [what for what in Stub.order if what.endswith("step")]
+    assert steps == ["anomalib step", "ours step"] * (peer_times.WARM_UP + 2)
+    assert (found["ours"]["step_thread_s"], found["ratio"]["step_thread_s"]) == (1.0, 2.0)
+    assert markdown([found]).splitlines()[3] == "| cflow | training step, s | 2.0 | 1.0 | 2.0 |"
+
+
 @pytest.mark.parametrize("file", sorted(SPEED.glob("anomalib-*.json")), ids=lambda f: f.stem)
 def test_what_was_measured_is_of_all_methods_and_makes_a_table(file: Path) -> None:
     found = json.loads(file.read_text())
     assert [case["method"] for case in found] == list(METHODS)
-    assert len(markdown(found).splitlines()) == 2 + len(METHODS) * len(peer_times.TITLES)
+    rows = sum(len(compared(method)) + 1 for method in METHODS)
+    assert len(markdown(found).splitlines()) == 2 + rows

@@ -15,14 +15,18 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
+from torch import nn
+from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from baselines.blocks.coupling import Coupling, Flow, initialise
 from baselines.blocks.frozen import Features
 from bench.cli import main
 from bench.detector import BackboneSource, Context, Seeds
 from bench.errors import RequestError
 from bench.execution import crosscheck
 from bench.execution.crosscheck import VERSION, check_interpreter, make_crosscheck, projected
+from bench.execution.crosscheck.state import flows_of, network_of
 from bench.metrics import auroc
 from bench.planning.matrix import Selection
 from bench.planning.plan import Folders
@@ -91,7 +95,7 @@ def test_what_is_compared_has_anomalibs_settings(warm_cache: Path, tmp_path: Pat
     plan = make_crosscheck(narrowing, folders(warm_cache, tmp_path), download=False)
     found = {(r.spec.method, r.spec.place): r.spec for r in plan.runs}
     assert len(found) == len(plan.runs)
-    assert {method for method, _ in found} == {"padim", "patchcore"}
+    assert {method for method, _ in found} == {"padim", "patchcore", "fastflow", "cflow"}
     padim, patchcore = found["padim", "synthetic/weave"], found["patchcore", "synthetic/weave"]
     assert (padim.backbone, padim.stage, padim.image_size) == ("resnet18", 3, 32)
     assert padim.parameters["epsilon"] == 0.01001
@@ -200,9 +204,11 @@ def test_both_sides_are_compared_by_our_metric_over_the_seeds(
     assert code == 0, err
     assert "synthetic/weave: 64 normal and 128 test images" in err
     jobs = [json.loads(line) for line in (tmp_path / "asked.jsonl").read_text().splitlines()]
-    assert [j["name"] for j in jobs] == ["padim-0", "padim-1", "patchcore-0", "patchcore-1"]
-    truth, rows = labels(warm_cache, tmp_path), out.splitlines()[1:3]
-    for row, of in zip(rows, ("padim", "patchcore"), strict=True):
+    assert [j["name"] for j in jobs] == [
+        f"{m}-{seed}" for m in crosscheck.METHODS for seed in (0, 1)
+    ]
+    truth, rows = labels(warm_cache, tmp_path), out.splitlines()[1:5]
+    for row, of in zip(rows, crosscheck.METHODS, strict=True):
         pairs = [
             (scores, np.array(other["scores"], np.float32))
             for (scores, job), other in zip(ours, jobs, strict=True)
@@ -263,17 +269,21 @@ def test_the_other_side_is_handed_images_network_channels_and_settings(
     tmp_path: Path, capsys: Capture
 ) -> None:
     given = ("--set", "patchcore.coreset=0.25", "--set", "padim.channels=40",
-             "--set", "patchcore.neighbours=3")  # fmt: skip
+             "--set", "patchcore.neighbours=3", "--set", "fastflow.flow_steps=1")  # fmt: skip
     code, _, err = call(capsys, script(tmp_path, STAND_IN), *given)
     assert code == 0, err
-    padim, patchcore = map(json.loads, (tmp_path / "asked.jsonl").read_text().splitlines())
+    jobs = map(json.loads, (tmp_path / "asked.jsonl").read_text().splitlines())
+    padim, patchcore, fastflow, cflow = jobs
     assert (padim["normal"], padim["tested"]) == ([64, 3, 32, 32], [128, 3, 32, 32])
     assert len(set(padim["channels"])) == 40
     assert max(padim["channels"]) < 64 + 128 + 256
     assert padim["layers"] == ["layer1", "layer2", "layer3"]
     assert (patchcore["layers"], patchcore["channels"]) == (["layer2", "layer3"], None)
-    assert (patchcore["coreset"], patchcore["neighbours"]) == (0.25, 3)
-    for job in (padim, patchcore):
+    assert patchcore["parameters"]["coreset"] == 0.25
+    assert patchcore["parameters"]["neighbours"] == 3
+    assert (fastflow["layers"], cflow["layers"]) == (padim["layers"], patchcore["layers"])
+    assert (fastflow["size"], fastflow["parameters"]["flow_steps"]) == (32, 1)
+    for job in (padim, patchcore, fastflow, cflow):
         assert job["weights"]["conv1.weight"] == [64, 3, 7, 7]
         assert job["weights"]["layer3.1.bn2.running_var"] == [256]
         assert not any(name.startswith(("layer4", "fc")) for name in job["weights"])
@@ -301,7 +311,7 @@ def test_the_network_goes_by_torchvisions_names_and_is_read_where_ours_is(
     ours = Features(source, "float32", (1, 2, 3))
     state = {f"features.{k}": v.numpy() for k, v in ours.state_dict().items()}
     network = torchvision.models.get_model(backbone, weights=None).eval()
-    stored = {k: torch.from_numpy(v) for k, v in crosscheck._network(state, backbone).items()}
+    stored = {k: torch.from_numpy(v) for k, v in network_of(state, backbone).items()}
     assert {k: list(v.shape) for k, v in stored.items()} == job["weights"]
     assert not network.load_state_dict(stored, strict=False).unexpected_keys
     theirs = create_feature_extractor(network, layers)
@@ -309,6 +319,31 @@ def test_the_network_goes_by_torchvisions_names_and_is_read_where_ours_is(
     with torch.inference_mode():
         for own, other in zip(ours(images), theirs(images).values(), strict=True):
             torch.testing.assert_close(own, other)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_flows_go_by_anomalibs_names_with_permutations_as_matrices(soft: bool) -> None:
+    subnet = nn.Linear(3, 4)
+    flow = Flow([Coupling(5, subnet, 1.9, soft=soft)])
+    initialise(flow, torch.Generator().manual_seed(0))
+    state = {f"flows.1.{k}": v.numpy() for k, v in flow.state_dict().items()}
+    state |= {"flows.1.norm.weight": np.ones(5), "features.blocks.0.weight": np.ones(1)}
+    handed = flows_of(state)
+    names = (
+        "global_scale",
+        "global_offset",
+        "subnet.weight",
+        "subnet.bias",
+        "w_perm",
+        "w_perm_inv",
+    )
+    assert set(handed) == {f"1.module_list.0.{name}" for name in names} | {"norm.1.weight"}
+    values = torch.rand(2, 5)
+    matrix = torch.from_numpy(handed["1.module_list.0.w_perm"])
+    permutation: Any = flow.blocks[0].permutation
+    torch.testing.assert_close(F.linear(values, matrix), permutation(values))
+    inverse = torch.from_numpy(handed["1.module_list.0.w_perm_inv"].copy())
+    torch.testing.assert_close(F.linear(permutation(values), inverse), values)
 
 
 @pytest.mark.parametrize(
@@ -368,7 +403,8 @@ def test_the_other_interpreter_sees_neither_our_modules_nor_a_network(
     "ANOMALIB_PYTHON" not in os.environ,
     reason="needs ANOMALIB_PYTHON, an interpreter that has anomalib 2.7.0",
 )
-def test_anomalib_itself_agrees_with_padim(capsys: Capture) -> None:
-    code, out, err = call(capsys, Path(os.environ["ANOMALIB_PYTHON"]), "--methods", "padim")
+@pytest.mark.parametrize("method", ["padim", "fastflow", "cflow"])
+def test_anomalib_itself_agrees(capsys: Capture, method: str) -> None:
+    code, out, err = call(capsys, Path(os.environ["ANOMALIB_PYTHON"]), "--methods", method)
     assert code == 0, err
     assert out.splitlines()[1].split()[-2:] in (["+0.0000", "1.0000"], ["-0.0000", "1.0000"])

@@ -49,6 +49,7 @@ def test_every_variant_trains_scores_explains_and_is_saved(variant: str) -> None
     assert np.array_equal(again.score(tested), scores)
     assert facts["optimiser_steps"] == 2
     assert 0 <= facts["attention_loss"] < 2
+    assert (method.score(pictures(40, False, 1)) < facts["normal_threshold"]).sum() == 38
 
 
 @pytest.mark.parametrize("variant", ["R_w", "D_u"])

@@ -1,9 +1,11 @@
-"""Cross-check of PaDiM and PatchCore with anomalib: same images and weights.
+"""Cross-check of PaDiM, PatchCore, FastFlow and CFlow with anomalib: same images and weights.
 
 anomalib has an environment of its own, for it is no dependency: its side is a script that another
 interpreter runs (`anomalib_peer`). It is handed decoded images and a state dict as plain arrays,
 and hands back raw scores, never its own metrics: its AUROC passes raw scores through a sigmoid
-first. Its settings are taken over; what is drawn at random is not the same in PatchCore.
+first. Its settings are taken over; what is drawn at random is not the same in PatchCore. Flows are
+trained by our side alone and handed over; CFlow's scores are relative to the likeliest position of
+the tested images, as anomalib's are to those of a batch.
 """
 
 import json
@@ -26,6 +28,7 @@ from bench.data.images import CategoryImages, load
 from bench.data.splits import Split, split_category
 from bench.detector import Context, TrainingSet
 from bench.errors import BenchError, MethodError, RequestError
+from bench.execution.crosscheck.state import flows_of, network_of
 from bench.execution.preparation import Preparation
 from bench.metrics import auroc
 from bench.planning.matrix import PlannedRun, Selection, expand
@@ -34,21 +37,27 @@ from bench.planning.suite import Suite, SuiteBlock
 from bench.registry import Registry, load_class
 from bench.system.host import cpu_count
 from bench.system.untrusted import one_line, os_reason
+from bench.text import joined
 from bench.weights import plain_weights
 
 VERSION = "2.7.0"
 """Of anomalib; what another one does is not known here."""
-METHODS = ("padim", "patchcore")
+METHODS = ("padim", "patchcore", "fastflow", "cflow")
+FLOWS = ("fastflow", "cflow")
 DATA = ("synthetic",)
 FIXED: Mapping[str, Mapping[str, Any]] = {
     "padim": {"epsilon": 0.01 + 1e-5, "sigma": 4.0},
     "patchcore": {"embedding": "joined", "sigma": 4.0},
+    "fastflow": {},
+    "cflow": {},
 }
 """What anomalib has no setting for, as it is there."""
 SETTINGS: Mapping[str, Any] = {
     "image_size": 256, "backbone": "resnet18", "stage": 3, "precision": "float32", **FIXED,
+    "fastflow": {"epochs": 1, "flow_steps": 2},
+    "cflow": {"epochs": 1, "passes": 1, "blocks": 2, "fibers": 1024, "rotation": 0.0},
 }  # fmt: skip
-STAGES = {"padim": (1, 2, 3), "patchcore": (2, 3)}
+"""By default; the flows are as good a check after a short training."""
 _MOBILENET_STAGES = ("features.3", "features.6", "features.13")
 _INSTALL = (
     "python -m venv anomalib-venv && anomalib-venv/bin/pip install"
@@ -127,7 +136,7 @@ def make_crosscheck(selection: Selection, folders: Folders, *, download: bool) -
     methods = selection.methods or METHODS
     for name in methods:
         if name not in METHODS:
-            raise RequestError(f"{name} is not compared with anomalib: {' and '.join(METHODS)} are")
+            raise RequestError(f"{name} is not compared with anomalib: {joined(METHODS)} are")
     suite = Suite("crosscheck", "", (SuiteBlock(methods=methods, data=data, set=SETTINGS),))
     planned = expand(suite, selection, Registry(folders.cache), folders.data)
     for run in planned:
@@ -204,11 +213,10 @@ def _our_side(
     spec = run.spec
     assert run.weights is not None
     source = run.weights.source
-    seeds = spec.seeds
-    make_deterministic(threads, seeds["init"])
+    make_deterministic(threads, spec.seeds["init"])
     file = plain_weights(source.file, folder) if source.file else None
     settings = spec_settings(spec, file, source.strides)
-    context = Context("cpu", seeds, score_batch_size=8, **settings)
+    context = Context("cpu", spec.seeds, score_batch_size=8, **settings)
     parameters = dict(spec.parameters)
     if spec.method == "patchcore":
         positions = math.ceil(spec.image_size / 8) ** 2
@@ -217,19 +225,25 @@ def _our_side(
     detector = cls(cls.Parameters(**parameters))
     train = TrainingSet(images.samples(split.train_normal), images.samples(()))
     detector.fit(train, context)
-    scores = check_scores(detector.score(images.samples(split.tested)), len(split.tested))
-    state = detector.state()
+    tested = images.samples(split.tested)
+    if spec.method == "cflow":
+        detector.normal, detector.cached = tested, None
+        detector.finish()
+    scores = check_scores(detector.score(tested), len(split.tested))
     name = f"{spec.method}-{spec.seed}"
-    weights: dict[str, Any] = _network(state, source.name)
+    state = detector.state()
+    weights: dict[str, Any] = network_of(state, source.name)
     np.savez(folder / f"{name}.weights.npz", **weights)
+    if spec.method in FLOWS:
+        flows: dict[str, Any] = flows_of(state)
+        np.savez(folder / f"{name}.flows.npz", **flows)
     mobile = source.name.startswith("mobilenet")
     job = {
         "name": name, "method": spec.method, "backbone": source.name, "strides": source.strides,
-        "seed": spec.seed, "neighbours": parameters.get("neighbours"),
-        "coreset": parameters.get("coreset"),
+        "seed": spec.seed, "size": spec.image_size, "parameters": parameters,
         "channels": state["chosen"].tolist() if "chosen" in state else None,
         "layers": [_MOBILENET_STAGES[s - 1] if mobile else f"layer{s}"
-                   for s in STAGES[spec.method]],
+                   for s in detector.stages(context.backbone)],
     }  # fmt: skip
     return scores, job
 
@@ -240,19 +254,6 @@ def projected(patches: int) -> int:
     Where they are not fewer than there are, ours does not project; anomalib does all the same.
     """
     return int(4 * math.log(patches) / (0.9**2 / 2 - 0.9**3 / 3))
-
-
-def _network(state: Mapping[str, NDArray[Any]], backbone: str) -> dict[str, NDArray[Any]]:
-    """Return a detector's network by torchvision's names."""
-    names = ["conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"]
-    network = {}
-    for key, array in state.items():
-        if key.startswith("features.blocks."):
-            block, _, rest = key.removeprefix("features.blocks.").partition(".")
-            mobile = backbone.startswith("mobilenet")
-            name = f"features.{block}" if mobile else names[int(block)]
-            network[f"{name}.{rest}"] = np.ascontiguousarray(array)
-    return network
 
 
 def _their_side(
