@@ -20,6 +20,7 @@ from bench.source import outside_hash, tree_hash
 from bench.spec import NAME, RunSpec, Value
 from bench.system.files import sealed, unsealed, write_cache
 from bench.system.path import current_folder
+from bench.text import meant
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,8 @@ class Registry:
             if outside:
                 _check_path(method)
             elif method not in METHODS:
-                raise RequestError(f"unknown method {method!r}; one of {', '.join(METHODS)}")
+                hint = meant(method, METHODS)
+                raise RequestError(f"unknown method {method!r}{hint}; one of {', '.join(METHODS)}")
             path = method if outside else METHODS[method].path
             self._cards[method] = self._card(path, outside)
         return self._cards[method]

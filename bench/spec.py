@@ -17,10 +17,12 @@ SPEC_VERSION = 1
 """Raised when the canonical form changes. Every id changes with it: old results stay readable,
 but are not found again by `bench run`."""
 
-LATER = frozenset({"masks", "draw_seed"})
+LATER = frozenset({"masks", "draw_seed", "draw"})
 """Fields that were added while SPEC_VERSION stayed: left out of the canonical form where they are
 None, so that the ids of older runs stay."""
 
+USUAL_DRAW = 10
+"""Anomalies drawn for a seed; k shots are the first k, and all leave the test set."""
 KINDS = ("accuracy", "timing")
 Value = bool | int | float | str
 
@@ -71,6 +73,9 @@ class RunSpec:
     draw_seed: int | None = None
     """Seed of the draw of anomalies, where it is not `seed`: then the seed gives all the rest. One
     that is equal becomes None, so that the run is the plain one, by its id too."""
+    draw: int | None = None
+    """How many anomalies are drawn, where it is not ten: see `bench.data.splits.DRAWN`. Ten becomes
+    None."""
 
     def __post_init__(self) -> None:
         for name, types in _TYPES.items():
@@ -85,6 +90,8 @@ class RunSpec:
         object.__setattr__(self, "parameters", dict(sorted(self.parameters.items())))
         if self.draw_seed == self.seed:
             object.__setattr__(self, "draw_seed", None)
+        if self.draw == USUAL_DRAW:
+            object.__setattr__(self, "draw", None)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RunSpec) and self.canonical() == other.canonical()
@@ -135,6 +142,11 @@ class RunSpec:
         return dataclasses.replace(self, seed=1 if self.draw_seed == 0 else 0)
 
     @property
+    def drawn(self) -> int:
+        """How many anomalies are drawn, and leave the test set."""
+        return USUAL_DRAW if self.draw is None else self.draw
+
+    @property
     def seeds(self) -> Seeds:
         """The sub-seeds of the run."""
         return Seeds(self.seed, self.dataset, self.category, self.draw_seed)
@@ -146,7 +158,8 @@ class RunSpec:
 
     def __str__(self) -> str:
         draw = "" if self.draw_seed is None else f" draw {self.draw_seed}"
-        return f"{self.method} {self.place} {shots_of(self.shots)} seed {self.seed}{draw}"
+        of = "" if self.draw is None else f" of {self.draw} drawn"
+        return f"{self.method} {self.place} {shots_of(self.shots)}{of} seed {self.seed}{draw}"
 
 
 _TYPES: dict[str, tuple[Any, ...]] = {

@@ -1,9 +1,11 @@
 """Numbers, units and lists in words."""
 
+import difflib
 import hashlib
 import math
 import textwrap
 from collections.abc import Iterable
+from datetime import datetime
 
 from bench.system.untrusted import one_line
 
@@ -46,6 +48,12 @@ def wrapped(text: str, width: int, first: str = "", others: str = "") -> list[st
     )
 
 
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return a question after a name that is nearly a known one, else nothing."""
+    near = difflib.get_close_matches(name, list(known), 1, 0.7)
+    return f" (did you mean {near[0]}?)" if near and near[0] != name else ""
+
+
 def counted(number: int, what: str) -> str:
     """Return a number of things in words, as 1 run or 2 runs."""
     return f"{number} {what}" + "s" * (number != 1)
@@ -69,6 +77,14 @@ def duration(seconds: float | None) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def date_of(moment: datetime | None, *, short: bool = True) -> str | None:
+    """Write a moment in UTC, to the minute or the second; None for none."""
+    if moment is None:
+        return None
+    written = moment.replace(tzinfo=None).isoformat(" ", "minutes" if short else "seconds")
+    return written if short else f"{written}Z".replace(" ", "T")
 
 
 def hours(seconds: float) -> str:

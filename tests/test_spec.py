@@ -37,6 +37,7 @@ FIELDS = {
     "masks": st.none() | TEXT,
     # No seed of the strategy above: an equal one becomes None, see the test of that.
     "draw_seed": st.none() | st.integers(2**63 + 1, 2**64),
+    "draw": st.none() | st.integers(0, 9),
 }
 SPECS = st.builds(RunSpec, **FIELDS)
 FULL = RunSpec(
@@ -64,7 +65,7 @@ FULL = RunSpec(
 )
 
 
-SOME = {"masks": "d" * 64, "draw_seed": 7}
+SOME = {"masks": "d" * 64, "draw_seed": 7, "draw": 5}
 """A value of each later field."""
 
 
@@ -186,6 +187,14 @@ def test_a_draw_seed_that_is_the_seed_makes_a_plain_run():
     assert replace(FULL, draw_seed=4).draw_seed is None
     assert replace(replace(FULL, draw_seed=2), seed=2) == replace(FULL, seed=2)
     assert RunSpec.from_dict({**FULL.as_dict(), "draw_seed": 4}) == FULL
+
+
+def test_a_draw_of_ten_is_the_usual_one_and_no_part_of_the_id():
+    assert replace(FULL, draw=10).run_id == FULL.run_id
+    assert (replace(FULL, draw=10).draw, FULL.drawn) == (None, 10)
+    few = replace(FULL, draw=5)
+    assert (few.drawn, few.run_id == FULL.run_id) == (5, False)
+    assert str(few) == "atacnet mvtec_ad/metal_nut 10 shots of 5 drawn seed 4"
 
 
 def test_no_draws_share_a_row_and_draw_0_is_no_plain_row():

@@ -7,7 +7,7 @@ from functools import cached_property
 from statistics import fmean
 
 from bench.analysis.copies import copy_reasons
-from bench.analysis.labels import ConfigurationNames, hardware, source_of
+from bench.analysis.labels import hardware
 from bench.analysis.places import Places, finished, nowhere
 from bench.analysis.statistics import Estimate, deviation, mean_interval
 from bench.analysis.verdict import departures
@@ -17,6 +17,7 @@ from bench.published.tables import PublishedTable
 from bench.registry import METHODS
 from bench.source import Standing
 from bench.spec import Place, RunSpec
+from bench.store.configuration_names import ConfigurationNames, source_of
 from bench.store.groups import PIXEL_METRICS
 from bench.store.receipt import Receipt
 from bench.store.results import Results
@@ -204,6 +205,8 @@ class StoredRuns:
                 departs.append(table.datasets[place[0]])
             if row.draw_seed is not None:
                 departs.append(f"one draw of anomalies for all seeds: draw_seed {row.draw_seed}")
+            if row.draw is not None:
+                departs.append(f"{row.draw} anomalies drawn, not ten")
             shown = replace(configuration, metric=metric, departures=tuple(departs))
             configurations.append(shown)
         return sorted(configurations, key=_preference)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from bench.spec import Place, RunSpec, place_of
+from bench.store.configuration_names import shortened
 from bench.store.receipt import Receipt
 
 Images = tuple[int, str]
 """Version of the data pipeline, and content fingerprint."""
-LEAST_DIGITS = 8
 
 
 def images_of(spec: RunSpec) -> Images:
@@ -95,12 +95,3 @@ def _named(images: Images, among: Iterable[Images]) -> str:
 
 def _data(spec: RunSpec) -> Place:
     return spec.dataset, spec.category
-
-
-def shortened(digest: str, among: Iterable[str]) -> str:
-    """Return the beginning of a digest that tells it from others."""
-    others = {*among} - {digest}
-    digits = range(LEAST_DIGITS, len(digest))
-    return next(
-        (digest[:n] for n in digits if not any(o.startswith(digest[:n]) for o in others)), digest
-    )

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.analysis.configurations import code_standing, grouped
-from bench.analysis.labels import ConfigurationNames, hardware
+from bench.analysis.labels import hardware
 from bench.analysis.paired import (
     AUROC,
     Difference,
@@ -24,6 +24,7 @@ from bench.analysis.statistics import deviation
 from bench.errors import RequestError
 from bench.registry import typed_like
 from bench.spec import RunSpec, Value, place_name, place_of
+from bench.store.configuration_names import ConfigurationNames
 from bench.store.receipt import Receipt
 from bench.store.scores import Scores
 
@@ -127,23 +128,30 @@ def tabulate(
 def fitting(
     receipts: Iterable[Receipt], where: Mapping[str, Any], but: Mapping[str, Any] | None = None
 ) -> list[Receipt]:
-    """Return the accuracy runs whose spec has all values of `where` and none of `but`.
+    """Return the accuracy runs that `with_settings` leaves; raises RequestError as it does."""
+    stored = list(receipts)
+    accuracy = [r for r in stored if r.spec.kind == "accuracy"]
+    if stored and not accuracy:
+        raise RequestError("only timing runs are stored: `bench times` shows them")
+    return with_settings(accuracy, where, but)
+
+
+def with_settings(
+    receipts: Sequence[Receipt], where: Mapping[str, Any], but: Mapping[str, Any] | None = None
+) -> list[Receipt]:
+    """Return the runs whose spec has all values of `where` and none of `but`.
 
     A key that a run does not know (`shortcut` has no precision) leaves it in. Raises RequestError
     where nothing is left, or a key is known to none.
     """
     but = but or {}
-    stored = list(receipts)
-    accuracy = [r for r in stored if r.spec.kind == "accuracy"]
-    if stored and not accuracy:
-        raise RequestError("only timing runs are stored: `bench times` shows them")
-    settings = {r.run_id: _all_settings(r) for r in accuracy}
+    settings = {r.run_id: _all_settings(r) for r in receipts}
     for key in (*where, *but):
         if not any(key in values for values in settings.values()):
             raise RequestError(f"--where {key}: no stored run has a setting of that name")
     chosen = [
         r
-        for r in accuracy
+        for r in receipts
         if all(settings[r.run_id].get(key) in (None, value) for key, value in where.items())
         and not any(settings[r.run_id].get(key) == value for key, value in but.items())
     ]
@@ -203,19 +211,25 @@ def _settings(
     return common, apart
 
 
+def grid(table: ResultTable) -> list[list[str]]:
+    """Return a table as texts, the head first."""
+    head = ["data", "shots", *table.columns]
+    rows = [
+        [
+            row[0] + "*" * (row[0] in table.unofficial),
+            str(row[1]),
+            *(written(table.cells.get((row, c), {})) + "†" * ((row, c) in table.stale)
+              for c in table.columns),
+        ]
+        for row in table.rows
+    ]  # fmt: skip
+    return [head, *rows]
+
+
 def markdown(table: ResultTable) -> str:
     """Write a table as Markdown, with its notes."""
-    lines = ["| data | shots | " + " | ".join(table.columns) + " |"]
-    lines.append("|---|--:|" + "--:|" * len(table.columns))
-    for row in table.rows:
-        cells = [
-            written(table.cells.get((row, column), {})) + "†" * ((row, column) in table.stale)
-            for column in table.columns
-        ]
-        mark = "*" if row[0] in table.unofficial else ""
-        lines.append(f"| {row[0]}{mark} | {row[1]} | " + " | ".join(cells) + " |")
-    lines += ["", *notes(table)]
-    return "\n".join(lines)
+    head, *rows = (f"| {' | '.join(row)} |" for row in grid(table))
+    return "\n".join([head, "|---|--:|" + "--:|" * len(table.columns), *rows, "", *notes(table)])
 
 
 def written(cell: Mapping[int, float]) -> str:
@@ -234,7 +248,7 @@ def notes(table: ResultTable) -> list[str]:
     metric = "AUROC" if table.value == AUROC else table.value
     metric += ", mean ± standard deviation over seeds (number of seeds)" * several
     seed = f"; seed {min(seeds)}" if len(seeds) == 1 else ""
-    parts = [f"{metric}{seed}", _listed(table.common), *table.environments]
+    parts = [f"{metric}{seed}", _listed(table.common), *table.environments, _dates(table)]
     lines = ["; ".join(filter(None, parts)) + "."]
     if table.apart:
         groups: dict[str, list[str]] = defaultdict(list)
@@ -252,6 +266,17 @@ def notes(table: ResultTable) -> list[str]:
         copies = "; ".join(f"{place}: {reason}" for place, reason in table.unofficial.items())
         lines.append(f"\\* Unofficial copy: {copies}.")
     return lines
+
+
+def _dates(table: ResultTable) -> str:
+    """Say when the runs ended, of those that say it."""
+    runs = [run for by_seed in table.runs.values() for run in by_seed.values()]
+    days = sorted(run.finished_at.date().isoformat() for run in runs if run.finished_at)
+    if not days:
+        return ""
+    span = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    some = f" ({len(days)} of {len(runs)} runs say when)" if len(days) < len(runs) else ""
+    return f"run {span}{some}"
 
 
 def _listed(settings: Mapping[str, Any]) -> str:

@@ -12,11 +12,12 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench.analysis.configurations import REFERENCE, StoredRuns, grouped, is_stale
-from bench.analysis.labels import ConfigurationNames, method_name, name_of
+from bench.analysis.labels import method_name, name_of
 from bench.analysis.selection import order, ranked
 from bench.analysis.statistics import Estimate, mean_interval, paired_ratio
 from bench.published.tables import PublishedValue
 from bench.spec import Place, RunSpec
+from bench.store.configuration_names import ConfigurationNames
 from bench.store.receipt import Receipt
 from bench.text import brief, figures, listed, spanned
 

@@ -6,40 +6,66 @@ use_safe_path()  # before anything is imported that a file in the current folder
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import bench
-from bench.cli import audit, crosscheck, data, doctor, predict, regress, report, results, runs
+from bench.cli import (
+    audit,
+    compare,
+    crosscheck,
+    data,
+    doctor,
+    listing,
+    predict,
+    regress,
+    report,
+    results,
+    runs,
+    show,
+    tables,
+)
+from bench.cli.examples import epilog, paragraphs
 from bench.cli.options import homes_expanded
 from bench.cli.streams import drop_output, prepare_streams, restart_in_utf8
 from bench.errors import BenchError
 from bench.system.untrusted import one_line
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Reproducibility harness for few-shot supervised visual anomaly detection.",
 )
-for command in (
-    *(runs.run_command, runs.status_command),
-    *(results.show_command, results.table_command, results.times_command),
-    *(predict.predict_command, report.report_command, audit.audit_command, runs.list_command),
-    *(results.verify_command, results.compare_command, results.merge_command),
-    *(results.archive_command, regress.regress_command),
-    *(doctor.doctor_command, crosscheck.crosscheck_command),
-):
-    app.command(command.__name__.removesuffix("_command"))(homes_expanded(command))
-app.add_typer(data.app, name="data")
+COMMANDS = {
+    "Run": (runs.run_command, runs.status_command, listing.list_command, predict.predict_command),
+    "Read": (tables.table_command, show.show_command, tables.times_command,
+             report.report_command, audit.audit_command),
+    "Store": (results.verify_command, compare.compare_command, results.merge_command,
+              results.archive_command, results.forget_command, regress.regress_command),
+    "Machine": (doctor.doctor_command, crosscheck.crosscheck_command),
+}  # fmt: skip
+for group, commands in COMMANDS.items():
+    for command in commands:
+        name = command.__name__.removesuffix("_command")
+        app.command(
+            name,
+            help=paragraphs(command.__doc__),
+            epilog=epilog(name, command.__doc__),
+            rich_help_panel=group,
+        )(homes_expanded(command))
+app.add_typer(data.app, name="data", rich_help_panel="Machine")
 
 
 @app.callback(invoke_without_command=True)
 def top(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", metavar="", help="Show tracebacks of errors.")
+    ] = False,
 ) -> None:
     """Handle the options before a command."""
     if debug:
@@ -56,9 +82,12 @@ def main(arguments: list[str] | None = None) -> None:
         prepare_streams()
     try:
         try:
-            app(arguments)
+            code = app(arguments, standalone_mode=False)
         finally:
             sys.stdout.flush()  # a full disk is an error, too
+        sys.exit(code)
+    except typer.Abort:
+        sys.exit(1)
     except MemoryError as error:
         if os.environ.get("BENCH_DEBUG"):
             raise
@@ -74,3 +103,19 @@ def main(arguments: list[str] | None = None) -> None:
         drop_output()
         print(f"bench: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except Exception as error:
+        # What is wrong with a command line, of typer's own and private classes.
+        if not hasattr(error, "format_message"):
+            raise
+        _show_usage(error)
+        sys.exit(2)
+
+
+def _show_usage(error: Any) -> None:
+    """Print what is wrong with a command line; help where nothing was asked for."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "bench"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    print(f"bench: {one_line(text)}: `{command} --help` shows what there is", file=sys.stderr)

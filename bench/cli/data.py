@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.examples import epilog, paragraphs
 from bench.cli.options import console, printable, say, shared_options
 from bench.errors import RequestError
 from bench.system.untrusted import one_line
+from bench.text import meant
 
 if TYPE_CHECKING:
     from bench.data.catalog import Dataset
@@ -99,9 +101,16 @@ def data_verify(
 
     digests = FingerprintCache(folders.cache)
     good = True
+    remedies: dict[str, str] = {}
     for dataset, category in named_categories(names, folders.data):
         inspection = inspect(dataset, category, folders.data, folders.cache, digests)
         good &= inspection.good
+        absent = "" if inspection.files else "".join(inspection.unusable)
+        remedy = absent.replace(inspection.place, dataset.name)
+        if remedy and remedy in remedies:
+            say(f"{inspection.place}: cannot be used, as {remedies[remedy]}")
+            continue
+        remedies[remedy] = inspection.place
         for line in inspection_lines(inspection):
             say(line)
     for path in digests.corrected:
@@ -119,6 +128,7 @@ def data_fetch(
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept the licence that is shown.")
     ] = False,
+    accept_license: Annotated[bool, typer.Option("--accept-license", hidden=True)] = False,
     archive: Annotated[
         Path | None, typer.Option(help="Take this archive instead of downloading it.")
     ] = None,
@@ -136,7 +146,8 @@ def data_fetch(
     from bench.data.fetch.dataset import fetch
 
     if name not in DATASETS:
-        raise RequestError(f"cannot fetch {name!r}: it is not one of {', '.join(DATASETS)}")
+        known = f"{meant(name, DATASETS)}: it is not one of {', '.join(DATASETS)}"
+        raise RequestError(f"cannot fetch {name!r}{known}")
     dataset = DATASETS[name]
     try:
         with _download_bar() as progress:
@@ -144,7 +155,7 @@ def data_fetch(
                 dataset,
                 folders.data,
                 folders.cache,
-                accept=lambda: accept_licence or _accepted(dataset),
+                accept=lambda: accept_licence or accept_license or _accepted(dataset),
                 archive=archive,
                 mirrors=mirror or (),
                 say=say,
@@ -191,3 +202,8 @@ def _download_bar() -> Iterator[Callable[[int, int], None]]:
     finally:
         if bar.live.is_started:  # stopping prints an empty line
             bar.stop()
+
+
+for command in app.registered_commands:
+    command.help = paragraphs(command.callback.__doc__)
+    command.epilog = epilog(f"data {command.name}", command.callback.__doc__)

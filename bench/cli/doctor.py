@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import complete
 from bench.cli.options import console, printable, say, shared_options
 from bench.text import wrapped
 
@@ -23,7 +24,12 @@ STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 def doctor_command(
     *,
     suite: Annotated[
-        str | None, typer.Option(help="Also check what this suite needs: name or .toml file.")
+        str | None,
+        typer.Option(
+            help="Also check what this suite needs: name or .toml file.",
+            metavar="SUITE",
+            autocompletion=complete.suites,
+        ),
     ] = None,
     folders: "Folders",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -26,7 +26,8 @@ from bench.planning.resources import (
     memory_of,
     to_decode,
 )
-from bench.planning.runtime import RuntimeEstimate, RuntimeModel, step_key
+from bench.planning.rough_times import RoughTimes
+from bench.planning.runtime import RuntimeEstimate, RuntimeModel, runs_like, step_key
 from bench.planning.slots import Slot
 from bench.planning.state import State
 from bench.planning.variants import Variant, shared, variant_name, variant_of
@@ -221,6 +222,8 @@ def _needs(
     if state.todo:
         yield from _disk_lines(state, results, folders)
         yield from _time_lines(guesses, len(slots), elsewhere)
+        if any(None in group for group in guesses.values()):
+            yield from _rough_line(state.todo, known, slots)
 
 
 def _receipts(state: State, results: Results) -> list[Receipt]:
@@ -279,6 +282,18 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
                 f"warning: disk: {gigabytes(room.needed)} needed for {names},"
                 f" {gigabytes(room.free)} free; make room, or name another folder with {options}"
             )
+
+
+def _rough_line(
+    todo: Sequence[Run], known: Sequence[Receipt], slots: Sequence[Slot]
+) -> Iterator[str]:
+    """Yield how long all runs roughly take, by reference runs."""
+    times = RoughTimes([r for r in known if runs_like(r, slots[0])], slots[0].device)
+    expected = times.time_left(todo, len(slots))
+    machines = times.machines(todo)
+    if expected and machines:
+        at_once = f" in {len(slots)} slots" if len(slots) > 1 else ""
+        yield f"time: {expected} for all{at_once}, by reference runs on {machines}"
 
 
 def _time_lines(

@@ -1,18 +1,22 @@
 """Options that several commands share, and how they print."""
 
+import dataclasses
 import functools
 import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from typer.models import OptionInfo
 
+from bench.cli import complete
 from bench.errors import RequestError
 from bench.system.files import expanded
 from bench.system.untrusted import one_line
+from bench.text import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,9 +24,28 @@ if TYPE_CHECKING:
     from bench.planning.matrix import Selection
     from bench.planning.plan import Folders, Plan
     from bench.planning.suite import Suite
+    from bench.store.receipt import Receipt
+    from bench.store.results import Results
 
-SuiteOption = Annotated[str, typer.Option("--suite", help="Name of a suite, or a .toml file.")]
-NamesOption = Annotated[str | None, typer.Option(help="Only these, separated by commas.")]
+SuitesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="SUITE",
+        help="Names of suites, or .toml files.",
+        show_default=False,
+        autocompletion=complete.suites,
+    ),
+]
+SuitesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--suite",
+        metavar="SUITE",
+        help="The same; may be given again.",
+        autocompletion=complete.suites,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 DataOption = Annotated[Path, typer.Option(help="Folder of the datasets.", envvar="BENCH_DATA")]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of the results.", envvar="BENCH_RESULTS")]
 CacheOption = Annotated[
@@ -32,12 +55,39 @@ CacheOption = Annotated[
 DATA, WEIGHTS, RESULTS = Path("data"), Path("weights"), Path("results")
 
 SELECTION_OPTIONS: dict[str, Any] = {
-    "seeds": Annotated[int | None, typer.Option(help="Run seeds 0 to N-1.", metavar="N")],
-    "methods": NamesOption,
-    "datasets": NamesOption,
-    "categories": NamesOption,
+    "seeds": Annotated[
+        str | None,
+        typer.Option(help="How many seeds (3: seeds 0 to 2), or which ones.", metavar="N|0-4|0,3"),
+    ],
+    "methods": Annotated[
+        str | None,
+        typer.Option(
+            help="Only these methods; * and ? stand for any characters, in quotes.",
+            metavar="NAME,...",
+            autocompletion=complete.methods,
+        ),
+    ],
+    "datasets": Annotated[
+        str | None,
+        typer.Option(
+            help="Only these datasets.", metavar="NAME,...", autocompletion=complete.datasets
+        ),
+    ],
+    "categories": Annotated[
+        str | None,
+        typer.Option(
+            help="Only these categories.", metavar="NAME,...", autocompletion=complete.categories
+        ),
+    ],
     "shots": Annotated[
-        str | None, typer.Option(help="Only these numbers of shots, separated by commas.")
+        str | None, typer.Option(help="Only these numbers of shots.", metavar="K,...")
+    ],
+    "shard": Annotated[
+        str | None,
+        typer.Option(
+            help="Only the runs whose id is I modulo N: for N machines, each with its own I.",
+            metavar="I/N",
+        ),
     ],
     "set": Annotated[
         list[str] | None,
@@ -71,21 +121,38 @@ FOLDER_OPTIONS: dict[str, tuple[Any, Path | None]] = {
 """Options that name folders, with their defaults."""
 
 
+_WHAT = ("suite", *SELECTION_OPTIONS, "where", "against", "tuned_by", "value", "spread")
+_HOW = ("device", "slots", "threads", "score_batch_size", "timeout", "retry_failed", "stale",
+        "available_only", "dry_run")  # fmt: skip
+PANELS = {
+    **dict.fromkeys(_WHAT, "What"),
+    **dict.fromkeys((*FOLDER_OPTIONS, "out", "export"), "Where"),
+    **dict.fromkeys(_HOW, "How"),
+    **dict.fromkeys(("save_models", "save_maps", "keep_epochs", "overlays"), "Keep"),
+}
+"""Groups of options in the help."""
+
+
 def shared_options(
     *,
     selection: Sequence[str] = tuple(SELECTION_OPTIONS),
     folders: Sequence[str] = tuple(FOLDER_OPTIONS),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace parameters `selection` and `folders` by options.
+    """Replace parameters `suites`, `selection` and `folders` by options.
 
-    The command then receives one `Selection` and one `Folders`.
+    The command then receives the suites' names, one `Selection` and one `Folders`.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command).parameters
         parameters: list[inspect.Parameter] = []
         for parameter in own.values():
-            if parameter.name == "selection":
+            if parameter.name == "suites":
+                parameters += [
+                    _option("suites", SuitesArgument, None),
+                    _option("suite", SuitesOption, None),
+                ]
+            elif parameter.name == "selection":
                 parameters += [_option(n, SELECTION_OPTIONS[n], None) for n in selection]
             elif parameter.name == "folders":
                 parameters += [_option(n, *FOLDER_OPTIONS[n]) for n in folders]
@@ -94,6 +161,8 @@ def shared_options(
 
         @functools.wraps(command)
         def with_options(**values: Any) -> None:
+            if "suites" in own:
+                values["suites"] = [*(values["suites"] or ()), *(values.pop("suite") or ())]
             if "selection" in own:
                 values["selection"] = _selection({n: values.pop(n) for n in selection})
             if "folders" in own:
@@ -108,7 +177,9 @@ def shared_options(
 
 
 def homes_expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """Expand `~` in all paths that a command receives."""
+    """Expand `~` in all paths that a command receives; give its options groups."""
+    for parameter in inspect.signature(command).parameters.values():
+        _describe(parameter.name, parameter.annotation)
 
     @functools.wraps(command)
     def with_homes(**values: Any) -> None:
@@ -120,7 +191,22 @@ def homes_expanded(command: Callable[..., None]) -> Callable[..., None]:
 def _home_expanded(value: Any) -> Any:
     if isinstance(value, list):
         return [_home_expanded(entry) for entry in value]
+    if value == Path("-"):
+        raise RequestError("- is no file or folder here: bench reads and writes no pipes; name one")
     return expanded(value) if isinstance(value, Path) else value
+
+
+def _describe(name: str, annotation: Any) -> None:
+    """Give an option its group in the help, and a word for its value."""
+    hint, about = get_args(annotation)[:2]
+    if isinstance(about, OptionInfo):
+        about.rich_help_panel = about.rich_help_panel or PANELS.get(name)
+    if about.metavar is None and not isinstance(about, OptionInfo):
+        about.metavar = name.upper()
+    elif about.metavar is None:
+        types = {*get_args(hint), hint}
+        words = {bool: "", Path: "PATH", int: "N", str: "TEXT"}
+        about.metavar = next((word for kind, word in words.items() if kind in types), None)
 
 
 def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -132,11 +218,13 @@ def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 def _selection(options: Mapping[str, Any]) -> "Selection":
     """Read the options of `SELECTION_OPTIONS`."""
     from bench.planning.matrix import Selection
+    from bench.planning.selectors import read_seeds, read_shard
 
     return Selection(
         **{n: split_words(options.get(n)) for n in ("methods", "datasets", "categories")},
         shots=split_ints(options.get("shots")),
-        seeds=options.get("seeds"),
+        seeds=None if options.get("seeds") is None else read_seeds(options["seeds"]),
+        shard=None if options.get("shard") is None else read_shard(options["shard"]),
         overrides=tuple(options.get("set") or ()),
         outside_method=options.get("method"),
     )
@@ -162,6 +250,32 @@ def cache_or_default(cache: Path | None) -> Path:
 
         cache = Path(platformdirs.user_cache_dir("atacnet-bench"))
     return cache.absolute()
+
+
+def readable_runs(stored: "Results") -> "list[Receipt]":
+    """Return the runs that verify; note on stderr how many do not."""
+    from bench.store.results import receipts
+
+    runs = list(receipts(stored))
+    if damaged := len(stored.ids()) - len(runs):
+        text = f"note: {counted(damaged, 'damaged run')} left out: `bench verify` says which"
+        print(text, file=sys.stderr)
+    return runs
+
+
+def read_where(texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read `--where`: the values that runs have, and those that they have not."""
+    from bench.planning.matrix import assignment
+
+    only: dict[str, Any] = {}
+    but: dict[str, Any] = {}
+    for text in texts:
+        key, wanted = assignment("--where", "key=value or key!=value", text)
+        if key.endswith("!"):
+            but[key[:-1].strip()] = wanted
+        else:
+            only[key] = wanted
+    return only, but
 
 
 def split_words(text: str | None) -> tuple[str, ...] | None:
@@ -211,21 +325,34 @@ def gpus(device: str) -> int:
 
 
 def plan_suite(
-    suite: "Suite", selection: "Selection", folders: "Folders", *, download: bool = False
+    suite: "Suite",
+    selection: "Selection",
+    folders: "Folders",
+    *,
+    download: bool = False,
+    tell: Callable[[str], None] | None = None,
 ) -> "Plan":
-    """Plan a suite's selection; print what takes overrides."""
+    """Plan a suite's selection; `tell` what takes overrides, and the shard."""
     from bench.planning import plan
     from bench.planning.matrix import accepts, expand
+    from bench.planning.selectors import in_shard
     from bench.registry import Registry
 
+    tell = tell or say
     planned = expand(suite, selection, Registry(folders.cache), folders.data)
     methods = {p.method.name: p.method for p in planned}
     for text in selection.overrides:
         prefix, _, key = text.partition("=")[0].strip().rpartition(".")
         takers = [n for n, m in methods.items() if prefix in ("", n) and accepts(m, key)]
-        say(f"--set {text}: taken by {', '.join(takers)}")
+        tell(f"--set {text}: taken by {', '.join(takers)}")
 
     def note(text: str) -> None:
         print(printable(text), file=sys.stderr, flush=True)
 
-    return plan.plan_runs(planned, folders, download=download, note=note)
+    planned_runs = plan.plan_runs(planned, folders, download=download, note=note)
+    shard = selection.shard
+    if shard is None:
+        return planned_runs
+    runs = tuple(r for r in planned_runs.runs if in_shard(r.run_id, shard))
+    tell(f"shard {shard[0]}/{shard[1]}: {len(runs)} of {counted(len(planned_runs.runs), 'run')}")
+    return dataclasses.replace(planned_runs, runs=runs)

@@ -1,43 +1,43 @@
-"""Progress of a command: matrix, log lines, result tables."""
+"""Progress of a command: bar, matrix and log lines."""
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
-from rich.markup import escape
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bench.analysis.configurations import grouped
-from bench.analysis.labels import ConfigurationNames, hardware
-from bench.analysis.timings import Machine, TimingColumn, machine_of, timed_configurations
+from bench.cli.result_tables import fits, short_place
 from bench.planning.plan import Run
-from bench.planning.runtime import RuntimeModel
+from bench.planning.rough_times import RoughTimes
 from bench.planning.state import State
-from bench.spec import RunSpec, place_name, place_of, shots_of
+from bench.spec import shots_of
+from bench.store.configuration_names import ConfigurationNames
 from bench.store.receipt import Receipt
 from bench.text import compact, duration
 
-LIVE_COLUMNS = 8
-"""Most columns of the live matrix; more do not fit a terminal."""
+Grid = dict[str, dict[str, list[str]]]
+"""Ids of runs by row and column."""
+LINES_BESIDE = 6
+"""Lines of a terminal that the matrix leaves to the bar, the runs under way and the prompt."""
 
 
 class PlainDisplay:
     """Progress as lines, for logs and pipes."""
 
-    def __init__(self, console: Console, state: State, slots: int) -> None:
+    def __init__(self, console: Console, state: State, slots: int, device: str = "cpu") -> None:
         self.console, self.slots = console, slots
+        self.began = time.monotonic()
         self.label = ConfigurationNames(r.spec for r in state.plan.runs)
         self.total = len(state.plan.runs)
-        self.runtimes = RuntimeModel(state.done.values())
+        self.times = RoughTimes(state.done.values(), device)
         self.left = {r.run_id: r for r in state.todo}
-        self.expected = self._time_left()
-
-    def _time_left(self) -> float | None:
-        return self.runtimes.time_left(self.left.values(), max(1, self.slots))
+        self.expected = self.times.time_left(self.left.values(), self.slots)
+        self.expected_at = time.monotonic()
 
     def __enter__(self) -> "PlainDisplay":
         return self
@@ -52,17 +52,26 @@ class PlainDisplay:
     def started(self, run: Run) -> None:
         """Print nothing before there is a result."""
 
+    def first_line(self) -> None:
+        """Print how long it may take, and by what."""
+        if not self.left or self.expected is None:
+            return
+        machines = self.times.machines(self.left.values()) if self.expected.rough else ""
+        basis = f"by reference runs on {machines}" if machines else "by stored runs of the kind"
+        self.note(f"{self.expected}, {basis}")
+
     def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
         """Print nothing; live display and log show epochs."""
 
     def finished(self, run: Run, receipt: Receipt) -> None:
         """Print a run's result, time and time left."""
         self._over(run)
-        self.runtimes.add(receipt)
-        self.expected = self._time_left()
+        self.times.add(run, receipt)
+        self.expected = self.times.time_left(self.left.values(), self.slots)
+        self.expected_at = time.monotonic()
         self._line(
             f"{self._name(run)}: {_result(run, receipt)} in {duration(receipt.timings.phases_s)}"
-            + (f", {duration(self.expected)} left" if self.left else "")
+            + (f", {self._left_in_words()} left" if self.left else "")
             + f"  {run.run_id[:8]}"
         )
         if receipt.provenance.disturbed:
@@ -85,6 +94,10 @@ class PlainDisplay:
     def _over(self, run: Run) -> None:
         self.left.pop(run.run_id, None)
 
+    def _left_in_words(self) -> str:
+        expected = self.expected
+        return "?" if expected is None else str(expected).removeprefix("about ")
+
     def _line(self, text: str) -> None:
         done = self.total - len(self.left)
         self.note(f"[{done}/{self.total}] {text}")
@@ -98,14 +111,15 @@ def _result(run: Run, receipt: Receipt) -> str:
 
 
 class LiveDisplay(PlainDisplay):
-    """Progress as a live matrix of categories against methods."""
+    """Progress as a bar and a live matrix of categories or methods."""
 
-    def __init__(self, console: Console, state: State, slots: int) -> None:
-        super().__init__(console, state, slots)
+    def __init__(self, console: Console, state: State, slots: int, device: str = "cpu") -> None:
+        super().__init__(console, state, slots, device)
         self.runs = state.plan.runs
         self.done = set(state.done)
         self.bad: set[str] = set()
         self.under_way: dict[str, tuple[Run, float, str]] = {}
+        self._fitting: dict[ConsoleDimensions, Grid | None] = {}
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=4)
 
     def __enter__(self) -> "LiveDisplay":
@@ -151,29 +165,70 @@ class LiveDisplay(PlainDisplay):
             Text(f"▶ {self._name(run)}  {text}", style="cyan")
             for run, _, text in list(self.under_way.values())  # another thread draws
         ]
-        summary = f"{self.total - len(self.left)}/{self.total} runs"
-        if self.left and self.expected is not None:
-            summary += f", about {duration(self.expected)} left"
+        if self.left and not lines:
+            wait = "waiting for the first run: imports, and images that are decoded once"
+            lines = [Text(wait, style="cyan")]
+        done = self.total - len(self.left)
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(ProgressBar(max(1, self.total), done, width=24), Text(self._summary(done)))
+        return Group(self._matrix(), *lines, bar)
+
+    def _summary(self, done: int) -> str:
+        """Return runs, failures, time taken and time left."""
+        now = time.monotonic()
+        parts = [f"{done}/{self.total} runs"]
         if self.bad:
-            summary += f", {len(self.bad)} failed"
-        return Group(self._matrix(), *lines, Text(summary, style="bold"))
+            parts.append(f"{len(self.bad)} failed")
+        parts.append(f"{duration(now - self.began)} so far")
+        if self.left and self.expected is not None:
+            seconds = max(0.0, self.expected.seconds - (now - self.expected_at))
+            parts.append(f"{replace(self.expected, seconds=seconds)} left")
+        return ", ".join(parts)
 
     def _matrix(self) -> Table | Text:
-        cells: dict[tuple[str, str], list[str]] = defaultdict(list)
-        columns: dict[str, None] = {}
-        rows: dict[str, None] = {}
-        for run in self.runs:
-            column = f"{self.label(run.spec)} {run.spec.shots}"
-            columns[column] = rows[run.spec.place] = None
-            cells[run.spec.place, column].append(run.run_id)
-        if len(columns) > LIVE_COLUMNS:
-            return Text("")
+        """Return the finest matrix that fits the terminal, its names whole."""
+        size = self.console.size
+        if size not in self._fitting:
+            room = max(3, size.height - LINES_BESIDE - self.slots)
+            whole = ((grid, self._table(grid, lambda ids: Text(f"{len(ids)}/{len(ids)}")))
+                     for grid in self._grids())  # fmt: skip
+            fitting = (g for g, t in whole if t.row_count < room and fits(t, size.width))
+            self._fitting[size] = next(fitting, None)
+        grid = self._fitting[size]
+        return Text("") if grid is None else self._table(grid, self._cell)
+
+    def _grids(self) -> Iterator[Grid]:
+        """Yield the ids of runs by row and column, the finest grid first."""
+        labels = {r.run_id: self.label(r.spec) for r in self.runs}
+
+        def columns(run: Run) -> str:
+            return f"{labels[run.run_id]} {run.spec.shots}"
+
+        def shots(run: Run) -> str:
+            return shots_of(run.spec.shots)
+
+        layouts: list[tuple[Callable[[Run], str], Callable[[Run], str]]] = [
+            (lambda run: run.spec.place, columns),
+            (lambda run: short_place(run.spec.place), columns),
+            (lambda run: labels[run.run_id], lambda run: f"{run.spec.dataset} {run.spec.shots}"),
+            (lambda run: labels[run.run_id], shots),
+            (lambda run: run.spec.method, shots),
+            (lambda run: "all", shots),
+        ]
+        for row, column in layouts:
+            grid: Grid = defaultdict(lambda: defaultdict(list))
+            for run in self.runs:
+                grid[row(run)][column(run)].append(run.run_id)
+            yield grid
+
+    def _table(self, grid: Grid, cell: Callable[[Sequence[str]], Text]) -> Table:
+        columns = dict.fromkeys(column for cells in grid.values() for column in cells)
         table = Table(box=None, header_style="bold")
-        table.add_column("")
-        for column in columns:
-            table.add_column(column, justify="right")
-        for row in rows:
-            table.add_row(row, *(self._cell(cells[row, column]) for column in columns))
+        table.add_column("", no_wrap=True)
+        for title in columns:
+            table.add_column(Text(title), justify="right", no_wrap=True)
+        for name, cells in grid.items():
+            table.add_row(Text(name), *(cell(cells.get(title, [])) for title in columns))
         return table
 
     def _cell(self, ids: Sequence[str]) -> Text:
@@ -186,105 +241,7 @@ class LiveDisplay(PlainDisplay):
         return Text(f"{done}/{len(ids)}" if ids else "", style=style)
 
 
-def display_for(console: Console, state: State, slots: int) -> PlainDisplay:
+def display_for(console: Console, state: State, slots: int, device: str = "cpu") -> PlainDisplay:
     """Return a live display on a terminal, else plain."""
     kind = LiveDisplay if console.is_terminal else PlainDisplay
-    return kind(console, state, slots)
-
-
-def result_tables(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Iterator[Table]:
-    """Yield a table of finished runs of each kind."""
-    for kind, table in (("accuracy", result_table), ("timing", timing_table)):
-        chosen = [r for r in runs if r.spec.kind == kind]
-        if any(r.run_id in done for r in chosen):
-            yield table(chosen, done)
-
-
-def result_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
-    """Return a table of means and standard deviations over seeds."""
-    wanted = Counter(r.spec.row for r in runs)
-    table = Table(box=None, header_style="bold")
-    for name in ("data", "method", "shots", "AUROC", "sd", "AP", "seeds", "fit", "per image"):
-        left = name in ("data", "method")
-        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
-    notes: dict[str, None] = {}
-    mixed = False
-    label = ConfigurationNames(r.spec for r in runs)
-    for configuration in grouped(_finished(runs, done), label):
-        row, receipts = configuration.row, configuration.receipts
-        reasons = configuration.unofficial_reasons
-        data = place_name(*place_of(row))
-        notes |= {f"* unofficial copy of {data}: {reason}": None for reason in reasons}
-        several = len({(r.provenance.device_name, r.provenance.threads) for r in receipts}) > 1
-        mixed |= several
-        deviation = configuration.deviation
-        per_image = fmean(r.timings.score_s for r in receipts) / max(1, receipts[0].split.scored)
-        table.add_row(
-            escape(data) + "*" * bool(reasons),
-            escape(configuration.label),
-            str(row.shots),
-            f"{configuration.mean:.3f}" + "†" * several,
-            "-" if deviation is None else f"{deviation:.3f}",
-            f"{fmean(r.metrics.ap for r in receipts):.3f}",
-            f"{len(receipts)}/{wanted[row]}",
-            duration(fmean(r.timings.fit_s for r in receipts)),
-            f"{1000 * per_image:.1f} ms",
-        )
-    several_devices = "† seeds from several devices or thread counts: the last digits differ"
-    return _captioned(table, [*sorted(notes), *[several_devices] * mixed])
-
-
-def _finished(runs: Sequence[Run], done: Mapping[str, Receipt]) -> list[Receipt]:
-    """Return receipts in the order of the wanted configurations."""
-    order = {row: i for i, row in enumerate(dict.fromkeys(r.spec.row for r in runs))}
-    receipts = (done[r.run_id] for r in runs if r.run_id in done)
-    return sorted(receipts, key=lambda receipt: order[receipt.spec.row])
-
-
-def _captioned(table: Table, notes: Sequence[str]) -> Table:
-    table.caption = Text("\n".join(notes))
-    table.caption_justify = "left"
-    return table
-
-
-TIMES = (
-    TimingColumn("ms/image", "timings", "latency_s", 1e-3),
-    TimingColumn("p95", "timings", "latency_p95_s", 1e-3),
-    TimingColumn("with file", "timings", "latency_file_s", 1e-3),
-    TimingColumn("images/s", "timings", "throughput_per_s"),
-    TimingColumn("ms/step", "timings", "step_s", 1e-3),
-    TimingColumn("MiB", "provenance", "score_memory_bytes", 2**20),
-)
-
-
-def timing_table(runs: Sequence[Run], done: Mapping[str, Receipt]) -> Table:
-    """Return a table of medians over rounds.
-
-    Disturbed rounds count only where all are. Other processors, GPUs or numbers of threads have
-    rows of their own.
-    """
-    label, wanted = ConfigurationNames(r.spec for r in runs), Counter(r.spec.row for r in runs)
-    by_clock: dict[tuple[RunSpec, Machine], list[Receipt]] = defaultdict(list)
-    for receipt in _finished(runs, done):
-        by_clock[receipt.spec.row, machine_of(receipt)].append(receipt)
-    timed = [t for receipts in by_clock.values() for t in timed_configurations(receipts, label)]
-    places = {t.row: place_name(*place_of(t.row)) for t in timed}
-    several = len({*places.values()}) > 1
-    machines = dict.fromkeys(hardware(t.rounds[0]) for t in timed)
-    table = Table(box=None, header_style="bold")
-    table.add_column("method")
-    for title in (*(column.title for column in TIMES), "rounds"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for t in timed:
-        name = [f"{places[t.row]}:"] * several + [t.label + "‡" * bool(t.disturbed)]
-        name += [f"({hardware(t.rounds[0])})"] * (len(machines) > 1)
-        cells = [_scaled(c.middle(t), c.unit) for c in TIMES]
-        table.add_row(escape(" ".join(name)), *cells, f"{len(t.rounds)}/{wanted[t.row]}")
-    notes = [f"{', '.join(dict.fromkeys(places.values()))} on {', '.join(machines)}"]
-    if any(t.disturbed for t in timed):
-        notes.append("‡ all rounds were disturbed by other work")
-    return _captioned(table, notes)
-
-
-def _scaled(value: float | None, unit: float) -> str:
-    return "-" if value is None else compact(value / unit)
+    return kind(console, state, slots, device)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import RESULTS, CacheOption, ResultsOption, cache_or_default, say
+from bench.cli.options import RESULTS, CacheOption, ResultsOption, cache_or_default, console, say
 from bench.errors import RequestError
 from bench.system.untrusted import one_line
 
@@ -42,8 +42,9 @@ def report_command(
 
     with threadpool_limits(limits=1):  # small matrix products, for which threads only wait
         stored = open_results(results.absolute())
-        report_contents = contents(stored, data and data.absolute(), cache_or_default(cache))
-        text = render(report_contents)
+        with console().status("reading the runs and drawing figures; up to half a minute"):
+            report_contents = contents(stored, data and data.absolute(), cache_or_default(cache))
+            text = render(report_contents)
         page = text.encode(errors="backslashreplace")  # file names need not be valid Unicode
     write_atomically(out, page)
     say(f"{out}: {len(page) / 1e6:.1f} MB, {len(report_contents.stored.receipts)} runs")

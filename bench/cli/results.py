@@ -1,12 +1,12 @@
-"""Commands on stored runs: `show`, `table`, `times`, `verify`, `compare`, `merge`, `archive`."""
+"""Commands on the store: `verify`, `merge`, `archive`, `forget`."""
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.listing import SELECTION, selected
 from bench.cli.options import (
     DATA,
     RESULTS,
@@ -15,239 +15,15 @@ from bench.cli.options import (
     ResultsOption,
     cache_or_default,
     say,
-    split_words,
+    shared_options,
 )
 from bench.errors import CorruptRun, RequestError
 from bench.text import counted
 
 if TYPE_CHECKING:
-    from bench.spec import RunSpec
+    from bench.planning.matrix import Selection
+    from bench.planning.plan import Folders
     from bench.store.failures import Failure
-    from bench.store.receipt import Receipt
-    from bench.store.results import Results
-
-
-def show_command(
-    run_id: Annotated[str, typer.Argument(help="Run id, or its first characters.")],
-    results: ResultsOption = RESULTS,
-) -> None:
-    """Show a stored run's record, or how it failed."""
-    from bench.store.open import open_results
-    from bench.store.results import find
-
-    stored = open_results(results.absolute())
-    failed = [] if any(i.startswith(run_id) for i in stored.ids()) else _failures(stored, run_id)
-    if failed:
-        _show_failure(failed[-1], len(failed))
-    else:
-        _show_run(stored, find(stored, run_id))
-
-
-def _failures(stored: "Results", beginning: str) -> "list[Failure]":
-    folder = stored.root / "failures"
-    if not beginning or not folder.is_dir():
-        return []
-    matches = sorted(p.name for p in folder.iterdir() if p.name.startswith(beginning))
-    return stored.failures(matches[0]) if len(matches) == 1 else []
-
-
-def _show_group(name: str, values: Mapping[str, Any]) -> None:
-    say(f"\n{name}")
-    for key, value in values.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k}={v}" for k, v in value.items())
-        say(f"  {key:24} {value}")
-
-
-def _show_run(stored: "Results", run_id: str) -> None:
-    receipt = stored.read(run_id)
-    say(f"run {receipt.run_id}")
-    if receipt.started_at and receipt.finished_at:
-        say(f"started {_moment(receipt.started_at)}, finished {_moment(receipt.finished_at)}")
-    _show_group("spec", receipt.spec.as_dict())
-    cut_short = receipt.spec.kind == "timing"
-    _show_group("metrics" + ", no result: training was cut short" * cut_short, receipt.metrics)
-    _show_group("split", receipt.split)
-    _show_group("facts", receipt.facts)
-    _show_group("timings", receipt.timings)
-    _show_group("provenance", _provenance(receipt.spec, receipt.provenance))
-    _show_group("keeps", dict(_artifacts(stored, receipt)) or {"nothing": "beside its scores"})
-    say("\ndraw")
-    for i, drawn in enumerate(receipt.draw, 1):
-        used = "labelled" if i <= receipt.spec.shots else ""
-        say(f"  {i:2} {drawn.file:40} {drawn.defect:20} {used}")
-    for warning in receipt.warnings:
-        say(f"\nwarning: {warning}")
-
-
-def _provenance(spec: "RunSpec | None", provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's provenance; an own dataset is nobody's copy."""
-    from bench.data.catalog import is_own
-
-    about = dict(provenance)
-    if spec is not None and is_own(spec.dataset) and "unofficial_copy" in about:
-        del about["unofficial_copy"]
-        about["copy"] = "own dataset"
-    return about
-
-
-def _moment(moment: datetime) -> str:
-    return moment.isoformat(" ", "seconds").replace("+00:00", " UTC")
-
-
-def _artifacts(stored: "Results", receipt: "Receipt") -> Iterator[tuple[str, str]]:
-    """Yield a run's artifacts beside its scores, with a summary."""
-    from bench.store.artifacts import MODEL
-
-    if MODEL in receipt.files:
-        yield "model", f"runs/{receipt.run_id}/{MODEL}"
-    if embeddings := stored.embeddings(receipt.run_id):
-        components, share = embeddings.values.shape[1], embeddings.kept
-        yield "embeddings", f"{counted(components, 'component')}, {share:.1%} of the variance"
-    if explanations := stored.explanations(receipt.run_id):
-        yield "maps", ", ".join(explanations.maps)
-        yield "boxes", "none" if explanations.boxes is None else "of the zoomed view"
-        yield "parts of the score", ", ".join(explanations.parts) or "none"
-    if by_epoch := stored.epoch_scores(receipt.run_id):
-        yield "scores by epoch", counted(len(by_epoch.epochs), "epoch")
-
-
-def _show_failure(failure: "Failure", times: int) -> None:
-    when = f"{times} times, last" if times > 1 else "once,"
-    say(f"run {failure.run_id} has no result: it failed {when} {failure.time}")
-    _show_group("spec", failure.spec.as_dict() if failure.spec else {})
-    _show_group("provenance", _provenance(failure.spec, failure.provenance))
-    say(f"\n{failure.traceback or failure.reason}")
-    say(f"log: {failure.folder}/log.txt")
-
-
-def table_command(
-    results: ResultsOption = RESULTS,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Only runs with this value, or without (KEY!=VALUE); runs without KEY stay.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            help="Also print each column's paired difference from this one, or from the one that"
-            " differs in KEY alone.",
-            metavar="COLUMN|KEY=VALUE",
-        ),
-    ] = None,
-    tuned_by: Annotated[
-        str | None,
-        typer.Option(
-            help="Seeds whose results chose a setting: differences are given without them, too.",
-            metavar="SEED,...",
-        ),
-    ] = None,
-    value: Annotated[
-        str,
-        typer.Option(
-            help="Another metric, or a number that methods record, say final_loss.",
-            metavar="NAME",
-        ),
-    ] = "auroc",
-    spread: Annotated[
-        bool,
-        typer.Option(
-            "--spread",
-            help="Print what draw, initialisation and images add to it, instead.",
-        ),
-    ] = False,
-) -> None:
-    """Print stored AUROC as a Markdown table."""
-    from bench.analysis.paired import written_difference
-    from bench.analysis.summary import differences, markdown, tabulate
-    from bench.planning.matrix import assignment
-    from bench.store.open import open_results
-
-    only: dict[str, Any] = {}
-    but: dict[str, Any] = {}
-    for text in where or ():
-        key, wanted = assignment("--where", "key=value or key!=value", text)
-        if key.endswith("!"):
-            but[key[:-1].strip()] = wanted
-        else:
-            only[key] = wanted
-    stored = open_results(results.absolute())
-    if spread:
-        if against is not None:
-            raise RequestError("--spread compares no columns: leave --against out")
-        _print_spread(stored, only, but)
-        return
-    summary = tabulate((stored.read(i) for i in stored.ids()), only, but, value)
-    gaps = {}
-    if against is not None:  # before anything is printed
-        by_setting = "=" in against and against not in summary.columns
-        base = assignment("--against", "key=value", against) if by_setting else against
-        gaps = differences(
-            summary, base, lambda receipt: stored.scores(receipt.run_id), _seeds(tuned_by)
-        )
-    say(markdown(summary))
-    if against is None:
-        return
-    tested = sum(gap.over_seeds.n > 1 for gap in gaps.values())
-    images = " and over seeds and test images (crossed bootstrap)" * (value == "auroc")
-    say(
-        f"\nMinus {against}, with 95 % intervals over shared seeds (t){images}; p of"
-        f" {counted(tested, 'difference')} together (Holm):\n"
-    )
-    for ((place, shots), column), gap in gaps.items():
-        say(f"- {place}, {counted(shots, 'shot')}, {column}: {written_difference(gap)}")
-
-
-def _seeds(text: str | None) -> list[int]:
-    """Read --tuned-by."""
-    seeds = split_words(text) or ()
-    if not all(seed.isdecimal() for seed in seeds):
-        raise RequestError(f"--tuned-by takes seeds such as 0,1, not {text!r:.80}")
-    return [int(seed) for seed in seeds]
-
-
-def _print_spread(stored: "Results", only: Mapping[str, Any], but: Mapping[str, Any]) -> None:
-    from bench.analysis.configurations import StoredRuns
-    from bench.analysis.spread import spread_table
-    from bench.analysis.summary import fitting
-    from bench.report.markup import as_markdown
-
-    chosen = fitting((stored.read(i) for i in stored.ids()), only, but)
-    table = spread_table(StoredRuns(stored, tuple(chosen)))
-    if table is None:
-        raise RequestError(
-            "no two seeds have run on each of two draws: `bench run --suite spread`, or draw_seeds"
-            " in a suite of your own"
-        )
-    say(as_markdown([list(table.columns), *map(list, table.rows)]))
-    say(table.reading)
-
-
-def times_command(results: ResultsOption = RESULTS) -> None:
-    """Print timing runs as Markdown tables by machine.
-
-    Numbers are medians over rounds; disturbed rounds count only where all are, and are marked.
-    Each number of threads has a table of its own.
-    """
-    from bench.analysis.configurations import StoredRuns
-    from bench.analysis.timing_tables import HEAD, READING, time_tables
-    from bench.report.markup import as_markdown
-    from bench.store.open import open_results
-    from bench.store.results import receipts
-
-    stored = open_results(results.absolute())
-    tables = time_tables(StoredRuns(stored, tuple(receipts(stored))))
-    if not tables:
-        raise RequestError(f"no timing run is stored in {results}: `bench run --suite timing`")
-    say(f"{READING}\n")
-    for table in tables:
-        say(f"{table.title}\n")
-        say(as_markdown([list(HEAD), *table.rows]))
-        for text in filter(None, [table.comparison, *table.remarks]):
-            say(f"{text}\n")
 
 
 def verify_command(
@@ -278,39 +54,6 @@ def verify_command(
         + (counted(len(faults), "problem") if faults else "everything agrees")
     )
     if faults:
-        raise typer.Exit(1)
-
-
-def compare_command(first: Path, second: Path) -> None:
-    """Compare shared runs of two results folders or archives.
-
-    Each is identical, close or different. Exit code: 0 all shared runs are identical or close, 1
-    some are different.
-    """
-    from bench.store.agreement import agreement
-    from bench.store.open import open_results
-
-    one, other = open_results(first.absolute()), open_results(second.absolute())
-    shared = sorted(set(one.ids()) & set(other.ids()))
-    if not shared:
-        raise RequestError(f"{first} and {second} share no run")
-    counts = {"identical": 0, "close": 0, "different": 0}
-    for run_id in shared:
-        receipt = one.read(run_id)
-        match = agreement(receipt, other.read(run_id))
-        counts[match.kind] += 1
-        if match.kind == "identical" and match.masks:
-            say(f"{run_id} {receipt.spec}: {match}")
-        elif match.kind != "identical":
-            gap = one.scores(run_id).gap(other.scores(run_id))
-            largest = "other images" if gap is None else f"scores by up to {gap:.2g}"
-            say(f"{run_id} {receipt.spec}: {match}; {largest}")
-    say(
-        ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        + f"; {len(one.ids()) - len(shared)} only in {first}"
-        + f", {len(other.ids()) - len(shared)} only in {second}"
-    )
-    if counts["different"]:
         raise typer.Exit(1)
 
 
@@ -355,7 +98,72 @@ def archive_command(
     """Pack all runs' numbers into a few small files."""
     from bench.store.archive import pack
     from bench.store.open import open_results
+    from bench.store.results import MANIFEST
 
+    before = " (it replaces the archive that was there)" * (out / MANIFEST).is_file()
     count = pack(open_results(results.absolute()), out.resolve())
     size = sum(p.stat().st_size for p in out.iterdir())
-    say(f"{counted(count, 'run')} in {out}, {size / 1e6:.2f} MB")
+    say(f"{counted(count, 'run')} in {out}, {size / 1e6:.2f} MB{before}")
+
+
+@shared_options(selection=SELECTION, folders=("results",))
+def forget_command(
+    run_ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Run ids, or their first characters.", metavar="RUN_ID", show_default=False
+        ),
+    ] = None,
+    *,
+    selection: "Selection",
+    folders: "Folders",
+    every: Annotated[bool, typer.Option("--all", help="Forget all recorded failures.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which ones, and forget none.")
+    ] = False,
+) -> None:
+    """Forget recorded failures that nobody wants any more.
+
+    By id, or by what the failed runs were; with neither it lists them. Results stay as they are.
+    """
+    from bench.store.folder import Store
+    from bench.store.open import open_results
+
+    opened = open_results(folders.results)
+    if not isinstance(opened, Store):
+        raise RequestError(f"{folders.results} is an archive: it records no failures")
+    last = [f for run_id in opened.failed_ids() for f in opened.failures(run_id)[-1:]]
+    chosen = _chosen_failures(last, run_ids or (), selection)
+    named = bool(run_ids) or every or _narrows(selection)
+    for failure in chosen:
+        what = failure.spec or "a run of another form"
+        reason = (failure.reason.splitlines() or ["?"])[0]
+        say(f"{failure.run_id} {what}, {failure.time}: {reason}")
+        if named and not dry_run:
+            opened.forget_failures(failure.run_id)
+    done = "forgotten" if named and not dry_run else "would be forgotten" if named else "recorded"
+    hint = "" if named or not chosen else ": name ids, select, or give --all to forget them"
+    say(f"{counted(len(chosen), 'failed run')} {done}{hint}")
+
+
+def _chosen_failures(
+    failures: Sequence["Failure"], run_ids: Sequence[str], selection: "Selection"
+) -> list["Failure"]:
+    """Return failures of these ids and this selection; raises RequestError for an unknown id."""
+    for beginning in run_ids:
+        matches = sum(f.run_id.startswith(beginning) for f in failures)
+        if matches != 1 or not beginning:
+            what = f"{matches} failed runs begin" if matches else "no failed run begins"
+            raise RequestError(f"{what} with {beginning!r:.80}")
+    specs = [f.spec for f in failures if f.spec] if _narrows(selection) else []
+    wanted = {spec.run_id for spec in selected(specs, selection)} if specs else set()
+    return [
+        f
+        for f in failures
+        if (not run_ids or f.run_id.startswith(tuple(run_ids)))
+        and (not _narrows(selection) or f.run_id in wanted)
+    ]
+
+
+def _narrows(selection: "Selection") -> bool:
+    return any(getattr(selection, name) is not None for name in SELECTION)

@@ -1,17 +1,15 @@
-"""`bench run`, `status` and `list`: run a suite and follow it."""
+"""`bench run` and `status`: run suites and follow them."""
 
 import re
 import sys
 from collections.abc import Sized
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.formats import print_json
 from bench.cli.options import (
-    DATA,
-    DataOption,
-    SuiteOption,
+    JsonOption,
     console,
     gpus,
     plan_suite,
@@ -19,10 +17,12 @@ from bench.cli.options import (
     say,
     shared_options,
 )
+from bench.cli.plan_json import plan_as_json
 from bench.errors import RequestError
 from bench.text import counted, duration
 
 if TYPE_CHECKING:
+    from bench.execution.campaign import Outcome
     from bench.planning.matrix import Selection
     from bench.planning.plan import Folders, Plan
     from bench.planning.slots import Slot
@@ -34,20 +34,14 @@ SHORTEST_LIMIT = 0.1
 """Seconds below which a time limit is no limit that anyone means."""
 
 
-class Listable(StrEnum):
-    """What `bench list` lists."""
-
-    SUITES = "suites"
-    METHODS = "methods"
-    DATASETS = "datasets"
-
-
 @shared_options()
 def run_command(
-    suite: SuiteOption,
+    suites: list[str],
     selection: "Selection",
     folders: "Folders",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.", metavar="DEVICE")
+    ] = "auto",
     slots: Annotated[int, typer.Option(help="Runs at once on each device.", min=1)] = 1,
     threads: Annotated[
         int | None,
@@ -91,32 +85,49 @@ def run_command(
         bool, typer.Option("--available-only", help="Leave out runs whose inputs are missing.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --dry-run: print it as JSON.")
+    ] = False,
 ) -> None:
-    """Run a suite's missing runs.
+    """Run the missing runs of suites.
 
-    After an interruption the same command continues. Exit code: 0 all wanted runs are there, 1 some
-    failed, 2 the request makes no sense here.
+    After an interruption the same command continues.
+
+    Exit code: 0 all wanted runs are stored, or --dry-run has printed the plan; 1 some failed; 2 the
+    request cannot be met.
     """
-    from bench.cli.progress import display_for, result_tables
+    from bench.cli.progress import display_for
+    from bench.cli.result_tables import result_tables
     from bench.execution.campaign import ExecutionOptions, run_campaign
     from bench.planning.state import compare_with_store
-    from bench.planning.suite import read_suite
+    from bench.planning.suite import read_suites
     from bench.store.folder import Store
     from bench.store.open import results_at
 
-    suite_file, limit = read_suite(suite), _time_limit(timeout)
-    plan = plan_suite(suite_file, selection, folders, download=not dry_run)
+    if as_json and not dry_run:
+        raise RequestError("--json prints the plan: give --dry-run, too")
+    suite, limit = read_suites(suites), _time_limit(timeout)
+    tell = _to_stderr if as_json else say
+    with console().status("looking up data and weights"):
+        plan = plan_suite(suite, selection, folders, download=not dry_run, tell=tell)
     stored = results_at(folders.results) if dry_run else Store(folders.results)
-    keep = _abilities_to_keep(suite_file, models=save_models, maps=save_maps, epochs=keep_epochs)
+    keep = _abilities_to_keep(suite, models=save_models, maps=save_maps, epochs=keep_epochs)
     if keep_epochs and plan.timing:
         raise RequestError(
-            f"--keep-epochs scores between epochs, and suite {suite} measures time: leave it out"
+            f"--keep-epochs scores between epochs, and suite {suite.name} measures time: leave it"
+            " out"
         )
-    state = compare_with_store(plan, stored, retry_failed=retry_failed, redo_stale=stale, keep=keep)
-    _check_missing(plan, suite, available_only or dry_run)
+    with console().status("checking stored runs"):
+        state = compare_with_store(
+            plan, stored, retry_failed=retry_failed, redo_stale=stale, keep=keep
+        )
+    _check_missing(plan, selection, suite.name, available_only or dry_run)
+    if as_json:
+        print_json(plan_as_json(state))
+        return
     needed = state.todo or (dry_run and plan.missing)
     used_slots = _slots(plan, device, slots, threads) if needed else []
-    _print_plan(state, len(used_slots), with_time=not dry_run)
+    _print_plan(state, len(used_slots))
     _print_keep(state)
     _print_masks(state)
     if dry_run:
@@ -126,12 +137,14 @@ def run_command(
     order = ExecutionOptions(used_slots, limit, score_batch_size, state.keep)
     store = Store(folders.results)
     try:
-        with display_for(screen, state, len(used_slots)) as display:
+        device = used_slots[0].device if used_slots else "cpu"
+        with display_for(screen, state, len(used_slots), device) as display:
+            display.first_line()
             outcome = run_campaign(state, store, folders, order, display)
     except KeyboardInterrupt:
         print("bench: stopped; the same command continues", file=sys.stderr)
         raise typer.Exit(130) from None
-    for table in result_tables(plan.runs, outcome.done):
+    for table in result_tables(plan.runs, outcome.done, screen.width):
         screen.print(table)
     say(f"results: {folders.results}")
     given_up = [] if retry_failed else state.known_failures
@@ -139,6 +152,7 @@ def run_command(
         say(f"{_runs(outcome.failed)} failed; their logs are in {store.failed}")
     if given_up:
         say(f"{_runs(given_up)} failed earlier and would again; --retry-failed tries them")
+    say(f"next: {_next_step(folders, outcome)}")
     if outcome.failed or given_up:
         raise typer.Exit(1)
 
@@ -170,7 +184,11 @@ def _slots(plan: "Plan", device: str, per_device: int, threads: int | None) -> l
     return single
 
 
-def _check_missing(plan: "Plan", suite: str, allowed: bool) -> None:
+def _to_stderr(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def _check_missing(plan: "Plan", selection: "Selection", suite: str, allowed: bool) -> None:
     """Print notes and missing inputs; raises RequestError unless `allowed`."""
     from bench.planning.plan import missing_lines
 
@@ -186,7 +204,7 @@ def _check_missing(plan: "Plan", suite: str, allowed: bool) -> None:
             f"{len(plan.missing)} of {total} runs cannot be done here{only}; fix that, or leave"
             " them out with --available-only"
         )
-    if not plan.runs and not plan.missing:
+    if not plan.runs and not plan.missing and selection.shard is None:
         raise RequestError(f"nothing of suite {suite} can be run here")
 
 
@@ -194,17 +212,22 @@ def _runs(runs: Sized) -> str:
     return counted(len(runs), "run")
 
 
-def _print_plan(state: "State", slots: int, *, with_time: bool) -> None:
-    from bench.planning.runtime import time_left
+def _next_step(folders: "Folders", outcome: "Outcome") -> str:
+    """Return the commands that follow a finished one."""
+    from bench.cli.options import RESULTS
 
+    where = "" if folders.results == RESULTS.absolute() else f" --results {folders.results}"
+    if outcome.failed:
+        return f"`bench show {next(iter(outcome.failed))[:8]}{where}` says how the first one failed"
+    return f"`bench table{where}`, or `bench report{where}` for the page"
+
+
+def _print_plan(state: "State", slots: int) -> None:
     say(
         f"{_runs(state.plan.runs)} wanted, {len(state.done)} stored, {len(state.todo)} to do"
         + (f", {len(state.plan.missing)} more cannot be done here" if state.plan.missing else "")
         + (f" in {slots} slots" if slots > 1 else "")
     )
-    left = time_left(state.todo, list(state.done.values()), max(1, slots)) if with_time else None
-    if state.todo and left is not None:
-        say(f"about {duration(left)}, from stored runs of the same kind")
     if state.known_failures and not state.retry_failed:
         say(f"{_runs(state.known_failures)} failed earlier and would again: not tried")
     if state.stale and not state.redo_stale:
@@ -260,26 +283,45 @@ def _print_dry_run(
     from bench.cli.dry_run import picture
 
     screen = console()
-    for part in picture(state, stored, folders, slots, screen.width):
-        if isinstance(part, str):
-            say(part)
-        else:
-            screen.print(part)
+    with screen.status("estimating memory and time; torch takes some seconds"):
+        for part in picture(state, stored, folders, slots, screen.width):
+            if isinstance(part, str):
+                say(part)
+            else:
+                screen.print(part)
 
 
 @shared_options()
-def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders") -> None:
-    """Count a suite's runs by state, with time left."""
-    from bench.planning.plan import missing_lines
-    from bench.planning.runtime import time_left
+def status_command(
+    suites: list[str], selection: "Selection", folders: "Folders", *, as_json: JsonOption = False
+) -> None:
+    """Count the runs of suites by state, with time left.
+
+    Exit code: 0, or 1 where wanted runs have failed or are damaged.
+    """
     from bench.planning.state import compare_with_store
-    from bench.planning.suite import read_suite
+    from bench.planning.suite import read_suites
     from bench.store.open import results_at
 
-    suite_file = read_suite(suite)
-    plan = plan_suite(suite_file, selection, folders)
-    keep = _abilities_to_keep(suite_file)
+    suite = read_suites(suites)
+    plan = plan_suite(suite, selection, folders, tell=_to_stderr if as_json else say)
+    keep = _abilities_to_keep(suite)
+    if not folders.results.exists():
+        _to_stderr(f"note: nothing is stored yet: there is no folder {folders.results}")
     state = compare_with_store(plan, results_at(folders.results), keep=keep)
+    if as_json:
+        print_json(plan_as_json(state))
+    else:
+        _print_status(state)
+    if state.failed or state.damaged:
+        raise typer.Exit(1)
+
+
+def _print_status(state: "State") -> None:
+    from bench.planning.plan import missing_lines
+    from bench.planning.runtime import time_left
+
+    plan = state.plan
     left = time_left(state.todo, list(state.done.values()), 1)
     for name, count in (
         ("wanted", len(plan.runs) + len(plan.missing)),
@@ -315,22 +357,3 @@ def status_command(suite: SuiteOption, selection: "Selection", folders: "Folders
         say(f"missing: {line}")
     for line in plan.notes:
         say(f"warning: {line}")
-
-
-def list_command(what: Listable, data: DataOption = DATA) -> None:
-    """List the suites, methods or datasets."""
-    if what is Listable.SUITES:
-        from bench.planning.suite import read_suite, suite_names
-
-        for name in suite_names():
-            say(f"{name:16} {read_suite(name).description}")
-    elif what is Listable.METHODS:
-        from bench.registry import METHODS
-
-        for name, entry in METHODS.items():
-            say(f"{name:16} {entry.summary}")
-    else:
-        from bench.data.catalog import find_datasets
-
-        for dataset in find_datasets(data.absolute()):
-            say(f"{dataset.name:16} {', '.join(dataset.categories)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.errors import MissingData, RequestError
 from bench.spec import NAME
 from bench.system.untrusted import one_line, os_reason
+from bench.text import meant
 
 OWN_VERSION = 2
 """The data version of own folders and of copies with turned images; 2: EXIF is applied."""
@@ -328,7 +329,8 @@ def find_dataset(name: str, data: Path) -> Dataset:
         own = f"{path} holds no train/good, and no category that does"
         if not folder.is_dir():
             own = f"there is no folder {path} in MVTec's layout"
-        raise MissingData(f"unknown dataset {name!r}: not one of {', '.join(DATASETS)}, and {own}")
+        known = f"{meant(name, DATASETS)}: not one of {', '.join(DATASETS)}, and {own}"
+        raise MissingData(f"unknown dataset {name!r}{known}")
     facts = {c: CategoryFacts(0, 0, {}, None) for c in categories}
     return Dataset(
         name,
@@ -360,7 +362,7 @@ def _categories_in(folder: Path) -> list[str]:
 
 
 def unlisted_datasets(data: Path) -> list[str]:
-    """Return a line for each folder in MVTec's layout that `find_datasets` leaves out."""
+    """Return a line for each folder that `find_datasets` leaves out, and why."""
     lines = []
     with contextlib.suppress(OSError):
         for folder in sorted(data.iterdir()):
@@ -369,6 +371,9 @@ def unlisted_datasets(data: Path) -> list[str]:
             try:
                 if _categories_in(folder):
                     find_dataset(folder.name, data)
+                elif folder.is_dir():
+                    reason = "it holds no train/good, and no category that does"
+                    lines.append(f"not listed: {one_line(folder)}: {reason}")
             except RequestError as error:
                 lines.append(f"not listed: {one_line(folder)}: {error}")
     return lines

@@ -21,7 +21,7 @@ from bench.spec import place_name
 from bench.system.digests import FingerprintCache
 from bench.system.files import cannot_read
 from bench.system.untrusted import one_line
-from bench.text import counted, wrapped
+from bench.text import counted, meant, wrapped
 
 WIDTH = 100
 
@@ -79,8 +79,8 @@ def named_categories(names: Iterable[str], data: Path) -> list[tuple[Dataset, st
         dataset_name, slash, only = name.partition("/")
         dataset = find_dataset(dataset_name, data)
         if slash and only not in dataset.categories:
-            known = ", ".join(dataset.categories)
-            raise RequestError(f"{dataset_name} has no category {only!r}; it has: {known}")
+            known = f"{meant(only, dataset.categories)}; it has: {', '.join(dataset.categories)}"
+            raise RequestError(f"{dataset_name} has no category {only!r}{known}")
         for category in [only] if slash else dataset.categories:
             selected[dataset_name, category] = (dataset, category)
     return list(selected.values())

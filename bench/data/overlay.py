@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 ANCHORS = np.array(
     [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64
@@ -13,6 +13,8 @@ STRENGTH = 0.65
 LARGEST = 1024
 """Longest side of a drawn picture in pixels."""
 BOX = (0, 220, 255)
+CAPTIONED = 160
+"""Pixels of the narrowest picture that gets a caption."""
 
 
 def heat(values: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -46,3 +48,26 @@ def overlay(
         corner = (left, upper, max(left, right - 1), max(upper, lower - 1))
         ImageDraw.Draw(picture).rectangle(corner, outline=BOX, width=max(1, min(size) // 128))
     return picture
+
+
+def captioned(picture: Image.Image, scale: str, top: float, words: str) -> Image.Image:
+    """Return a picture with a strip below: the map's colours, their ends, and words.
+
+    A picture of fewer than 160 px is returned as it is: it has no room for them.
+    """
+    if picture.width < CAPTIONED:
+        return picture
+    height = max(12, picture.width // 40)
+    font = ImageFont.load_default(height)
+    strip = Image.new("RGB", (picture.width, 3 * height + 6), "white")
+    draw = ImageDraw.Draw(strip)
+    ramp = heat(np.linspace(0, 1, picture.width // 3)[None].repeat(height, 0))
+    draw.text((2, 1), words, "black", font)
+    left = draw.textlength(f"{scale} 0 ", font)
+    draw.text((2, height + 5), f"{scale} 0", "black", font)
+    strip.paste(Image.fromarray(ramp), (int(left) + 4, height + 6))
+    draw.text((left + ramp.shape[1] + 8, height + 5), f"{top:.3g}", "black", font)
+    whole = Image.new("RGB", (picture.width, picture.height + strip.height))
+    whole.paste(picture, (0, 0))
+    whole.paste(strip, (0, picture.height))
+    return whole

@@ -17,10 +17,11 @@ def check_preconditions(
     setting: str = "general",
     seen_defect: str | None = None,
     normals: int = 1,
+    draw: int = DRAWN,
 ) -> None:
     """Raise DataError with the first of `unmet_preconditions`."""
     for problem in unmet_preconditions(
-        files, pixels, name, setting=setting, seen_defect=seen_defect, normals=normals
+        files, pixels, name, setting=setting, seen_defect=seen_defect, normals=normals, draw=draw
     ):
         raise DataError(problem)
 
@@ -33,18 +34,19 @@ def unmet_preconditions(
     setting: str = "general",
     seen_defect: str | None = None,
     normals: int = 1,
+    draw: int = DRAWN,
 ) -> list[str]:
     """Return a line with numbers and remedy for each unmet precondition.
 
     `pixels[i]` is the digest of what `files[i]` shows; `name` is the category for people; `normals`
-    is how many normal training images the method needs. What holds here holds for every seed: see
-    `bench.data.splits.split_category`.
+    is how many normal training images the method needs, `draw` how many anomalies are drawn. What
+    holds here holds for every seed: see `bench.data.splits.split_category`.
     """
     shown = list(zip(files, pixels, strict=True))
     hard = setting == "hard"
-    if hard and seen_defect not in seen_defects(files):
-        possible = ", ".join(seen_defects(files)) or "none"
-        gaps = "; ".join(hard_setting_gaps(files))
+    if hard and seen_defect not in seen_defects(files, draw):
+        possible = ", ".join(seen_defects(files, draw)) or "none"
+        gaps = "; ".join(hard_setting_gaps(files, draw))
         why = f" ({gaps})" if gaps else ""
         return [f"{name}: hard setting with seen defect {seen_defect!r}; possible: {possible}{why}"]
     candidates = [(f, p) for f, p in shown if f.anomalous and (not hard or f.defect == seen_defect)]
@@ -54,7 +56,7 @@ def unmet_preconditions(
     problems = [
         *_too_few_left(name, "normal training", "train on", train, test, normals),
         *_too_few_left(name, "normal test", "test on", tested, candidates),
-        *_too_few_to_draw(name, candidates, seen_defect if hard else None),
+        *_too_few_to_draw(name, candidates, seen_defect if hard else None, draw),
     ]
     if hard:
         unseen = [(f, p) for f, p in shown if f.anomalous and f.defect != seen_defect]
@@ -87,18 +89,24 @@ def _too_few_left(
     )
 
 
-def _too_few_to_draw(name: str, candidates: Shown, seen_defect: str | None) -> Iterator[str]:
+def _too_few_to_draw(
+    name: str, candidates: Shown, seen_defect: str | None, draw: int
+) -> Iterator[str]:
     """Yield a line where the draw leaves nothing, or cannot be made."""
-    needed = DRAWN if seen_defect is not None else DRAWN + 1
+    needed = draw if seen_defect is not None else draw + 1
     different = len({p for _, p in candidates})
     if different >= needed:
         return
     kind = "anomalies" if seen_defect is None else f"anomalies of seen defect {seen_defect!r}"
     duplicates = f" ({len(candidates)} files)" if different < len(candidates) else ""
     rest = "" if seen_defect is not None else " and 1 more is needed to test on"
+    fewer = different - (seen_defect is None)
+    remedy = f", or draw fewer: draw = {fewer} in the suite" if fewer else ""
+    if not fewer and different:
+        remedy = ", or draw = 0 in a suite of methods without labels alone"
     yield (
-        f"{name} has {different} {kind} that differ{duplicates}; {DRAWN} are drawn for"
-        f" training{rest}: add {needed - different}"
+        f"{name} has {different} {kind} that differ{duplicates}; {draw} are drawn for"
+        f" training{rest}: add {needed - different}{remedy}"
     )
 
 

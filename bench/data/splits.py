@@ -9,11 +9,11 @@ import numpy as np
 from bench.data.listing import File
 from bench.errors import DataError, RequestError
 from bench.seeding import sub_seed
-from bench.spec import place_name
+from bench.spec import USUAL_DRAW, place_name
 from bench.text import counted
 
-DRAWN = 10
-"""Anomalies drawn for a seed; k shots are the first k, and all ten leave the test set."""
+DRAWN = USUAL_DRAW
+"""Anomalies drawn for a seed, unless a suite says otherwise."""
 
 SETTINGS = ("general", "hard")
 
@@ -28,7 +28,7 @@ class Split:
 
     train_normal: tuple[int, ...]
     drawn: tuple[int, ...]
-    """The ten anomalies in drawing order; k shots are the first k."""
+    """The drawn anomalies in drawing order, ten by default; k shots are the first k."""
     tested: tuple[int, ...]
     role: tuple[str, ...]
     left_out: tuple[int, ...]
@@ -48,6 +48,7 @@ def split_category(
     category: str,
     setting: str = "general",
     seen_defect: str | None = None,
+    draw: int = DRAWN,
 ) -> Split:
     """Split one category for one seed.
 
@@ -55,7 +56,8 @@ def split_category(
     duplicates and, where the card says so, for near copies, whatever their class. They never
     straddle training and test: a training normal that the test fold shows again is left out, and a
     duplicate of a drawn anomaly is not counted in the test. The draw walks a seeded permutation of
-    the sorted anomalies and skips what it has already shown, so ten shots are ten pictures.
+    the sorted anomalies and skips what it has already shown, so ten shots are ten pictures. A
+    smaller `draw` holds the first of them.
     In the `hard` setting all labelled anomalies are of `seen_defect` and no image of that type
     counts in the test. Raises RequestError or DataError where that cannot be done.
     """
@@ -68,20 +70,20 @@ def split_category(
     tested = [i for i, f in enumerate(files) if f.fold == "test"]
     candidates = [i for i in tested if files[i].anomalous]
     if setting == "hard":
-        if seen_defect not in seen_defects(files):
-            possible = ", ".join(seen_defects(files)) or "none"
+        if seen_defect not in seen_defects(files, draw):
+            possible = ", ".join(seen_defects(files, draw)) or "none"
             raise RequestError(f"{name}: hard setting with {seen_defect!r}; possible: {possible}")
         candidates = [i for i in candidates if files[i].defect == seen_defect]
     generator = np.random.RandomState(sub_seed(seed, "draw", dataset, category) % 2**32)
     drawn: list[int] = []
     drawn_pixels: set[str] = set()
     for i in (candidates[j] for j in generator.permutation(len(candidates))):
-        if len(drawn) < DRAWN and pixels[i] not in drawn_pixels:
+        if len(drawn) < draw and pixels[i] not in drawn_pixels:
             drawn.append(i)
             drawn_pixels.add(pixels[i])
 
-    if len(drawn) < DRAWN:
-        raise DataError(f"{name} has {len(drawn)} anomalies that differ; {DRAWN} are drawn")
+    if len(drawn) < draw:
+        raise DataError(f"{name} has {len(drawn)} anomalies that differ; {draw} are drawn")
 
     def role(i: int) -> str:
         if i in drawn:
@@ -115,25 +117,25 @@ def near_copies_left_out(split: Split, pixels: Sequence[str]) -> tuple[int, int]
     )
 
 
-def seen_defects(files: Sequence[File]) -> list[str]:
+def seen_defects(files: Sequence[File], draw: int = DRAWN) -> list[str]:
     """Return defect types allowed in the hard setting.
 
-    PROTOCOL: types with fewer than ten images are skipped; a category with one defect type has no
-    hard setting.
+    PROTOCOL: types with fewer images than are drawn are skipped; a category with one defect type
+    has no hard setting.
     """
     counts = defect_counts(files)
-    return [d for d, n in counts.items() if n >= DRAWN] if len(counts) > 1 else []
+    return [d for d, n in counts.items() if n >= draw] if len(counts) > 1 else []
 
 
-def hard_setting_gaps(files: Sequence[File]) -> list[str]:
+def hard_setting_gaps(files: Sequence[File], draw: int = DRAWN) -> list[str]:
     """Return why defect types are no seen defects; none if all are."""
     counts = defect_counts(files)
     if len(counts) == 1:
         return [f"{next(iter(counts))} is the only defect type, so that none would be unseen"]
     return [
-        f"{defect} has {counted(n, 'image')}, fewer than {DRAWN}"
+        f"{defect} has {counted(n, 'image')}, fewer than {draw}"
         for defect, n in counts.items()
-        if n < DRAWN
+        if n < draw
     ]
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.data.decode import decode_image
-from bench.data.overlay import overlay
+from bench.data.overlay import captioned, overlay
 from bench.errors import DataError, MethodError, RequestError, StoreError
+from bench.execution.thresholds import DEFECT, OwnScores
 from bench.store.explanations import EXTENTS, SIDES, Explanations, box_columns, part_and_map_columns
 from bench.system.files import staged_folder
 from bench.system.untrusted import one_line, os_reason
@@ -44,8 +45,8 @@ class Predictions:
         size = np.column_stack([self.width, self.height] * 2)
         return np.asarray(self.explanation.boxes * size, np.float64)
 
-    def table(self) -> Any:
-        """Return a row for each file: its score, or its problem."""
+    def table(self, test: OwnScores) -> Any:
+        """Return a row for each file: its score, rank and verdict, or its problem."""
         import pyarrow as pa
 
         columns: dict[str, Any] = {
@@ -53,6 +54,8 @@ class Predictions:
             "width": self.width,
             "height": self.height,
             "score": self.scores,
+            "rank": test.ranks(self.scores),
+            "verdict": pa.array(test.verdicts(self.scores), pa.string()),
             **box_columns(len(self.files), self.boxes(), pa.float64()),
         }
         if (explanation := self.explanation) is not None:
@@ -66,27 +69,57 @@ class Predictions:
         return table.append_column("problem", pa.array(problems, pa.string()))
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """One image's score, and where it lies among the run's own."""
+
+    file: Path
+    score: float
+    rank: float
+    """The share of the run's normal test images with a lower score."""
+    verdict: str | None
+    """`ok` or `defect`; None without a threshold."""
+    box: NDArray[np.float64] | None
+
+
 @dataclass
 class Summary:
     """What became of all images."""
 
     images: int = 0
     """How many have a score."""
-    first: list[tuple[Path, float, NDArray[np.float64] | None]] = field(default_factory=list)
-    """File, score and box of up to `MAX_ROWS` of them."""
+    highest: list[Prediction] = field(default_factory=list)
+    """Up to `MAX_ROWS` of them, the highest score first."""
+    defects: int = 0
+    """How many are above the threshold."""
     problems: list[str] = field(default_factory=list)
     """A line for each file that does not decode."""
     overlays: bool = False
     """Whether there are overlays."""
 
-    def add(self, part: Predictions) -> None:
+    def add(self, part: Predictions, test: OwnScores) -> None:
         """Count in a part."""
-        boxes = part.boxes()
-        for i in range(min(MAX_ROWS - len(self.first), len(part.files))):
-            box = None if boxes is None else boxes[i]
-            self.first.append((part.files[i], float(part.scores[i]), box))
+        boxes, verdicts = part.boxes(), test.verdicts(part.scores)
+        ranks = test.ranks(part.scores).tolist()
+        rows = [
+            Prediction(file, float(part.scores[i]), ranks[i], verdicts[i],
+                       None if boxes is None else boxes[i])
+            for i, file in enumerate(part.files)
+        ]  # fmt: skip
+        self.highest = sorted([*self.highest, *rows], key=lambda row: -row.score)[:MAX_ROWS]
+        self.defects += verdicts.count(DEFECT)
         self.images += len(part.files)
         self.problems += [text for _, text in part.problems.values()]
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a predictions.parquet without its maps, part by part."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        names = [n for n in file.schema_arrow.names if not n.startswith("map_")]
+    for group in _groups(path, names):
+        yield from group.to_pylist()
 
 
 def check_new(out: Path) -> None:
@@ -98,19 +131,24 @@ def check_new(out: Path) -> None:
 
 
 def write_predictions(
-    files: Sequence[Path], parts: Iterable[Predictions], out: Path, *, overlays: bool
+    files: Sequence[Path],
+    parts: Iterable[Predictions],
+    out: Path,
+    test: OwnScores,
+    *,
+    overlays: bool,
 ) -> Summary:
     """Write predictions.parquet and overlays to a new folder, part by part.
 
-    `parts` are the predictions of `files`, in their order. Raises RequestError where the folder is
-    there already, StoreError where it cannot be written.
+    `parts` are the predictions of `files`, in their order; `test` ranks them. Raises RequestError
+    where the folder is there already, StoreError where it cannot be written.
     """
     check_new(out)
     summary = Summary()
     try:
         with staged_folder(out, ".predictions-") as staging:
             table = staging / "predictions.parquet"
-            first_map = _write_parts(parts, table, summary)
+            first_map = _write_parts(parts, table, summary, test)
             if overlays and first_map:
                 (staging / "overlays").mkdir()
                 _draw(files, table, first_map, staging / "overlays", summary)
@@ -120,7 +158,9 @@ def write_predictions(
     return summary
 
 
-def _write_parts(parts: Iterable[Predictions], path: Path, summary: Summary) -> str:
+def _write_parts(
+    parts: Iterable[Predictions], path: Path, summary: Summary, test: OwnScores
+) -> str:
     """Write the parts; return the first map's column, if any."""
     import pyarrow.parquet as pq
 
@@ -128,14 +168,14 @@ def _write_parts(parts: Iterable[Predictions], path: Path, summary: Summary) -> 
     with path.open("xb") as file:
         try:
             for part in parts:
-                table = part.table()
+                table = part.table(test)
                 writer = writer or pq.ParquetWriter(file, table.schema)
                 if not table.schema.equals(writer.schema):
                     raise MethodError(
                         "explain() must return the same maps and parts for all images"
                     )
                 writer.write_table(table)
-                summary.add(part)
+                summary.add(part, test)
         finally:
             if writer:
                 writer.close()
@@ -158,7 +198,8 @@ def _draw(
     import pyarrow.compute as pc
 
     height, width = (f"{first_map}{extent}" for extent in EXTENTS)
-    columns = [first_map, height, width, *(f"box_{side}" for side in SIDES)]
+    columns = [first_map, height, width, "score", "rank", "verdict"]
+    columns += [f"box_{side}" for side in SIDES]
     maxima = (pc.max(pc.list_flatten(group[first_map])) for group in _groups(table, [first_map]))
     top = max(maximum.as_py() for maximum in maxima)
     left = iter(enumerate(files))
@@ -175,7 +216,11 @@ def _draw(
             score_map = values.values.to_numpy().reshape(row[height], row[width])
             sides = [row[f"box_{side}"] for side in SIDES]
             box = None if None in sides else np.array(sides)
-            overlay(image, score_map, top, box).save(folder / overlay_name(i, file))
+            picture = overlay(image, score_map, top, box)
+            words = f"{row['verdict']}  " if row["verdict"] else ""
+            words += f"score {row['score']:.4g}, above {row['rank']:.1%} of normal test images"
+            scale = f"{first_map.removeprefix('map_')} map"
+            captioned(picture, scale, top, words).save(folder / overlay_name(i, file))
 
 
 def _groups(path: Path, columns: Sequence[str]) -> Iterator[Any]:

@@ -205,8 +205,9 @@ def _data(job: Job) -> tuple[CategoryImages, Split]:
     images = load(job.images)
     # Once more: an endless stream of batches, of no image, would not end.
     check_preconditions(
-        job.files, job.pictures, spec.place, setting=spec.setting, seen_defect=spec.seen_defect
-    )
+        job.files, job.pictures, spec.place, setting=spec.setting, seen_defect=spec.seen_defect,
+        draw=spec.drawn,
+    )  # fmt: skip
     split = split_category(
         job.files,
         job.pictures,
@@ -215,6 +216,7 @@ def _data(job: Job) -> tuple[CategoryImages, Split]:
         category=spec.category,
         setting=spec.setting,
         seen_defect=spec.seen_defect,
+        draw=spec.drawn,
     )
     return images, split
 

@@ -1,7 +1,7 @@
 """From a suite to planned runs: select, override, expand."""
 
 import tomllib
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -9,12 +9,15 @@ from typing import Any
 
 from bench.data.catalog import find_dataset
 from bench.data.external import SOURCES
+from bench.data.splits import DRAWN
 from bench.errors import BenchError, RequestError
-from bench.planning.suite import Suite, SuiteBlock, check_seeds, check_set, check_shots, merged
+from bench.planning.selectors import Shard, check_seeds, with_names
+from bench.planning.suite import Suite, SuiteBlock, check_set, check_shots, merged
 from bench.registry import METHODS, Method, Registry, typed_like
 from bench.spec import KINDS, Value
 from bench.store.tuning import Tuned
 from bench.system.untrusted import is_one_line, parse_toml
+from bench.text import meant
 
 RUN_SETTINGS: dict[str, Value] = {
     "image_size": 224,
@@ -61,6 +64,8 @@ class PlannedRun:
     """Settings that the results of some seeds have chosen; no part of the run's identity."""
     draw_seed: int | None = None
     """Of the draw of anomalies, where it is not the seed."""
+    draw: int = DRAWN
+    """How many anomalies are drawn."""
 
     @property
     def key(self) -> Hashable:
@@ -75,14 +80,18 @@ class Selection:
     """Selection and overrides of a suite; None selects all."""
 
     methods: tuple[str, ...] | None = None
+    """Names, or patterns such as `patch*`; datasets and categories alike."""
     datasets: tuple[str, ...] | None = None
     categories: tuple[str, ...] | None = None
     shots: tuple[int, ...] | None = None
-    seeds: int | None = None
+    seeds: int | tuple[int, ...] | None = None
+    """How many, or which ones."""
     overrides: tuple[str, ...] = ()
     """`[method.]key=value`, the value in TOML or a bare word."""
     outside_method: str | None = None
     """`package.module:Class`, run in place of the suite's methods."""
+    shard: Shard | None = None
+    """The part of the planned runs; `expand` leaves it alone, ids come later."""
 
 
 def _without(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +130,8 @@ def select(suite: Suite, selection: Selection) -> Suite:
         if selection.shots is not None:
             changes["shots"] = selection.shots
         if selection.seeds is not None:
-            changes["seeds"] = selection.seeds
+            named = selection.seeds
+            changes["seeds"] = named if isinstance(named, int) else max(named) + 1
         blocks.append(replace(block, **changes))
     return replace(suite, blocks=tuple(blocks))
 
@@ -163,6 +173,7 @@ def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -
     down meanwhile does so for all of them. Raises RequestError for an unknown name, key or value,
     and where nothing is selected.
     """
+    whole, selection = suite, _named(suite, selection, data)
     suite = select(suite, selection)
     _check_names(suite, selection, registry, data)
     unique: dict[Hashable, PlannedRun] = {}
@@ -179,11 +190,26 @@ def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -
         name = text.partition("=")[0].strip()
         if name not in used_keys:
             raise RequestError(f"--set {text}: no selected method knows {name!r}")
-    _check_shared_keys(suite, registry)
+    _check_shared_keys(suite, whole, registry)
     runs = list(unique.values())
     if not runs:
         raise RequestError(f"nothing is left of suite {suite.name} after selection")
     return sorted(runs, key=lambda run: run.seed) if suite.kind == "timing" else runs
+
+
+def _named(suite: Suite, selection: Selection, data: Path) -> Selection:
+    """Return a selection with names of the suite in place of patterns."""
+    methods = (m for block in suite.blocks for m in block.methods)
+    entries = [d for block in suite.blocks for d in (*block.data, *block.optional)]
+    datasets = [d.partition("/")[0] for d in entries]
+    categories = (c for d in entries for _, c in _categories(d, data))
+    return replace(
+        selection,
+        methods=with_names(selection.methods, methods, f"method of suite {suite.name}"),
+        datasets=with_names(selection.datasets, datasets, f"dataset of suite {suite.name}"),
+        categories=selection.categories
+        and with_names(selection.categories, categories, f"category of suite {suite.name}"),
+    )
 
 
 def _check_names(suite: Suite, selection: Selection, registry: Registry, data: Path) -> None:
@@ -205,19 +231,28 @@ def _check_names(suite: Suite, selection: Selection, registry: Registry, data: P
     for name in selection.categories or ():
         if name not in categories:
             known = ", ".join(sorted(categories))
-            raise RequestError(f"no category {name!r} in suite {suite.name}; it has: {known}")
+            hint = meant(name, categories)
+            raise RequestError(f"no category {name!r}{hint} in suite {suite.name}; it has: {known}")
 
 
-def _check_shared_keys(suite: Suite, registry: Registry) -> None:
-    """Refuse a key in [set] that no method accepts."""
+def _check_shared_keys(suite: Suite, whole: Suite, registry: Registry) -> None:
+    """Refuse a key in [set] that no method accepts, and a table for a method not in the suite.
+
+    `whole` is the suite before selection: a table of a method that is left out says nothing.
+    """
+    own = list(dict.fromkeys(m for s in (suite, whole) for b in s.blocks for m in b.methods))
     # The suite's own come first: another one is looked at, and its source read, only if need be.
-    methods = [*dict.fromkeys(m for block in suite.blocks for m in block.methods), *METHODS]
+    methods = [*own, *METHODS]
     for block in suite.blocks:
         for key, value in block.set.items():
             if isinstance(value, dict):
-                if not any(registry.find(m).name == key for m in methods):
+                names = [registry.find(m).name for m in own]
+                if key not in names:
+                    known = f"it runs {', '.join(names)}"
+                    if key not in METHODS:
+                        known = f"there is no method {key!r}{meant(key, names)}; {known}"
                     raise RequestError(
-                        f"suite {suite.name}: there is no method {key!r} for [set.{key}]"
+                        f"suite {suite.name}: [set.{key}] is for no method of it; {known}"
                     )
             elif key not in RUN_SETTINGS and not any(
                 key in registry.find(m).defaults for m in methods
@@ -231,7 +266,8 @@ def _categories(entry: str, data: Path) -> Iterator[tuple[str, str]]:
     dataset = find_dataset(name, data)
     if slash and category not in dataset.categories:
         known = ", ".join(dataset.categories)
-        raise RequestError(f"{name} has no category {category!r}; it has: {known}")
+        hint = meant(category, dataset.categories)
+        raise RequestError(f"{name} has no category {category!r}{hint}; it has: {known}")
     for c in [category] if slash else dataset.categories:
         yield name, c
 
@@ -260,10 +296,11 @@ def _planned_runs(
             )
             deterministic = unsupervised and not random and not rounds
             seeds = 1 if deterministic else block.seeds
-            if 0 in shots and not unsupervised:
-                raise RequestError(f"{method.name} needs at least one shot")
+            _check_labels(method.name, shots, block.draw, unsupervised=unsupervised)
             defects, draws = block.seen_defects or (None,), block.draw_seeds or (None,)
-            for k, seen, draw, seed in product(shots, defects, draws, range(seeds)):
+            named = selection.seeds if isinstance(selection.seeds, tuple) else range(seeds)
+            chosen = [seed for seed in named if seed < seeds]
+            for k, seen, draw, seed in product(shots, defects, draws, chosen):
                 run = PlannedRun(
                     method=method,
                     parameters=parameters,
@@ -277,8 +314,20 @@ def _planned_runs(
                     kind=kind,
                     tuned={k: v for k, v in block.tuned.items() if k in known},
                     draw_seed=None if draw == seed else draw,
+                    draw=block.draw,
                 )
                 yield run, used_keys
+
+
+def _check_labels(name: str, shots: Sequence[int], draw: int, *, unsupervised: bool) -> None:
+    """Refuse shots that a method, or the draw, does not have."""
+    if 0 in shots and not unsupervised:
+        raise RequestError(f"{name} needs at least one shot")
+    if not draw and not unsupervised:
+        raise RequestError(f"draw = 0 is for methods without labels alone; {name} learns from some")
+    if max(shots) > draw and not unsupervised:
+        some = f"[1, {draw}]" if draw > 1 else "[1]"
+        raise RequestError(f"{max(shots)} shots of draw = {draw}: say shots = {some} in the suite")
 
 
 def resolve_settings(

@@ -184,7 +184,7 @@ class _Lookup:
                 ("apart", name, external.fingerprint),
                 lambda: self._check_apart(spec.dataset, external, name, inputs),
             )
-        key = ("preconditions", name, spec.setting, spec.seen_defect, needs.normals)
+        key = ("preconditions", name, spec.setting, spec.seen_defect, needs.normals, spec.drawn)
         self._once(
             key,
             lambda: check_preconditions(
@@ -194,6 +194,7 @@ class _Lookup:
                 setting=spec.setting,
                 seen_defect=spec.seen_defect,
                 normals=needs.normals,
+                draw=spec.drawn,
             ),
         )
         return pictures
@@ -228,8 +229,9 @@ class _Lookup:
         if unused:
             yield unused_line(name, unused)
         every = wanted.setting == "hard" and wanted.seen_defect is None
-        if every and (gaps := hard_setting_gaps(listing.files)):
-            some = " of some defect types" if seen_defects(listing.files) else ""
+        draw = wanted.draw
+        if every and (gaps := hard_setting_gaps(listing.files, draw)):
+            some = " of some defect types" if seen_defects(listing.files, draw) else ""
             yield f"{name}: no hard setting{some}: {'; '.join(gaps)}"
 
     def _once(self, key: Hashable, find: Callable[[], T]) -> T:
@@ -282,7 +284,7 @@ def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
         raise RequestError(f"resize is one of {', '.join(RESIZE_RULES)}")
     seen: Iterable[str | None] = (wanted.seen_defect,)
     if wanted.setting == "hard" and wanted.seen_defect is None:
-        seen = seen_defects(inputs.listing.files)
+        seen = seen_defects(inputs.listing.files, wanted.draw)
     for defect in seen:
         yield RunSpec(
             kind=wanted.kind,
@@ -308,6 +310,7 @@ def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:
             weights=weights.digest if weights else None,
             masks=inputs.masks,
             draw_seed=wanted.draw_seed,
+            draw=wanted.draw,
         )
 
 

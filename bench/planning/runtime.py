@@ -208,6 +208,12 @@ def _has_fixed_steps(parameters: Mapping[str, Any]) -> bool:
     return bool(parameters.get("steps_per_epoch", "epochs" in parameters))
 
 
+def training_length(spec: RunSpec, normals: int) -> float:
+    """Return the relative length of a training: its steps, or images where they follow those."""
+    batches = normals if not _has_fixed_steps(spec.parameters) else float(spec.batch_size or 1)
+    return _length(spec.parameters) * max(1.0, batches)
+
+
 def _length(parameters: Mapping[str, Any]) -> float:
     """Return a training's length: epochs times steps, if fixed.
 

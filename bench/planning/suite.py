@@ -10,12 +10,14 @@ Each `[[block]]` table is a matrix of its own that starts from the values above 
 { seeds = [0], by = "training loss" }`; it is kept with the runs and is no part of their ids.
 `optional` lists data that is run only where --categories names it.
 `save_maps = true`, at the top, keeps artifacts for figures beside the scores, as --save-maps does.
+`draw = 5`, at the top, draws that many anomalies for every method, not ten: for datasets with fewer
+than eleven. `draw = 0` is for suites of methods without labels alone.
 `kind = "timing"`, at the top, makes runs that measure a method's cost, one at a time.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -23,13 +25,15 @@ from typing import Any
 
 from bench.data.splits import DRAWN, SETTINGS
 from bench.errors import RequestError
+from bench.planning.selectors import check_seeds
 from bench.spec import KINDS, Value
 from bench.store.tuning import Tuned
 from bench.system.files import expanded
 from bench.system.untrusted import is_one_line, one_line, os_reason, read_toml
+from bench.text import joined, meant
 
 _LISTS = {"methods": str, "data": str, "optional": str, "shots": int, "seen_defects": str}
-_TOP = ("kind", "save_maps")
+_TOP = ("kind", "save_maps", "draw")
 """Keys for the top of the file, valid for all its runs."""
 _KEYS = {
     "description", "block", "set", "vary", "seeds", "draw_seeds", "setting", "tuned", *_TOP, *_LISTS
@@ -51,6 +55,8 @@ class SuiteBlock:
     seeds: int = 1
     draw_seeds: tuple[int, ...] = ()
     """Seeds of draws to cross the seeds with; empty: each seed draws its own."""
+    draw: int = DRAWN
+    """Anomalies drawn for a seed, for all methods alike."""
     setting: str = "general"
     seen_defects: tuple[str, ...] = ()
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -90,7 +96,8 @@ def read_suite(name: str) -> Suite:
         path = Path(str(resources.files("bench").joinpath(f"suites/{name}.toml")))
     else:
         raise RequestError(
-            f"unknown suite {name!r}; one of {', '.join(suite_names())}, or a .toml file"
+            f"unknown suite {name!r}{meant(name, suite_names())}; one of"
+            f" {', '.join(suite_names())}, or a .toml file"
         )
     shown_name = one_line(name)
     try:
@@ -107,6 +114,25 @@ def read_suite(name: str) -> Suite:
         raise RequestError(f"suite {shown_name}: {error}") from None
 
 
+def read_suites(names: Sequence[str]) -> Suite:
+    """Return one suite that asks for the runs of all these; raises RequestError."""
+    if not names:
+        raise RequestError("which suite? Say `bench run smoke`; `bench list suites` names them")
+    suites = [read_suite(name) for name in dict.fromkeys(names)]
+    if len({suite.kind for suite in suites}) > 1:
+        kinds = joined(f"{suite.name} ({suite.kind})" for suite in suites)
+        raise RequestError(f"timing runs go one at a time: give {kinds} in commands of their own")
+    if len(suites) == 1:
+        return suites[0]
+    return Suite(
+        joined(suite.name for suite in suites),
+        "; ".join(suite.description for suite in suites),
+        tuple(block for suite in suites for block in suite.blocks),
+        any(suite.save_maps for suite in suites),
+        suites[0].kind,
+    )
+
+
 def _suite(name: str, values: dict[str, Any]) -> Suite:
     save_maps = values.get("save_maps", False)
     if type(save_maps) is not bool:
@@ -114,7 +140,12 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     kind = values.get("kind", KINDS[0])
     if kind not in KINDS:
         raise RequestError(f"kind is one of {', '.join(KINDS)}, not {kind!r:.80}")
-    base = _block(SuiteBlock(), {k: v for k, v in values.items() if k not in ("block", *_TOP)})
+    draw = values.get("draw", DRAWN)
+    if type(draw) is not int or not 0 <= draw <= DRAWN:
+        raise RequestError(f"draw is how many anomalies: 0 to {DRAWN}, not {draw!r:.80}")
+    base = _block(
+        SuiteBlock(draw=draw), {k: v for k, v in values.items() if k not in ("block", *_TOP)}
+    )
     parts = values.get("block", [])
     if not isinstance(parts, list) or not all(isinstance(p, dict) for p in parts):
         raise RequestError("block must be written as [[block]]")
@@ -230,15 +261,6 @@ def check_set(prefix: str, table: Mapping[str, Any], depth: int = 0) -> None:
 def _check_text(key: str, value: Any) -> None:
     if isinstance(value, str) and not is_one_line(value):
         raise RequestError(f"{key} holds a control character: {value!r:.80}")
-
-
-def check_seeds(seeds: Any) -> int:
-    """Return a valid number of seeds; raises RequestError."""
-    if type(seeds) is not int or not 1 <= seeds <= _MOST_SEEDS:
-        raise RequestError(
-            f"seeds is how many: a whole number from 1 to {_MOST_SEEDS}, not {seeds!r:.80}"
-        )
-    return seeds
 
 
 def _draw_seeds(value: Any) -> tuple[int, ...]:

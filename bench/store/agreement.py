@@ -45,8 +45,8 @@ class Agreement:
         return f"{self.kind}: {gap} ({cause})"
 
 
-def agreement(first: Receipt, second: Receipt) -> Agreement:
-    """Compare two receipts of one run id."""
+def agreement(first: Receipt, second: Receipt, margin: float = CLOSE) -> Agreement:
+    """Compare two receipts of one run id; within `margin` of AUROC they can be close."""
     one, other = first.provenance, second.provenance
     environment = tuple(
         f"{_NAMES.get(key, key)} {_short(one.get(key))} and {_short(other.get(key))}"
@@ -57,7 +57,7 @@ def agreement(first: Receipt, second: Receipt) -> Agreement:
     if first.metrics.scores_sha256 == second.metrics.scores_sha256:
         kind = "identical"
     else:
-        kind = "close" if environment and abs(gap) <= CLOSE else "different"
+        kind = "close" if environment and abs(gap) <= margin else "different"
     masks = (first.metrics.masks_sha256, second.metrics.masks_sha256)
     other_masks = tuple(map(_short, masks)) if all(masks) and masks[0] != masks[1] else ()
     return Agreement(kind, gap, environment, first.spec.kind == "timing", other_masks)

@@ -251,6 +251,11 @@ class Store:
             with self._locked():
                 return add_record(self.failed / spec.run_id, staged)
 
+    def forget_failures(self, run_id: str) -> None:
+        """Remove a run's recorded failures, with their logs."""
+        with writing(self.failed), self._locked():
+            shutil.rmtree(self.failed / run_id)
+
     def quarantine_run(self, run_id: str) -> Path | None:
         """Move a damaged run to `quarantine/`; return its folder.
 

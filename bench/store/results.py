@@ -64,7 +64,8 @@ def find(results: Results, beginning: str) -> str:
     matches = [i for i in results.ids() if i.startswith(beginning)] if beginning else []
     if len(matches) != 1:
         what = f"{len(matches)} runs begin" if matches else "no run begins"
-        raise RequestError(f"{what} with {beginning!r} in {results.root}")
+        some = f": {', '.join(matches[:5])}" + ", ..." * (len(matches) > 5) if matches else ""
+        raise RequestError(f"{what} with {beginning!r} in {results.root}{some}")
     return matches[0]
 
 

@@ -14,7 +14,7 @@ from bench.store.parquet import unpacked
 from bench.store.receipt import Receipt
 from bench.store.results import Results, read_artifacts, receipts
 from bench.store.scores import Scores
-from bench.store.table import table_bytes
+from bench.store.table import schema_of, table_bytes
 from bench.system.untrusted import one_line
 
 
@@ -110,7 +110,8 @@ def _table_problems(results: Results) -> Iterator[str]:
     except (ValueError, KeyError) as error:
         yield f"{path} {one_line(error)}"
         return
-    rebuilt = table_bytes(r for r in receipts(results) if r.run_id in listed)
+    agreed = (r for r in receipts(results) if r.run_id in listed)
+    rebuilt = table_bytes(agreed, schema_of(table))
     if not table.equals(unpacked(rebuilt)):
         yield f"{path} is not what the receipts give"
 

@@ -6,11 +6,11 @@ from datetime import timedelta
 import pytest
 
 from bench.analysis.configurations import StoredRuns
-from bench.analysis.places import shortened
 from bench.analysis.summary import differences, tabulate
 from bench.analysis.timings import clocks, same_but_length
 from bench.published.tables import published_tables
 from bench.spec import RunSpec
+from bench.store.configuration_names import shortened
 from bench.store.results import receipts
 from tests.fixtures.runs import SCORES, SPEC, STARTED, receipt_of, store_at
 from tests.fixtures.times import timed

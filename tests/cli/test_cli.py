@@ -1,13 +1,17 @@
 """Requests that make no sense, each answered by one clear line."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from bench.cli import app, main
+from bench.cli import app, complete, main
+from bench.cli.examples import EXAMPLES
 from tests.fixtures.findings import answer, check
+from tests.fixtures.plans import smoke_plan
+from tests.fixtures.runs import fail, staged, store_at
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +88,80 @@ def test_a_bad_request_is_one_line_with_exit_code_2(
     assert said in err.splitlines()[-1]
     assert "Traceback" not in err
     assert not Path("results").exists()
+
+
+def test_a_suite_may_be_an_argument_and_its_state_json(capsys: Capture, warm_cache: Path) -> None:
+    store = store_at(Path("results"))
+    plan = smoke_plan(Path.cwd(), warm_cache)
+    spec = next(r.spec for r in plan.runs if (r.spec.method, r.spec.seed) == ("cutmix", 0))
+    fail(store, staged(store, spec), "ValueError: no", spec=spec, kind="method")
+    selection = ("--methods", "c*,short*", "--categories", spec.category, "--seeds", "0-0")
+    code, out, err = call(capsys, "status", "smoke", *selection, "--json")
+    content = json.loads(out)
+    assert (code, err) == (1, "")
+    assert (content["wanted"], content["failed"], content["done"]) == (4, 1, 0)
+    states = {run["run_id"]: run["state"] for run in content["runs"]}
+    assert states.pop(spec.run_id) == "failed"
+    assert {*states.values()} == {"not run"}
+    code, out, _ = call(capsys, "run", "smoke", *selection, "--dry-run", "--json")
+    assert (code, json.loads(out)["runs"]) == (0, content["runs"])
+    parts = [
+        {run["run_id"] for run in json.loads(out)["runs"]}
+        for i in range(3)
+        for _, out, _ in [
+            call(capsys, "status", "--suite", "smoke", *selection, "--json", "--shard", f"{i}/3")
+        ]
+    ]
+    assert set().union(*parts) == {spec.run_id, *states}
+    assert sum(map(len, parts)) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run"], "which suite? Say `bench run smoke`; `bench list suites` names them"),
+        (["run", "smok"], "unknown suite 'smok' (did you mean smoke?); one of"),
+        (["run", "smoke", "--nosuch"], "No such option: --nosuch"),
+        (["run", "smoke", "--slots", "0"], "Invalid value for '--slots'"),
+        (["run", "smoke", "--json"], "--json prints the plan: give --dry-run, too"),
+        (["run", "smoke", "timing"], "timing runs go one at a time: give smoke (accuracy) and"),
+        (["run", "smoke", "--seeds", "4-0"], "--seeds 4-0: 4-0 is empty"),
+        (["run", "smoke", "--shard", "9/8"], "--shard takes I/N such as 2/8"),
+        (["run", "smoke", "--methods", "x*"], "no method of suite smoke fits 'x*'; there are: at"),
+        (["show"], "Missing argument"),
+        (["shw"], "No such command 'shw'"),
+        (["report", "--out", "-"], "bench reads and writes no pipes; name one"),
+        (["data", "fetch", "mvtec"], "cannot fetch 'mvtec' (did you mean mvtec_ad?)"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_what_a_command_line_lacks_is_one_line_of_one_style(
+    capsys: Capture, arguments: list[str], said: str
+) -> None:
+    code, out, err = call(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("bench: ")
+    assert said in err
+
+
+def test_every_help_has_an_example_exit_codes_and_words_for_values(capsys: Capture) -> None:
+    for words in [[name] for name in EXAMPLES if " " not in name] + [
+        name.split() for name in EXAMPLES if " " in name
+    ]:
+        out = call(capsys, *words, "--help")[1]
+        assert f"Example: bench {' '.join(words)}" in " ".join(out.split())
+        assert "xit code" in out or "exit 1" in out, words
+        options = [line for line in out.splitlines() if "--" in line and "--help" not in line]
+        assert not [line for line in options if "<bool>" in line or "<str>" in line]
+    out = call(capsys, "run", "--help")[1]
+    assert all(f"\u2500 {group} \u2500" in out for group in ("What", "Where", "How", "Keep"))
+
+
+def test_names_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "smoke" in complete.suites("smo")
+    assert complete.methods("devnet,patch") == ["devnet,patchcore", "devnet,patchsvdd"]
+    assert complete.datasets("head") == ["head_ct"]
+    assert complete.categories("bot") == ["bottle"]
 
 
 def test_what_is_missing_is_named_with_its_remedy(
@@ -189,6 +267,29 @@ def test_data_that_no_run_can_be_made_of_are_missing_alike_wherever_one_looks(
     code, out, _ = call(capsys, "doctor", "--suite", "mine.toml")
     assert code == 1
     assert said in " ".join(out.split())
+
+
+def test_few_anomalies_are_named_with_the_draw_that_they_allow_and_then_run(
+    capsys: Capture,
+) -> None:
+    parts(Path("data"), train=6, normal=4, hole=8)
+    text = 'methods = ["shortcut"]\ndata = ["nuts"]\nshots = [1]'
+    Path("mine.toml").write_text(text)
+    code, _, err = call(capsys, "run", "mine.toml", "--dry-run")
+    assert (code, "nuts has 8 anomalies that differ; 10 are drawn" in err) == (0, True)
+    assert "add 3, or draw fewer: draw = 7 in the suite" in err
+    Path("mine.toml").write_text(f"draw = 7\n{text}")
+    code, out, _ = call(capsys, "run", "mine.toml", "--threads", "1")
+    assert (code, "next: `bench table`, or `bench report`" in out) == (0, True)
+    (row,) = json.loads(call(capsys, "list", "runs", "--json")[1])
+    shown = json.loads(call(capsys, "show", row["run"], "--json")[1])
+    assert (shown["spec"]["draw"], len(shown["draw"]), shown["split"]["test_anomalous"]) == (
+        7,
+        7,
+        1,
+    )
+    assert call(capsys, "verify")[0] == 0
+    assert "draw=7" in call(capsys, "table")[1]
 
 
 def test_stages_and_images_that_a_method_cannot_do_with_are_missing(capsys: Capture) -> None:

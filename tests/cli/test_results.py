@@ -1,6 +1,8 @@
 """The commands `bench show` and `bench compare`."""
 
+import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +13,7 @@ from tests.fixtures.runs import (
     FAR,
     FIXTURES,
     ID,
+    MIDDLE,
     OTHER,
     SCORES,
     SPEC,
@@ -93,6 +96,25 @@ def test_what_cannot_be_shown_is_one_line(store, capsys, tmp_path):
         assert err.count("\n") == 1
 
 
+def test_a_run_is_shown_with_what_applies_by_defect_and_how_to_repeat_it(store, capsys):
+    publish(store)
+    _, out, _ = bench(capsys, "show", ID, "--results", store.root)
+    assert out.index("\nmetrics\n") < out.index("\nspec\n")
+    assert "  hole                     0.750 (2 images)" in out
+    assert "  ap                       0.833333\n" in out
+    assert "  scored                   5: 4 count, 1 drawn" in out
+    assert "started 2026-01-02 03:04:05 UTC, finished 2026-01-02 03:04:07 UTC" in out
+    assert "None" not in out
+    assert "`bench run again.toml --seeds 0-0 --threads 2 --results again`" in out
+    content = json.loads(bench(capsys, "show", ID, "--json", "--results", store.root)[1])
+    assert content["metrics"]["auroc"] == 0.75
+    assert content["auroc_by_defect"] == {"hole": [0.75, 2]}
+    assert content["scored"] == {"test": 4, "drawn": 1}
+    fail(store, staged(store, OTHER), "no such luck", spec=OTHER, kind="method")
+    out = bench(capsys, "show", OTHER.run_id, "--json", "--results", store.root)[1]
+    assert json.loads(out)[0]["reason"] == "no such luck"
+
+
 # bench compare
 
 
@@ -136,6 +158,30 @@ def test_compare_ends_with_1_where_results_differ(first, tmp_path, capsys):
     assert "0 identical, 0 close, 2 different" in out
 
 
+def test_compare_groups_by_environment_and_counts_by_method(first, tmp_path, capsys):
+    pair = replace(SPEC, method="devnet", parameters={})
+    second = store_at(tmp_path / "second", OTHER, SPEC, scores=CLOSE, provenance=ELSEWHERE)
+    publish(first, pair)
+    publish(second, pair, MIDDLE, provenance=ELSEWHERE)
+    code, out, _ = bench(capsys, "compare", first.root, second.root)
+    head, worst, *lines = out.splitlines()
+    assert (code, head) == (1, "3 runs: threads 2 and 1")
+    assert "devnet head_ct 10 shots seed 0: different: AUROC differs by -0.250000, 0.7500" in worst
+    assert len(lines) == 5
+    assert lines[2:4] == [
+        "devnet: 0 identical, 0 close, 1 different", "shortcut: 0 identical, 2 close, 0 different"
+    ]  # fmt: skip
+    assert out.count("threads") == 1
+    code, out, _ = bench(capsys, "compare", first.root, second.root, "--margin", "0.3")
+    assert (code, out.splitlines()[-1][:32]) == (0, "0 identical, 3 close, 0 different"[:32])
+    code, out, _ = bench(capsys, "compare", first.root, second.root, "--json")
+    content = json.loads(out)
+    assert (code, content["counts"]) == (1, {"identical": 0, "close": 2, "different": 1})
+    runs = {run["run_id"]: run for run in content["runs"]}
+    assert runs[pair.run_id]["auroc_second"] == 0.5
+    assert runs[ID]["environment"] == ["threads 2 and 1"]
+
+
 def test_compare_of_other_images(first, tmp_path, capsys):
     other = type(SCORES)(
         ("x", *SCORES.file[1:]), SCORES.label, SCORES.defect, SCORES.role, SCORES.score
@@ -162,3 +208,34 @@ def test_what_cannot_be_compared_is_one_line_with_exit_code_2(first, tmp_path, c
         assert (code, out) == (2, "")
         assert said in err
         assert err.count("\n") == 1
+
+
+# bench forget
+
+
+def test_failures_are_listed_and_forgotten_by_id_or_selection(store, capsys):
+    pair = replace(SPEC, method="devnet", parameters={})
+    for spec in (SPEC, OTHER, pair):
+        fail(store, staged(store, spec), f"ValueError: {spec.seed}\nand more", spec=spec)
+    publish(store, THIRD)
+
+    def forget(*arguments):
+        code, out, err = bench(capsys, "forget", *arguments, "--results", store.root)
+        assert (code, err) == (0, "")
+        return out.splitlines()
+
+    before = tree(store.root)
+    *rows, last = forget()
+    assert last == "3 failed runs recorded: name ids, select, or give --all to forget them"
+    assert any(row.startswith(f"{OTHER.run_id} shortcut head_ct") for row in rows)
+    assert "and more" not in " ".join(rows)
+    assert forget("--methods", "dev*", "--dry-run")[-1] == "1 failed run would be forgotten"
+    assert tree(store.root) == before
+    assert forget("--methods", "dev*")[-1] == "1 failed run forgotten"
+    assert store.failed_ids() == sorted([SPEC.run_id, OTHER.run_id])
+    assert forget(OTHER.run_id[:9])[-1] == "1 failed run forgotten"
+    assert forget("--all")[-1] == "1 failed run forgotten"
+    assert (store.failed_ids(), store.ids()) == ([], [THIRD.run_id])
+    assert forget() == ["0 failed runs recorded"]
+    code, _, err = bench(capsys, "forget", "zz", "--results", store.root)
+    assert (code, err) == (2, "bench: no failed run begins with 'zz'\n")

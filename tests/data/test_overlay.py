@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from bench.data.overlay import BOX, heat, overlay
+from bench.data.overlay import BOX, CAPTIONED, captioned, heat, overlay
 
 
 def test_an_overlay_is_strong_where_the_score_is_and_leaves_the_rest() -> None:
@@ -34,3 +34,15 @@ def test_a_large_picture_is_shrunk_with_its_box() -> None:
 def test_heat_runs_from_black_to_light() -> None:
     brightness = heat(np.linspace(0, 1, 50)).astype(int).sum(1)
     assert (np.diff(brightness) >= 0).all()
+
+
+def test_a_caption_stands_below_the_picture_where_there_is_room() -> None:
+    small, large = (Image.new("RGB", (side, 90), (1, 2, 3)) for side in (CAPTIONED - 1, 400))
+    assert captioned(small, "score map", 2.0, "ok") is small
+    picture = captioned(large, "score map", 2.0, "defect  score 0.7, above 98.0% of normal ones")
+    assert picture.width == 400
+    assert 100 < picture.height < 180
+    assert picture.crop((0, 0, 400, 90)).tobytes() == large.tobytes()
+    strip = np.asarray(picture)[90:]
+    assert {tuple(c) for c in strip.reshape(-1, 3)} > {(255, 255, 255), (0, 0, 0)}
+    assert len({tuple(c) for c in strip.reshape(-1, 3)}) > 30  # the scale

@@ -49,12 +49,17 @@ def test_enough_of_everything_is_no_line():
         (
             ("uv", "x", anomalies(10)),
             "nut has 10 anomalies that differ; 10 are drawn for training and 1 more is needed to"
-            " test on: add 1",
+            " test on: add 1, or draw fewer: draw = 9 in the suite",
         ),
         (
             ("uv", "x", anomalies(6) * 3),
             "nut has 6 anomalies that differ (18 files); 10 are drawn for training and 1 more is"
-            " needed to test on: add 5",
+            " needed to test on: add 5, or draw fewer: draw = 5 in the suite",
+        ),
+        (
+            ("uv", "x", anomalies(1)),
+            "nut has 1 anomalies that differ; 10 are drawn for training and 1 more is needed to"
+            " test on: add 10, or draw = 0 in a suite of methods without labels alone",
         ),
     ],
 )
@@ -63,6 +68,13 @@ def test_what_is_not_met_is_a_line_with_numbers_and_remedy(parts, line):
     with pytest.raises(DataError) as caught:
         check_preconditions(*pictures_in(*parts), "nut")
     assert str(caught.value) == line
+
+
+def test_a_smaller_draw_needs_fewer_anomalies():
+    for draw in range(10):
+        assert unmet("uv", "x", anomalies(draw + 1), draw=draw) == []
+        assert len(unmet("uv", "x", anomalies(draw), draw=draw)) == 1
+    assert unmet("u", "x", anomalies(9) + anomalies(3, "b"), draw=9, **HARD) == []
 
 
 def test_a_method_may_need_more_normals():
@@ -83,7 +95,7 @@ def test_the_hard_setting_draws_from_one_type_and_tests_on_the_others():
     ]
     assert unmet("u", "x", [*anomalies(9), ("a", "a0"), *anomalies(3, "b")], **HARD) == [
         "nut has 9 anomalies of seen defect 'a' that differ (10 files); 10 are drawn for training:"
-        " add 1"
+        " add 1, or draw fewer: draw = 9 in the suite"
     ]
     assert unmet("u", "x", [*anomalies(12), ("b", "a3")], **HARD) == [
         "nut: 1 unseen anomalous image, of which 1 are also in test/a: 0 are left to test on;"

@@ -72,6 +72,7 @@ def test_neither_method_nor_shots_can_touch_a_split():
         "category",
         "setting",
         "seen_defect",
+        "draw",
     ]
 
 
@@ -163,6 +164,14 @@ def test_eleven_anomalies_of_ten_pictures_are_too_few():
 
 def test_eleven_anomalies_are_enough():
     assert split(*distinct(11)).role.count("test") == 3 + 1
+
+
+@pytest.mark.parametrize("draw", [0, 1, 5, 9])
+def test_a_smaller_draw_holds_the_first_of_the_usual_one(draw):
+    few, usual = split(*distinct(20), draw=draw), split(*distinct(20))
+    assert few.drawn == usual.drawn[:draw]
+    assert few.role.count("test") == usual.role.count("test") + 10 - draw
+    assert split(*distinct(draw + 1), draw=draw).role.count("test") == 3 + 1
 
 
 def test_an_unknown_setting_is_refused():

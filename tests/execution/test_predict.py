@@ -1,5 +1,8 @@
 """Models that are saved with a run, and what they say of images of one's own."""
 
+import csv
+import io
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,6 +185,29 @@ def test_predict_writes_scores_boxes_maps_and_pictures(
     code, _, err = bench(capsys, *arguments, str(photos))
     assert code == 2
     assert "is there already" in err
+
+
+def test_predict_ranks_and_judges_by_the_runs_own_normal_images(
+    saved: tuple[Bench, str], photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    arguments = (*command_of(saved, "shortcut"), str(photos), "--threshold", "fpr=0.1")
+    code, said, err = bench(capsys, *arguments, "--out", str(tmp_path / "out"))
+    assert (code, err) == (0, "")
+    rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    defects = sum(row["verdict"] == "defect" for row in rows)
+    assert {row["verdict"] for row in rows} <= {"ok", "defect"}
+    assert f"{defects} defect{'s' * (defects != 1)} of 3 images" in said
+    assert "of the run's own test images" in said
+    (head, *_) = said.splitlines()
+    assert head.split() == ["file", "score", "above", "normals", "verdict"]
+    code, said, err = bench(capsys, *arguments, "--json", "--out", str(tmp_path / "json"))
+    assert json.loads(said) == rows
+    assert err == f"{tmp_path / 'json'}: predictions.parquet\n"
+    code, said, _ = bench(capsys, *arguments, "--format", "csv", "--out", str(tmp_path / "csv"))
+    table = list(csv.DictReader(io.StringIO(said)))
+    assert [(r["verdict"], float(r["rank"])) for r in table] == [
+        (r["verdict"], r["rank"]) for r in rows
+    ]
 
 
 def test_a_method_without_maps_has_scores_alone(

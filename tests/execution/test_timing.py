@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from bench.cli.progress import PlainDisplay, result_tables
+from bench.cli.progress import PlainDisplay
+from bench.cli.result_tables import result_tables
 from bench.cli.runs import _slots
 from bench.data.images import CategoryImages, read_samples
 from bench.data.listing import File

@@ -323,3 +323,25 @@ def test_a_block_inside_a_block_is_refused(tmp_path):
     path.write_text(SMALL + "[[block]]\n[[block.block]]\nshots = [10]")
     with pytest.raises(RequestError, match="block"):
         read_suite(str(path))
+
+
+def test_a_suite_says_how_many_anomalies_are_drawn_for_all_its_methods(cells, tmp_path):
+    text = 'methods = ["shortcut", "padim"]\ndata = ["head_ct"]\nshots = [1]\n'
+    assert {c.draw for c in cells("draw = 5\n" + text)} == {5}
+    assert {c.draw for c in cells(text)} == {10}
+    blocks = 'draw = 3\n[[block]]\nmethods = ["padim"]\ndata = ["head_ct"]\n'
+    assert {c.draw for c in cells(blocks)} == {3}
+    none = cells('draw = 0\nmethods = ["padim"]\ndata = ["head_ct"]\n')
+    assert {(c.draw, c.shots) for c in none} == {(0, 0)}
+    for bad, said in (
+        ("draw = 11\n" + text, "draw is how many anomalies: 0 to 10, not 11"),
+        ("draw = true\n" + text, "draw is how many anomalies"),
+        ("draw = 0\n" + text, "draw = 0 is for methods without labels alone; shortcut learns"),
+        (
+            "draw = 5\n" + text.replace("[1]", "[1, 10]"),
+            "10 shots of draw = 5: say shots =",
+        ),
+        ("[[block]]\ndraw = 5\n" + text, "draw belongs to the top of the file"),
+    ):
+        with pytest.raises(RequestError, match=said):
+            cells(bad)

@@ -1,6 +1,7 @@
 """The table of runs: made from the receipts, and made again."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.errors import StoreError
+from bench.store.results import receipts
+from bench.store.table import table_bytes
+from bench.store.verify import problems
 from tests.fixtures.runs import (
     FIXTURES,
     ID,
@@ -154,3 +158,53 @@ def test_the_same_runs_give_the_same_table(store, run, tmp_path):
 
 def test_the_table_of_no_runs_is_empty(store):
     assert len(pq.read_table(store.compact())) == 0
+
+
+def test_the_table_says_variant_and_date(store):
+    publish(store)
+    publish(store, replace(SPEC, parameters={"black": 9}))
+    publish(store, replace(SPEC, kind="timing"))
+    rows = {r["run_id"]: r for r in pq.read_table(store.compact()).to_pylist()}
+    assert {(r["kind"], r["variant"], r["date"]) for r in rows.values()} == {
+        ("accuracy", "shortcut black=10", "2026-01-02"),
+        ("accuracy", "shortcut black=9", "2026-01-02"),
+        ("timing", "shortcut", "2026-01-02"),
+    }
+
+
+def test_whole_numbers_with_gaps_stay_whole_in_pandas(store):
+    pandas = pytest.importorskip("pandas")
+    publish(store)
+    publish(store, replace(SPEC, method="a", parameters={"k": 1}, batch_size=16), facts={})
+    table = pandas.read_parquet(store.compact()).set_index("method")
+    for column in ("batch_size", "param.black", "param.k", "fact.steps", "seed"):
+        assert str(table[column].dtype) == "Int64", column
+    assert (table.loc["a", "batch_size"], table.loc["shortcut", "fact.steps"]) == (16, 300)
+    assert table["batch_size"].isna().tolist().count(True) == 1
+    assert str(table["auroc"].dtype) == "float64"
+
+
+def test_a_table_of_an_older_schema_is_what_its_receipts_give(store):
+    publish(store)
+    store.table.write_bytes(table_bytes(receipts(store), 1))
+    assert "variant" not in pq.read_table(store.table).column_names
+    assert list(problems(store)) == []
+    store.compact()
+    assert "variant" in pq.read_table(store.table).column_names
+    assert list(problems(store)) == []
+
+
+def test_the_lines_of_pandas_in_the_documents_run(store, monkeypatch):
+    pytest.importorskip("pandas")
+    for spec in (SPEC, OTHER, replace(SPEC, method="a", parameters={"k": 1})):
+        publish(store, spec)
+    store.compact()
+    text = (FIXTURES.parents[1] / "results/README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(import pandas.*?)```", text, re.DOTALL)
+    assert len([line for line in code.splitlines() if line]) == 5
+    monkeypatch.chdir(store.root.parent)
+    done = {}
+    exec(code, done)
+    table = done["table"]
+    assert table.loc[("head_ct", "head_ct", 10, "a"), "mean"] == 0.75
+    assert table.loc[("head_ct", "head_ct", 10, "shortcut"), "count"] == 2
