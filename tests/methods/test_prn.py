@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.blocks.backbone import normalise
+from baselines.blocks.synthesis import foregrounds
 from baselines.prn import PRN, Parameters
 from baselines.prn.anomalies import Batches, Extension, middles, moved, pieces_of
 from baselines.prn.network import (
@@ -273,7 +274,6 @@ def test_an_anomaly_stays_in_place_or_its_pieces_move_to_the_object(
 
 
 def test_three_changes_turn_the_mask_with_the_image() -> None:
-    """A white square stays where its mask is, whatever else happens to it."""
     anomalies = marked(6, 3)
     extension = Extension(anomalies, rng(1), "cpu")
     which = torch.arange(6).repeat(6)
@@ -466,6 +466,10 @@ def test_every_parameter_changes_the_scores() -> None:
     scene = pictures(20, False, 1)
     images = scene.images.copy()
     images[:, :, :, :8] //= 8  # a background
+    images[:, :, :, 24:] //= 8
+    images[:, :, :8] //= 8
+    images[:, :, 24:] //= 8
+    assert foregrounds(images).mean() < 0.5
     train = TrainingSet(dataclasses.replace(scene, images=images), marked(3, 2))
     standard = fitted(train=train).score(TESTED)
     unchanged = [
