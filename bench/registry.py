@@ -93,6 +93,11 @@ METHODS = {
         "CAVGA",
         "autoencoder with attention that covers what is normal, without or with labelled anomalies",
     ),
+    "prn": Entry(
+        "baselines.prn:PRN",
+        "PRN",
+        "segments labelled and made-up anomalies by residuals to prototypes of normal features",
+    ),
     "patchsvdd": Entry(
         "baselines.patchsvdd:PatchSVDD",
         "Patch-SVDD",
@@ -115,6 +120,7 @@ NEEDS = {
     "padim": Needs(stage=3, normals=2),
     "patchcore": Needs(stage=3),
     "memseg": Needs(stage=3, batch_size=2),
+    "prn": Needs(stage=3, batch_size=4),
     "patchsvdd": Needs(image_size=67),
     "fastflow": Needs(stage=3),
     "cflow": Needs(stage=3),

@@ -1,11 +1,11 @@
 """Fixtures that several tests share."""
 
+import gc
 import os
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 from bench.data.catalog import MVTEC_AD
@@ -21,9 +21,8 @@ settings.register_profile(
     "bench", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("bench")
-# The tests' tensors are small: a second thread gains nothing, and waits long where cores are busy.
-torch.set_num_threads(1)
 share_server()
+gc.disable()  # until the tests are collected: of what is imported nothing is garbage
 
 SLOWEST = (
     "methods/test_methods", "whole/test_same_numbers", "whole/test_kills",
@@ -45,10 +44,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
+def pytest_collection_finish() -> None:
+    """Let garbage be collected from here on, and never look through what is there by now."""
+    gc.freeze()
+    gc.enable()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _encodings_checked_in_this_process_only() -> None:
     """Where a text file lacks its encoding, Python warns here; a process begun here would print."""
     os.environ.pop("PYTHONWARNDEFAULTENCODING", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Small arrays gain nothing by a second thread, which waits long where cores are busy.
+
+    Imported here, for the process that only hands out the tests can do without torch.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,8 @@ def fill_table(name: str, stored: StoredRuns, methods: Container[str] | None = N
     table = published_tables()[name]
     columns = tuple(_columns(table, methods))
     keys = [k for k in table.cells if k.metric == "image_auroc"]
+    if methods is None:
+        columns += tuple(_label_free(columns, {(k.dataset, k.category) for k in keys}, stored))
     datasets = dict.fromkeys(k.dataset for k in keys)
     blocks = []
     for dataset in datasets:
@@ -115,13 +117,16 @@ def other_table(stored: StoredRuns, tables: Iterable[ReportTable]) -> ReportTabl
             for p, title in titles.items()
         )
         blocks.append(Block(dataset, rows, ()))
-    about = (
-        "Data, settings, methods and numbers of labelled anomalies that no published table has;"
-        " departures are from Table 1's protocol."
-    )
-    return ReportTable(
-        "other", "Beyond the published tables", about, columns, starred(blocks), protocol.margin
-    )
+    beyond = any(table.ran for table in tables)
+    about = "All runs. "
+    if beyond:
+        about = (
+            "Data, settings, methods and numbers of labelled anomalies that no published table has;"
+            " departures are from Table 1's protocol. "
+        )
+    about += "Methods of one row are scored on the same images, those without labels too."
+    title = "Beyond the published tables" if beyond else "Results"
+    return ReportTable("other", title, about, columns, starred(blocks), protocol.margin)
 
 
 def _without(row: Row, shown: Container[tuple[str, str, int, str]]) -> Row:
@@ -143,6 +148,20 @@ def _columns(table: PublishedTable, methods: Container[str] | None) -> Iterator[
             yield Column(method, shots, table.metric(method))
         if shots:  # it learns which statistic to take from the labelled anomalies
             yield Column(REFERENCE, shots, "auroc")
+
+
+def _label_free(
+    columns: Sequence[Column], places: Container[Place], stored: StoredRuns
+) -> Iterator[Column]:
+    """Yield columns of methods without labels beside methods that all learn from some.
+
+    They are scored on the same images: without the ten anomalies of each seed's draw.
+    """
+    ran = {(s, m) for place, s, m in stored.groups if place in places}
+    beside = {(c.shots, c.method) for c in columns}
+    if all(shots for shots, _ in beside) and ran & beside:
+        for method in sorted({m for s, m in ran if not s} - {REFERENCE}, key=registered):
+            yield Column(method, 0, "auroc")
 
 
 def _row(

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, stdev
-from typing import Any
 
 from bench.analysis.labels import name_of
 from bench.errors import CorruptRun
@@ -214,9 +213,10 @@ def environment(old: Receipt, new: Receipt) -> list[str]:
 
 
 def is_probe(receipt: Receipt) -> bool:
-    """Whether a run trains for two steps, for the sake of their losses."""
-    steps: Any = receipt.facts.number("optimiser_steps")
-    return receipt.spec.kind == "accuracy" and steps == len(PROBES)
+    """Whether a run trains for two epochs of one step, for the sake of their losses."""
+    spec = receipt.spec
+    length = spec.parameters.get("epochs"), spec.parameters.get("steps_per_epoch")
+    return spec.kind == "accuracy" and length == (len(PROBES), 1)
 
 
 def first_steps(old: Receipt, new: Receipt) -> float | None:

@@ -1,17 +1,26 @@
 """Tables of a report: published numbers, ours, and the verdict."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from bench.analysis.configurations import Configuration
 from bench.analysis.timings import TimeRow
 from bench.analysis.verdict import Noise, Verdict, verdict
 from bench.published.tables import NAMES, Key, PublishedValue
 
+Entry = TypeVar("Entry")
 WORDS = ("reproduced", "differs", "inconclusive", "not comparable", "not run")
 """What can stand as a verdict, in the order of the legend; the first three compare."""
+GLYPHS = {
+    "reproduced": "=", "differs": "\N{NOT EQUAL TO}", "inconclusive": "?",
+    "not comparable": "\N{CIRCLED DIVISION SLASH}",
+}  # fmt: skip
+"""A verdict as one character, where cells are narrow."""
+STEPS = (0.01, 0.03, 0.1)
+"""Differences from a published number from which a cell is coloured, ever stronger."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,14 @@ class Cell:
         return self.ours.estimate.mean - float(self.published.value)
 
     @property
+    def step(self) -> str:
+        """How far ours is from the published number: `low2`, `high1`; empty within the margin."""
+        if self.difference is None:
+            return ""
+        steps = sum(abs(self.difference) > least for least in STEPS)
+        return f"{'low' if self.difference < 0 else 'high'}{steps}" if steps else ""
+
+    @property
     def basis(self) -> str:
         """On what a verdict holds."""
         if self.ours is None:
@@ -120,6 +137,19 @@ class Row:
     def ran(self) -> bool:
         """Whether anything was run."""
         return any(cell.ours for cell in self.cells)
+
+    @cached_property
+    def highest(self) -> frozenset[str]:
+        """Names of the highest cells at each number of shots, where two methods ran or more."""
+        by_shots: dict[int, dict[str, float]] = {}
+        for cell in self.cells:
+            if cell.ours:
+                at_shots = by_shots.setdefault(cell.key.shots, {})
+                at_shots[cell.name] = round(cell.ours.mean, 3)
+        several = [means for means in by_shots.values() if len(means) > 1]
+        return frozenset(
+            n for means in several for n, v in means.items() if v == max(means.values())
+        )
 
 
 @dataclass(frozen=True)
@@ -187,6 +217,28 @@ class ReportTable:
         """Columns that stand side by side under one number of shots."""
         shots = dict.fromkeys(c.shots for c in self.columns)
         return [(s, tuple(c for c in self.columns if c.shots == s)) for s in shots]
+
+    def of_group(self, shots: int, cells: Sequence[Entry]) -> list[Entry]:
+        """Return the cells of a row that stand under one number of shots."""
+        return [c for column, c in zip(self.columns, cells, strict=True) if column.shots == shots]
+
+    @cached_property
+    def usual_seeds(self) -> int:
+        """The number of seeds that most of its cells have; 0 where nothing was run."""
+        counts = Counter(c.ours.estimate.n for c in self.cells() if c.ours and not c.ours.seedless)
+        return max(counts, key=lambda n: (counts[n], n), default=0)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether some of it was run, but less than half of its rows at each number of shots."""
+        ran = [any(cell.ours for cell in self.of_group(shots, row.cells))
+               for row in self.rows for shots, _ in self.groups]  # fmt: skip
+        return 0 < sum(ran) < len(ran) / 2
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it holds published numbers."""
+        return any(cell.published for cell in self.cells())
 
     @property
     def whole_sets(self) -> bool:

@@ -1,13 +1,21 @@
 """`bench report`: write the page, and its tables and figures as files."""
 
+import shlex
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli.options import RESULTS, CacheOption, ResultsOption, cache_or_default, console, say
 from bench.errors import RequestError
 from bench.system.untrusted import one_line
+
+if TYPE_CHECKING:
+    from bench.report.page import Made
+    from bench.store.receipt import Receipt
 
 
 def report_command(
@@ -24,6 +32,9 @@ def report_command(
             help="Also write each table (CSV, Markdown, LaTeX) and figure (SVG) to this folder.",
             metavar="DIR",
         ),
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="Title of the page.", show_default="by what was run")
     ] = None,
 ) -> None:
     """Write one page: the paper's tables with verdicts.
@@ -44,10 +55,38 @@ def report_command(
         stored = open_results(results.absolute())
         with console().status("reading the runs and drawing figures; up to half a minute"):
             report_contents = contents(stored, data and data.absolute(), cache_or_default(cache))
-            text = render(report_contents)
+            if not report_contents.judges:
+                title = title or _suite_title(report_contents.stored.accuracy)
+            text = render(report_contents, title, _made())
         page = text.encode(errors="backslashreplace")  # file names need not be valid Unicode
     write_atomically(out, page)
     say(f"{out}: {len(page) / 1e6:.1f} MB, {len(report_contents.stored.receipts)} runs")
     if export is not None:
         count = write_exports(report_contents, export)
         say(f"{export}: {count} files")
+
+
+def _made() -> "Made":
+    """Return date, command and commit for the footer."""
+    from bench.report.page import Made
+    from bench.system.host import checkout
+
+    code = checkout()
+    commit = code["commit"][:12] + ", changed" * (code["dirty"] == "yes")
+    command = shlex.join(["bench", *sys.argv[1:]])
+    return Made(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", command, commit)
+
+
+def _suite_title(runs: "Iterable[Receipt]") -> str | None:
+    """Return what the one included suite with these methods, data and shots is about."""
+    from bench.planning.suite import read_suite, suite_names
+
+    ran = {(r.spec.method, r.spec.place, r.spec.shots) for r in runs}
+    kinds = [{entry[i] for entry in ran} for i in range(3)]
+    titles = []
+    for suite in map(read_suite, suite_names()):
+        wanted = [{v for block in suite.blocks for v in getattr(block, name)}
+                  for name in ("methods", "data", "shots")]  # fmt: skip
+        if wanted == kinds:
+            titles.append(suite.description.partition(";")[0])
+    return titles[0][:1].upper() + titles[0][1:] if len(titles) == 1 else None

@@ -169,9 +169,9 @@ def assignment(option: str, form: str, text: str) -> tuple[str, Any]:
 def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -> list[PlannedRun]:
     """Return a suite's unique runs, in order.
 
-    Timing runs come in rounds, all methods with one seed before the next seed: a machine that slows
-    down meanwhile does so for all of them. Raises RequestError for an unknown name, key or value,
-    and where nothing is selected.
+    Timing runs come last and in rounds, all methods with one seed before the next: a machine that
+    slows down meanwhile does so for all of them. Raises RequestError for an unknown name, key or
+    value, and where nothing is selected.
     """
     whole, selection = suite, _named(suite, selection, data)
     suite = select(suite, selection)
@@ -180,7 +180,7 @@ def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -
     used_keys: set[str] = set()
     count = 0
     for block in suite.blocks:
-        for planned, keys in _planned_runs(block, suite.kind, selection, registry, data):
+        for planned, keys in _planned_runs(block, block.kind, selection, registry, data):
             used_keys |= keys
             count += 1
             if count > MAX_RUNS:
@@ -194,7 +194,7 @@ def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -
     runs = list(unique.values())
     if not runs:
         raise RequestError(f"nothing is left of suite {suite.name} after selection")
-    return sorted(runs, key=lambda run: run.seed) if suite.kind == "timing" else runs
+    return sorted(runs, key=lambda run: (run.kind == "timing", run.kind == "timing" and run.seed))
 
 
 def _named(suite: Suite, selection: Selection, data: Path) -> Selection:

@@ -158,7 +158,10 @@ class _Lookup:
             external = self._once(key, lambda: self._find_external(source, *category))
         masks = None
         if "masks" in wanted.method.settings and wanted.shots:
-            masks = self._once(("masks", *category), lambda: self._find_masks(listing))
+            without = _without_anomalies(wanted)
+            masks = self._once(
+                ("masks", *category, without), lambda: self._find_masks(listing, without)
+            )
         return _Inputs(listing, content, weights, external, masks)
 
     def check(self, wanted: PlannedRun, inputs: _Inputs, spec: RunSpec) -> tuple[str, ...]:
@@ -264,16 +267,32 @@ class _Lookup:
             source, dataset, category, folders.data, folders.cache, self.digests, folders.textures
         )
 
-    def _find_masks(self, listing: Listing) -> str:
-        """Return the digest of a category's masks, each of which can be used."""
+    def _find_masks(self, listing: Listing, without: str) -> str:
+        """Return the digest of a category's masks, each of which can be used.
+
+        `without` says how the method does without any, or nothing.
+        """
         masks, root = find_masks(listing.root, listing.files), listing.root
         digest = masks_digest(masks, root, self.digests.sha256)
         if digest is None:
-            raise MissingData(f"the method trains on masks: there are none in {one_line(root)}")
+            raise MissingData(
+                f"the method trains on masks: there are none in {one_line(root)}{without}"
+            )
         problems = mask_problems(root, listing.files, lambda file: upright_size(root / file.path))
         if problems:
             raise DataError(f"the method trains on masks: {first_of(problems)}")
         return digest
+
+
+def _without_anomalies(wanted: PlannedRun) -> str:
+    """Return how a method does without labelled anomalies and masks; empty if it cannot."""
+    method = wanted.method
+    by_parameter = {} if isinstance(method.supervision, str) else method.supervision
+    for parameter, by_value in by_parameter.items():
+        for value, supervision in by_value.items():
+            if supervision == "unsupervised":
+                return f"; it needs none by --set {method.name}.{parameter}={value}"
+    return ""
 
 
 def _specs(wanted: PlannedRun, inputs: _Inputs) -> Iterable[RunSpec]:

@@ -12,7 +12,7 @@ Each `[[block]]` table is a matrix of its own that starts from the values above 
 `save_maps = true`, at the top, keeps artifacts for figures beside the scores, as --save-maps does.
 `draw = 5`, at the top, draws that many anomalies for every method, not ten: for datasets with fewer
 than eleven. `draw = 0` is for suites of methods without labels alone.
-`kind = "timing"`, at the top, makes runs that measure a method's cost, one at a time.
+`kind = "timing"` makes runs that measure a method's cost, after all others and one at a time.
 """
 
 import itertools
@@ -33,10 +33,11 @@ from bench.system.untrusted import is_one_line, one_line, os_reason, read_toml
 from bench.text import joined, meant
 
 _LISTS = {"methods": str, "data": str, "optional": str, "shots": int, "seen_defects": str}
-_TOP = ("kind", "save_maps", "draw")
+_TOP = ("save_maps", "draw")
 """Keys for the top of the file, valid for all its runs."""
 _KEYS = {
-    "description", "block", "set", "vary", "seeds", "draw_seeds", "setting", "tuned", *_TOP, *_LISTS
+    "description", "block", "set", "vary", "seeds", "draw_seeds", "kind", "setting", "tuned",
+    *_TOP, *_LISTS,
 }  # fmt: skip
 _MOST_SEEDS = 1000
 
@@ -57,6 +58,8 @@ class SuiteBlock:
     """Seeds of draws to cross the seeds with; empty: each seed draws its own."""
     draw: int = DRAWN
     """Anomalies drawn for a seed, for all methods alike."""
+    kind: str = KINDS[0]
+    """`accuracy` or `timing`."""
     setting: str = "general"
     seen_defects: tuple[str, ...] = ()
     set: Mapping[str, Any] = field(default_factory=dict)
@@ -73,8 +76,6 @@ class Suite:
     blocks: tuple[SuiteBlock, ...]
     save_maps: bool = False
     """Whether runs keep embeddings and explanations; not part of run ids."""
-    kind: str = KINDS[0]
-    """`accuracy` or `timing`."""
 
 
 def suite_names() -> list[str]:
@@ -119,9 +120,6 @@ def read_suites(names: Sequence[str]) -> Suite:
     if not names:
         raise RequestError("which suite? Say `bench run smoke`; `bench list suites` names them")
     suites = [read_suite(name) for name in dict.fromkeys(names)]
-    if len({suite.kind for suite in suites}) > 1:
-        kinds = joined(f"{suite.name} ({suite.kind})" for suite in suites)
-        raise RequestError(f"timing runs go one at a time: give {kinds} in commands of their own")
     if len(suites) == 1:
         return suites[0]
     return Suite(
@@ -129,7 +127,6 @@ def read_suites(names: Sequence[str]) -> Suite:
         "; ".join(suite.description for suite in suites),
         tuple(block for suite in suites for block in suite.blocks),
         any(suite.save_maps for suite in suites),
-        suites[0].kind,
     )
 
 
@@ -137,9 +134,6 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     save_maps = values.get("save_maps", False)
     if type(save_maps) is not bool:
         raise RequestError(f"save_maps must be true or false, not {save_maps!r:.80}")
-    kind = values.get("kind", KINDS[0])
-    if kind not in KINDS:
-        raise RequestError(f"kind is one of {', '.join(KINDS)}, not {kind!r:.80}")
     draw = values.get("draw", DRAWN)
     if type(draw) is not int or not 0 <= draw <= DRAWN:
         raise RequestError(f"draw is how many anomalies: 0 to {DRAWN}, not {draw!r:.80}")
@@ -159,8 +153,8 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
         for varied in _varied(_block(base, part), part.get("vary", {}))
     )
     for block in blocks:
-        if block.draw_seeds and kind != KINDS[0]:
-            raise RequestError(f'draw_seeds tell draws apart: not in a suite of kind = "{kind}"')
+        if block.draw_seeds and block.kind != KINDS[0]:
+            raise RequestError(f'draw_seeds tell draws apart: not with kind = "{block.kind}"')
         if block.seen_defects and block.setting != "hard":
             raise RequestError('seen_defects need setting = "hard"')
         if not block.methods or not block.data:
@@ -168,7 +162,7 @@ def _suite(name: str, values: dict[str, Any]) -> Suite:
     description = values.get("description", "")
     if not isinstance(description, str):
         raise RequestError(f"description must be a text, not {description!r:.80}")
-    return Suite(name, description, blocks, save_maps, kind)
+    return Suite(name, description, blocks, save_maps)
 
 
 def _block(base: SuiteBlock, values: Mapping[str, Any]) -> SuiteBlock:
@@ -191,6 +185,10 @@ def _block(base: SuiteBlock, values: Mapping[str, Any]) -> SuiteBlock:
         changes["seeds"] = check_seeds(values["seeds"])
     if "draw_seeds" in values:
         changes["draw_seeds"] = _draw_seeds(values["draw_seeds"])
+    if "kind" in values:
+        changes["kind"] = values["kind"]
+        if values["kind"] not in KINDS:
+            raise RequestError(f"kind is one of {', '.join(KINDS)}, not {values['kind']!r:.80}")
     if "setting" in values:
         changes["setting"] = values["setting"]
         if values["setting"] not in SETTINGS:

@@ -17,7 +17,9 @@ from bench.analysis.tables import ReportTable
 from bench.analysis.timing_tables import TimeTable, time_tables
 from bench.published.audit import findings
 from bench.published.findings import Finding
+from bench.report.answers import Answer, answers
 from bench.report.claims import Claim, claims
+from bench.report.figures import agreement
 from bench.report.figures.figure import Figure, Sources
 from bench.report.gallery import draw_figures
 from bench.report.pictures import Pictures
@@ -45,6 +47,24 @@ class Contents:
     """What was timed, a table for each machine and category."""
     sections: tuple[TableSection, ...] = ()
     """Tables that only some results have runs for."""
+    answers: tuple[Answer, ...] = ()
+    """What the runs say, for the top of the page."""
+
+    @cached_property
+    def judges(self) -> bool:
+        """Whether the page is about published numbers: some were run, or nothing was."""
+        ran = [table for table in self.tables if table.ran]
+        return not ran or any(table.is_published for table in ran)
+
+    @property
+    def leading(self) -> tuple[ReportTable, ...]:
+        """Tables that stand first: all, or those of runs where nothing published was run."""
+        return tuple(table for table in self.tables if self.judges or table.ran)
+
+    @property
+    def trailing(self) -> tuple[ReportTable, ...]:
+        """Published tables behind the figures, where nothing of them was run."""
+        return tuple(table for table in self.tables if table not in self.leading)
 
     @cached_property
     def stale(self) -> int:
@@ -85,13 +105,15 @@ def contents(results: Results, data: Path | None = None, cache: Path | None = No
     tables += source_tables(stored, tables)
     other = other_table(stored, tables)
     sources = Sources(stored, ScoreCache(stored), pictures)
+    shown = sorted((*tables, other) if other else tables, key=lambda table: not table.ran)
     return Contents(
         stored,
-        tuple(sorted((*tables, other) if other else tables, key=lambda table: not table.ran)),
-        tuple(draw_figures(sources)),
+        tuple(shown),
+        (*agreement.draw(shown), *draw_figures(sources)),
         tuple(findings()),
         tuple(provenance(stored)),
         tuple(claims(sources) if stored.accuracy else ()),
         tuple(time_tables(stored)),
         tuple(filter(None, (accuracy_table(stored), spread_table(stored), epochs_table(stored)))),
+        tuple(answers(stored, shown)),
     )

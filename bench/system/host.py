@@ -37,7 +37,7 @@ def describe_host() -> dict[str, str | int]:
         "python": platform.python_version(),
         "bench": bench.__version__,
         **{library: installed_version(library) or "absent" for library in LIBRARIES},
-        **_commit(),
+        **checkout(),
     }
 
 
@@ -214,7 +214,7 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _commit() -> dict[str, str]:
+def checkout() -> dict[str, str]:
     """Return the checkout's commit, and whether the code was changed."""
     root = Path(bench.__file__).parents[1]
 

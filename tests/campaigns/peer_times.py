@@ -124,9 +124,13 @@ def ours(method: str) -> dict[str, Action]:
             )
         steps[0]()
 
+    def scores_and_maps(features: Any) -> tuple[Any, Any]:
+        maps = detector.maps(features)
+        return maps.amax((1, 2)) if method in FLOWS else detector.scores(features), maps
+
     def both(n: int) -> Any:
         with torch.inference_mode():
-            return [(detector.scores(f), detector.maps(f)) for f in detector._features(samples(n))]
+            return [scores_and_maps(features) for features in detector._features(samples(n))]
 
     return {
         "fit": lambda: detector.fit(TrainingSet(samples(NORMALS), samples(0)), context),

@@ -126,7 +126,6 @@ def test_a_suite_may_be_an_argument_and_its_state_json(capsys: Capture, warm_cac
         (["run", "smoke", "--nosuch"], "No such option: --nosuch"),
         (["run", "smoke", "--slots", "0"], "Invalid value for '--slots'"),
         (["run", "smoke", "--json"], "--json prints the plan: give --dry-run, too"),
-        (["run", "smoke", "timing"], "timing runs go one at a time: give smoke (accuracy) and"),
         (["run", "smoke", "--seeds", "4-0"], "--seeds 4-0: 4-0 is empty"),
         (["run", "smoke", "--shard", "9/8"], "--shard takes I/N such as 2/8"),
         (["run", "smoke", "--methods", "x*"], "no method of suite smoke fits 'x*'; there are: at"),

@@ -432,17 +432,24 @@ def test_the_kind_is_part_of_the_id_and_accuracy_is_what_it_was(
     assert not as_before & {r.run_id for r in timed.runs}
 
 
-def test_a_kind_that_there_is_not_and_one_in_a_block_are_refused(cells: Any) -> None:
+def test_a_kind_that_there_is_not_is_refused(cells: Any) -> None:
     for kind in ('"speed"', "1", '["timing"]'):
         with pytest.raises(RequestError, match="kind is one of accuracy, timing, not"):
             cells(MINE.replace('"timing"', kind))
-    with pytest.raises(RequestError, match="kind belongs to the top of the file"):
-        cells(MINE + '[[block]]\nkind = "timing"\n')
+
+
+def test_a_block_may_have_another_kind_and_timing_runs_come_last_in_rounds(cells: Any) -> None:
+    accuracy = MINE.replace('kind = "timing"', "")
+    runs = cells(accuracy + '[[block]]\nkind = "timing"\nseeds = 2\n[[block]]\nseeds = 2\n')
+    half = len(runs) // 2
+    assert [run.kind for run in runs] == ["accuracy"] * half + ["timing"] * half
+    rounds = [run.seed for run in runs[half:]]
+    assert rounds == sorted(rounds)
 
 
 def test_the_suite_narrows_and_bends_as_all_suites(tmp_path: Path, warm_cache: Path) -> None:
     suite, registry = read_suite("timing"), Registry(warm_cache)
-    assert suite.kind == "timing"
+    assert {block.kind for block in suite.blocks} == {"timing"}
     cells = expand(suite, Selection(), registry, tmp_path)
     assert {c.seed for c in cells} == {0, 1, 2}
     trained = [c.parameters for c in cells if c.method.supervision == "weak"]

@@ -3,10 +3,12 @@ from collections import Counter
 
 import pytest
 
+from bench.analysis.regress import LEAST_PAIRS
 from bench.data.catalog import DATASETS, MVTEC_AD
 from bench.errors import RequestError
 from bench.planning.matrix import Selection, expand, select
 from bench.planning.suite import read_suite, suite_names
+from bench.registry import METHODS
 from bench.store.tuning import Tuned
 from tests.fixtures.suites import SMALL, of
 
@@ -19,7 +21,10 @@ def test_a_packaged_suite_expands_to_different_cells_of_known_data(name, registr
     cells = expand(suite, Selection(), registry, tmp_path)
     assert suite.description
     assert {c.dataset for c in cells} <= DATASETS.keys()
-    run = ("method", "parameters", "settings", "dataset", "category", "shots", "seed", "draw_seed")
+    run = (
+        "kind", "method", "parameters", "settings", "dataset", "category", "shots", "seed",
+        "draw_seed",
+    )  # fmt: skip
     keys = of(cells, *run)
     assert len({repr(k) for k in keys}) == len(cells)
 
@@ -155,15 +160,26 @@ def test_tuned_settings_in_another_form_are_refused(table, complaint, tmp_path):
         read_suite(str(tmp_path / "mine.toml"))
 
 
-def test_the_nightly_runs_are_of_table_1s_methods_with_ten_steps_an_epoch(registry, tmp_path):
+def test_the_nightly_runs_are_of_every_method_with_probes_and_timing(registry, tmp_path):
     cells = expand(read_suite("nightly"), Selection(), registry, tmp_path)
-    assert {c.method.name for c in cells} == {
-        c.method.name for c in expand(read_suite("table1"), Selection(), registry, tmp_path)
-    }
-    assert len(cells) == 6 * 3
-    for cell in cells:
-        assert STATED.items() <= {**STATED, **cell.settings}.items()
-        assert cell.parameters.get("steps_per_epoch", 10) == 10
+    accuracy = [c for c in cells if c.kind == "accuracy"]
+    assert {c.method.name for c in accuracy} == METHODS.keys()
+    table1 = {c.method.name for c in expand(read_suite("table1"), Selection(), registry, tmp_path)}
+    by_method = Counter(c.method.name for c in accuracy if c.parameters.get("epochs") != 2)
+    assert by_method == {m: 3 if m in table1 else 1 for m in METHODS}
+    trained = {c.method.name for c in cells if "epochs" in c.parameters}
+    probes = [c for c in accuracy if c.parameters.get("epochs") == 2]
+    assert {c.method.name for c in probes} == trained
+    assert {(c.parameters["steps_per_epoch"], c.settings.get("precision", "float32"))
+            for c in probes} == {(1, "float32")}  # fmt: skip
+    assert {c.seed for c in cells if c.kind == "timing"} == {0, 1, 2}
+
+
+def test_the_nightly_runs_of_a_push_are_fifteen_or_more_of_each_method(registry, tmp_path):
+    cells = expand(read_suite("nightly-cpu"), Selection(), registry, tmp_path)
+    by_method = Counter(c.method.name for c in cells if c.parameters["steps_per_epoch"] > 1)
+    assert min(by_method.values()) >= LEAST_PAIRS
+    assert {c.dataset for c in cells} == {"synthetic"}
 
 
 RIVALS = {"patchsvdd", "spade", "padim", "patchcore", "memseg"}
@@ -283,7 +299,7 @@ def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path, content):
             (f"draw_seeds = {bad}", "draw_seeds is how many")
             for bad in ("0", "1001", "true", "[]", "[-1]", "[true]", "2.0", '"3"', "{a = 1}")
         ),
-        (SMALL + 'draw_seeds = 2\nkind = "timing"', "not in a suite of kind"),
+        (SMALL + 'draw_seeds = 2\nkind = "timing"', "not with kind"),
         ('setting = "soft"', "setting"),
         ('setting = ["hard"]', "setting"),
         ('seen_defects = "hole"', "seen_defects"),

@@ -19,15 +19,23 @@ MISBEHAVING = {
     "TooShort": "must return shape (128,), not (127,)",
     "WrongType": "must return a float32 array, not float64",
 }
+ENDLESS = ("Hangs", "HoldsTheInterpreter")
 BEHAVING = ("Constant", "Forks", "LeavesAChild", "Good")
 
 
 def test_methods_that_misbehave_are_recorded_failures_and_the_others_go_on(bench: Bench) -> None:
     suite = bench.suite(*(f"tests.fixtures.misbehaving:{n}" for n in (*MISBEHAVING, *BEHAVING)))
-    process = bench.start("run", "--suite", suite, "--timeout", "15", "--slots", "3")
+    endless = ",".join(f"tests.fixtures.misbehaving:{n}" for n in ENDLESS)
+    code, said = bench(
+        "run", "--suite", suite, "--methods", endless, "--timeout", "3", "--slots", "1"
+    )
+    assert code == 1, said
+    assert f"{len(ENDLESS)} runs failed" in said
+    process = bench.start("run", "--suite", suite, "--timeout", "60", "--slots", "3")
     said = "".join(process.communicate(timeout=300))
     assert process.returncode == 1, said
-    assert f"{len(MISBEHAVING)} runs failed" in said
+    assert f"{len(MISBEHAVING) - len(ENDLESS)} runs failed" in said
+    assert f"{len(ENDLESS)} runs failed earlier" in said
     assert "Traceback" not in said
     done = {r.spec.method_source.partition("@")[0]: r for r in receipts(bench.store)}
     assert {path.partition(":")[2] for path in done} == set(BEHAVING)

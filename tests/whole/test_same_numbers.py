@@ -1,19 +1,23 @@
 """`nox -s same_numbers`: a rearrangement becomes equivalent, another number is refused."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from bench.data.splits import SETTINGS
 from bench.planning.matrix import PRECISIONS, Selection, expand
 from bench.planning.suite import read_suite
 from bench.registry import METHODS, Registry
+from bench.store.folder import Store
 from bench.weights import BACKBONES, STAGES
+from tests.campaigns import same_numbers
 from tests.campaigns.same_numbers import CODE, RECORD, ROOT, SUITE, narrowed
 
 METHOD = Path("baselines/shortcut.py")
@@ -26,9 +30,8 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         without = shutil.ignore_patterns("__pycache__")
-        for name in (*CODE, "tests/campaigns"):
+        for name in CODE:
             shutil.copytree(ROOT / name, folder / name, ignore=without)
-        shutil.copy(ROOT / "tests/__init__.py", folder / "tests")
         for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
             who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
             subprocess.run(["git", "-C", str(folder), *who, *command], check=True)
@@ -38,32 +41,43 @@ class Checkout:
         assert text.count(AS_IT_IS) == 1
         (self.folder / METHOD).write_text(text.replace(AS_IT_IS, replacement))
 
-    def same_numbers(self) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.campaigns.same_numbers", "HEAD", "--methods", "shortcut"],
-            cwd=self.folder, capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": str(self.folder)},
-        )  # fmt: skip
-        return done.returncode, done.stdout + done.stderr
-
     @property
     def proofs(self) -> list[dict[str, object]]:
         proofs: list[dict[str, object]] = json.loads((self.folder / RECORD).read_text())
         return proofs
 
 
-def test_a_rearrangement_becomes_equivalent_and_another_number_is_refused(tmp_path: Path) -> None:
+def earlier_once(folder: Path) -> Callable[..., Store]:
+    """Return `run_suite` that runs the earlier tree, the same each time, once."""
+    run_suite = same_numbers.run_suite
+
+    def run(tree: Path, results: Path, *options: Any) -> Store:
+        if tree.name != "old-tree":
+            return run_suite(tree, results, *options)
+        if not folder.exists():
+            shutil.copytree(run_suite(tree, results, *options).root, folder)
+        return Store(folder)
+
+    return run
+
+
+def test_a_rearrangement_becomes_equivalent_and_another_number_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     checkout = Checkout(tmp_path / "project")
+    monkeypatch.setattr(same_numbers, "ROOT", checkout.folder)
+    monkeypatch.setattr(same_numbers, "run_suite", earlier_once(tmp_path / "earlier"))
+    monkeypatch.setattr("sys.argv", ["same_numbers", "HEAD", "--methods", "shortcut"])
     committed = checkout.proofs
     checkout.edit("self.direction * z[:, self.best] * 2")
-    code, output = checkout.same_numbers()
+    code = same_numbers.main()
+    output = "".join(capfd.readouterr())
     assert code == 1, output
     assert "shortcut:" in output
     assert "other scores" in output
     assert checkout.proofs == committed
     checkout.edit("self.direction * z[:, self.best]")
-    code, output = checkout.same_numbers()
-    assert code == 0, output
+    assert same_numbers.main() == 0, capfd.readouterr()
     *before, proof = checkout.proofs
     assert before == committed
     assert proof["by"] == "same_numbers"

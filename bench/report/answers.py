@@ -1,0 +1,216 @@
+"""What the stored runs answer, in a few sentences for the top of a page."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import NamedTuple
+
+from bench.analysis.configurations import REFERENCE, StoredRuns
+from bench.analysis.paired import written_difference
+from bench.analysis.selection import OURS
+from bench.analysis.statistics import shared_difference
+from bench.analysis.tables import Block, Cell, ReportTable, Row, labelled, named
+from bench.analysis.verdict import LEAST_SEEDS
+from bench.published.tables import Key, PublishedValue
+from bench.report.figures import ablation
+from bench.spec import Place
+from bench.text import counted, joined, signed
+
+MOST_PLACES = 3
+"""Places or datasets that a sentence names."""
+LEVEL = 0.05
+Means = Mapping[str, float]
+"""AUROC by method or by place."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question that a reader comes with, and what the runs say."""
+
+    question: str
+    text: str
+
+
+def answers(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[Answer]:
+    """Return the answers that the runs suffice for."""
+    return [*_against_published(tables), *_zoomed(stored), *_best(tables), *_labels(tables)]
+
+
+# ATAC-Net against the published numbers
+
+
+def _against_published(tables: Sequence[ReportTable]) -> Iterator[Answer]:
+    """Compare ATAC-Net with each published column; a number that tables share counts once."""
+    seen: set[tuple[Key, PublishedValue | None]] = set()
+    sentences = []
+    for table in tables:
+        for shots, _ in reversed(table.groups):
+            cells = [c for c in table.cells() if (c.key.shots, c.key.method) == (shots, OURS)
+                     and c.difference is not None and (c.key, c.published) not in seen]  # fmt: skip
+            seen |= {(c.key, c.published) for c in cells}
+            if cells:
+                sentences.append(f"{_column(shots, cells)}; {_verdicts(cells)}.")
+    if sentences:
+        yield Answer(f"Does {named(OURS)} reach its published numbers?", " ".join(sentences))
+
+
+def _column(shots: int, cells: Sequence[Cell]) -> str:
+    gaps = {c.key.category: c.difference or 0.0 for c in cells}
+    ours = fmean(c.ours.mean for c in cells if c.ours)
+    published = fmean(float(c.published.value) for c in cells if c.published)
+    below = sum(gap < 0 for gap in gaps.values())
+    furthest = max(gaps, key=lambda category: abs(gaps[category]))
+    numbers = f"{ours:.3f}, published {published:.3f}"
+    if len(cells) == 1:
+        return f"With {labelled(shots)}, {furthest}: {numbers} ({signed(gaps[furthest])})"
+    return (
+        f"With {labelled(shots)}, mean of {len(cells)} cells: {numbers}; below in {below} of"
+        f" {len(cells)}, furthest on {furthest} ({signed(gaps[furthest])})"
+    )
+
+
+def _verdicts(cells: Sequence[Cell]) -> str:
+    """Count verdicts in words, those as stated first."""
+    counts = Counter((cell.departs, cell.word) for cell in cells)
+    texts = [
+        f"{number} {word}" + (" with departures" if departs else "")
+        for (departs, word), number in sorted(counts.items())
+    ]
+    few = sum(bool(c.ours and c.ours.estimate.n < LEAST_SEEDS) for c in cells)
+    reason = f" ({few} with fewer seeds than the {LEAST_SEEDS} that a verdict takes)" if few else ""
+    return f"verdicts: {joined(texts)}{reason}"
+
+
+# The zoomed view against its control
+
+
+def _zoomed(stored: StoredRuns) -> Iterator[Answer]:
+    label = ablation.VIEWS[ablation.ATTENTION]
+    pairs = [(a, c.gap) for a in ablation.ablations(stored) for c in a.comparisons
+             if c.label == label]  # fmt: skip
+    if not pairs:
+        return
+    pairs.sort(key=lambda pair: (pair[0].base != ablation.BASES[0], -pair[1].over_seeds.n))
+    by_base: dict[str, list[str]] = {}
+    for one, gap in pairs[:MOST_PLACES]:
+        texts = by_base.setdefault(ablation.BASE_WORDS[one.base], [])
+        texts.append(f"{one.where} {written_difference(gap)}")
+    shown = ". ".join(f"Against {base}: {'; '.join(texts)}" for base, texts in by_base.items())
+    tested = [gap for _, gap in pairs if gap.over_seeds.n > 1]
+    clear = [gap.over_seeds.mean for gap in tested if gap.p < LEVEL]
+    above, below = sum(mean > 0 for mean in clear), sum(mean < 0 for mean in clear)
+    test = "One seed each: nothing is tested"
+    if tested:
+        total = counted(len(tested), "comparison")
+        test = f"After Holm's correction it helps in {above} and harms in {below} of {total}"
+    yield Answer("Does the zoomed view help?", f"{shown}. {test}.")
+
+
+# The best method of each dataset
+
+
+def _best(tables: Sequence[ReportTable]) -> Iterator[Answer]:
+    blocks = [(shots, block) for table in tables if table.name != "atacnet_table2"
+              for block in table.blocks for shots in _most_shots(table, block)]  # fmt: skip
+    leads = [lead for shots, block in blocks if (lead := _lead(block, shots))]
+    if not leads:
+        return
+    shown = "; ".join(lead.text for lead in leads[:MOST_PLACES])
+    more = f"; {len(leads) - MOST_PLACES} more in the tables" * (len(leads) > MOST_PLACES)
+    starred, rows = sum(lead.starred for lead in leads), sum(lead.rows for lead in leads)
+    test = f"A lead over all other methods holds by test in {starred} of {counted(rows, 'row')}."
+    yield Answer("Which method is best?", f"Highest mean on {shown}{more}. {test}")
+
+
+def _most_shots(table: ReportTable, block: Block) -> list[int]:
+    """Return the largest number of labels at which two methods of a block ran; none without."""
+    ran = [(shots, {c.key.method for row in block.rows for c in row.cells
+                    if c.ours and c.key.shots == shots} - {REFERENCE})
+           for shots, _ in table.groups]  # fmt: skip
+    return sorted((shots for shots, methods in ran if len(methods) > 1), reverse=True)[:1]
+
+
+class _Lead(NamedTuple):
+    """Who leads a dataset, over the rows in which the most methods ran."""
+
+    text: str
+    starred: int
+    rows: int
+
+
+def _lead(block: Block, shots: int) -> _Lead | None:
+    """Return the two highest methods of a dataset; None for one alone."""
+    by_row = [(row, _at(row, shots)) for row in block.rows]
+    most = max(len(means) for _, means in by_row)
+    chosen = [(row, means) for row, means in by_row if len(means) == most]
+    methods = set.intersection(*({*means} for _, means in chosen))
+    means = {m: fmean(by[m] for _, by in chosen) for m in methods}
+    first, *others = sorted(means.keys() - {REFERENCE}, key=lambda m: (-means[m], m))
+    if not others:
+        return None
+    rows = f" ({len(chosen)} categories)" * (len(chosen) > 1)
+    text = (
+        f"{block.dataset}{rows}, {labelled(shots)}: {named(first)} {means[first]:.3f}"
+        f" before {named(others[0])} {means[others[0]]:.3f}"
+    )
+    if means.get(REFERENCE, 0.0) >= means[first]:
+        text += f", but {REFERENCE} has {means[REFERENCE]:.3f}"
+    starred = sum(any(c.best and c.key.shots == shots for c in row.cells) for row, _ in chosen)
+    return _Lead(text, starred, len(chosen))
+
+
+def _at(row: Row, shots: int) -> Means:
+    """Return the AUROC of the methods that ran in a row with so many labels."""
+    return {c.key.method: c.ours.mean for c in row.cells if c.ours and c.key.shots == shots}
+
+
+# Methods with labels against those without
+
+
+def _labels(tables: Sequence[ReportTable]) -> Iterator[Answer]:
+    rows = dict(_both_kinds(tables))
+    if not rows:
+        return
+    free = _highest([without for without, _, _ in rows.values()])
+    trained = _highest([with_labels for _, with_labels, _ in rows.values()])
+    if free is None or trained is None:
+        return
+    shots = max(shots for _, _, shots in rows.values())
+    values = [(w[free], t[trained]) for w, t, _ in rows.values()]
+    above = sum(one > two for one, two in values)
+    gap = shared_difference(*(dict(enumerate(column)) for column in zip(*values, strict=True)))
+    assert gap is not None, "there is a row"
+    spread = ""
+    if gap.interval is not None:
+        spread = f" [{signed(gap.interval[0])}, {signed(gap.interval[1])}] over rows"
+    yield Answer(
+        "Labels or no labels?",
+        f"Mean of {counted(len(rows), 'row')}, on the same test images: {named(free)} without"
+        f" labels {fmean(one for one, _ in values):.3f}, {named(trained)} with up to {shots}"
+        f" {fmean(two for _, two in values):.3f}; difference {signed(gap.mean)}{spread}, the one"
+        f" without labels above in {above} of {len(rows)}. Each is the highest of its kind by these"
+        " same numbers.",
+    )
+
+
+def _both_kinds(
+    tables: Sequence[ReportTable],
+) -> Iterator[tuple[Place, tuple[Means, Means, int]]]:
+    """Yield rows where methods of both kinds ran, on the images that all of them test."""
+    for table in tables:
+        if table.whole_sets:
+            continue
+        for row in table.rows:
+            without = _at(row, 0)
+            shots = max((c.key.shots for c in row.cells if c.ours), default=0)
+            trained = {m: v for m, v in _at(row, shots).items() if m != REFERENCE}
+            if without and trained and shots:
+                key = row.cells[0].key
+                yield (key.dataset, key.category), (without, trained, shots)
+
+
+def _highest(rows: Sequence[Means]) -> str | None:
+    """Return the method that ran in all rows and has the highest mean; None for none."""
+    methods = sorted(set.intersection(*({*means} for means in rows)))
+    return max(methods, key=lambda m: fmean(means[m] for means in rows), default=None)

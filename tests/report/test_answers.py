@@ -1,0 +1,83 @@
+"""What stands first on a page, of runs of which each number is known."""
+
+from dataclasses import replace
+
+import pytest
+
+from bench.report.content import contents
+from bench.report.page import Made, heading, render
+from bench.report.run_list import COLUMNS, run_lines
+from tests.fixtures.pages import TRAINED
+from tests.fixtures.runs import MIDDLE, SPEC, store_at
+from tests.fixtures.times import ATACNET, PADIM, content_of_times, scored
+
+DEVNET = replace(ATACNET, method="devnet", parameters={"lr": 2e-4})
+
+
+def answers_of(found):
+    return {answer.question: answer.text for answer in found.answers}
+
+
+def test_the_runs_are_compared_with_print_and_with_each_other():
+    runs = [scored(ATACNET, 0.9 + seed / 100, seed=seed) for seed in range(3)]
+    runs += [scored(DEVNET, 0.8, seed=0), scored(PADIM, 0.85, auroc_full=0.97)]
+    found = answers_of(content_of_times(*runs))
+    reached, best, labels = found.values()
+    assert "ten labelled anomalies, bottle: 0.910, published 1.000 (\N{MINUS SIGN}0.090)" in reached
+    assert reached.endswith("verdicts: 1 differs.")
+    assert "mvtec_ad, ten labelled anomalies: ATAC-Net 0.910 before DevNet 0.800" in best
+    assert "holds by test in 0 of 1 row." in best
+    assert "PaDiM without labels 0.850, ATAC-Net with up to 10 0.910" in labels
+    assert "above in 0 of 1" in labels
+
+
+def test_a_single_seed_is_said_to_give_no_verdict():
+    (reached,) = answers_of(content_of_times(scored(ATACNET, 0.9))).values()
+    assert "1 inconclusive (1 with fewer seeds than the 3 that a verdict takes)" in reached
+
+
+def test_the_zoomed_view_is_compared_by_seed_with_its_p(store):
+    text = answers_of(contents(store))["Does the zoomed view help?"]
+    assert text.startswith("Against the whole image augmented twice: head_ct, 10 shots +0.000")
+    assert "3 seeds. After Holm's correction it helps in 0 and harms in 0 of 1 comparison." in text
+
+
+def test_methods_without_labels_stand_in_the_rows_of_table_1():
+    found = content_of_times(scored(ATACNET, 0.9), scored(PADIM, 0.85, auroc_full=0.97))
+    table = next(t for t in found.tables if t.name == "atacnet_table1")
+    (cell,) = [c for c in table.cells() if c.key.method == "padim" and c.ours]
+    assert cell.ours.estimate.mean == pytest.approx(0.85), "without the images that others train on"
+    assert not cell.word
+    assert [shots for shots, _ in table.groups] == [1, 10, 0]
+    only = content_of_times(scored(PADIM, 0.85, auroc_full=0.97))
+    assert not any(c.method == "padim" for c in next(
+        t for t in only.tables if t.name == "atacnet_table1").columns)  # fmt: skip
+
+
+def test_a_page_of_own_data_leads_with_them(tmp_path):
+    mine = replace(TRAINED, dataset="screws", category="m4")
+    found = contents(store_at(tmp_path, mine, replace(mine, method="devnet")))
+    assert heading(found) == "Anomaly detection on screws"
+    page = render(found)
+    assert page.index("<h2>Results</h2>") < page.index("<h2>ATAC-Net paper, Table 1</h2>")
+    assert "have no run yet" not in page
+    assert "unofficial copy:" not in page
+    assert "<h1>My &lt;screws&gt;</h1>" in render(found, "My <screws>")
+
+
+def test_the_footer_tells_when_and_by_what_a_page_was_made(store):
+    made = Made("2026-01-02", "bench report --out '<x>'", "abc")
+    page = render(contents(store), made=made)
+    assert "Made on 2026-01-02 by <kbd>bench report --out &#39;&lt;x&gt;&#39;</kbd>" in page
+    assert ", commit abc." in page
+    assert "<footer>" not in render(contents(store))
+
+
+def test_all_runs_are_listed_with_their_texts_by_number(store):
+    store_at(store.root, replace(SPEC, seed=7), scores=MIDDLE)
+    texts, *runs = [line.split("\t") for line in run_lines(contents(store).stored).split("\n")]
+    assert all(len(run) == len(COLUMNS) for run in runs)
+    assert {run[-1] for run in runs} == {*store.ids()}
+    (seven,) = [run for run in runs if run[4] == "7"]
+    assert texts[int(seven[2])] == "head_ct"
+    assert float(seven[5].rstrip("\N{DAGGER}")) == 0.5
