@@ -1,7 +1,6 @@
 """`bench table` and `bench times`: stored numbers in tables."""
 
 from collections.abc import Iterator, Mapping
-from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -139,6 +138,8 @@ def _records(
     table: "ResultTable", gaps: "Differences", against: str | None
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each cell, with its difference where one was asked for."""
+    from statistics import fmean
+
     from bench.analysis.statistics import deviation
 
     for row in table.rows:

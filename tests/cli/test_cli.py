@@ -41,8 +41,10 @@ def test_the_lists(capsys: Capture) -> None:
     assert "reference-cpu" in call(capsys, "list", "suites")[1]
     assert "atacnet" in call(capsys, "list", "methods")[1]
     assert "metal_nut" in call(capsys, "list", "datasets")[1]
+    Path("data/odd").mkdir(parents=True)
     code, out, _ = call(capsys, "data", "list")
     assert code == 0
+    assert f"not listed: {Path.cwd()}/data/odd: it holds no train/good" in out
     for word in ("transistor", "CC BY-NC-SA 4.0", "head_ct", "900 px", "kaggle"):
         assert word in out
 
@@ -175,6 +177,13 @@ def test_what_is_missing_is_named_with_its_remedy(
     assert "0 runs wanted" in out
     _, out, _ = call(capsys, "status", "--suite", "table1")
     assert "missing  1020" in out
+
+
+def test_what_all_categories_lack_is_said_once(capsys: Capture) -> None:
+    code, out, _ = call(capsys, "data", "verify", "mvtec_ad")
+    out = " ".join(out.split())
+    assert (code, out.count("bench data fetch mvtec_ad")) == (1, 1)
+    assert out.count("cannot be used, as mvtec_ad/carpet") == 14
 
 
 def test_weights_that_do_not_reach_the_stage_are_named(

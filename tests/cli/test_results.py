@@ -239,3 +239,11 @@ def test_failures_are_listed_and_forgotten_by_id_or_selection(store, capsys):
     assert forget() == ["0 failed runs recorded"]
     code, _, err = bench(capsys, "forget", "zz", "--results", store.root)
     assert (code, err) == (2, "bench: no failed run begins with 'zz'\n")
+
+
+def test_an_archive_that_is_replaced_is_named(first, tmp_path, capsys):
+    for said in ("", " (it replaces the archive that was there)"):
+        arguments = ("archive", "--out", tmp_path / "packed", "--results", first.root)
+        code, out, _ = bench(capsys, *arguments)
+        assert code == 0
+        assert out.endswith(f" MB{said}\n")
