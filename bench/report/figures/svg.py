@@ -143,7 +143,7 @@ def svg(figure: Any, alt: str) -> str:
     text = re.sub(r"\s*\n\s*", " ", text).strip()
     drawn = f'<svg {head(alt)} stroke-linejoin="round"{text.removeprefix("<svg")}'
     if for_print:
-        _PRINTS.get({})[drawn] = for_print
+        _PRINTS.get()[drawn] = for_print
     return drawn
 
 
