@@ -40,8 +40,9 @@ def provenance(stored: StoredRuns) -> list[Facts]:
     tables = [
         _counted("Machines", ("machine", "precision", "runs"), runs,
                  lambda r: (hardware(r), str(r.spec.precision or "\N{EN DASH}"))),
-        _counted("Data", ("data", "content", "copy", "training normals", "tested normal, anomalous",
-                          "left out as duplicates: training, test", "runs"), runs, _data),
+        _counted("Data", ("data", "content", "copy", "training normals", "tested normals",
+                          "tested anomalies", "duplicates out of training",
+                          "duplicates out of test", "near copies", "runs"), runs, _data),
         _counted("Weights", ("weights", "sha256", "backbone", "runs"), runs, _weights),
         _counted("Code", ("commit", "method", "version", "made by", "runs"), runs, _code),
         _libraries(runs),
@@ -70,16 +71,19 @@ def _data(run: Receipt) -> tuple[str, ...]:
         run.spec.fingerprint[:12],
         "own dataset" if is_own(run.spec.dataset) else "".join(copy_reasons([run])) or "official",
         _count(split.train_normal),
-        f"{_count(split.test_normal)}, {_count(split.test_anomalous)}",
-        f"{split.train_left_out or 0}, {split.test_duplicates_left_out or 0}" + _near_copies(run),
+        _count(split.test_normal),
+        _count(split.test_anomalous),
+        str(split.train_left_out or 0),
+        str(split.test_duplicates_left_out or 0),
+        _near_copies(run),
     )
 
 
 def _near_copies(run: Receipt) -> str:
-    """Return how many of the duplicates are near copies; empty where none is."""
+    """Return how many of both kinds of duplicates are near copies; empty where none is."""
     split = run.split
     near = (split.train_near_copies or 0, split.test_near_copies or 0)
-    return f"; near copies {near[0]}, {near[1]}, {_count(split.pictures)} pictures" * any(near)
+    return f"{near[0]} + {near[1]} of {_count(split.pictures)} pictures" * any(near)
 
 
 def _count(number: int | None) -> str:

@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis.configurations import Configuration, StoredRuns
+from bench.analysis.labels import method_name
 from bench.metrics import auroc
 from bench.published.tables import published_tables
 from bench.registry import METHODS
 from bench.spec import Place, RunSpec, Value
 from bench.store.receipt import Receipt
 from bench.store.scores import Scores
+from bench.text import joined
 
 OURS = "atacnet"
 MOST_SEEDS = 10
@@ -46,10 +48,10 @@ def best_configurations(stored: StoredRuns, place: Place, shots: int) -> list[Co
     return [configurations(stored, place, s, m)[0] for s, m in ordered]
 
 
-def left_out(ran: Sequence[object], shown: Sequence[object]) -> str:
-    """Return a sentence on methods that a figure leaves out."""
-    more = len(ran) - len(shown)
-    return f" {more} more method{'s' * (more > 1)} ran." if more else ""
+def left_out(ran: Sequence[Configuration], shown: Sequence[Configuration]) -> str:
+    """Return a sentence that names the methods that a figure leaves out."""
+    more = [method_name(c.row.method) for c in ran if c not in shown]
+    return f" Also ran: {joined(more)}." if more else ""
 
 
 def without_parameter(row: RunSpec, parameter: str) -> tuple[RunSpec, Value | None]:

@@ -109,8 +109,15 @@ def tabulate(
     common, apart = _settings(
         {m: [_all_settings(r) for r in chosen if r.spec.method == m] for m in methods}
     )
+    rows, beside = _rows({row for row, _ in cells})
+    for labelled, free in beside:
+        for column in [column for row, column in cells if row == free]:
+            cells.setdefault((labelled, column), cells[free, column])
+            runs.setdefault((labelled, column), runs[free, column])
+            specs.setdefault((labelled, column), specs[free, column])
+            stale |= {(labelled, column)} if (free, column) in stale else set()
     return ResultTable(
-        rows=tuple(sorted({row for row, _ in cells}, key=_order)),
+        rows=rows,
         columns=tuple(sorted(columns, key=columns.__getitem__)),
         cells=cells,
         runs=runs,
@@ -176,6 +183,17 @@ def _weights(receipt: Receipt) -> str | None:
     """Return a run's initial weights; None where its method takes none."""
     digest, title = receipt.spec.weights, receipt.provenance.weights_title
     return digest and digest[:8] + (f" ({title})" if title else "")
+
+
+def _rows(rows: Collection[RowKey]) -> tuple[tuple[RowKey, ...], list[tuple[RowKey, RowKey]]]:
+    """Return the rows to show, and which of them take in a row without labels.
+
+    Methods without labels stand beside those with some: a seed's draw of ten leaves the test set
+    of both, so they are scored on the same images. A row of theirs alone is not shown twice.
+    """
+    beside = [(row, (row[0], 0)) for row in rows if row[1] and (row[0], 0) in rows]
+    taken_in = {free for _, free in beside}
+    return tuple(sorted({*rows} - taken_in, key=_order)), beside
 
 
 def _order(row: RowKey) -> tuple[bool, str, int]:
@@ -250,6 +268,9 @@ def notes(table: ResultTable) -> list[str]:
     seed = f"; seed {min(seeds)}" if len(seeds) == 1 else ""
     parts = [f"{metric}{seed}", _listed(table.common), *table.environments, _dates(table)]
     lines = ["; ".join(filter(None, parts)) + "."]
+    free = [column for column in table.columns if _stands_beside(table, column)]
+    if free:
+        lines.append(f"Without labels, on the same test images in each row: {', '.join(free)}.")
     if table.apart:
         groups: dict[str, list[str]] = defaultdict(list)
         for method, own in table.apart.items():
@@ -279,6 +300,12 @@ def _dates(table: ResultTable) -> str:
     return f"run {span}{some}"
 
 
+def _stands_beside(table: ResultTable, column: str) -> bool:
+    """Whether a column of runs without labels stands in a row with some."""
+    specs = ((row, table.specs[row, column]) for row in table.rows if (row, column) in table.specs)
+    return any(row[1] and not spec.shots for row, spec in specs)
+
+
 def _listed(settings: Mapping[str, Any]) -> str:
     """Write settings; 0 steps mean once over the normal images."""
     once = " (once over the normal images)"
@@ -302,9 +329,12 @@ def differences(
     Raises RequestError for a column that does not exist, CorruptRun for damaged scores.
     """
     gaps = {}
+    compared = set()
     for (row, column), base in _bases(table, against).items():
-        if column == base:
+        pair = (row[0], table.specs[row, column], table.specs[row, base])
+        if column == base or pair in compared:  # two without labels stand in several rows
             continue
+        compared.add(pair)
         runs, other = table.runs[row, column], table.runs[row, base]
         gap = (
             difference(runs, other, scores, tuned_by)

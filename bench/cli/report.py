@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +30,7 @@ def report_command(
     export: Annotated[
         Path | None,
         typer.Option(
-            help="Also write each table (CSV, Markdown, LaTeX) and figure (SVG) to this folder.",
+            help="Also write each table and figure to this folder, for papers and scripts.",
             metavar="DIR",
         ),
     ] = None,
@@ -47,13 +48,17 @@ def report_command(
 
     from bench.report.content import contents
     from bench.report.export import write_exports
+    from bench.report.figures.svg import prints
     from bench.report.page import render
     from bench.store.open import open_results
     from bench.system.files import write_atomically
 
     with threadpool_limits(limits=1):  # small matrix products, for which threads only wait
         stored = open_results(results.absolute())
-        with console().status("reading the runs and drawing figures; up to half a minute"):
+        with (
+            console().status("reading the runs and drawing figures; up to half a minute"),
+            prints() if export else nullcontext(None) as printed,
+        ):
             report_contents = contents(stored, data and data.absolute(), cache_or_default(cache))
             if not report_contents.judges:
                 title = title or _suite_title(report_contents.stored.accuracy)
@@ -62,7 +67,7 @@ def report_command(
     write_atomically(out, page)
     say(f"{out}: {len(page) / 1e6:.1f} MB, {len(report_contents.stored.receipts)} runs")
     if export is not None:
-        count = write_exports(report_contents, export)
+        count = write_exports(report_contents, export, printed)
         say(f"{export}: {count} files")
 
 

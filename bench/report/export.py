@@ -1,18 +1,19 @@
-"""Tables of a report as CSV, Markdown and LaTeX; figures as SVG.
+"""Tables of a report as CSV, Markdown and LaTeX; figures as SVG, PDF and PNG.
 
 A CSV table has one row a cell with everything that is known of it; the two others have the layout
 of the page, with the published number in brackets behind ours.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.analysis.tables import Cell, MeanCell, ReportTable, labelled
 from bench.analysis.timing_tables import DISTURBED, FIELDS, HEAD, STALE, TimeTable
 from bench.analysis.timings import LATENCY, TimeCell, milliseconds
 from bench.report.content import Contents
-from bench.report.markup import Grid, as_csv, as_latex, as_markdown, escape_markdown
+from bench.report.markup import Grid, Leading, as_csv, as_latex, as_markdown, escape_markdown
+from bench.spec import shots_of
 from bench.system.files import write_atomically
 from bench.text import exact
 
@@ -24,19 +25,26 @@ CELL_FIELDS = (
     "machines", "runs", "mean_without_drawn", "std_without_drawn", "pixel_auroc", "pixel_seeds",
     "pixel_published", "pixel_source",
 )  # fmt: skip
+Prints = Mapping[str, Mapping[str, bytes]]
 FINDING_FIELDS = ("about", "finding", "evidence", "source", "confidence")
 
 
-def write_exports(contents: Contents, folder: Path) -> int:
+def write_exports(contents: Contents, folder: Path, prints: Prints | None = None) -> int:
     """Write all tables and figures; return the number of files.
 
+    `prints` has figures as PDF and PNG, by their SVG; pictures of images have none.
     Files of the same names are replaced, others left alone. Raises StoreError where the folder
     cannot be written.
     """
     files = dict(exports(contents))
     for name, text in files.items():
         write_atomically(folder / name, text.encode(errors="backslashreplace"))
-    return len(files)
+    count = len(files)
+    for figure in contents.figures:
+        for form, content in (prints or {}).get(figure.svg, {}).items():
+            write_atomically(folder / f"{figure.slug}.{form}", content)
+            count += 1
+    return count
 
 
 def exports(contents: Contents) -> Iterator[tuple[str, str]]:
@@ -46,7 +54,10 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
         groups = [(shots, grid(table, shots)) for shots, _ in table.groups]
         yield f"{table.name}.csv", as_csv(cells)
         yield f"{table.name}.md", as_markdown(grid(table))
-        latex = (as_latex(layout, f"{table.title}: {labelled(n)}") for n, layout in groups)
+        latex = (
+            as_latex(layout, f"{table.title}: {labelled(n)}", f"{table.name}-{n}")
+            for n, layout in groups
+        )
         yield f"{table.name}.tex", "\n".join(latex)
     findings = [
         [f.about, f.text, " | ".join(f.evidence), f.source, f.confidence] for f in contents.findings
@@ -67,7 +78,7 @@ def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[t
     grid = [list(head), *rows]
     yield f"{name}.csv", as_csv(grid)
     yield f"{name}.md", as_markdown(grid)
-    yield f"{name}.tex", as_latex(grid, title)
+    yield f"{name}.tex", as_latex(grid, title, name)
 
 
 def _times(tables: Sequence[TimeTable]) -> Iterator[tuple[str, str]]:
@@ -118,11 +129,12 @@ def grid(table: ReportTable, shots: int | None = None) -> Grid:
     With `shots` only these columns.
     """
     chosen = [shots in (None, column.shots) for column in table.columns]
-    head = [f"{c.title}, {c.shots} shots" if shots is None else c.title for c in table.columns]
+    head = [f"{c.title}, {shots_of(c.shots)}" if shots is None else c.title for c in table.columns]
     rows = [["category", *head]]
     for block in table.blocks:
         for row in block.rows:
-            rows.append([row.title + "*" * bool(row.unofficial), *map(_cell, row.cells)])
+            cells = [Leading(_cell(c)) if c.name in row.highest else _cell(c) for c in row.cells]
+            rows.append([row.title + "*" * bool(row.unofficial), *cells])
         rows += [[mean.title, *map(_mean, mean.cells)] for mean in block.means]
     if table.times:
         where = f", on {table.times.clock}" if table.times.clock else ""

@@ -3,15 +3,30 @@
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Grid = list[list[str]]
 """Rows of texts, the head first."""
+LONG = 60
+"""Characters of a cell that LaTeX is to break into lines."""
+
+
+class Leading(str):
+    """A cell that begins with the best number of its row."""
+
+    __slots__ = ()
+
+    @property
+    def number(self) -> str:
+        """The number, which is set in bold."""
+        return self.partition(" ")[0].rstrip("\N{BLACK STAR}\N{DAGGER}")
+
+
 _MARKDOWN = {c: f"\\{c}" for c in "\\|*_`[]<>"}
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "[": "{[}",  # which a row may not begin with
+    "<": r"\textless{}", ">": r"\textgreater{}",
     "±": r"$\pm$", "★": r"$\star$", "†": r"$\dagger$", "‡": r"$\ddagger$", "−": "$-$", "–": "--",
 }  # fmt: skip
 
@@ -37,13 +52,14 @@ def as_markdown(rows: Grid) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def as_latex(rows: Grid, title: str) -> str:
-    """Write a LaTeX table for booktabs, with its caption."""
+def as_latex(rows: Grid, title: str, name: str = "") -> str:
+    """Write a LaTeX table for booktabs, with its caption, and a label where it has a name."""
     head, *body = ([_latex(text) for text in row] for row in rows)
+    label = rf" \label{{tab:{re.sub('[^A-Za-z0-9]+', '-', name)}}}" if name else ""
     lines = [
         r"\begin{table}",
-        rf"\caption{{{_latex(title)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        rf"\caption{{{_latex(title)}}}{label}",
+        rf"\begin{{tabular}}{{{_alignment(rows)}}}",
         r"\toprule",
         " & ".join(head) + r" \\",
         r"\midrule",
@@ -60,8 +76,32 @@ def escape_markdown(text: str) -> str:
     return _escaped(text, _MARKDOWN.get)
 
 
+def _alignment(rows: Grid) -> str:
+    """Return a letter per column: numbers right, texts left, long ones in lines."""
+    columns = list(zip(*rows[1:], strict=True)) or [()] * len(rows[0])
+    longest = [max(map(len, column), default=0) for column in columns]
+    wide = sum(length > LONG for length in longest) or 1
+    paragraph = rf"p{{{0.8 / wide:.2f}\linewidth}}"
+    return "".join(
+        paragraph if length > LONG else "r" if i and _are_numbers(column) else "l"
+        for i, (length, column) in enumerate(zip(longest, columns, strict=True))
+    )
+
+
+def _are_numbers(column: Sequence[str]) -> bool:
+    return all(
+        not text or re.match(r"[-+\N{MINUS SIGN}]?[\d.]|not run|\[", text) for text in column
+    )
+
+
 def _latex(text: str) -> str:
-    return _escaped(text, _LATEX.get)
+    written = _escaped(text, _LATEX.get)
+    if written.startswith("["):  # which a row may not begin with
+        written = "{[}" + written[1:]
+    if isinstance(text, Leading):
+        number = _escaped(text.number, _LATEX.get)
+        written = rf"\textbf{{{number}}}{written.removeprefix(number)}"
+    return written
 
 
 def _escaped(text: str, special: Callable[[str], str | None]) -> str:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.analysis.summary import differences, markdown, tabulate
+from bench.analysis.summary import differences, markdown, notes, tabulate
 from bench.errors import RequestError
 from bench.registry import METHODS
 from bench.source import Standing, source_hash
@@ -11,6 +11,7 @@ from bench.store.archive import pack
 from bench.store.groups import Provenance
 from bench.store.results import receipts
 from tests.fixtures.runs import HERE, SCORES, SPEC, bench, store_at
+from tests.fixtures.times import scored
 
 TRAINED = replace(
     SPEC, method="atacnet", parameters={"lr": 1e-3, "view": "attention", "epochs": 30},
@@ -181,3 +182,24 @@ def test_code_proved_equal_elsewhere_is_said_below_the_table(tmp_path, monkeypat
     text = markdown(tabulate(receipts(folder), {}))
     assert "proved on cpu to give the same numbers: shortcut." in text
     assert "†" not in text
+
+
+def test_methods_without_labels_stand_in_the_rows_of_those_with_some():
+    def scored_as(values, **changes):
+        spec = replace(SPEC, **changes)
+        return [scored(spec, v, seed=s) for s, v in enumerate(values)]
+
+    padim = scored_as((0.7, 0.8, 0.9), method="padim", shots=0, parameters={})
+    spade = scored_as((0.6, 0.6, 0.7), method="spade", shots=0, parameters={})
+    ours = [r for k in (1, 10) for r in scored_as((0.9, 0.8, 0.9), method="devnet", shots=k)]
+    found = tabulate([*padim, *spade, *ours], {})
+    assert found.rows == (("head_ct", 1), ("head_ct", 10))
+    assert all(found.cells[row, "padim"][2] == pytest.approx(0.9) for row in found.rows)
+    assert "same test images in each row: spade, padim." in " ".join(notes(found))
+    gaps = differences(found, "padim", lambda receipt: SCORES)
+    once = [(row[1], column) for row, column in gaps]
+    assert once == [(1, "spade"), (1, "devnet"), (10, "devnet")]
+    assert gaps[("head_ct", 10), "devnet"].over_seeds.mean == pytest.approx(0.2 / 3)
+    alone = tabulate(padim, {})
+    assert alone.rows == (("head_ct", 0),)
+    assert "same test images" not in " ".join(notes(alone))

@@ -87,6 +87,9 @@ class MadeUp:
     def epoch_scores(self, run_id: str) -> None:
         """Keep none."""
 
+    def failed_ids(self) -> list[str]:
+        return []
+
     def explanations(self, run_id: str) -> Explanations | None:
         rng = self._keeping(run_id)
         if rng is None:

@@ -37,6 +37,12 @@ def test_every_table_is_exported_in_three_forms_and_every_figure(store, tmp_path
     assert [f for f in files if f.endswith(".svg")]
     assert write_exports(contents(store), tmp_path / "out") == len(files)
     assert (tmp_path / "out" / "findings.md").read_text() == files["findings.md"]
+    assert r"\label{tab:atacnet-table1-10}" in files["atacnet_table1.tex"]
+    found = contents(store)
+    printed = {figure.svg: {"pdf": b"%PDF"} for figure in found.figures}
+    more = write_exports(found, tmp_path / "more", printed)
+    assert more == len(files) + len(found.figures)
+    assert (tmp_path / "more" / f"{found.figures[0].slug}.pdf").read_bytes() == b"%PDF"
 
 
 def test_a_table_as_csv_says_all_that_is_known_of_a_cell(store):

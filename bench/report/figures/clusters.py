@@ -25,7 +25,8 @@ _READING = (
     " components, perplexity 30 or a third of the images, one fixed seed): neighbours stay"
     " neighbours, distances and sizes of groups mean nothing. The silhouette is that of normal"
     " against anomalous images in the space of the embeddings, not in this plane: 1 far apart, 0 no"
-    " gap, below 0 mixed. Crosses do not count: anomalies drawn for training, and their duplicates."
+    " gap, below 0 mixed. Crosses do not count: anomalies that are labelled for training, and their"
+    " copies."
 )
 VERSIONS = (
     ("CutMix (cross-entropy)", "cutmix", None),
@@ -38,7 +39,7 @@ LEAST = 2
 MOST_IMAGES = 400
 """Images of a plot; of more, evenly spaced ones in the order of their names."""
 GROUPS = (
-    ("normal", "o", NORMAL), ("anomalous", "^", ANOMALOUS), ("does not count", "x", BLACK),
+    ("normal", "o", NORMAL), ("anomalous", "^", ANOMALOUS), ("labelled or its copy", "x", BLACK),
 )  # fmt: skip
 
 
@@ -192,6 +193,7 @@ def plot(clouds: Mapping[str, Cloud], alt: str) -> str:
                           markeredgewidth=0.8, linestyle="none", fillstyle="none")  # fmt: skip
             axis.set_title(f"{version}\nsilhouette {signed(cloud.silhouette, 2)}")
             axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)  # distances from an axis mean nothing
         legend(figure, axes[0], 3)
         return svg(figure, alt)
 

@@ -26,15 +26,19 @@ from bench.spec import Place, shots_of
 from bench.text import listed
 
 _READING = (
-    "Histograms: normal test images blue and solid, anomalous ones vermilion and dashed, without"
-    " the labelled anomalies; each class sums to one; of the lowest seed that ran. Overlap is the"
-    " least sum of false positive and false negative rate that a threshold can reach: 0 where one"
+    "Scores: the share of test images that score up to a value, normal ones blue and solid,"
+    " anomalous ones vermilion and dashed, without the labelled anomalies; of the lowest seed that"
+    " ran. Where a few scores are far above the others, the axis is logarithmic beyond the middle"
+    " half of them. Overlap is one minus the largest gap between both lines: the least sum of false"
+    " positive and false negative rate that a threshold can reach, 0 where one"
     " parts the classes, 1 where none tells anything. ROC: each curve is the mean of its seeds’"
     " curves at each false positive rate, so the area under it is their mean AUROC; of at most the"
     f" first {choice.MOST_SEEDS} seeds. Thin lines are single seeds of the first method, the grey"
     f" diagonal is chance. {choice.RULE}"
 )
 MOST_PANELS = 6
+LONG_TAIL = 30.0
+"""Range of scores over that of their middle half, from which a linear axis shows but a spike."""
 MOST_POINTS = 200
 """Points of a ROC curve; only test sets with more normal images are thinned."""
 
@@ -81,10 +85,8 @@ def mean_roc(
     return np.repeat(x, 2), np.stack([before, after], 1).ravel()
 
 
-def histograms(by_method: Mapping[str, Tested], alt: str) -> str:
-    """Draw histograms of test scores, a panel per method."""
-    import seaborn as sns
-
+def distributions(by_method: Mapping[str, Tested], alt: str) -> str:
+    """Draw cumulative shares of test scores, a panel per method."""
     across = min(2, len(by_method))
     down = -(-len(by_method) // across)
     kinds = (("normal", NORMAL, "-"), ("anomalous", ANOMALOUS, "--"))
@@ -93,22 +95,36 @@ def histograms(by_method: Mapping[str, Tested], alt: str) -> str:
         for axis in axes[len(by_method) :]:
             axis.set_axis_off()
         for axis, (method, (score, label)) in zip(axes, by_method.items(), strict=False):
-            edges = np.histogram_bin_edges(score.astype(float), 25)
             for anomalous, (kind, colour, line) in enumerate(kinds):
-                sns.histplot(
-                    x=score[label == bool(anomalous)].astype(float), stat="probability", bins=edges,
-                    element="step", color=colour, alpha=0.45, linewidth=1, linestyle=line,
-                    label=kind, ax=axis,
+                values = np.sort(score[label == bool(anomalous)].astype(float))
+                axis.step(
+                    np.concatenate([values[:1], values]), np.linspace(0, 1, values.size + 1),
+                    where="post", color=colour, linestyle=line, linewidth=1.2, label=kind,
                 )  # fmt: skip
             axis.set_title(f"{method}: overlap {overlap(score, label):.2f}")
             axis.set(xlabel="", ylabel="")
-            axis.locator_params(nbins=4)
+            axis.set_yticks([0, 0.5, 1])
+            middle = _middle_half(score)
+            if np.ptp(score) > LONG_TAIL * middle > 0:
+                axis.set_xscale("symlog", linthresh=middle)
+                power = np.floor(np.log10(np.abs(score).max()))
+                axis.set_xticks([0.0, 10 ** (power - 2), 10**power])
+                axis.xaxis.set_major_formatter("{x:g}")
+                axis.minorticks_off()
+            else:
+                axis.locator_params(axis="x", nbins=4)
         for axis in axes[max(0, len(by_method) - across) : len(by_method)]:
             axis.set_xlabel("anomaly score")
         for axis in axes[::across]:
             axis.set_ylabel("share of images")
         legend(figure, axes[0], 2)
         return svg(figure, alt)
+
+
+def _middle_half(score: NDArray[np.float32]) -> float:
+    """Return how far the middle half of the scores lie from zero at most."""
+    low, high = np.quantile(score.astype(float), (0.25, 0.75))
+    return float(max(abs(low), abs(high)))
 
 
 def roc(by_method: Mapping[str, Sequence[Tested]], alt: str) -> str:
@@ -164,8 +180,8 @@ def _scores(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) ->
         f" Seed {listed(sorted({str(s) for s in chosen}))}."
         + choice.left_out(configurations, shown)
     )
-    alt = f"Histograms of anomaly scores on {where}. Overlap of the classes: {overlaps}."
-    return Figure(name, "scores", title, note, alt, histograms(scores, alt))
+    alt = f"Distributions of anomaly scores on {where}. Overlap of the classes: {overlaps}."
+    return Figure(name, "scores", title, note, alt, distributions(scores, alt))
 
 
 def _roc(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:

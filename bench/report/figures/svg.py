@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
 from typing import Any
 
@@ -16,12 +17,17 @@ PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (3, 3)), ":")
 """Shapes and strokes go with the colours: none tells a thing alone."""
-SLOTS = {"ATAC-Net": 0, "DevNet": 1, "DRA": 2, "SAOE": 3, "CutMix": 4, "shortcut": 6}
+SLOTS = {
+    "ATAC-Net": 0, "DevNet": 1, "DRA": 2, "SAOE": 3, "CutMix": 4, "shortcut": 6, "SPADE": 8,
+    "PaDiM": 9, "PatchCore": 10, "MemSeg": 11, "Patch-SVDD": 12,
+}  # fmt: skip
 """Methods that look the same in every figure."""
 NORMAL, ANOMALOUS = BLUE, VERMILION
 WIDTH = 3.7
 """Inches of a figure; as many as a phone shows without shrinking its letters."""
+_PRINTS: ContextVar[dict[str, dict[str, bytes]]] = ContextVar("prints")
 _STYLE: dict[str, Any] = {
+    "pdf.fonttype": 42,  # letters of their own, embedded
     "svg.fonttype": "none",
     "text.parse_math": False,  # a name with dollars is a name
     "font.family": ["DejaVu Sans", "sans-serif"],
@@ -64,8 +70,8 @@ def plotting(salt: str) -> Iterator[Any]:
 
 
 def panels(
-    plt: Any, height: float, down: int = 1, across: int = 1, *, left: float = 0.5, top: float = 0.1,
-    above: float = 0.0, beside: float = 0.35,
+    plt: Any, height: float, down: int = 1, across: int = 1, *, left: float = 0.57,
+    top: float = 0.1, above: float = 0.0, beside: float = 0.35,
 ) -> tuple[Any, list[Any]]:  # fmt: skip
     """Return a figure and its axes; measures are in inches.
 
@@ -128,13 +134,40 @@ def svg(figure: Any, alt: str) -> str:
 
     sink = io.StringIO()
     figure.savefig(sink, format="svg", metadata={"Date": None, "Creator": None})
+    for_print = _for_print(figure)
     plt.close(figure)
     text = sink.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r"<[^<>!?]+>", lambda match: _tag(match[0]), text)
     text = re.sub(r"\s*\n\s*", " ", text).strip()
-    return f'<svg {head(alt)} stroke-linejoin="round"{text.removeprefix("<svg")}'
+    drawn = f'<svg {head(alt)} stroke-linejoin="round"{text.removeprefix("<svg")}'
+    if for_print:
+        _PRINTS.get()[drawn] = for_print
+    return drawn
+
+
+def _for_print(figure: Any) -> dict[str, bytes]:
+    """Return a figure as PDF and PNG, where `prints` collects them."""
+    if _PRINTS.get(None) is None:
+        return {}
+    prints = {}
+    for form, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 300})):
+        sink = io.BytesIO()
+        figure.savefig(sink, format=form, **options)
+        prints[form] = sink.getvalue()
+    return prints
+
+
+@contextmanager
+def prints() -> Iterator[dict[str, dict[str, bytes]]]:
+    """Collect what is drawn as PDF and PNG, by its SVG."""
+    collected: dict[str, dict[str, bytes]] = {}
+    token = _PRINTS.set(collected)
+    try:
+        yield collected
+    finally:
+        _PRINTS.reset(token)
 
 
 def head(alt: str) -> str:

@@ -181,18 +181,19 @@ def _defects(sources: Sources, place: Place, shots: int) -> Figure:
 def defects_plot(rows: By, labels: Sequence[str], alt: str) -> str:
     """Draw a row per defect type, a mark per method."""
     with plotting(alt) as plt:
-        figure, (axis,) = panels(plt, 0.5 * len(labels), left=0.15, top=legend_top(len(rows)))
+        figure, (axis,) = panels(plt, 0.5 * len(labels), left=0.15, top=legend_top(len(rows) + 1))
         for i, ((method, by), mark) in enumerate(zip(rows.items(), marks(rows), strict=True)):
-            below = 0.1 * (i - (len(rows) - 1) / 2)
+            below = 0.09 * i - 0.1  # under the row's label
             y = [row + below for row in by]
             axis.plot([e.mean for e in by.values()], y, markersize=4.5, label=method, alpha=0.85,
                       **{**mark, "linestyle": "none"})  # fmt: skip
             for at, estimate in zip(y, by.values(), strict=True):
                 draw_interval(axis, at, estimate.interval, mark["color"], upright=False)
-        axis.axvline(0.5, color="0.6", linewidth=0.7, linestyle=":", zorder=0)
+        axis.axvline(0.5, color="0.6", linewidth=0.7, linestyle=":", zorder=0, label="chance")
         label_rows(axis, labels)
+        axis.set_ylim(len(labels) - 0.4, -0.75)
         axis.set_xlabel("AUROC")
-        legend(figure, axis, min(3, len(rows)))
+        legend(figure, axis, min(3, len(rows) + 1))
         return svg(figure, alt)
 
 

@@ -102,7 +102,7 @@ const open = () => {
 };
 window.addEventListener("hashchange", open);
 window.addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("#audit details")) details.open = true;
+  for (const details of document.querySelectorAll("#audit details, figure details")) details.open = true;
 });
 open();
 const lines = document.getElementById("run-lines");

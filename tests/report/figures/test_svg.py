@@ -2,7 +2,7 @@
 
 import re
 
-from bench.report.figures.svg import marks, panels, plotting, svg
+from bench.report.figures.svg import marks, panels, plotting, prints, svg
 from tests.fixtures.figures import checked
 
 
@@ -23,3 +23,20 @@ def test_a_method_looks_the_same_in_every_figure():
     everyone = marks(["ATAC-Net", "DevNet", "mine", "DRA", "SAOE", "CutMix", "shortcut"])
     for what in ("color", "marker", "linestyle"):
         assert len({str(mark[what]) for mark in everyone}) == 7
+
+
+def test_figures_come_as_pdf_and_png_where_they_are_wanted():
+    def draw():
+        with plotting("key") as plt:
+            figure, (axis,) = panels(plt, 1.0)
+            axis.plot([0, 1], [0, 1])
+            return svg(figure, "alt")
+
+    plain = draw()
+    with prints() as collected:
+        drawn = draw()
+    assert drawn == plain
+    assert collected[drawn]["pdf"].startswith(b"%PDF")
+    assert collected[drawn]["png"].startswith(b"\x89PNG")
+    assert draw() == plain
+    assert [*collected] == [plain]
