@@ -14,6 +14,7 @@ from bench.errors import RequestError
 from bench.text import counted
 
 if TYPE_CHECKING:
+    from bench.analysis.slower import Slower
     from bench.store.agreement import Agreement
     from bench.store.receipt import Receipt
     from bench.store.results import Results
@@ -73,37 +74,57 @@ def compare_command(
     ] = 0.010,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare shared runs of two results folders or archives.
+    """Compare the runs of two results folders or archives.
 
-    Each is identical, close (within the margin, and the environment explains it) or different, the
-    largest difference first.
+    Each shared one is identical, close (within the margin, and the environment explains it) or
+    different, the largest difference first. What the second lacks is missing, or has failed there.
+    Times are compared where both were taken on one machine.
 
-    Exit code: 0 all shared runs are identical or close, 1 some are different.
+    Exit code: 0 all runs of the first are identical or close in the second, and none slower; 1 not.
     """
     from bench.store.open import open_results
+    from bench.store.results import verified
 
     one, other = open_results(first.absolute()), open_results(second.absolute())
     ids = (set(one.ids()), set(other.ids()))
     if not ids[0] & ids[1]:
         raise RequestError(f"{first} and {second} share no run")
-    pairs = [_pair(one, other, run_id, margin) for run_id in sorted(ids[0] & ids[1])]
+    damaged = {i for results, known in ((one, ids[0]), (other, ids[1]))
+               for i in verified(results, known)[1]}  # fmt: skip
+    shared = sorted((ids[0] & ids[1]) - damaged)
+    pairs = [_pair(one, other, run_id, margin) for run_id in shared]
     counts = Counter(pair.match.kind for pair in pairs)
     alone = (sorted(ids[0] - ids[1]), sorted(ids[1] - ids[0]))
+    failed = [run_id for run_id in alone[0] if other.failures(run_id)]
+    slow = _slower(one, other)
     if as_json:
         print_json({
             "first": str(first), "second": str(second), "margin": margin,
             "counts": {kind: counts[kind] for kind in KINDS}, "only_in_first": alone[0],
-            "only_in_second": alone[1], "runs": [pair.as_dict() for pair in pairs],
+            "only_in_second": alone[1], "failed_in_second": failed, "damaged": sorted(damaged),
+            "slower": [str(s) for s in slow], "runs": [pair.as_dict() for pair in pairs],
         })  # fmt: skip
     else:
-        for line in (*_lines(pairs), *_by_method(pairs)):
+        for line in (*_lines(pairs), *_by_method(pairs), *map(str, slow)):
             say(line)
-        say(
-            _counted(counts)
-            + f"; {len(alone[0])} only in {first}, {len(alone[1])} only in {second}"
+        for run_id in sorted(damaged):
+            say(f"{run_id} is damaged: `bench verify` says where")
+        there = f"{len(alone[0])} only in {first}" + f" ({len(failed)} failed in {second})" * (
+            bool(failed)
         )
-    if counts["different"]:
+        say(f"{_counted(counts)}; {there}, {len(alone[1])} only in {second}")
+    if counts["different"] or alone[0] or damaged or slow:
         raise typer.Exit(1)
+
+
+def _slower(one: "Results", other: "Results") -> "list[Slower]":
+    """Return what takes longer in the second, of times of one machine."""
+    from bench.analysis.slower import night, slower
+
+    before, after = night(one), night(other)
+    if before is None or after is None or before.machine != after.machine:
+        return []
+    return slower(after.times, [before.times])
 
 
 def _pair(one: "Results", other: "Results", run_id: str, margin: float) -> Pair:

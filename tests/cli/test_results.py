@@ -186,20 +186,45 @@ def test_compare_of_other_images(first, tmp_path, capsys):
     other = type(SCORES)(
         ("x", *SCORES.file[1:]), SCORES.label, SCORES.defect, SCORES.role, SCORES.score
     )
-    second = store_at(tmp_path / "second", SPEC, scores=other, provenance=ELSEWHERE)
+    second = store_at(tmp_path / "second", SPEC, OTHER, scores=other, provenance=ELSEWHERE)
     code, out, _ = bench(capsys, "compare", first.root, second.root)
     assert code == 0
     assert "close: AUROC differs by +0.000000" in out
     assert "; other images" in out
 
 
+def test_compare_ends_with_1_where_runs_are_gone_failed_or_damaged(first, tmp_path, capsys):
+    second = store_at(tmp_path / "second", SPEC)
+    code, out, _ = bench(capsys, "compare", first.root, second.root)
+    assert (code, f"; 1 only in {first.root}, 0 only" in out) == (1, True)
+    assert bench(capsys, "compare", second.root, first.root)[0] == 0, "what is new is no loss"
+    fail(second, staged(second, OTHER), spec=OTHER)
+    code, out, _ = bench(capsys, "compare", first.root, second.root)
+    assert (code, f"1 only in {first.root} (1 failed in {second.root})" in out) == (1, True)
+    publish(second, OTHER)
+    truncate(second.folder(OTHER.run_id) / "scores.parquet")
+    code, out, _ = bench(capsys, "compare", first.root, second.root)
+    assert (code, out.splitlines()[0]) == (
+        1, f"{OTHER.run_id} is damaged: `bench verify` says where"
+    )  # fmt: skip
+    assert "1 identical, 0 close, 0 different" in out
+
+
+def test_compare_says_what_is_slower(first, tmp_path, capsys):
+    second = store_at(tmp_path / "second", SPEC, OTHER)
+    timed = replace(SPEC, kind="timing")
+    times = {"setup_s": 0.5, "fit_s": 1.5, "score_s": 0.5, "yardstick_s": 0.005}
+    publish(first, timed, timings={**times, "latency_s": 0.01})
+    publish(second, timed, timings={**times, "latency_s": 0.03})
+    code, out, _ = bench(capsys, "compare", first.root, second.root)
+    assert (code, "shortcut on head_ct: time of an image +200%" in out) == (1, True)
+    assert bench(capsys, "compare", second.root, first.root)[0] == 0
+
+
 def test_what_cannot_be_compared_is_one_line_with_exit_code_2(first, tmp_path, capsys):
     apart = store_at(tmp_path / "apart", THIRD)
-    damaged = store_at(tmp_path / "damaged", SPEC)
-    truncate(damaged.runs / SPEC.run_id / "scores.parquet")
     for one, other, said in (
         (first.root, apart.root, "share no run"),
-        (first.root, damaged.root, "scores.parquet does not agree with its digest"),
         (first.root, tmp_path / "nowhere", "neither a results folder"),
         (tmp_path / "nowhere", first.root, "neither a results folder"),
         (FIXTURES / "archives/schema-1", apart.root, "share no run"),
