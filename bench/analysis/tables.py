@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from bench.analysis.configurations import Configuration
+from bench.analysis.configurations import REFERENCE, Configuration
 from bench.analysis.timings import TimeRow
 from bench.analysis.verdict import Noise, Verdict, verdict
 from bench.published.tables import NAMES, Key, PublishedValue
@@ -140,16 +140,17 @@ class Row:
 
     @cached_property
     def highest(self) -> frozenset[str]:
-        """Names of the highest cells at each number of shots, where two methods ran or more."""
-        by_shots: dict[int, dict[str, float]] = {}
-        for cell in self.cells:
-            if cell.ours:
-                at_shots = by_shots.setdefault(cell.key.shots, {})
-                at_shots[cell.name] = round(cell.ours.mean, 3)
-        several = [means for means in by_shots.values() if len(means) > 1]
-        return frozenset(
-            n for means in several for n, v in means.items() if v == max(means.values())
-        )
+        """Names of the highest cells at each number of shots.
+
+        Where two methods ran or more: to be above one image statistic alone is no lead.
+        """
+        names: set[str] = set()
+        for shots in {cell.key.shots for cell in self.cells}:
+            cells = [cell for cell in self.cells if cell.ours and cell.key.shots == shots]
+            means = {cell.name: round(cell.ours.mean, 3) for cell in cells if cell.ours}
+            if sum(cell.key.method != REFERENCE for cell in cells) > 1:
+                names |= {name for name, mean in means.items() if mean == max(means.values())}
+        return frozenset(names)
 
 
 @dataclass(frozen=True)

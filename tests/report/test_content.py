@@ -228,3 +228,13 @@ def test_methods_and_shots_that_are_not_printed_stand_beyond_published(tmp_path)
     assert row.title == "head_ct"
     ran = {(c.key.method, c.key.shots) for c in row.cells if c.ours}
     assert ran == {("nearest", 10), ("atacnet", 5)}
+
+
+def test_the_highest_of_a_row_is_known_where_two_methods_ran():
+    (row,) = cells_of([{"devnet": [0.9, 0.91], "dra": [0.8, 0.8], "shortcut": [0.7, 0.7]}])
+    named = replace(row, cells=tuple(replace(c, name=c.key.method) for c in row.cells))
+    assert named.highest == {"devnet"}
+    alone = replace(named, cells=named.cells[1:])
+    assert not alone.highest, "the reference alone is no rival"
+    tie = replace(named, cells=(named.cells[0], replace(named.cells[0], name="other")))
+    assert tie.highest == {"devnet", "other"}
