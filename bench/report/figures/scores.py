@@ -87,6 +87,8 @@ def mean_roc(
 
 def distributions(by_method: Mapping[str, Tested], alt: str) -> str:
     """Draw cumulative shares of test scores, a panel per method."""
+    import seaborn as sns
+
     across = min(2, len(by_method))
     down = -(-len(by_method) // across)
     kinds = (("normal", NORMAL, "-"), ("anomalous", ANOMALOUS, "--"))
@@ -96,10 +98,9 @@ def distributions(by_method: Mapping[str, Tested], alt: str) -> str:
             axis.set_axis_off()
         for axis, (method, (score, label)) in zip(axes, by_method.items(), strict=False):
             for anomalous, (kind, colour, line) in enumerate(kinds):
-                values = np.sort(score[label == bool(anomalous)].astype(float))
-                axis.step(
-                    np.concatenate([values[:1], values]), np.linspace(0, 1, values.size + 1),
-                    where="post", color=colour, linestyle=line, linewidth=1.2, label=kind,
+                sns.ecdfplot(
+                    x=score[label == bool(anomalous)].astype(float), ax=axis, color=colour,
+                    linestyle=line, linewidth=1.2, label=kind,
                 )  # fmt: skip
             axis.set_title(f"{method}: overlap {overlap(score, label):.2f}")
             axis.set(xlabel="", ylabel="")
