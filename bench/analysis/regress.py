@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 from bench.analysis.labels import name_of
 from bench.errors import CorruptRun
 from bench.spec import Place, RunSpec
-from bench.store.agreement import ENVIRONMENT
+from bench.store.agreement import differing
 from bench.store.receipt import Receipt
 from bench.store.results import Results
 
@@ -207,9 +207,7 @@ def _state(old: Receipt, new: Receipt, meant: Collection[str]) -> tuple[str, str
 
 def environment(old: Receipt, new: Receipt) -> list[str]:
     """Return what differs of the environments, the method's code aside."""
-    one, other = old.provenance, new.provenance
-    names = (name for name in ENVIRONMENT if name not in CODE)
-    return [name for name in names if one.get(name) != other.get(name)]
+    return [name for name in differing(old.provenance, new.provenance) if name not in CODE]
 
 
 def is_probe(receipt: Receipt) -> bool:

@@ -4,16 +4,19 @@ import hashlib
 from dataclasses import dataclass
 
 from bench.source import proved_equal
+from bench.store.groups import Provenance
 from bench.store.receipt import Receipt
 
 CLOSE = 0.010
 """Largest difference in AUROC that still counts as close: the margin of verdicts."""
 
 ENVIRONMENT = (
-    "source_sha256", "cpu", "device_name", "cuda", "cudnn", "threads", "score_batch_size", "torch",
-    "torchvision", "numpy", "pillow", "also_loaded",
+    "source_sha256", "cpu", "cpu_features", "device_name", "cuda", "cudnn", "threads",
+    "score_batch_size", "torch", "torchvision", "numpy", "pillow", "also_loaded",
 )  # fmt: skip
 """The provenance that can change the last digits; where all of it is equal, so are the bits."""
+LATER = frozenset({"cpu_features"})
+"""What older receipts do not state: it differs only where both do."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,7 @@ def agreement(first: Receipt, second: Receipt, margin: float = CLOSE) -> Agreeme
     one, other = first.provenance, second.provenance
     environment = tuple(
         f"{_NAMES.get(key, key)} {_short(one.get(key))} and {_short(other.get(key))}"
-        for key in ENVIRONMENT
-        if one.get(key) != other.get(key)
+        for key in differing(one, other)
     )
     gap = second.metrics.auroc - first.metrics.auroc
     if first.metrics.scores_sha256 == second.metrics.scores_sha256:
@@ -63,6 +65,12 @@ def agreement(first: Receipt, second: Receipt, margin: float = CLOSE) -> Agreeme
     return Agreement(kind, gap, environment, first.spec.kind == "timing", other_masks)
 
 
+def differing(one: Provenance, other: Provenance) -> list[str]:
+    """Return which of `ENVIRONMENT` differ."""
+    unknown = {key for key in LATER if None in (one.get(key), other.get(key))}
+    return [k for k in ENVIRONMENT if k not in unknown and one.get(k) != other.get(k)]
+
+
 def same_source(first: Receipt, second: Receipt) -> bool:
     """Whether the same method code made both, or code proved to give the same numbers."""
     one, other = first.provenance, second.provenance
@@ -72,7 +80,7 @@ def same_source(first: Receipt, second: Receipt) -> bool:
 
 _NAMES = {
     "source_sha256": "source", "device_name": "device", "score_batch_size": "score batch",
-    "also_loaded": "files loaded beside it",
+    "also_loaded": "files loaded beside it", "cpu_features": "CPU",
 }  # fmt: skip
 
 

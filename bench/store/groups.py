@@ -187,6 +187,8 @@ class Provenance(Values):
     hostname: str | None
     os: str | None
     cpu: str | None
+    cpu_features: str | None
+    """Family, model and a digest of the abilities of a processor."""
     cpu_count: int | None
     memory_bytes: int | None
     python: str | None

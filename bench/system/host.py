@@ -5,6 +5,7 @@ These are provenance, never part of a run's identity.
 
 import contextlib
 import functools
+import hashlib
 import os
 import platform
 import re
@@ -32,6 +33,7 @@ def describe_host() -> dict[str, str | int]:
         "hostname": platform.node(),
         "os": platform.platform(),
         "cpu": _cpu_model(),
+        "cpu_features": _cpu_features(),
         "cpu_count": cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),
@@ -212,6 +214,23 @@ def _cpu_model() -> str:
             if line.startswith("CPU part"):  # ARM has no names
                 return f"{platform.machine()} part {line.partition(':')[2].strip()}"
     return platform.processor() or platform.machine()
+
+
+def _cpu_features() -> str:
+    """Return what tells processors of one name apart: family, model, and a digest of abilities.
+
+    Virtual machines often name a processor no more closely than by its maker, while libraries
+    choose their instructions, and so the last digits, by its abilities.
+    """
+    facts: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in kernel_text(Path("/proc/cpuinfo")).splitlines():
+            name, _, value = line.partition(":")
+            facts.setdefault(name.strip(), value.strip())
+    abilities = sorted((facts.get("flags") or facts.get("Features") or "").split())
+    digest = hashlib.sha256(" ".join(abilities).encode()).hexdigest()[:8]
+    known = [facts[name] for name in ("cpu family", "model") if name in facts]
+    return " ".join([*known, digest])
 
 
 def checkout() -> dict[str, str]:

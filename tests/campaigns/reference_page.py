@@ -1,6 +1,6 @@
 """Makes the committed page of all reference results: `python -m tests.campaigns.reference_page`.
 
-Merges the archives of `results/reference/` and has `bench report` write `reports/reference.html`,
+Merges the archives of `results/reference/`, but those of nightly checks, and has `bench report` write `reports/reference.html`,
 numbers and figures without any image of a dataset. A test makes it again and compares all but the
 drawings of figures, whose digits follow the libraries, and the footer.
 """
@@ -25,7 +25,8 @@ def merged(folder: Path) -> Store:
     Of a run that several machines made the GPU's stays, whose archive comes first.
     """
     store = Store(folder)
-    for archive in sorted((ROOT / "results" / "reference").iterdir(), reverse=True):
+    archives = (ROOT / "results" / "reference").iterdir()
+    for archive in sorted(a for a in archives if not a.name.startswith("nightly-"))[::-1]:
         for run in merge_results(open_results(archive), store):
             assert run.kind != "damaged", f"{archive.name}: {run}"
     return store
