@@ -527,10 +527,11 @@ def test_it_records_what_it_did_and_shows_itself_after_each_epoch() -> None:
 
 
 def test_memory_is_that_of_a_step_and_of_the_features_for_the_prototypes() -> None:
-    def peak(**changes: Any) -> int:
-        return rehearsed_peak(PRN(Parameters(**SMALL)), SIZE, context_of(**changes))
+    def peak(batch_size: int) -> int:
+        context = context_of(batch_size=batch_size)
+        return rehearsed_peak(PRN(Parameters(**SMALL)), 256, context)
 
-    assert peak(batch_size=8) < peak(batch_size=16) < 2 * peak(batch_size=8)
+    assert (few := peak(16)) < peak(32) < 2 * few
     detector, values = PRN(Parameters(**SMALL)), 64 * 64 + 128 * 16 + 256 * 4
     few, many = (detector.memory(n, SIZE, context_of()) for n in (10, 210))
     assert many - few == 4 * values * (200 + 20)
