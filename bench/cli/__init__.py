@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
             code = app(arguments, standalone_mode=False)
         finally:
             sys.stdout.flush()  # a full disk is an error, too
-        sys.exit(code)
+        sys.exit(code or 0)
     except typer.Abort:
         sys.exit(1)
     except MemoryError as error:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from bench.analysis.copies import copy_reasons
 from bench.analysis.provenance import _data
 from bench.store.groups import Provenance
-from tests.fixtures.runs import SPEC, bench, publish, receipt_of
+from tests.fixtures.runs import HERE, SPEC, bench, publish, receipt_of
 
 
 def run(dataset, reason):
@@ -28,7 +28,7 @@ def test_an_own_dataset_is_no_copy_whatever_older_runs_recorded():
 
 def test_a_run_on_an_own_dataset_is_shown_as_that(store, capsys):
     for spec in (SPEC, replace(SPEC, dataset="nuts", category="nuts")):
-        publish(store, spec)
+        publish(store, spec, provenance={**HERE, "unofficial_copy": "64x64 px, not 128x128"})
     for dataset, line in (("head_ct", "unofficial_copy"), ("nuts", "own dataset")):
         run_id = replace(SPEC, dataset=dataset, category=dataset).run_id
         code, out, _ = bench(capsys, "show", run_id, "--results", store.root)

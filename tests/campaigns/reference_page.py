@@ -1,8 +1,9 @@
 """Makes the committed page of all reference results: `python -m tests.campaigns.reference_page`.
 
-Merges the archives of `results/reference/`, but those of nightly checks, and has `bench report` write `reports/reference.html`,
-numbers and figures without any image of a dataset. A test makes it again and compares all but the
-drawings of figures, whose digits follow the libraries, and the footer.
+Merges the archives of `results/reference/`, but those of nightly checks, and has `bench report`
+write `reports/reference.html`, numbers and figures without any image of a dataset. A test makes it
+again and compares all but the drawings of figures, whose digits follow the libraries, and the
+footer.
 """
 
 import os

@@ -126,7 +126,8 @@ def test_all_datasets_are_the_known_ones_and_what_lies_beside_them(tmp_path):
     (tmp_path / "file").write_text("")
     assert [d.name for d in find_datasets(tmp_path)] == [*DATASETS, "nuts"]
     assert [d.name for d in find_datasets(tmp_path / "nowhere")] == list(DATASETS)
-    bad_dataset, bad_category = unlisted_datasets(tmp_path)
+    bad_dataset, empty, bad_category = unlisted_datasets(tmp_path)
+    assert empty.startswith(f"not listed: {tmp_path}/empty: it holds no train/good")
     assert bad_dataset.startswith(f"not listed: {tmp_path}/Bad Name: dataset name 'Bad Name' may")
     assert bad_category.startswith(f"not listed: {tmp_path}/parts: category folder")
     assert unlisted_datasets(tmp_path / "nowhere") == []

@@ -26,7 +26,8 @@ def test_every_finding_is_pinned_here():
         "ahl_table7-rerun-rivals-10", "ahl_table7-rerun-mean", "ahl-slips",
         "spade_paper_pixels-means", "fastflow_paper-means", "fastflow_pixels-means",
         "cflow_paper-means", "cflow_paper_pixels-means", "cavga_paper-means",
-        "anomalib_flows-means", "prn_paper-means", "prn_port-means",
+        "anomalib_flows-means", "prn_paper-means", "prn_paper_pixels-means",
+        "prn_port-means", "prn_port_pixels-means",
         "introduction-ratio", "equation-12", "figure-3", "no-ablation", "when-it-crops",
         "no-split", "no-selection-rule", "limits",
     ]  # fmt: skip

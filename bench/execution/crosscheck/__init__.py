@@ -137,7 +137,8 @@ def make_crosscheck(selection: Selection, folders: Folders, *, download: bool) -
     for name in methods:
         if name not in METHODS:
             raise RequestError(f"{name} is not compared with anomalib: {joined(METHODS)} are")
-    suite = Suite("crosscheck", "", (SuiteBlock(methods=methods, data=data, set=SETTINGS),))
+    settings = {k: v for k, v in SETTINGS.items() if k not in METHODS or k in methods}
+    suite = Suite("crosscheck", "", (SuiteBlock(methods=methods, data=data, set=settings),))
     planned = expand(suite, selection, Registry(folders.cache), folders.data)
     for run in planned:
         _check_settings(run)
