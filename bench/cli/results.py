@@ -94,6 +94,9 @@ def merge_command(
 def archive_command(
     out: Annotated[Path, typer.Option(help="Folder to write; it holds nothing else.")],
     results: ResultsOption = RESULTS,
+    scores_only: Annotated[
+        bool, typer.Option("--scores-only", help="Leave out maps, embeddings and other artifacts.")
+    ] = False,
 ) -> None:
     """Pack all runs' numbers into a few small files."""
     from bench.store.archive import pack
@@ -101,7 +104,7 @@ def archive_command(
     from bench.store.results import MANIFEST
 
     before = " (it replaces the archive that was there)" * (out / MANIFEST).is_file()
-    count = pack(open_results(results.absolute()), out.resolve())
+    count = pack(open_results(results.absolute()), out.resolve(), scores_only=scores_only)
     size = sum(p.stat().st_size for p in out.iterdir())
     say(f"{counted(count, 'run')} in {out}, {size / 1e6:.2f} MB{before}")
 

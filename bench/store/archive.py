@@ -179,9 +179,10 @@ class Archive:
         return self._bytes["runs.parquet"]
 
 
-def pack(results: Results, out: Path) -> int:
+def pack(results: Results, out: Path, *, scores_only: bool = False) -> int:
     """Write all runs as an archive; return their number.
 
+    With `scores_only` maps, embeddings and what else runs keep beside their scores stays behind.
     An archive that is there is replaced as a whole, if all its runs are among the results. Raises
     CorruptRun where a run does not verify, RequestError where there is nothing to pack or
     something would be lost, StoreError where the disk refuses.
@@ -199,7 +200,8 @@ def pack(results: Results, out: Path) -> int:
         receipts.append(receipt)
         sealed_receipts.append(seal(replace(receipt, files={})).decode())  # the files stay behind
         tables["scores.parquet"][run_id] = scores.table()
-        for name, artifact in read_artifacts(results, run_id).items():
+        kept = {} if scores_only else read_artifacts(results, run_id)
+        for name, artifact in kept.items():
             tables[name][run_id] = artifact.table()
     receipt_table = pa.table({"run_id": ids, "receipt": sealed_receipts})
     contents = {

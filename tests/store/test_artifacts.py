@@ -404,6 +404,17 @@ def test_an_archive_whose_row_groups_are_not_its_runs_reads_as_well(with_large_m
     assert list(problems(older)) == []
 
 
+def test_an_archive_of_scores_alone_leaves_the_rest_behind(store, tmp_path):
+    publish_with(store, *MAPS)
+    store.compact()
+    pack(store, tmp_path / "archive", scores_only=True)
+    packed = Archive(tmp_path / "archive")
+    (run_id,) = packed.ids()
+    assert (kept(store, run_id) != kept(packed, run_id), list(problems(packed))) == (True, [])
+    assert {file.name for file in packed.root.iterdir()} == {*FILES, MANIFEST}
+    assert packed.scores(run_id).digest() == store.scores(run_id).digest()
+
+
 def test_the_archived_smoke_suite_reads_and_says_the_same_when_packed_again(tmp_path):
     """All its runs lie in one row group: such archives were written before."""
     older = Archive(ARCHIVES / "smoke")
