@@ -106,7 +106,7 @@ for name, *case in json.loads(sys.argv[1]):
     print(json.dumps([told, g("VmHWM") - base, g("RssFile") - files]), flush=True)
     os._exit(0)
 """
-STEPS = [("devnet", 128, 16, 4, 1), ("dra", 96, 8, 2, 1), ("saoe", 112, 12, 4, 2)]
+STEPS = [("devnet", 128, 16, 4, 1), ("dra", 96, 12, 2, 1), ("saoe", 112, 12, 4, 2)]
 """Methods, the side of images, how many are in a batch, the backbone's stage, and scales."""
 REMEMBERING = [
     ("padim", 60, 128, {"channels": 448}),  # fewer images than channels
