@@ -5,7 +5,7 @@ from decimal import Decimal
 from bench.analysis.configurations import Configuration, StoredRuns
 from bench.analysis.labels import name_of
 from bench.analysis.sections import TableSection
-from bench.analysis.selection import ranked
+from bench.analysis.selection import groups_in_order
 from bench.published.tables import Key, published_tables
 from bench.text import counted
 
@@ -23,17 +23,16 @@ COLUMNS = ("data", "shots", "configuration", "published accuracy", "accuracy", "
 
 def accuracy_table(stored: StoredRuns) -> TableSection | None:
     """Return accuracies of all configurations that have one; None for none."""
-    order = {place: i for i, place in enumerate(ranked(place for place, _, _ in stored.groups))}
     rows = [
         row
-        for group in sorted(stored.groups, key=lambda g: (order[g[0]], *g[1:]))
+        for group in groups_in_order(stored)
         for configuration in stored.groups[group]
         for row in _rows(configuration, name_of(group[0]), group[1])
     ]
     return TableSection("accuracies", TITLE, READING, COLUMNS, tuple(rows)) if rows else None
 
 
-def _rows(configuration: Configuration, place: str, shots: int) -> list[tuple[str, ...]]:
+def _rows(configuration: Configuration, data: str, shots: int) -> list[tuple[str, ...]]:
     """Return the row of a configuration, of runs that train on no anomaly on all test images."""
     metric = "mean_class_accuracy" if shots else "mean_class_accuracy_full"
     ours = configuration.with_metric(metric)
@@ -43,7 +42,7 @@ def _rows(configuration: Configuration, place: str, shots: int) -> list[tuple[st
     auroc = configuration.with_metric("auroc" if shots else "auroc_full")
     published = _published(configuration)
     return [(
-        place, str(shots), configuration.label, "" if published is None else str(published),
+        data, str(shots), configuration.label, "" if published is None else str(published),
         f"{ours.mean:.3f}{spread}", counted(len(ours.receipts), "seed"),
         f"{auroc.mean:.3f}" if auroc else "",
     )]  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bench.analysis.configurations import Configuration, StoredRuns
 from bench.analysis.labels import name_of
 from bench.analysis.sections import TableSection
-from bench.analysis.selection import ranked
+from bench.analysis.selection import groups_in_order
 from bench.analysis.statistics import Estimate, mean_interval
 from bench.store.artifacts import EPOCHS
 from bench.text import counted, signed
@@ -78,9 +78,8 @@ def written_gain(gain: SelectionGain) -> str:
 
 def epochs_table(stored: StoredRuns) -> TableSection | None:
     """Return the gains of all configurations; None without scores by epoch."""
-    order = {place: i for i, place in enumerate(ranked(place for place, _, _ in stored.groups))}
     rows = []
-    for place, shots, method in sorted(stored.groups, key=lambda g: (order[g[0]], *g[1:])):
+    for place, shots, method in groups_in_order(stored):
         for configuration in stored.groups[place, shots, method]:
             gain = gain_of(configuration, stored)
             if gain is None:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, stdev
 
-from bench.analysis.labels import name_of
 from bench.errors import CorruptRun
-from bench.spec import Place, RunSpec
+from bench.spec import RunSpec
 from bench.store.agreement import differing
 from bench.store.receipt import Receipt
-from bench.store.results import Results
+from bench.store.results import Results, receipts
 
 CODE = ("source_sha256", "also_loaded")
 """What of the provenance is the code of the method, and no environment."""
@@ -59,13 +58,8 @@ class RunOutcome:
         """New minus old AUROC."""
         return None if self.old is None or self.new is None else self.new - self.old
 
-    @property
-    def where(self) -> Place:
-        """Dataset and category."""
-        return self.spec.dataset, self.spec.category
-
     def __str__(self) -> str:
-        shown = f"{self.spec.method} on {name_of(self.where)}, seed {self.spec.seed}: {self.state}"
+        shown = f"{self.spec.method} on {self.spec.place}, seed {self.spec.seed}: {self.state}"
         return f"{shown} ({self.detail})" if self.detail else shown
 
 
@@ -141,22 +135,17 @@ def regression(
     methods whose numbers were changed on purpose. A run of the reference is found by its id, or as
     the same but for the version of its method.
     """
-    known = {run_id: _read(reference, run_id) for run_id in reference.ids()}
-    by_cell = {_cell(receipt.spec): receipt for receipt in known.values() if receipt is not None}
+    known = list(receipts(reference))
+    by_id = {receipt.run_id: receipt for receipt in known}
+    by_cell = {_cell(receipt.spec): receipt for receipt in known}
     if wanted is None:
-        wanted = [receipt.spec for receipt in known.values() if receipt is not None]
+        wanted = [receipt.spec for receipt in known]
     specs = {spec.run_id: spec for spec in wanted}
     runs = tuple(
-        _outcome(spec, by_cell.get(_cell(spec)), results, meant) for spec in specs.values()
+        _outcome(spec, by_id.get(run_id) or by_cell.get(_cell(spec)), results, meant)
+        for run_id, spec in specs.items()
     )
     return Regression(runs, tuple(_by_method(runs)))
-
-
-def _read(results: Results, run_id: str) -> Receipt | None:
-    try:
-        return results.read(run_id)
-    except CorruptRun:
-        return None
 
 
 def _cell(spec: RunSpec) -> RunSpec:
@@ -173,8 +162,9 @@ def _outcome(
         failures = results.failures(run_id)
         state, detail = ("failed", failures[-1].reason) if failures else ("missing", "")
         return RunOutcome(run_id, spec, state, detail)
-    new = _read(results, run_id)
-    if new is None:
+    try:
+        new = results.read(run_id)
+    except CorruptRun:
         return RunOutcome(run_id, spec, "damaged")
     scored = spec.kind == "accuracy" and not is_probe(new)
     auroc = new.metrics.auroc if scored else None
@@ -221,10 +211,13 @@ def first_steps(old: Receipt, new: Receipt) -> float | None:
     """Return the largest relative difference of two probes' losses; None for no probes."""
     if not (is_probe(old) and is_probe(new)):
         return None
-    pairs = [(old.facts.number(name), new.facts.number(name)) for name in PROBES]
-    if any(one is None or other is None for one, other in pairs):
-        return math.inf  # a loss that is not finite is recorded as none
-    return max(abs(other - one) / max(abs(one), 1e-12) for one, other in pairs if one and other)
+    drift = 0.0
+    for name in PROBES:
+        one, other = old.facts.number(name), new.facts.number(name)
+        if one is None or other is None:
+            return math.inf  # a loss that is not finite is recorded as none
+        drift = max(drift, abs(other - one) / max(abs(one), 1e-12))
+    return drift
 
 
 def _by_method(runs: Sequence[RunOutcome]) -> Iterable[MethodOutcome]:

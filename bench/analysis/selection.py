@@ -92,6 +92,12 @@ def ranked(places: Iterable[Place]) -> list[Place]:
     return sorted(set(places), key=lambda p: (rank.get(p, len(rank)), p))
 
 
+def groups_in_order(stored: StoredRuns) -> list[tuple[Place, int, str]]:
+    """Return the keys of `StoredRuns.groups`: by place as `ranked`, shots and method."""
+    order = {place: i for i, place in enumerate(ranked(place for place, _, _ in stored.groups))}
+    return sorted(stored.groups, key=lambda group: (order[group[0]], *group[1:]))
+
+
 def cells(stored: StoredRuns) -> list[tuple[Place, int]]:
     """Return places and shots with runs, ordered as `places`."""
     return [(place, s) for place, shots in places(stored).items() for s in shots]

@@ -14,7 +14,7 @@ from bench.analysis.configurations import StoredRuns
 from bench.analysis.labels import name_of
 from bench.analysis.timings import TimedConfiguration, clocks
 from bench.store.receipt import Receipt
-from bench.store.results import Results, receipts
+from bench.store.results import Results
 
 LEAST = 0.08
 """Share by which a time must have grown."""
@@ -62,9 +62,9 @@ class Night:
     """Configurations all of whose rounds something else disturbed."""
 
 
-def night(results: Results) -> Night | None:
-    """Return what timed runs say; None without any, or of several machines."""
-    stored = StoredRuns(results, tuple(r for r in receipts(results) if r.spec.kind == "timing"))
+def night(results: Results, runs: Iterable[Receipt]) -> Night | None:
+    """Return what the timed ones of some runs say; None without any, or of several machines."""
+    stored = StoredRuns(results, tuple(r for r in runs if r.spec.kind == "timing"))
     machines = {_machine(receipt) for receipt in stored.timing}
     if len(machines) != 1:
         return None
@@ -84,14 +84,12 @@ def _machine(receipt: Receipt) -> str:
 
 def _numbers(timed: TimedConfiguration) -> dict[str, float]:
     """Return medians over rounds: times, their ratios to the reference pass, and memory."""
-    yardstick = timed.by_round("yardstick_s")
     numbers = {}
     for name in TIMES:
-        by_round = timed.by_round(name)
-        ratios = [value / yardstick[n] for n, value in by_round.items() if n in yardstick]
-        if ratios:
-            numbers[name] = median(by_round.values())
-            numbers[_ratio(name)] = median(ratios)
+        ratio = timed.over_yardstick(name)
+        if ratio is not None:
+            numbers[name] = median(timed.by_round(name).values())
+            numbers[_ratio(name)] = ratio
     for name in PEAKS:
         peaks = [value for r in timed.rounds if (value := r.provenance.number(name)) is not None]
         if peaks:

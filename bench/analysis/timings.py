@@ -106,8 +106,12 @@ class TimedConfiguration:
     @property
     def of_yardstick(self) -> float | None:
         """Its latency over the yardstick's, measured in turns."""
+        return self.over_yardstick("latency_s")
+
+    def over_yardstick(self, name: str) -> float | None:
+        """Return the median over rounds of a timing over the yardstick's; None for none."""
         yardstick = self.by_round("yardstick_s")
-        values = [v / yardstick[n] for n, v in self.by_round("latency_s").items() if n in yardstick]
+        values = [v / yardstick[n] for n, v in self.by_round(name).items() if n in yardstick]
         return median(values) if values else None
 
 

@@ -14,7 +14,7 @@ from bench.errors import RequestError
 from bench.text import counted
 
 if TYPE_CHECKING:
-    from bench.analysis.slower import Slower
+    from bench.analysis.slower import Night, Slower
     from bench.store.agreement import Agreement
     from bench.store.receipt import Receipt
     from bench.store.results import Results
@@ -82,6 +82,7 @@ def compare_command(
 
     Exit code: 0 all runs of the first are identical or close in the second, and none slower; 1 not.
     """
+    from bench.analysis.slower import night
     from bench.store.open import open_results
     from bench.store.results import verified
 
@@ -89,52 +90,56 @@ def compare_command(
     ids = (set(one.ids()), set(other.ids()))
     if not ids[0] & ids[1]:
         raise RequestError(f"{first} and {second} share no run")
-    damaged = {i for results, known in ((one, ids[0]), (other, ids[1]))
-               for i in verified(results, known)[1]}  # fmt: skip
-    shared = sorted((ids[0] & ids[1]) - damaged)
-    pairs = [_pair(one, other, run_id, margin) for run_id in shared]
+    (firsts, bad), (seconds, also_bad) = verified(one, ids[0]), verified(other, ids[1])
+    damaged = sorted({*bad, *also_bad})
+    pairs = [
+        _pair(one, other, firsts[run_id], seconds[run_id], margin)
+        for run_id in sorted(firsts.keys() & seconds.keys())
+    ]
     counts = Counter(pair.match.kind for pair in pairs)
     alone = (sorted(ids[0] - ids[1]), sorted(ids[1] - ids[0]))
     failed = [run_id for run_id in alone[0] if other.failures(run_id)]
-    slow = _slower(one, other)
+    slow = _slower(night(one, firsts.values()), night(other, seconds.values()))
     if as_json:
         print_json({
             "first": str(first), "second": str(second), "margin": margin,
             "counts": {kind: counts[kind] for kind in KINDS}, "only_in_first": alone[0],
-            "only_in_second": alone[1], "failed_in_second": failed, "damaged": sorted(damaged),
+            "only_in_second": alone[1], "failed_in_second": failed, "damaged": damaged,
             "slower": [str(s) for s in slow], "runs": [pair.as_dict() for pair in pairs],
         })  # fmt: skip
     else:
         for line in (*_lines(pairs), *_by_method(pairs), *map(str, slow)):
             say(line)
-        for run_id in sorted(damaged):
+        for run_id in damaged:
             say(f"{run_id} is damaged: `bench verify` says where")
-        there = f"{len(alone[0])} only in {first}" + f" ({len(failed)} failed in {second})" * (
-            bool(failed)
+        failures = f" ({len(failed)} failed in {second})" * bool(failed)
+        say(
+            f"{_counted(counts)}; {len(alone[0])} only in {first}{failures},"
+            f" {len(alone[1])} only in {second}"
         )
-        say(f"{_counted(counts)}; {there}, {len(alone[1])} only in {second}")
     if counts["different"] or alone[0] or damaged or slow:
         raise typer.Exit(1)
 
 
-def _slower(one: "Results", other: "Results") -> "list[Slower]":
-    """Return what takes longer in the second, of times of one machine."""
-    from bench.analysis.slower import night, slower
+def _slower(before: "Night | None", after: "Night | None") -> "list[Slower]":
+    """Return what has grown since, of times of one machine."""
+    from bench.analysis.slower import slower
 
-    before, after = night(one), night(other)
     if before is None or after is None or before.machine != after.machine:
         return []
     return slower(after.times, [before.times])
 
 
-def _pair(one: "Results", other: "Results", run_id: str, margin: float) -> Pair:
+def _pair(
+    one: "Results", other: "Results", first: "Receipt", second: "Receipt", margin: float
+) -> Pair:
     from bench.store.agreement import agreement
 
-    first, second = one.read(run_id), other.read(run_id)
     match = agreement(first, second, margin)
     if match.kind == "identical":
         return Pair(first, second, match, 0.0)
-    return Pair(first, second, match, one.scores(run_id).gap(other.scores(run_id)))
+    gap = one.scores(first.run_id).gap(other.scores(first.run_id))
+    return Pair(first, second, match, gap)
 
 
 def _lines(pairs: Sequence[Pair]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.cli.options import console, say, shared_options
+from bench.cli.options import console, print_missing, say, shared_options
 from bench.errors import RequestError
 
 if TYPE_CHECKING:
@@ -42,14 +42,11 @@ def crosscheck_command(
         compare_sides,
         make_crosscheck,
     )
-    from bench.planning.plan import missing_lines
 
     interpreter = python.absolute()  # not resolved: an environment's is a link to another one
     check_interpreter(interpreter)
     plan = make_crosscheck(selection, folders, download=True)
-    for line in missing_lines(plan.missing):
-        print(f"missing: {line}", file=sys.stderr)
-    if plan.missing:
+    if print_missing(plan):
         raise RequestError("some inputs are missing; provide them, or select less")
     rows: list[Compared] = []
     failed = False

@@ -252,6 +252,16 @@ def cache_or_default(cache: Path | None) -> Path:
     return cache.absolute()
 
 
+def print_missing(plan: "Plan") -> list[str]:
+    """Print missing inputs with their remedies on stderr; return these lines."""
+    from bench.planning.plan import missing_lines
+
+    lines = missing_lines(plan.missing)
+    for line in lines:
+        print(f"missing: {line}", file=sys.stderr)
+    return lines
+
+
 def readable_runs(stored: "Results") -> "list[Receipt]":
     """Return the runs that verify; note on stderr how many do not."""
     from bench.store.results import receipts

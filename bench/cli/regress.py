@@ -3,13 +3,22 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.options import plan_suite, say, shared_options, split_words
+from bench.cli.formats import print_json
+from bench.cli.options import (
+    JsonOption,
+    plan_suite,
+    print_missing,
+    printable,
+    say,
+    shared_options,
+    split_words,
+)
 from bench.errors import RequestError
 from bench.system.files import write_synced
 
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
     from bench.planning.matrix import Selection
     from bench.planning.plan import Folders
     from bench.spec import RunSpec
-    from bench.store.results import Results
+    from bench.store.receipt import Receipt
 
 NOTHING, WORSE, CANNOT_JUDGE, UNFIT = 0, 1, 2, 3
 
@@ -51,7 +60,7 @@ def regress_command(
     github: Annotated[
         bool, typer.Option("--github", help="Print GitHub's annotations, too.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, nothing else.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare runs with those of a reference, and say whether they have got worse.
 
@@ -61,21 +70,35 @@ def regress_command(
     the machine is not fit to judge.
     """
     from bench.analysis.regress import regression
+    from bench.analysis.slower import night
     from bench.report import regression as files
     from bench.store.open import open_results, results_at
+    from bench.store.results import receipts
 
     known, stored = open_results(reference.absolute()), results_at(folders.results)
-    wanted = _wanted(suite, selection, folders) if suite else None
+    tell = _to_stderr if as_json else say
+    wanted = _wanted(suite, selection, folders, tell) if suite else None
     check = regression(known, stored, wanted, split_words(accept) or ())
+    runs = list(receipts(stored))
+    now = night(stored, runs)
     repeated = open_results(again.absolute()) if again else None
+    runs_again = list(receipts(repeated)) if repeated is not None else []
+    second = night(repeated, runs_again) if repeated is not None else None
     lines = list(_lines(history))
-    now, slow = _times(known, stored, repeated, lines)
-    unfit = list(_unfit(stored, repeated, now))
-    code = _code(check, slow, unfit)
-    about = _about(stored) if history else {}
-    _keep(check, slow, code, now, about, history, junit, summary)
+    slow = _slower(now, second, night(known, receipts(known)), lines) if now else []
+    unsteady = list(_unsteady(runs, runs_again))
+    names = now.disturbed if now else ()
+    disturbed = [f"{name}: something else ran in every round" for name in names]
+    unfit = [*unsteady, *disturbed]
+    code = _code(check, slow, unsteady, disturbed)
+    if junit:
+        write_synced(junit, files.junit(check).encode())
+    if summary:
+        write_synced(summary, files.summary(check, slow, code).encode())
+    if history:
+        _append(history, {**_about(runs), **files.history_line(check, now, code)})
     if as_json:
-        say(json.dumps({**files.as_json(check, slow, code), "unfit": unfit}, indent=1))
+        print_json({**files.as_json(check, slow, code), "unfit": unfit})
     else:
         _print(check, slow, code, unfit)
     if github:
@@ -85,15 +108,18 @@ def regress_command(
         raise typer.Exit(code)
 
 
-def _wanted(suite: str, selection: "Selection", folders: "Folders") -> "list[RunSpec]":
+def _to_stderr(text: str) -> None:
+    print(printable(text), file=sys.stderr)
+
+
+def _wanted(
+    suite: str, selection: "Selection", folders: "Folders", tell: Callable[[str], None]
+) -> "list[RunSpec]":
     """Return the runs of a suite; raises RequestError where inputs are missing."""
-    from bench.planning.plan import missing_lines
     from bench.planning.suite import read_suite
 
-    plan = plan_suite(read_suite(suite), selection, folders)
-    for line in missing_lines(plan.missing):
-        print(f"missing: {line}", file=sys.stderr)
-    if plan.missing:
+    plan = plan_suite(read_suite(suite), selection, folders, tell=tell)
+    if print_missing(plan):
         raise RequestError("the ids of runs follow from their inputs, and some are missing")
     return [run.spec for run in plan.runs]
 
@@ -112,87 +138,65 @@ def _lines(history: Path | None) -> Iterator[dict[str, Any]]:
         yield line
 
 
-def _times(
-    known: "Results", stored: "Results", repeated: "Results | None", lines: list[dict[str, Any]]
-) -> "tuple[Night | None, list[Slower]]":
-    """Return what was timed, and what has grown since the reference and earlier nights."""
-    from bench.analysis.slower import history_of, night, slower
+def _slower(
+    now: "Night", second: "Night | None", reference: "Night | None", lines: list[dict[str, Any]]
+) -> "list[Slower]":
+    """Return what has grown since the reference and earlier nights of the same machine."""
+    from bench.analysis.slower import history_of, slower
 
-    now = night(stored)
-    if now is None:
-        return None, []
     earlier: list[Times] = history_of(lines, now.machine)
-    first = night(known)
-    if first is not None and first.machine == now.machine:
-        earlier = [first.times, *earlier]
-    second = night(repeated) if repeated is not None else None
-    confirming = second.times if second is not None and second.machine == now.machine else None
-    return now, slower(now.times, earlier, confirming)
+    if reference is not None and reference.machine == now.machine:
+        earlier = [reference.times, *earlier]
+    same = second is not None and second.machine == now.machine
+    return slower(now.times, earlier, second.times if second is not None and same else None)
 
 
-def _unfit(stored: "Results", repeated: "Results | None", now: "Night | None") -> Iterator[str]:
-    """Yield why the machine cannot be trusted."""
+def _unsteady(runs: "list[Receipt]", again: "list[Receipt]") -> Iterator[str]:
+    """Yield runs that gave other bits the second time, in the same environment."""
     from bench.store.agreement import agreement
 
-    for run_id in stored.ids() if repeated is not None else ():
-        assert repeated is not None
-        if repeated.has(run_id):
-            first = stored.read(run_id)
-            match = agreement(first, repeated.read(run_id))
-            if (
-                first.spec.kind == "accuracy"
-                and match.kind != "identical"
-                and not (match.environment)
-            ):
-                yield f"run {run_id} gave other scores the second time, in the same environment"
-    for name in now.disturbed if now is not None else ():
-        yield f"{name}: something else ran in every round"
+    seconds = {second.run_id: second for second in again if second.spec.kind == "accuracy"}
+    for first in runs:
+        if (second := seconds.get(first.run_id)) is None:
+            continue
+        match = agreement(first, second)
+        if match.kind != "identical" and not match.environment:
+            run = f"run {first.run_id}"
+            yield f"{run} gave other scores the second time, in the same environment"
 
 
-def _code(check: "Regression", slow: "list[Slower]", unfit: list[str]) -> int:
-    if any(line.startswith("run ") for line in unfit):
+def _code(
+    check: "Regression", slow: "list[Slower]", unsteady: list[str], disturbed: list[str]
+) -> int:
+    if unsteady:
         return UNFIT  # bits that come and go say nothing of the code
     if check.faults or check.worse or any(s.confirmed for s in slow):
         return WORSE
-    if unfit:
+    if disturbed:
         return UNFIT
     return NOTHING if check.judged and not check.too_few else CANNOT_JUDGE
 
 
-def _about(stored: "Results") -> dict[str, str | None]:
+def _about(runs: "list[Receipt]") -> dict[str, str | None]:
     """Return when and by what commit the newest run was made."""
     from bench.analysis.places import finished
-    from bench.store.results import receipts
 
-    newest = max(receipts(stored), key=finished, default=None)
+    newest = max(runs, key=finished, default=None)
     if newest is None:
         return {"date": None, "commit": None}
     date = newest.finished_at.isoformat(timespec="seconds") if newest.finished_at else None
     return {"date": date, "commit": newest.provenance.commit}
 
 
-def _keep(
-    check: "Regression", slow: "list[Slower]", code: int, now: "Night | None",
-    about: dict[str, str | None], history: Path | None, junit: Path | None, summary: Path | None,
-) -> None:  # fmt: skip
-    """Write the files that were asked for."""
-    from bench.report import regression as files
-
-    if junit:
-        write_synced(junit, files.junit(check).encode())
-    if summary:
-        write_synced(summary, files.summary(check, slow, code).encode())
-    if history:
-        times, machine = (now.times, now.machine) if now else ({}, "")
-        line = files.history_line(check, times, machine, code, about)
-        with history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+def _append(history: Path, line: dict[str, Any]) -> None:
+    with history.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _print(check: "Regression", slow: "list[Slower]", code: int, unfit: list[str]) -> None:
-    from bench.analysis.regress import FAULTS
+    from bench.analysis.regress import FAULTS, LEAST_PAIRS
     from bench.report.regression import headline
 
     for run in check.runs:
@@ -201,7 +205,7 @@ def _print(check: "Regression", slow: "list[Slower]", code: int, unfit: list[str
     for line in (*map(str, check.methods), *map(str, slow), *unfit):
         say(line)
     if check.too_few:
-        say(f"fewer than 15 runs of a method: {_remedy(check)}")
+        say(f"fewer than {LEAST_PAIRS} runs of a method: {_remedy(check)}")
     if not check.judged:
         say("the reference has none of these runs: make one on this machine, by `bench archive`")
     say(headline(check, code))
@@ -209,11 +213,12 @@ def _print(check: "Regression", slow: "list[Slower]", code: int, unfit: list[str
 
 def _remedy(check: "Regression") -> str:
     """Return how many seeds would do."""
+    from bench.analysis.regress import LEAST_PAIRS
+
     seeds = 0
     for method in check.too_few:
-        runs = [
-            run for run in check.runs if run.spec.method == method.method and run.gap is not None
-        ]
-        places = len({(run.where, run.spec.shots) for run in runs})
-        seeds = max(seeds, -(-max(method.pairs_needed or 15, 15) // max(1, places)))
+        runs = [run.spec for run in check.runs if run.gap is not None]
+        rows = {(spec.place, spec.shots) for spec in runs if spec.method == method.method}
+        pairs = max(method.pairs_needed or LEAST_PAIRS, LEAST_PAIRS)
+        seeds = max(seeds, -(-pairs // max(1, len(rows))))
     return f"run reference and suite with --seeds {seeds}"

@@ -13,6 +13,7 @@ from bench.cli.options import (
     console,
     gpus,
     plan_suite,
+    print_missing,
     printable,
     say,
     shared_options,
@@ -190,13 +191,9 @@ def _to_stderr(text: str) -> None:
 
 def _check_missing(plan: "Plan", selection: "Selection", suite: str, allowed: bool) -> None:
     """Print notes and missing inputs; raises RequestError unless `allowed`."""
-    from bench.planning.plan import missing_lines
-
     for line in plan.notes:
         print(f"warning: {printable(line)}", file=sys.stderr)
-    lines = missing_lines(plan.missing)
-    for line in lines:
-        print(f"missing: {line}", file=sys.stderr)
+    lines = print_missing(plan)
     if plan.missing and not allowed:
         total = len(plan.missing) + len(plan.runs)
         only = f" ({lines[0].rpartition('  [')[0]})" if len(lines) == 1 else ""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench.spec import RunSpec
+from bench.store.configuration_names import source_of
 from bench.weights import KNOWN
 
 
@@ -38,7 +39,7 @@ def _lines(spec: RunSpec) -> Iterator[str]:
         "backbone": spec.backbone,
         "stage": spec.stage,
         "weights": _weights(spec),
-        "external": spec.external and spec.external.partition(":")[0],
+        "external": source_of(spec.external),
     }
     yield f"\n[set.{spec.method}]"
     for key, value in {**settings, **spec.parameters}.items():

@@ -13,7 +13,7 @@ from bench.planning.runtime import RuntimeModel, training_length
 from bench.spec import RunSpec
 from bench.store.open import open_results
 from bench.store.receipt import Receipt
-from bench.store.results import receipts
+from bench.store.results import MANIFEST, receipts
 from bench.text import duration, joined
 
 COST = {"resnet18": 1.0, "resnet50": 2.3, "wide_resnet50_2": 6.3, "mobilenet_v2": 0.35, None: 1.0}
@@ -35,14 +35,23 @@ class TimeLeft:
         return f"{'more than' if self.unknown else about} {duration(self.seconds)}"
 
 
+def reference_archives() -> list[Path]:
+    """Return the archives in `results/reference` of a checkout, but those of nightly checks.
+
+    The runs of these are too short to be anyone's result, or to foretell a longer one's time.
+    """
+    folder = Path(bench.__file__).parents[1] / "results" / "reference"
+    archives = sorted(manifest.parent for manifest in folder.glob(f"*/{MANIFEST}"))
+    return [archive for archive in archives if not archive.name.startswith("nightly-")]
+
+
 @functools.cache
 def reference_runs() -> tuple[Receipt, ...]:
-    """Return the runs in `results/reference` of a checkout; none where it is not there."""
-    folder = Path(bench.__file__).parents[1] / "results" / "reference"
+    """Return the runs of all reference archives; none where there is no checkout."""
     runs: list[Receipt] = []
-    for archive in sorted(folder.glob("*/archive.json")):
+    for archive in reference_archives():
         try:
-            runs += receipts(open_results(archive.parent))
+            runs += receipts(open_results(archive))
         except BenchError:
             continue  # a rough time is not worth an error
     return tuple(runs)

@@ -1,12 +1,11 @@
 """A regression check as files that others read: JUnit, Markdown, GitHub's annotations, JSON."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from bench.analysis.labels import name_of
 from bench.analysis.regress import FAULTS, STATES, Regression, RunOutcome
-from bench.analysis.slower import Slower
+from bench.analysis.slower import Night, Slower
 from bench.report.markup import as_markdown
 from bench.text import counted
 
@@ -45,7 +44,7 @@ def junit(check: Regression) -> str:
             failures=str(failures),
         )  # fmt: skip
         for run in runs:
-            name = f"{name_of(run.where)} {run.spec.shots} shots seed {run.spec.seed}"
+            name = f"{run.spec.place} {run.spec.shots} shots seed {run.spec.seed}"
             _case(suite, method, name, run.state in FAULTS, run.state == "new", str(run))
         for judgement in judged:
             open_ = judgement.verdict in ("inconclusive", "too few")
@@ -110,7 +109,7 @@ def _confirmed(slow: Slower) -> str:
 
 def _row(run: RunOutcome) -> list[str]:
     old, new = ("" if value is None else f"{value:.4f}" for value in (run.old, run.new))
-    where = f"{name_of(run.where)}, {run.spec.shots} shots, seed {run.spec.seed}"
+    where = f"{run.spec.place}, {run.spec.shots} shots, seed {run.spec.seed}"
     return [f"{run.spec.method}, {where}", run.state, old, new, run.detail]
 
 
@@ -154,9 +153,7 @@ def as_json(check: Regression, slow: Sequence[Slower], code: int) -> dict[str, A
     }  # fmt: skip
 
 
-def history_line(
-    check: Regression, times: Mapping[str, Any], machine: str, code: int, about: Mapping[str, Any]
-) -> dict[str, Any]:
+def history_line(check: Regression, now: Night | None, code: int) -> dict[str, Any]:
     """Return what a night leaves for later ones."""
     aurocs: dict[str, list[float]] = {}
     for run in check.runs:
@@ -164,6 +161,6 @@ def history_line(
             aurocs.setdefault(run.spec.method, []).append(run.new)
     means = {method: round(sum(v) / len(v), 6) for method, v in sorted(aurocs.items())}
     return {
-        **about, "machine": machine, "outcome": code, "states": dict(check.counts),
-        "auroc": means, "times": times,
+        "machine": now.machine if now else "", "outcome": code, "states": dict(check.counts),
+        "auroc": means, "times": now.times if now else {},
     }  # fmt: skip

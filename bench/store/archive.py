@@ -200,8 +200,8 @@ def pack(results: Results, out: Path, *, scores_only: bool = False) -> int:
         receipts.append(receipt)
         sealed_receipts.append(seal(replace(receipt, files={})).decode())  # the files stay behind
         tables["scores.parquet"][run_id] = scores.table()
-        kept = {} if scores_only else read_artifacts(results, run_id)
-        for name, artifact in kept.items():
+        artifacts = {} if scores_only else read_artifacts(results, run_id)
+        for name, artifact in artifacts.items():
             tables[name][run_id] = artifact.table()
     receipt_table = pa.table({"run_id": ids, "receipt": sealed_receipts})
     contents = {

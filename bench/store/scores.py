@@ -55,8 +55,8 @@ class Scores:
         counted = self.counted()
         values = _metrics(self.score[counted], self.label[counted], threshold)
         if full:
-            whole = _metrics(self.score, self.label, threshold)
-            values |= {f"{name}_full": value for name, value in whole.items()}
+            of_all = _metrics(self.score, self.label, threshold)
+            values |= {f"{name}_full": value for name, value in of_all.items()}
         return values
 
     def gap(self, other: "Scores") -> float | None:

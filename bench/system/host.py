@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -29,11 +29,12 @@ def cpu_count() -> int:
 @functools.cache
 def describe_host() -> dict[str, str | int]:
     """Return facts that stay constant during a command."""
+    cpu = _cpu_facts()
     return {
         "hostname": platform.node(),
         "os": platform.platform(),
-        "cpu": _cpu_model(),
-        "cpu_features": _cpu_features(),
+        "cpu": _cpu_model(cpu),
+        "cpu_features": _cpu_features(cpu),
         "cpu_count": cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),
@@ -206,27 +207,30 @@ def installed_version(library: str) -> str:
         return ""
 
 
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in kernel_text(Path("/proc/cpuinfo")).splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-            if line.startswith("CPU part"):  # ARM has no names
-                return f"{platform.machine()} part {line.partition(':')[2].strip()}"
-    return platform.processor() or platform.machine()
-
-
-def _cpu_features() -> str:
-    """Return what tells processors of one name apart: family, model, and a digest of abilities.
-
-    Virtual machines often name a processor no more closely than by its maker, while libraries
-    choose their instructions, and so the last digits, by its abilities.
-    """
+def _cpu_facts() -> dict[str, str]:
+    """Return what the kernel says of the first core; nothing where it says nothing."""
     facts: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in kernel_text(Path("/proc/cpuinfo")).splitlines():
             name, _, value = line.partition(":")
             facts.setdefault(name.strip(), value.strip())
+    return facts
+
+
+def _cpu_model(facts: Mapping[str, str]) -> str:
+    if "model name" in facts:
+        return facts["model name"]
+    if "CPU part" in facts:  # ARM has no names
+        return f"{platform.machine()} part {facts['CPU part']}"
+    return platform.processor() or platform.machine()
+
+
+def _cpu_features(facts: Mapping[str, str]) -> str:
+    """Return what tells processors of one name apart: family, model, and a digest of abilities.
+
+    Virtual machines often name a processor no more closely than by its maker, while libraries
+    choose their instructions, and so the last digits, by its abilities.
+    """
     abilities = sorted((facts.get("flags") or facts.get("Features") or "").split())
     digest = hashlib.sha256(" ".join(abilities).encode()).hexdigest()[:8]
     known = [facts[name] for name in ("cpu family", "model") if name in facts]

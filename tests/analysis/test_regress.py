@@ -64,6 +64,14 @@ def test_a_raised_version_and_an_accepted_method_are_meant(reference, store):
     assert states(reference, store, meant=["devnet"]) == ["changed"]
 
 
+def test_a_run_is_compared_with_its_own_version_where_the_reference_has_several(reference, store):
+    publish(reference)
+    publish(reference, NEXT, FAR)
+    publish(store)
+    publish(store, NEXT, FAR)
+    assert states(reference, store) == ["identical"] * 2
+
+
 def test_another_environment_moves_a_run_which_is_no_fault_alone(reference, store):
     publish(reference)
     publish(store, scores=FAR, provenance=ELSEWHERE)
@@ -111,6 +119,7 @@ def probe(one, two):
         ("bfloat16", (1.0, 0.9006), "moved"),
         ("bfloat16", (1.0, 0.93), "first steps"),
         ("float32", (1.0, None), "first steps"),
+        ("float32", (1.0, 0.0), "first steps"),
     ],
 )
 def test_the_losses_of_two_steps_tell_a_change_from_rounding(

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from bench.cli import main as bench
+from bench.planning.rough_times import reference_archives
 from bench.store.folder import Store
 from bench.store.merge import merge_results
 from bench.store.open import open_results
@@ -26,8 +27,7 @@ def merged(folder: Path) -> Store:
     Of a run that several machines made the GPU's stays, whose archive comes first.
     """
     store = Store(folder)
-    archives = (ROOT / "results" / "reference").iterdir()
-    for archive in sorted(a for a in archives if not a.name.startswith("nightly-"))[::-1]:
+    for archive in reversed(reference_archives()):
         for run in merge_results(open_results(archive), store):
             assert run.kind != "damaged", f"{archive.name}: {run}"
     return store

@@ -29,7 +29,7 @@ from bench.detector import BackboneSource, Context, MethodError, Samples, Seeds,
 from bench.execution.determinism import make_deterministic
 from bench.planning.rehearsal import rehearsed_peak
 from bench.registry import METHODS, Registry, load_class
-from tests.fixtures.planted import SIZE, pictures, separation
+from tests.fixtures.planted import SIZE, framed, pictures, separation
 
 TEXTURES = np.random.RandomState(6).randint(0, 256, (5, 3, SIZE, SIZE)).astype(np.uint8)
 
@@ -660,14 +660,9 @@ CHANGED: dict[str, Any] = {
 
 def test_every_parameter_changes_the_scores() -> None:
     assert CHANGED.keys() == {f.name for f in dataclasses.fields(Parameters)}
-    scene = pictures(20, False, 1)
-    images = scene.images.copy()
-    images[:, :, :, :8] //= 8  # a background
-    images[:, :, :, 24:] //= 8
-    images[:, :, :8] //= 8
-    images[:, :, 24:] //= 8
-    assert foregrounds(images).mean() < 0.5
-    train = TrainingSet(dataclasses.replace(scene, images=images), pictures(0, True, 2))
+    scene = framed(20, 1)
+    assert foregrounds(scene.images).mean() < 0.5
+    train = TrainingSet(scene, pictures(0, True, 2))
 
     def scores(**changes: Any) -> Any:
         given = {"lr_end": 2e-3, "epochs": 1, "steps_per_epoch": 4, **changes}

@@ -37,7 +37,7 @@ from bench.planning.plan import Folders, plan_runs
 from bench.planning.rehearsal import rehearsed_peak
 from bench.planning.suite import read_suite
 from bench.registry import Registry
-from tests.fixtures.planted import SIZE, pictures, separation
+from tests.fixtures.planted import SIZE, framed, pictures, separation
 
 SMALL: dict[str, Any] = {"epochs": 1, "steps_per_epoch": 2, "width": 4, "attentions": 1}
 TESTED = pictures(7, True, 5)
@@ -463,14 +463,9 @@ CHANGED: dict[str, Any] = {
 
 def test_every_parameter_changes_the_scores() -> None:
     assert CHANGED.keys() == {f.name for f in dataclasses.fields(Parameters)}
-    scene = pictures(20, False, 1)
-    images = scene.images.copy()
-    images[:, :, :, :8] //= 8  # a background
-    images[:, :, :, 24:] //= 8
-    images[:, :, :8] //= 8
-    images[:, :, 24:] //= 8
-    assert foregrounds(images).mean() < 0.5
-    train = TrainingSet(dataclasses.replace(scene, images=images), marked(3, 2))
+    scene = framed(20, 1)
+    assert foregrounds(scene.images).mean() < 0.5
+    train = TrainingSet(scene, marked(3, 2))
     standard = fitted(train=train).score(TESTED)
     unchanged = [
         name
