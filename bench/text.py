@@ -59,6 +59,11 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
 
 
+def p_text(p: float) -> str:
+    """Return a p value of three decimals, or that it is below the least of them."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def signed(value: float, digits: int = 3) -> str:
     """Write a difference with its sign."""
     rounded = round(value, digits) or 0.0  # no minus zero

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 ANCHORS = np.array(
     [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float64
@@ -13,6 +13,7 @@ STRENGTH = 0.65
 LARGEST = 1024
 """Longest side of a drawn picture in pixels."""
 BOX = (0, 220, 255)
+DEFECT = (0, 200, 0)
 CAPTIONED = 160
 """Pixels of the narrowest picture that gets a caption."""
 
@@ -48,6 +49,17 @@ def overlay(
         corner = (left, upper, max(left, right - 1), max(upper, lower - 1))
         ImageDraw.Draw(picture).rectangle(corner, outline=BOX, width=max(1, min(size) // 128))
     return picture
+
+
+def outlined(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """Draw a line around what a mask of any size marks, just outside of it."""
+    marked = mask.convert("L").point(lambda v: 255 * (v > 0))
+    marked = marked.resize(picture.size, Image.Resampling.NEAREST)
+    around = marked.filter(ImageFilter.MaxFilter(5))
+    edge = ImageChops.subtract(around, marked)
+    drawn = picture.copy()
+    drawn.paste(DEFECT, (0, 0, *picture.size), edge)
+    return drawn
 
 
 def captioned(picture: Image.Image, scale: str, top: float, words: str) -> Image.Image:

@@ -71,7 +71,12 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
         rows = [list(row) for row in section.rows]
         yield from _forms(section.key, section.title, section.columns, rows)
     yield from _times(contents.times)
-    yield from ((f"{figure.slug}.svg", f"{figure.svg}\n") for figure in contents.figures)
+    for figure in contents.figures:
+        yield f"{figure.slug}.svg", f"{figure.svg}\n"
+        for number, table in enumerate(figure.numbers, 1):
+            name = figure.slug if number == 1 else f"{figure.slug}-{number}"
+            rows = [[value.replace("\N{MINUS SIGN}", "-") for value in row] for row in table.rows]
+            yield f"{name}.csv", as_csv([list(table.columns), *rows])
 
 
 def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[tuple[str, str]]:

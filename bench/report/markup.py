@@ -34,7 +34,7 @@ _LATEX = {
 def as_csv(rows: Grid) -> str:
     """Write CSV by RFC 4180 with plain line ends.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    A text that a spreadsheet would take for a formula begins with an apostrophe; numbers do not.
     """
     sink = io.StringIO()
     csv.writer(sink, lineterminator="\n").writerows(map(_inert, row) for row in rows)
@@ -42,7 +42,8 @@ def as_csv(rows: Grid) -> str:
 
 
 def _inert(text: str) -> str:
-    return f"'{text}" if re.match(r"[=+@\t\r]|-(?![\d.])", text) else text
+    formula = re.match(r"[=+@\t\r-]", text) and not re.fullmatch(r"[+-][\d.]+(e-?\d+)?", text)
+    return f"'{text}" if formula else text
 
 
 def as_markdown(rows: Grid) -> str:

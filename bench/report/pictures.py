@@ -10,6 +10,8 @@ from PIL import Image
 from bench.data import synthetic
 from bench.data.catalog import OWN_VERSION, SYNTHETIC
 from bench.data.decode import decode_image, is_turned
+from bench.data.listing import Listing
+from bench.data.masks import find_masks, read_mask
 from bench.data.pixel_digests import PixelDigests
 from bench.data.present import find_category
 from bench.errors import BenchError
@@ -51,40 +53,67 @@ class Pictures:
         another content, or an older run has seen it lying on its side.
         """
         if dataset == SYNTHETIC.name:
-            return _embedded(category, file) if EMBEDDED.get(category) == content else None
-        stated, version, paths = self._category(dataset, category)
-        if stated != content or file not in paths:
+            return self._embedded(category, file, content)[0]
+        listing = self._listing(dataset, category, content)
+        if listing is None or file not in {f.path for f in listing.files}:
             return None
-        lay = data_version is not None and data_version < min(version, OWN_VERSION)
-        if lay and is_turned(paths[file]):
+        path = listing.root / file
+        lay = data_version is not None and data_version < min(listing.data_version, OWN_VERSION)
+        if lay and is_turned(path):
             return None
         try:
-            return decode_image(paths[file])[0]
+            return decode_image(path)[0]
         except BenchError:
+            return None
+
+    def mask(self, dataset: str, category: str, file: str, content: str) -> Image.Image | None:
+        """Return what marks an image's defect, at its size; None without a mask that fits."""
+        if dataset == SYNTHETIC.name:
+            return self._embedded(category, file, content)[1]
+        picture = self.picture(dataset, category, file, content)
+        listing = self._listing(dataset, category, content)
+        if picture is None or listing is None:
+            return None
+        masks = {m.image: m for m in find_masks(listing.root, listing.files)}
+        try:
+            return Image.fromarray(read_mask(masks[listing.root / file], picture.size))
+        except (KeyError, BenchError):
             return None
 
     def content(self, dataset: str, category: str) -> str:
         """Return a category's fingerprint in the data folder; empty where it is not there."""
         if dataset == SYNTHETIC.name:
             return EMBEDDED.get(category, "")
-        return self._category(dataset, category)[0]
+        return self._category(dataset, category)[1]
 
-    def _look(self, dataset: str, category: str) -> tuple[str, int, Mapping[str, Path]]:
-        """Return a category's fingerprint, data version and files; nothing for none."""
+    def _listing(self, dataset: str, category: str, content: str) -> Listing | None:
+        """Return a category's files where they have this content."""
+        listing, stated = self._category(dataset, category)
+        return listing if stated == content else None
+
+    def _look(self, dataset: str, category: str) -> tuple[Listing | None, str]:
+        """Return a category's files and their fingerprint; nothing for none."""
         if self._data is None or self._known is None:
-            return "", 0, {}
+            return None, ""
         try:
-            listing, content = find_category(dataset, category, self._data, self._known)
+            return find_category(dataset, category, self._data, self._known)
         except BenchError:
-            return "", 0, {}
-        return content, listing.data_version, {f.path: listing.root / f.path for f in listing.files}
+            return None, ""
+
+    @staticmethod
+    def _embedded(
+        category: str, file: str, content: str
+    ) -> tuple[Image.Image | None, Image.Image | None]:
+        if EMBEDDED.get(category) != content:
+            return None, None
+        return _embedded(category, file)
 
 
-def _embedded(category: str, file: str) -> Image.Image | None:
-    """Draw an embedded image again; None for an unknown name."""
+def _embedded(category: str, file: str) -> tuple[Image.Image | None, Image.Image | None]:
+    """Draw an embedded image and its mask again; None for an unknown name."""
     match = re.fullmatch(rf"{re.escape(category)}/(train|test)/([a-z]+)/([0-9]{{3}})\.bmp", file)
     if not match:
-        return None
+        return None, None
     fold, defect, number = match[1], match[2], int(match[3])
     facts = SYNTHETIC.categories[category]
     defects = synthetic.CATEGORIES[category][1]
@@ -95,5 +124,6 @@ def _embedded(category: str, file: str) -> Image.Image | None:
         count = facts.test_anomalous // len(defects) if fold == "test" and defect in defects else 0
         index = number
     if number >= count:
-        return None
-    return Image.fromarray(synthetic.render_picture(category, defect, index)[0])
+        return None, None
+    picture, mask = synthetic.render_picture(category, defect, index)
+    return Image.fromarray(picture), Image.fromarray(mask) if mask.any() else None

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from bench.data.overlay import BOX, CAPTIONED, captioned, heat, overlay
+from bench.data.overlay import BOX, CAPTIONED, DEFECT, captioned, heat, outlined, overlay
 
 
 def test_an_overlay_is_strong_where_the_score_is_and_leaves_the_rest() -> None:
@@ -29,6 +29,21 @@ def test_a_large_picture_is_shrunk_with_its_box() -> None:
     )
     assert picture.size == (1024, 256)
     assert picture.getpixel((1023, 255)) == BOX
+
+
+def test_an_outline_lies_around_what_is_marked_and_leaves_the_rest() -> None:
+    image = Image.new("RGB", (64, 64), (9, 9, 9))
+    marked = np.zeros((16, 16), bool)
+    marked[4:8, 4:12] = True  # 16 to 32 down, 16 to 48 across
+    drawn = np.asarray(outlined(image, Image.fromarray(marked)))
+    green = (drawn == DEFECT).all(2)
+    assert green[14:16, 14:50].all()
+    assert green[32:34, 14:50].all()
+    assert not green[16:32, 16:48].any(), "the defect itself stays to be seen"
+    assert (drawn[~green] == 9).all()
+    assert green.sum() == 36 * 20 - 32 * 16
+    nothing = outlined(image, Image.new("L", (5, 5)))
+    assert (np.asarray(nothing) == 9).all()
 
 
 def test_heat_runs_from_black_to_light() -> None:

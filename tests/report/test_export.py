@@ -39,6 +39,11 @@ def test_every_table_is_exported_in_three_forms_and_every_figure(store, tmp_path
     assert (tmp_path / "out" / "findings.md").read_text() == files["findings.md"]
     assert r"\label{tab:atacnet-table1-10}" in files["atacnet_table1.tex"]
     found = contents(store)
+    for figure in found.figures:
+        rows = list(csv.reader(io.StringIO(files[f"{figure.slug}.csv"])))
+        assert rows[0] == list(figure.numbers[0].columns)
+        plain = [[v.replace("\N{MINUS SIGN}", "-") for v in row] for row in figure.numbers[0].rows]
+        assert rows[1:] == plain
     printed = {figure.svg: {"pdf": b"%PDF"} for figure in found.figures}
     more = write_exports(found, tmp_path / "more", printed)
     assert more == len(files) + len(found.figures)
@@ -71,7 +76,7 @@ def test_hostile_names_are_only_names():
     assert "<img" not in page
     assert "&lt;img src=x" in page
     files = files_of_times(*there)
-    (drawn,) = [text for name, text in files.items() if name.startswith("time-")]
+    (drawn,) = [text for name, text in files.items() if re.match(r"time-.*\.svg", name)]
     checked(drawn)
     assert not re.search(r"(?<!\\)<img", files["times.md"])
 

@@ -9,6 +9,7 @@ import pytest
 from bench.analysis.configurations import StoredRuns
 from bench.report.figures import ranks
 from bench.report.figures import scores as score_figures
+from bench.report.figures.clusters import VERSIONS
 from bench.report.gallery import SECTIONS, draw_figures
 from bench.report.pictures import Pictures
 from bench.store.archive import pack
@@ -61,6 +62,12 @@ def test_every_figure_has_a_key_of_its_own_a_section_words_and_a_safe_picture(st
         assert drawing.title
         assert re.search(r"\d\.\d\d", drawing.alt), drawing.alt
         assert re.search(r"\d", drawing.note), drawing.note
+        assert len(drawing.note) < 300, "numbers stand in a table"
+        for table in drawing.numbers:
+            assert table.rows
+            assert {len(row) for row in table.rows} == {len(table.columns)}
+            assert any(re.search(r"\d", value) for value in table.rows[0][1:])
+        assert drawing.numbers
         assert "weave" in drawing.title + drawing.alt
     ids = re.findall(r' id="([^"]*)"', "".join(d.svg for d in found))
     assert len(ids) == len({*ids}), "an id twice on a page"
@@ -80,13 +87,13 @@ def test_without_runs_there_are_no_figures(tmp_path):
 
 
 def test_the_zoom_says_what_it_holds_of_defects_where_they_are_marked(store):
-    assert "of a defect" not in one_of(store, "zoom-").note
+    assert "of a defect" not in str(one_of(store, "zoom-").numbers)
     marked = store_at(store.root.parent / "marked")
     publish(marked, TRAINED, metrics={"box_recall": 0.527, "box_recall_by_chance": 0.441}, seed=0)
-    assert (
-        "The zoomed view holds 53% of a defect’s pixels, in the mean over the anomalous images;"
-        " a box of its size at a random place 44%."
-    ) in one_of(marked, "zoom-").note
+    assert one_of(marked, "zoom-").numbers[1].rows[-2:] == (
+        ("share of a defect’s pixels that the zoomed view holds, mean", "53%"),
+        ("the same of a box of its size at a random place", "44%"),
+    )
 
 
 def test_no_pixels_of_images_without_the_data(store):
@@ -118,8 +125,8 @@ def test_crops_name_the_cases_that_the_rule_chooses(store):
     assert f"lowest-scored anomaly ({KINDS[worst]}), {of.score[worst]:.2f}" in crops.alt
     assert f"highest-scored normal, {of.score[alarm]:.2f}" in crops.alt
     for i in (best, worst, alarm):
-        assert FILES[i] in crops.note
-    assert FILES[9] not in crops.note, "it was drawn for training"
+        assert FILES[i] in str(crops.numbers)
+    assert FILES[9] not in str(crops.numbers), "it was drawn for training"
 
 
 def test_runs_that_keep_other_maps_give_no_such_figure(tmp_path):
@@ -132,7 +139,9 @@ def test_clusters_set_the_three_versions_beside_each_other_on_one_seed(store):
     drawing = one_of(store, "clusters")
     order = [drawing.alt.index(name) for name in ("CutMix", "whole image only", "and ATAC-Net")]
     assert order == sorted(order)
-    assert "Silhouette of 9 test images" in drawing.note
+    assert drawing.note.startswith("9 test images;")
+    assert [row[0] for row in drawing.numbers[0].rows] == [name for name, *_ in VERSIONS]
+    assert "not stored" not in str(drawing.numbers)
     assert "Seed 0." in drawing.note
     assert "No run of" not in drawing.note
 
@@ -150,6 +159,7 @@ def test_a_version_without_embeddings_is_named(tmp_path):
     drawing = one_of(there, "clusters")
     expected = "No run of CutMix (cross-entropy) and ATAC-Net, whole image only keeps embeddings."
     assert expected in drawing.note
+    assert sorted(row[1] == "not stored" for row in drawing.numbers[0].rows) == [False, True, True]
 
 
 def test_the_numbers_are_those_of_the_receipts(store):

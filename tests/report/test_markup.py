@@ -6,8 +6,10 @@ from bench.report.markup import Leading, as_csv, as_latex, as_markdown
 
 
 def test_no_text_in_csv_is_taken_for_a_formula():
-    texts = ["=1+1", "@sum", "+1", "-cmd", "-0.235", "-.5", "plain"]
-    assert as_csv([texts]).strip() == "'=1+1,'@sum,'+1,'-cmd,-0.235,-.5,plain"
+    texts = ["=1+1", "@sum", "+1+cmd", "-cmd", "-1+cmd", "plain"]
+    assert as_csv([texts]).strip() == "'=1+1,'@sum,'+1+cmd,'-cmd,'-1+cmd,plain"
+    numbers = ["-0.235", "-.5", "+0.014", "-1e-05", "2"]
+    assert as_csv([numbers]).strip() == ",".join(numbers)
 
 
 def test_markdown_and_latex_escape_what_they_would_read():

@@ -10,6 +10,7 @@ from bench.data import synthetic
 from bench.data.catalog import SYNTHETIC, find_dataset
 from bench.data.layouts import list_category
 from bench.data.listing import fingerprint
+from bench.data.masks import find_masks, read_mask
 from bench.report.pictures import EMBEDDED, Pictures
 from bench.system.digests import FingerprintCache
 from tests.fixtures.runs import tree
@@ -41,6 +42,10 @@ def test_the_embedded_dataset_is_drawn_as_it_was_tested(category, warm_cache):
         found = pictures.picture("synthetic", category, file.path, content)
         with Image.open(listing.root / file.path) as there:
             assert np.array_equal(np.asarray(found), np.asarray(there.convert("RGB"))), file.path
+        mask = pictures.mask("synthetic", category, file.path, content)
+        assert (mask is not None) == file.anomalous, file.path
+        for stored in find_masks(listing.root, [file]):
+            assert np.array_equal(np.asarray(mask) > 0, read_mask(stored, mask.size))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +68,12 @@ def test_an_image_comes_from_the_data_folder_where_its_content_is_the_run_s(data
     found = Pictures(data, cache).picture("own", "own", "test/hole/0.png", content)
     assert (found.size, found.mode, found.getpixel((0, 0))) == ((8, 6), "RGB", (80, 0, 0))
     assert Pictures(data, cache).picture("own", "own", "test/hole/0.png", "f" * 64) is None
+    mask = Pictures(data, cache).mask("own", "own", "test/hole/0.png", content)
+    assert (mask.size, np.asarray(mask).all()) == ((8, 6), True)
+    assert Pictures(data, cache).mask("own", "own", "test/good/0.png", content) is None
+    assert Pictures(data, cache).mask("own", "own", "test/hole/0.png", "f" * 64) is None
+    Image.new("RGB", (6, 8), "white").save(data / "own" / "ground_truth" / "hole" / "0.png")
+    assert Pictures(data, cache).mask("own", "own", "test/hole/0.png", content) is None, "its shape"
     Image.new("RGB", (8, 6), "white").save(data / "own" / "train" / "good" / "0.png")
     assert Pictures(data, cache).picture("own", "own", "test/hole/0.png", content) is None
 

@@ -1,5 +1,6 @@
 """Ablation of ATAC-Net's second view on shared seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,10 +16,10 @@ from bench.analysis.paired import (
     written_difference,
 )
 from bench.analysis.selection import OURS, cells, configurations, without_parameter
-from bench.report.figures.figure import Figure, Kind, Section, slug
+from bench.report.figures.figure import Figure, Kind, Numbers, Section, slug
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.spec import RunSpec, shots_of
-from bench.text import brief
+from bench.text import brief, p_text, signed
 
 _READING = (
     "What the second pass of ATAC-Net sees, against the whole image at the same cost: seen twice,"
@@ -160,7 +161,7 @@ def _figure(ablation: Ablation, stored: StoredRuns) -> Figure:
     summary = "; ".join(f"{c.label} {written_difference(c.gap)}" for c in comparisons)
     network = f"{rest.backbone} to stage {rest.stage}, {rest.image_size} px, {rest.precision}"
     base = BASE_WORDS[ablation.base]
-    note = f"Minus {base}: {summary}. {network} ({stored.label(rest)})."
+    note = f"Minus {base} if not said. {network} ({stored.label(rest)})."
     alt = f"Differences of AUROC, from {base} if not said, on {where}: {summary}."
     return Figure(
         slug("ablation", where, stored.label(rest)),
@@ -169,7 +170,23 @@ def _figure(ablation: Ablation, stored: StoredRuns) -> Figure:
         note,
         alt,
         intervals(comparisons, alt),
+        (Numbers(_COLUMNS, tuple(_row(c) for c in comparisons)),),
     )
+
+
+_COLUMNS = ("views", "difference", "over seeds", "with images", "p", "seeds")
+
+
+def _row(comparison: Comparison) -> tuple[str, ...]:
+    """Return a comparison as a row of numbers."""
+    gap = comparison.gap
+    spans = [
+        "" if span is None else f"[{signed(span[0])}, {signed(span[1])}]"
+        for span in (gap.over_seeds.interval, gap.with_images)
+    ]
+    n = gap.over_seeds.n
+    p = "" if gap.over_seeds.interval is None or math.isnan(gap.p) else p_text(gap.p)
+    return comparison.label, signed(gap.over_seeds.mean), *spans, p, str(n)
 
 
 SECTION = Section(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.analysis.tables import Cell, ReportTable, named
-from bench.report.figures.figure import Figure, slug
+from bench.report.figures.figure import Figure, Numbers, slug
 from bench.report.figures.svg import (
     PALETTE,
     WIDTH,
@@ -16,6 +16,7 @@ from bench.report.figures.svg import (
     plotting,
     svg,
 )
+from bench.spec import shots_of
 from bench.text import counted, signed
 
 SECTION = "agreement"
@@ -42,7 +43,24 @@ def draw(tables: Sequence[ReportTable]) -> Iterator[Figure]:
     note = f"{summary}. Hollow marks depart from the stated protocol; lines are 95 % t-intervals."
     alt = f"Our AUROC against the published one, {counted(len(shown), 'cell')}: {summary}."
     yield Figure(
-        slug(SECTION), SECTION, "Ours against published", note, alt, plot(shown, margin, alt)
+        slug(SECTION), SECTION, "Ours against published", note, alt, plot(shown, margin, alt),
+        (Numbers(_COLUMNS, tuple(_row(c) for c in shown)),),
+    )  # fmt: skip
+
+
+_COLUMNS = ("cell", "ours", "published", "difference", "seeds")
+
+
+def _row(cell: Cell) -> tuple[str, ...]:
+    """Return a cell that was run and published as a row of numbers."""
+    key = cell.key
+    ours = (f"{cell.ours.mean:.3f}", str(cell.ours.estimate.n)) if cell.ours else ("", "")
+    return (
+        f"{named(key.method)}, {key.category}, {shots_of(key.shots)}",
+        ours[0],
+        str(cell.published.value) if cell.published else "",
+        signed(cell.difference or 0.0),
+        ours[1],
     )
 
 

@@ -13,7 +13,7 @@ from bench.analysis import selection as choice
 from bench.analysis.configurations import Configuration, StoredRuns
 from bench.analysis.labels import name_of
 from bench.analysis.selection import OURS
-from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
+from bench.report.figures.figure import Figure, Kind, Numbers, Section, Sources, slug
 from bench.report.figures.svg import ANOMALOUS, BLACK, NORMAL, legend, panels, plotting, svg
 from bench.spec import Place, shots_of
 from bench.store.artifacts import EMBEDDINGS
@@ -139,14 +139,17 @@ def _figure(sources: Sources, versions: Mapping[str, Configuration], where: str)
     total, shown = len(clouds[0].values), len(thinned(clouds[0]).values)
     share = floor(1000 * min(c.kept for c in clouds)) / 10
     note = (
-        f"Silhouette of {counted} test images: {silhouettes}. The stored components of the"
-        f" embeddings hold {share}% of their variance or more. Seed {seed}."
+        f"{counted} test images; the stored components of the embeddings hold {share}% of their"
+        f" variance or more. Seed {seed}."
         + (f" Of {total} images {shown} evenly spaced ones are drawn." if shown < total else "")
         + (f" No run of {listed(missing)} keeps embeddings." if missing else "")
     )
     alt = f"t-SNE of test images on {where}. Silhouette of normal against anomalous: {silhouettes}."
     name, title = slug("clusters", where), f"Embeddings on {where}"
-    return Figure(name, "clusters", title, note, alt, plot(by_name, alt))
+    rows = [(v, signed(c.silhouette, 2), f"{c.kept:.1%}") for v, c in by_name.items()]
+    rows += [(version, "not stored", "") for version in missing]
+    numbers = Numbers(("version", "silhouette", "variance kept"), tuple(rows))
+    return Figure(name, "clusters", title, note, alt, plot(by_name, alt), (numbers,))
 
 
 def has_classes(cloud: Cloud) -> bool:

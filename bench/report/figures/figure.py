@@ -10,6 +10,14 @@ from bench.analysis.selection import ScoreCache
 from bench.report.pictures import Pictures
 
 
+class Numbers(NamedTuple):
+    """What a figure shows, as a table."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """Each as long as `columns`, named by its first value."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One figure."""
@@ -20,11 +28,12 @@ class Figure:
     """Key of its section."""
     title: str
     note: str
-    """Its numbers and particulars; the section says how to read it."""
+    """Its particulars in a sentence or two; the section says how to read it."""
     alt: str
     """Its content in words and numbers."""
     svg: str
     """One <svg> element without styles, scripts or links, for a strict content security policy."""
+    numbers: tuple[Numbers, ...] = ()
 
 
 class Sources(NamedTuple):

@@ -9,10 +9,10 @@ from bench.analysis import selection as choice
 from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.labels import method_name
 from bench.analysis.statistics import Ranking, ranking
-from bench.report.figures.figure import Figure, Kind, Section, slug
+from bench.report.figures.figure import Figure, Kind, Numbers, Section, slug
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.spec import Place, RunSpec, shots_of
-from bench.text import listed
+from bench.text import listed, p_text
 
 _READING = (
     "Mean rank of each method’s AUROC over datasets and categories, 1 is best; one configuration of"
@@ -95,19 +95,30 @@ def _figure(
            for m in by_method if m not in methods]  # fmt: skip
     ranks = listed([f"{m} {rank:.2f}" for m, rank in result.ranks.items()])
     pairs = listed([f"{a} against {b} {_p(p)}" for (a, b), p in result.pairs.items()])
-    note = (
-        f"{ranks}; means over {' or '.join(map(str, seeds))} seeds. Friedman: {_p(result.p)}."
-        f" Pairs, adjusted: {pairs}."
-        + (f" Kept out for missing places: {listed(out)}." if out else "")
+    note = f"Means over {' or '.join(map(str, seeds))} seeds. Friedman: {_p(result.p)}." + (
+        f" Kept out for missing places: {listed(out)}." if out else ""
     )
     title = f"Ranks across {result.datasets} datasets and categories, {shots_of(shots)}"
     name = slug("ranks", shots_of(shots))
     alt = f"Mean ranks: {ranks}. Friedman: {_p(result.p)}. Holm-adjusted p: {pairs}."
-    return Figure(name, "ranks", title, note, alt, plot(result, alt))
+    return Figure(name, "ranks", title, note, alt, plot(result, alt), (_numbers(result),))
+
+
+def _numbers(result: Ranking) -> Numbers:
+    """Return mean ranks, with the adjusted p of each pair."""
+    p = {frozenset(pair): p_text(value) for pair, value in result.pairs.items()}
+    return Numbers(
+        ("method", "mean rank", *(f"p against {m}" for m in result.ranks)),
+        tuple(
+            (m, f"{rank:.2f}", *(p.get(frozenset((m, other)), "") for other in result.ranks))
+            for m, rank in result.ranks.items()
+        ),
+    )
 
 
 def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    text = p_text(value)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
 
 
 def alike(result: Ranking) -> list[tuple[str, str]]:

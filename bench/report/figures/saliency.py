@@ -13,32 +13,33 @@ from bench.analysis import selection as choice
 from bench.analysis.configurations import StoredRuns
 from bench.analysis.labels import name_of
 from bench.analysis.selection import OURS
-from bench.data.overlay import overlay
+from bench.data.overlay import outlined, overlay
 from bench.metrics import auroc
-from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
-from bench.report.figures.sheet import Box, TextLine, Tile, coarse, cut, sheet, two_tone
+from bench.report.figures.figure import Figure, Kind, Numbers, Section, Sources, slug
+from bench.report.figures.sheet import Bar, Box, TextLine, Tile, coarse, cut, sheet, two_tone
 from bench.report.pictures import Pictures
 from bench.spec import RunSpec, shots_of
 from bench.store.artifacts import EXPLANATIONS
 from bench.store.groups import Metrics
 from bench.store.receipt import Receipt
-from bench.text import brief, listed, signed
+from bench.text import brief, signed
 
 MAPS = ("score", "attention", "grad_cam", "grad_cam_zoomed")
 """What a run must keep for these figures."""
 HOT = 0.5
 """Share of a map's own highest value from which a cell counts as hot."""
 READING_ZOOM = (
-    "Grad-CAM of each view’s own score, one colour scale for both views of an image, and how the"
-    " score changes from the whole image to the zoomed view (white frame). Images are chosen by"
-    " that change among all anomalous test images, and the median of the normal ones. The share of"
-    " a view in which the map exceeds half its maximum grows by itself where a crop is made around"
-    " what is hot."
+    "Grad-CAM of each view’s own score, in colours up to the view’s own maximum, and how the score"
+    " changes from the whole image to the zoomed view (white frame). A green line encloses the true"
+    " defect where the data mark it. Images are chosen by that change among all anomalous test"
+    " images, and the median of the normal ones. The share of a view in which the map exceeds half"
+    " its maximum grows by itself where a crop is made around what is hot."
 )
 READING_CROPS = (
     "Score map (one colour scale for all test images), the cells where the attention, scaled to 0-1"
-    " by itself, reaches the threshold, the tight box around them, and the zoomed view. Images are"
-    " chosen by their score among all test images, right and wrong ones alike."
+    " by itself, reaches the threshold (white), the tight box around them, and the zoomed view. A"
+    " green line encloses the true defect where the data mark it. Images are chosen by their score"
+    " among all test images, right and wrong ones alike."
 )
 ARROW = "\N{RIGHTWARDS ARROW}"
 
@@ -88,6 +89,13 @@ class Views:
         s = self.spec
         file, content = self.file[i], s.fingerprint
         return pictures.picture(s.dataset, s.category, file, content, s.data_version)
+
+    def defect_mask(self, i: int, pictures: Pictures | None) -> Image.Image | None:
+        """Return the mask of an image's defect, where it is at hand."""
+        if pictures is None or not self.label[i]:
+            return None
+        s = self.spec
+        return pictures.mask(s.dataset, s.category, self.file[i], s.fingerprint)
 
 
 Case = tuple[str, int]
@@ -211,34 +219,44 @@ def _zoom(views: Views, pictures: Pictures | None) -> Figure:
         f"{why} ({_kind(views, i)}) {views.raw[i]:.2f} to {views.zoomed[i]:.2f}" for why, i in cases
     )
     alt = f"Grad-CAM of the whole image and of the zoomed view on {where}. Scores: {scores}."
-    note = (
-        f"Scores of the whole image and the zoomed view: {scores}."
-        f" {_what_the_zoom_does(views)} Seed {views.spec.seed}. {_shown(views, cases, pictures)}"
-    )
-    name = slug("zoom", where)
-    tiles, words, height = zoom_layout(views, cases, pictures)
-    return Figure(name, "zoom", f"The zoomed view on {where}", note, alt,
-                   sheet(height, tiles, words, alt))  # fmt: skip
-
-
-def _what_the_zoom_does(views: Views) -> str:
-    """Compare both views over all test images in sentences."""
     scored = {"the whole image": views.raw, "the zoomed view": views.zoomed, "both": views.score}
     by_view = ", ".join(f"{auroc(s, views.label):.3f} by {name}" for name, s in scored.items())
+    note = f"AUROC {by_view}. Seed {views.spec.seed}.{_lack(views, cases, pictures)}"
+    name, title = slug("zoom", where), f"The zoomed view on {where}"
+    svg = sheet(*zoom_layout(views, cases, pictures), alt)
+    return Figure(name, "zoom", title, note, alt, svg, (_shown(views, cases), _effects(views)))
+
+
+def _shown(views: Views, cases: Sequence[Case]) -> Numbers:
+    """Return the scores of the images that are shown."""
+    return Numbers(
+        ("image", "file", "whole image", "zoomed view", "change"),
+        tuple(
+            (why, brief(views.file[i]), f"{views.raw[i]:.2f}", f"{views.zoomed[i]:.2f}",
+             signed(float(views.zoomed[i] - views.raw[i]), 2))
+            for why, i in cases
+        ),
+    )  # fmt: skip
+
+
+def _effects(views: Views) -> Numbers:
+    """Return what the zoom does over all test images."""
     change = views.zoomed.astype(float) - views.raw
-    one, two = (np.median(hot(views.maps[m])[views.label]) for m in ("grad_cam", "grad_cam_zoomed"))
-    held = ""
+    rows = [
+        (f"mean change of the score, {(views.label == anomalous).sum()} {kind} images",
+         signed(change[views.label == anomalous].mean(), 2))
+        for anomalous, kind in ((True, "anomalous"), (False, "normal"))
+    ]  # fmt: skip
+    rows += [
+        (f"share of {view} in which the map exceeds half its maximum, median of the anomalous",
+         f"{np.median(hot(views.maps[name])[views.label]):.0%}")
+        for view, name in (("the image", "grad_cam"), ("the zoomed view", "grad_cam_zoomed"))
+    ]  # fmt: skip
     if views.held:
-        held = (
-            f" The zoomed view holds {views.held[0]:.0%} of a defect’s pixels, in the mean over the"
-            f" anomalous images; a box of its size at a random place {views.held[1]:.0%}."
-        )
-    return (
-        f"AUROC {by_view}. Mean change of the score: {signed(change[views.label].mean(), 2)} of"
-        f" {views.label.sum()} anomalous images, {signed(change[~views.label].mean(), 2)} of"
-        f" {(~views.label).sum()} normal ones. Share of the view in which the map exceeds half its"
-        f" maximum, median of the anomalous images: {one:.0%} to {two:.0%}.{held}"
-    )
+        box, random = views.held
+        rows.append(("share of a defect’s pixels that the zoomed view holds, mean", f"{box:.0%}"))
+        rows.append(("the same of a box of its size at a random place", f"{random:.0%}"))
+    return Numbers(("over all test images", "value"), tuple(rows))
 
 
 def hot(maps: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -250,26 +268,34 @@ def hot(maps: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def zoom_layout(
     views: Views, cases: Sequence[Case], pictures: Pictures | None
-) -> tuple[list[Tile], list[TextLine], int]:
-    """Lay out rows of words, whole image and zoomed view."""
-    side, step, first, second = 112, 122, 128, 248
-    words = [TextLine(first, 12, "whole image"), TextLine(second, 12, "zoomed view")]
+) -> tuple[int, list[Tile], list[TextLine], list[Bar]]:
+    """Lay out rows of words, whole image and zoomed view; return their height, too."""
+    side, step, columns = 112, 136, (128, 248)
+    words = [TextLine(columns[0], 12, "whole image"), TextLine(columns[1], 12, "zoomed view")]
     tiles = []
     for row, (why, i) in enumerate(cases):
         y = 20 + row * step
-        full, zoomed = views.maps["grad_cam"][i], views.maps["grad_cam_zoomed"][i]
-        top = float(max(full.max(), zoomed.max()))
-        picture, box = views.picture(i, pictures), views.box(i)
-        view = None if picture is None else cut(picture, box)
-        tiles += [
-            _tile(first, y, side, picture, full, top, box),
-            _tile(second, y, side, view, zoomed, top),
-        ]
+        picture, mask, box = (
+            views.picture(i, pictures),
+            views.defect_mask(i, pictures),
+            views.box(i),
+        )
+        zoomed, defect = (None if p is None else cut(p, box) for p in (picture, mask))
+        for x, name, image, marked, frame in (
+            (columns[0], "grad_cam", picture, mask, box),
+            (columns[1], "grad_cam_zoomed", zoomed, defect, None),
+        ):
+            values = views.maps[name][i]
+            top = float(values.max())
+            tiles.append(_tile(x, y, side, image, values, top, frame, marked))
+            words.append(TextLine(x, y + side + 12, f"maximum {top:.2g}", size=9))
         lines = (brief(_kind(views, i), 18), f"{views.raw[i]:.2f} {ARROW} {views.zoomed[i]:.2f}",
                  signed(float(views.zoomed[i] - views.raw[i]), 2))  # fmt: skip
         words.append(TextLine(0, y + 14, why, bold=True))
         words += [TextLine(0, y + 32 + 16 * n, line) for n, line in enumerate(lines)]
-    return tiles, words, 20 + len(cases) * step
+    bottom = 20 + len(cases) * step
+    bar = Bar(columns[0], bottom + 2, columns[1] + side - columns[0], "0", "maximum of the view")
+    return bottom + 30, tiles, words, [bar]
 
 
 def _tile(
@@ -280,11 +306,17 @@ def _tile(
     values: NDArray[np.float32],
     top: float,
     box: Box | None = None,
+    defect: Image.Image | None = None,
 ) -> Tile:
-    """Return a map over its picture, or alone without one."""
+    """Return a map over its picture with the defect's outline, or alone without one."""
     if picture is None:
         return Tile(x, y, side, coarse(values, top), False, box)
-    return Tile(x, y, side, overlay(_square(picture, side), values, top), True, box)
+    drawn = overlay(_square(picture, side), values, top)
+    return Tile(x, y, side, _with_outline(drawn, defect), True, box)
+
+
+def _with_outline(picture: Image.Image, defect: Image.Image | None) -> Image.Image:
+    return picture if defect is None else outlined(picture, defect)
 
 
 def _square(picture: Image.Image, side: int) -> Image.Image:
@@ -300,26 +332,36 @@ def _crops(views: Views, pictures: Pictures | None) -> Figure:
     captions = "; ".join(_caption(views, *case) for case in cases)
     alt = f"What ATAC-Net crops on {where}: {captions}."
     note = (
-        f"{captions}. Threshold of the attention {views.threshold:g}. Seed {views.spec.seed}."
-        f" {_shown(views, cases, pictures)}"
+        f"Threshold of the attention {views.threshold:g}. Seed {views.spec.seed}."
+        f"{_lack(views, cases, pictures)}"
     )
-    tiles, words, height = crop_layout(views, cases, pictures)
-    return Figure(slug("crops", where), "crops", f"Crops on {where}", note, alt,
-                   sheet(height, tiles, words, alt))  # fmt: skip
+    numbers = Numbers(
+        ("image", "file", "score", "ranked above"),
+        tuple(
+            (why, brief(views.file[i]), f"{views.score[i]:.2f}", _above(views, i))
+            for why, i in cases
+        ),
+    )
+    svg = sheet(*crop_layout(views, cases, pictures), alt)
+    return Figure(slug("crops", where), "crops", f"Crops on {where}", note, alt, svg, (numbers,))
 
 
 def _caption(views: Views, why: str, i: int) -> str:
-    others = views.score[~views.label if views.label[i] else views.label]
-    above = int((views.score[i] > others).sum())
-    others_name = "normals" if views.label[i] else "anomalies"
     kind = f" ({brief(views.defect[i], 16)})" if views.label[i] else ""
-    return f"{why}{kind}, {views.score[i]:.2f}, above {above} of {len(others)} {others_name}"
+    return f"{why}{kind}, {views.score[i]:.2f}, above {_above(views, i)}"
+
+
+def _above(views: Views, i: int) -> str:
+    """Count the images of the other class with a lower score."""
+    others = views.score[~views.label if views.label[i] else views.label]
+    name = "normals" if views.label[i] else "anomalies"
+    return f"{int((views.score[i] > others).sum())} of {len(others)} {name}"
 
 
 def crop_layout(
     views: Views, cases: Sequence[Case], pictures: Pictures | None
-) -> tuple[list[Tile], list[TextLine], int]:
-    """Lay out rows of image, map, attention, box and crop."""
+) -> tuple[int, list[Tile], list[TextLine], list[Bar]]:
+    """Lay out rows of image, map, attention, box and crop; return their height, too."""
     side, across, step = 66, 73, 88
     top = float(views.maps["score"].max())
     tiles, columns = [], 0
@@ -332,13 +374,14 @@ def crop_layout(
             tiles.append(Tile(across, y, side, active, False, box))
             continue
         columns = 5
-        square = _square(picture, side)
+        square, mask = _square(picture, side), views.defect_mask(i, pictures)
+        crop = _square(cut(picture, box), side)
         tiles += [
-            Tile(0, y, side, square, True),
-            _tile(across, y, side, picture, views.maps["score"][i], top),
+            Tile(0, y, side, _with_outline(square, mask), True),
+            _tile(across, y, side, picture, views.maps["score"][i], top, defect=mask),
             Tile(2 * across, y, side, active, False),
             Tile(3 * across, y, side, square, True, box),
-            Tile(4 * across, y, side, _square(cut(picture, box), side), True),
+            Tile(4 * across, y, side, _with_outline(crop, mask and cut(mask, box)), True),
         ]
     names = ("image", "score map", "attention", "box", "crop") if columns else (
         "score map", "attention and box")  # fmt: skip
@@ -347,19 +390,19 @@ def crop_layout(
         TextLine(0, 26 + row * step, _caption(views, *case), size=10)
         for row, case in enumerate(cases)
     ]
-    return tiles, words, 30 + len(cases) * step
+    bottom = 30 + len(cases) * step
+    return bottom + 28, tiles, words, [Bar(0, bottom, 2 * across, "score 0", f"{top:.3g}")]
 
 
 def _kind(views: Views, i: int) -> str:
     return views.defect[i] if views.label[i] else "normal"
 
 
-def _shown(views: Views, cases: Sequence[Case], pictures: Pictures | None) -> str:
-    """Name the files, and why pictures lack."""
-    files = listed([brief(views.file[i]) for _, i in cases])
+def _lack(views: Views, cases: Sequence[Case], pictures: Pictures | None) -> str:
+    """Say why pictures lack, where they do."""
     if any(views.picture(i, pictures) is None for _, i in cases):
-        return f"Files: {files}. The images are not at hand (--data), so their maps stand alone."
-    return f"Files: {files}."
+        return " The images are not at hand (--data), so their maps stand alone."
+    return ""
 
 
 ZOOM = Section(

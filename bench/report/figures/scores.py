@@ -10,7 +10,8 @@ from bench.analysis import selection as choice
 from bench.analysis.configurations import REFERENCE, StoredRuns
 from bench.analysis.labels import method_name, name_of
 from bench.analysis.selection import ScoreCache, Tested
-from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
+from bench.metrics import auroc
+from bench.report.figures.figure import Figure, Kind, Numbers, Section, Sources, slug
 from bench.report.figures.svg import (
     ANOMALOUS,
     NORMAL,
@@ -177,12 +178,14 @@ def _scores(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) ->
     overlaps = listed([f"{m} {overlap(*tested):.2f}" for m, tested in scores.items()])
     _, label = next(iter(scores.values()))
     note = (
-        f"{(~label).sum()} normal and {label.sum()} anomalous test images. Overlap: {overlaps}."
+        f"{(~label).sum()} normal and {label.sum()} anomalous test images."
         f" Seed {listed(sorted({str(s) for s in chosen}))}."
         + choice.left_out(configurations, shown)
     )
     alt = f"Distributions of anomaly scores on {where}. Overlap of the classes: {overlaps}."
-    return Figure(name, "scores", title, note, alt, distributions(scores, alt))
+    rows = tuple((m, f"{overlap(*t):.2f}", f"{auroc(*t):.3f}") for m, t in scores.items())
+    numbers = Numbers(("method", "overlap", "AUROC"), rows)
+    return Figure(name, "scores", title, note, alt, distributions(scores, alt), (numbers,))
 
 
 def _roc(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
@@ -192,9 +195,14 @@ def _roc(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Fi
     runs = {method_name(c.row.method): list(reader.tested(c)) for c in shown}
     areas = listed([_area(*item) for item in runs.items()])
     name, title = slug("roc", where), f"ROC on {where}"
-    note = f"Area under the mean curve: {areas}." + choice.left_out(configurations, shown)
+    seeds = sorted({len(several) for several in runs.values()})
+    note = f"Of {' or '.join(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'}." + (
+        choice.left_out(configurations, shown)
+    )
     alt = f"ROC curves on {where}. Area under the curve: {areas}."
-    return Figure(name, "scores", title, note, alt, roc(runs, alt))
+    rows = tuple((m, f"{choice.mean_auroc(r):.3f}", str(len(r))) for m, r in runs.items())
+    numbers = Numbers(("method", "area under the mean curve", "seeds"), rows)
+    return Figure(name, "scores", title, note, alt, roc(runs, alt), (numbers,))
 
 
 def _area(method: str, runs: Sequence[Tested]) -> str:

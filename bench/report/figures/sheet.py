@@ -50,7 +50,28 @@ class TextLine:
     size: int = 11
 
 
-def sheet(height: int, tiles: Sequence[Tile], words: Sequence[TextLine], alt: str) -> str:
+@dataclass(frozen=True)
+class Bar:
+    """The colours of a map with the values at their ends; the top left at x, y."""
+
+    x: int
+    y: int
+    width: int
+    low: str
+    high: str
+
+
+BAR_HEIGHT = 8
+BAR_STEPS = 32
+
+
+def sheet(
+    height: int,
+    tiles: Sequence[Tile],
+    words: Sequence[TextLine],
+    bars: Sequence[Bar],
+    alt: str,
+) -> str:
     """Return a sheet as a policy-safe SVG element."""
     size = f'width="{WIDTH}" height="{height}"'
     parts = [
@@ -70,6 +91,7 @@ def sheet(height: int, tiles: Sequence[Tile], words: Sequence[TextLine], alt: st
         + f">{escape(w.text)}</text>"
         for w in words
     ]
+    parts += map(_bar, bars)
     return "".join(parts) + "</svg>"
 
 
@@ -90,6 +112,22 @@ def _raster(height: int, tiles: Sequence[Tile], photo: bool) -> str:
         canvas.save(sink, "PNG", optimize=True)
     content = base64.b64encode(sink.getvalue()).decode()
     return f"data:image/{'jpeg' if photo else 'png'};base64,{content}"
+
+
+def _bar(bar: Bar) -> str:
+    """Draw colours in even steps, and a line below with both ends."""
+    step = bar.width / BAR_STEPS
+    colours = heat(np.linspace(0, 1, BAR_STEPS))
+    steps = "".join(
+        f'<rect x="{bar.x + i * step:.2f}" y="{bar.y}" width="{step + 0.2:.2f}"'
+        f' height="{BAR_HEIGHT}" shape-rendering="crispEdges" fill="#{r:02x}{g:02x}{b:02x}"/>'
+        for i, (r, g, b) in enumerate(colours)
+    )
+    line = f'y="{bar.y + BAR_HEIGHT + 12}" font-size="9" fill="#000000"'
+    return (
+        f'{steps}<text x="{bar.x}" {line}>{escape(bar.low)}</text>'
+        f'<text x="{bar.x + bar.width}" {line} text-anchor="end">{escape(bar.high)}</text>'
+    )
 
 
 def _frame(tile: Tile) -> str:

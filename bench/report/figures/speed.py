@@ -23,10 +23,10 @@ from bench.analysis.timings import (
     over_rounds,
     same_but_length,
 )
-from bench.report.figures.figure import Figure, Kind, Section, slug
+from bench.report.figures.figure import Figure, Kind, Numbers, Section, slug
 from bench.report.figures.svg import draw_interval, legend, legend_top, marks, panels, plotting, svg
 from bench.spec import Place, RunSpec
-from bench.text import brief, listed
+from bench.text import brief, counted, listed
 
 _READING = (
     "Left is faster, up is better; time on a logarithmic axis. Time is that of one image at a time,"
@@ -141,20 +141,30 @@ def _figure(
 ) -> Figure:  # fmt: skip
     where = listed([name_of(p) for p in places])
     summary = "; ".join(f"{m}: {_in_words(point)}" for m, point in points.items())
-    note = f"On {where}. {summary}."
+    note = f"On {where}."
     if out:
         note += f" Timed on this machine, but without such runs there: {listed(out)}."
     title = f"AUROC against inference time on {brief(str(machine), 120)}"
     alt = f"{title}, {where}. {summary}."
-    return Figure(slug("time", machine), "time", title, note, alt, plot(points, look, alt))
+    numbers = Numbers(_COLUMNS, tuple((m, *_row(point)) for m, point in points.items()))
+    svg = plot(points, look, alt)
+    return Figure(slug("time", machine), "time", title, note, alt, svg, (numbers,))
 
 
-def _in_words(point: Point) -> str:
+_COLUMNS = ("method", "AUROC", "one image, ms", "rounds")
+
+
+def _row(point: Point) -> tuple[str, str, str]:
+    """Return AUROC, time and rounds."""
     other = f" in {point.precision}" if point.precision else ""
     seeds = point.auroc.n
     auroc = estimated(point.auroc) if seeds else f"{point.auroc.mean:.3f} (no seed in common)"
-    rounds = f"{point.time.rounds} round" + "s" * (point.time.rounds != 1)
-    return f"AUROC {auroc}{other} at {milliseconds(point.time)} ms, {rounds}"
+    return f"{auroc}{other}", milliseconds(point.time), str(point.time.rounds)
+
+
+def _in_words(point: Point) -> str:
+    auroc, time, rounds = _row(point)
+    return f"AUROC {auroc} at {time} ms, {counted(int(rounds), 'round')}"
 
 
 def plot(points: Mapping[str, Point], look: Mapping[str, Mark], alt: str) -> str:

@@ -12,7 +12,7 @@ from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.labels import method_name, name_of
 from bench.analysis.statistics import Estimate, estimated, mean_interval
 from bench.metrics import auroc
-from bench.report.figures.figure import Figure, Kind, Section, Sources, slug
+from bench.report.figures.figure import Figure, Kind, Numbers, Section, Sources, slug
 from bench.report.figures.svg import (
     PALETTE,
     draw_interval,
@@ -26,7 +26,7 @@ from bench.report.figures.svg import (
 )
 from bench.spec import Place, RunSpec, shots_of
 from bench.store.scores import Scores
-from bench.text import brief, listed
+from bench.text import brief, counted, listed
 
 READING_SHOTS = (
     "Mean over seeds with its 95 % t-interval, over labelled anomalies in training: k shots are the"
@@ -89,9 +89,21 @@ def _shots(place: Place, values: By) -> Figure:
         f"{m}: {listed([f'{estimated(e)} with {shots_of(s)}' for s, e in v.items()])}"
         for m, v in values.items()
     )
-    note = f"{summary}."
+    most = max(e.n for by in values.values() for e in by.values())
+    note = f"Over {counted(most, 'seed')}{' at most' if most > 1 else ''}."
     alt = f"AUROC against shots on {where}. {summary}."
-    return Figure(name, "shots", title, note, alt, shots_plot(values, alt))
+    ticks = sorted({s for by in values.values() for s in by})
+    numbers = _numbers(values, {s: shots_of(s) for s in ticks})
+    return Figure(name, "shots", title, note, alt, shots_plot(values, alt), (numbers,))
+
+
+def _numbers(values: By, names: Mapping[int, str]) -> Numbers:
+    """Return estimates, a row per name and a column per method."""
+    rows = (
+        (name, *(estimated(by[i]) if i in by else "" for by in values.values()))
+        for i, name in names.items()
+    )
+    return Numbers(("AUROC", *values), tuple(rows))
 
 
 def shots_plot(values: By, alt: str) -> str:
@@ -172,10 +184,12 @@ def _defects(sources: Sources, place: Place, shots: int) -> Figure:
         for i, label in enumerate(labels)
     )
     left_out = len(types) - len(most)
-    note = f"{summary}." + choice.left_out(configurations, shown)
+    seeds = max(len(scores) for scores in runs.values())
+    note = f"Over {counted(seeds, 'seed')}." + choice.left_out(configurations, shown)
     note += f" {left_out} types with fewer images are left out." if left_out else ""
     alt = f"AUROC by type of defect on {where}. {summary}."
-    return Figure(name, "defects", title, note, alt, defects_plot(rows, labels, alt))
+    numbers = _numbers(rows, dict(enumerate(labels)))
+    return Figure(name, "defects", title, note, alt, defects_plot(rows, labels, alt), (numbers,))
 
 
 def defects_plot(rows: By, labels: Sequence[str], alt: str) -> str:
