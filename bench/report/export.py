@@ -73,10 +73,10 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
     yield from _times(contents.times)
     for figure in contents.figures:
         yield f"{figure.slug}.svg", f"{figure.svg}\n"
-        for number, table in enumerate(figure.numbers, 1):
-            name = figure.slug if number == 1 else f"{figure.slug}-{number}"
-            rows = [[value.replace("\N{MINUS SIGN}", "-") for value in row] for row in table.rows]
-            yield f"{name}.csv", as_csv([list(table.columns), *rows])
+        for place, numbers in enumerate(figure.numbers, 1):
+            name = figure.slug if place == 1 else f"{figure.slug}-{place}"
+            rows = [[value.replace("\N{MINUS SIGN}", "-") for value in row] for row in numbers.rows]
+            yield f"{name}.csv", as_csv([list(numbers.columns), *rows])
 
 
 def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[tuple[str, str]]:
