@@ -13,6 +13,7 @@ import typer
 import bench
 from bench.cli import (
     audit,
+    cluster,
     compare,
     crosscheck,
     data,
@@ -44,7 +45,7 @@ COMMANDS = {
              report.report_command, audit.audit_command),
     "Store": (results.verify_command, compare.compare_command, results.merge_command,
               results.archive_command, results.forget_command, regress.regress_command),
-    "Machine": (doctor.doctor_command, crosscheck.crosscheck_command),
+    "Machine": (doctor.doctor_command, cluster.worker_command, crosscheck.crosscheck_command),
 }  # fmt: skip
 for group, commands in COMMANDS.items():
     for command in commands:

@@ -20,6 +20,7 @@ EXAMPLES = {
     "forget": "bench forget --datasets old_screws",
     "regress": "bench regress --reference my_archive --suite nightly",
     "doctor": "bench doctor --suite table1",
+    "worker": "bench worker --scheduler tls://head:8786 --tls certificates",
     "crosscheck": "bench crosscheck --python anomalib/bin/python",
     "data list": "bench data list",
     "data fetch": "bench data fetch mvtec_ad --accept-licence",

@@ -124,10 +124,14 @@ FOLDER_OPTIONS: dict[str, tuple[Any, Path | None]] = {
 _WHAT = ("suite", *SELECTION_OPTIONS, "where", "against", "tuned_by", "value", "spread")
 _HOW = ("device", "slots", "threads", "score_batch_size", "timeout", "retry_failed", "stale",
         "available_only", "dry_run")  # fmt: skip
+_CLUSTER = ("engine", "scheduler", "tls", "insecure", "shared_results", "cluster", "nodes",
+            "partition", "account", "gres", "cpus", "memory", "walltime", "interface",
+            "sbatch")  # fmt: skip
 PANELS = {
     **dict.fromkeys(_WHAT, "What"),
     **dict.fromkeys((*FOLDER_OPTIONS, "out", "export"), "Where"),
     **dict.fromkeys(_HOW, "How"),
+    **dict.fromkeys(_CLUSTER, "Other machines"),
     **dict.fromkeys(("save_models", "save_maps", "keep_epochs", "overlays"), "Keep"),
 }
 """Groups of options in the help."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli.cluster import ClusterOptions, cluster_engine, cluster_options, slurm_script
 from bench.cli.formats import print_json
 from bench.cli.options import (
     JsonOption,
@@ -36,10 +37,12 @@ SHORTEST_LIMIT = 0.1
 
 
 @shared_options()
+@cluster_options
 def run_command(
     suites: list[str],
     selection: "Selection",
     folders: "Folders",
+    cluster: ClusterOptions,
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.", metavar="DEVICE")
     ] = "auto",
@@ -99,7 +102,8 @@ def run_command(
     """
     from bench.cli.progress import display_for
     from bench.cli.result_tables import result_tables
-    from bench.execution.campaign import ExecutionOptions, run_campaign
+    from bench.execution.campaign import run_campaign
+    from bench.execution.engines.here import ExecutionOptions
     from bench.planning.state import compare_with_store
     from bench.planning.suite import read_suites
     from bench.store.folder import Store
@@ -127,21 +131,27 @@ def run_command(
         print_json(plan_as_json(state))
         return
     needed = state.todo or (dry_run and plan.missing)
-    used_slots = _slots(plan, device, slots, threads) if needed else []
+    if not cluster.local:
+        _check_cluster(plan, suite.name, device, slots)
+    used_slots = _slots(plan, device, slots, threads) if needed and cluster.local else []
     _print_plan(state, len(used_slots))
     _print_keep(state)
     _print_masks(state)
     if dry_run:
         _print_dry_run(state, stored, folders, used_slots)
+        if cluster.slurm is not None:
+            say(slurm_script(cluster, folders))
         return
     screen = console()
-    order = ExecutionOptions(used_slots, limit, score_batch_size, state.keep)
-    store = Store(folders.results)
+    order = ExecutionOptions(used_slots, limit, score_batch_size, state.keep, shared=cluster.shared)
+    store, engine = Store(folders.results), None
+    if not cluster.local:
+        engine = cluster_engine(cluster, store, folders, order, threads)
     try:
         device = used_slots[0].device if used_slots else "cpu"
-        with display_for(screen, state, len(used_slots), device) as display:
+        with display_for(screen, state, max(1, len(used_slots)), device) as display:
             display.first_line()
-            outcome = run_campaign(state, store, folders, order, display)
+            outcome = run_campaign(state, store, folders, order, display, engine)
     except KeyboardInterrupt:
         print("bench: stopped; the same command continues", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -156,6 +166,17 @@ def run_command(
     say(f"next: {_next_step(folders, outcome)}")
     if outcome.failed or given_up:
         raise typer.Exit(1)
+
+
+def _check_cluster(plan: "Plan", suite: str, device: str, slots: int) -> None:
+    """Raise RequestError for what other machines do not do."""
+    if plan.timing:
+        raise RequestError(
+            f"suite {suite} measures time, which belongs to one machine: run it there, with"
+            " --engine local"
+        )
+    if (device, slots) != ("auto", 1):
+        raise RequestError("--device and --slots are this machine's: give them to `bench worker`")
 
 
 def _time_limit(text: str) -> float | None:

@@ -5,37 +5,36 @@ import contextlib
 import shutil
 import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Protocol
 
-from bench.code import file_digests, hash_sources, read_code
+from bench.code import hash_sources, read_code
 from bench.data.masks import Masks
 from bench.errors import CorruptRun, DataError, RequestError, StoreError
-from bench.execution.engines.local import Ended, LocalEngine
-from bench.execution.job import LOG_LIMIT, Job
+from bench.execution.engines.engine import Ended, Engine, Order
+from bench.execution.engines.here import ExecutionOptions, ThisMachine
+from bench.execution.job import LOG_LIMIT
 from bench.execution.messages import Failed, Message, Note, OutOfMemory, Progress, Stayed, Trouble
 from bench.execution.pixel_metrics import measure_again
-from bench.execution.preparation import Preparation
 from bench.execution.room import Room
 from bench.planning.plan import Folders, Run
 from bench.planning.runtime import step_key
 from bench.planning.slots import Slot
 from bench.planning.state import State, missing_for, would_fail_again
-from bench.source import method_code, source_hash
+from bench.source import method_code
 from bench.store.agreement import agreement
 from bench.store.artifacts import artifact_words, artifacts_in, settled_artifacts, stored_artifacts
 from bench.store.folder import Store
 from bench.store.groups import Provenance
 from bench.store.receipt import Receipt
-from bench.store.tuning import tuned_text
-from bench.system.host import describe_host
 
 HEARTBEAT = 10.0
 """Seconds between two signs of life of the runs under way."""
 LOST_TRIES = 3
-"""How often a run is started that is lost with the server of processes."""
+"""How often a run is started that is lost with its server of processes or its node."""
 
 
 class Listener(Protocol):
@@ -60,18 +59,6 @@ class Listener(Protocol):
         """Something worth a line."""
 
 
-@dataclass(frozen=True)
-class ExecutionOptions:
-    """Options of execution; none enters a run id."""
-
-    slots: Sequence[Slot]
-    timeout: float | None = None
-    """Longest time of a run in seconds; None for no limit."""
-    score_batch_size: int = 32
-    keep: frozenset[str] = frozenset()
-    """The abilities whose files are wanted beside the scores, see `bench.store.artifacts`."""
-
-
 @dataclass
 class Outcome:
     """What became of a command's runs."""
@@ -82,15 +69,21 @@ class Outcome:
 
 
 def run_campaign(
-    state: State, store: Store, folders: Folders, options: ExecutionOptions, listener: Listener
+    state: State,
+    store: Store,
+    folders: Folders,
+    options: ExecutionOptions,
+    listener: Listener,
+    engine: AbstractContextManager[Engine] | None = None,
 ) -> Outcome:
     """Execute the runs left to do; return the outcome of all.
 
+    They are made on this machine where no other `engine` is given.
     A run that fails is recorded and the others go on. An interrupt, or a disk that refuses
     (StoreError), ends the processes under way and is passed on; what was finished stays.
     """
     store.open_for_writing()
-    campaign = _Campaign(state, store, folders, options, listener)
+    campaign = _Campaign(state, store, folders, options, listener, engine)
     for run_id in state.damaged:
         campaign.quarantine_run(run_id, f"run {run_id} did not verify")
     try:
@@ -132,13 +125,14 @@ class _Campaign:
         folders: Folders,
         options: ExecutionOptions,
         listener: Listener,
+        engine: AbstractContextManager[Engine] | None = None,
     ) -> None:
+        self.engine = engine
         self.store, self.folders, self.options, self.listener = store, folders, options, listener
         self.outcome = Outcome(dict(state.done))
         self.waiting = collections.deque(state.todo)
         self.other_masks = state.other_masks
         self.active: dict[str, _ActiveRun] = {}
-        self.preparation = Preparation(folders, listener.note)
         self.room = Room(options.keep)
         self.out_of_memory: dict[str, OutOfMemory] = {}
         self.announced: set[tuple[str, int]] = set()
@@ -156,26 +150,14 @@ class _Campaign:
         """Keep the slots busy until nothing is left."""
         if not self.waiting:
             return
-        methods = [r.planned.method for r in self.waiting]
-        outside = {m.module for m in methods if m.outside}
-        modules = {m.module for m in methods} - outside
-        # Of several from outside each run loads its own: so it is known what which of them loads.
-        modules |= outside if len(outside) == 1 else set()
-        preload = [
-            "bench.execution.engines.local",
-            "bench.execution.worker",
-            "pandas",  # where it is installed, pyarrow imports it for the first table of a process
-            *sorted(modules),
-        ]
-        specs = [r.spec for r in self.waiting]
-        if any(spec.backbone is not None or spec.kind == "timing" for spec in specs):
-            preload.append("torchvision")  # half of all imports' time, and only a network needs it
-        with LocalEngine(self.options.slots, preload, self.options.timeout) as engine:
-            while self.waiting or engine.running:
-                self.fill(engine)
-                self._poll(engine, 0.5)
+        note = self.listener.note
+        maker = self.engine or ThisMachine(self.options, self.folders, self.waiting, note)
+        with maker as engine_of_runs:
+            while self.waiting or engine_of_runs.running:
+                self.fill(engine_of_runs)
+                self._poll(engine_of_runs, 0.5)
 
-    def fill(self, engine: LocalEngine) -> None:
+    def fill(self, engine: Engine) -> None:
         """Start runs in the free slots."""
         for slot in engine.free:
             while slot in engine.free and (run := self._next(engine, slot)):
@@ -195,7 +177,7 @@ class _Campaign:
             except CorruptRun as error:
                 self.quarantine_run(run.run_id, str(error))
                 del self.outcome.done[run.run_id]
-                if self.options.slots:
+                if self.engine is not None or self.options.slots:
                     self.waiting.append(run)
                 else:  # nothing was to be run: the command has none
                     self.outcome.failed[run.run_id] = f"{error}; give the same command again"
@@ -209,7 +191,7 @@ class _Campaign:
         for active in self.active.values():
             shutil.rmtree(active.staged, ignore_errors=True)
 
-    def _next(self, engine: LocalEngine, slot: Slot) -> Run | None:
+    def _next(self, engine: Engine, slot: Slot) -> Run | None:
         """Return the next run that can start in a slot."""
         short: list[Run] = []
         steps = set()  # others of a step wait for what the first waits for
@@ -244,7 +226,7 @@ class _Campaign:
                 f"run {run.run_id} is under way in another command: not started here"
             )
 
-    def _waits(self, run: Run, engine: LocalEngine, slot: Slot, *, announce: bool) -> bool:
+    def _waits(self, run: Run, engine: Engine, slot: Slot, *, announce: bool) -> bool:
         """Whether a run has to wait for memory; say why, once."""
         stored = self.outcome.done.values()
         why = self.room.reason_to_wait(run, slot.device, stored, engine.pids)
@@ -290,58 +272,27 @@ class _Campaign:
             self.damaged_artifacts[run_id] = artifacts_in(moved)
             self.listener.note(f"{why}: moved to {self.store.quarantine}, runs again")
 
-    def _start(self, engine: LocalEngine, run: Run, slot: Slot) -> None:
+    def _start(self, engine: Engine, run: Run, slot: Slot) -> None:
+        # A run that is staged here is claimed, and nodes that see the results would wait for it.
+        staged = Path(mkdtemp()) if self.options.shared else self.store.stage(run.run_id)
+        order = Order(run, staged, self._keep(run), self._replaces(run))
+        active = _ActiveRun(run, order.staged, engine.about(run, slot))
+        self.active[run.run_id] = active
+        self.room.started(run, slot.device)
         try:
-            images, unofficial = self.preparation.category(run, lambda: self._poll(engine, 0))
-            external = self.preparation.external(run, lambda: self._poll(engine, 0))
+            about = engine.start(order, slot, lambda: self._poll(engine, 0))
         except DataError as error:
-            active = _ActiveRun(run, self.store.stage(run.run_id), self._about(run, slot))
+            del self.active[run.run_id]
+            self.room.ended(run)
             self._fail(active, "data", str(error))
             return
-        about = Provenance({**self._about(run, slot), "unofficial_copy": unofficial})
-        active = _ActiveRun(run, self.store.stage(run.run_id), about)
-        self.active[run.run_id] = active
-        job = self._job(active, images, external, slot)
-        self.room.started(run, slot.device)
-        engine.start(run.run_id, "bench.execution.worker:run_job", job, slot)
+        self.active[run.run_id] = replace(active, provenance=about)
         self.listener.started(run)
 
-    def _about(self, run: Run, slot: Slot) -> Provenance:
-        """Return the provenance known before a run begins."""
-        return Provenance({
-            **describe_host(),
-            "source_sha256": source_hash(run.planned.method.module),
-            "device": slot.device,
-            "threads": slot.threads,
-            "score_batch_size": self.options.score_batch_size,
-            "weights_title": run.weights.title if run.weights else "",
-            "strides": run.weights.source.strides if run.weights else "",
-            **({"tuned": tuned_text(run.planned.tuned)} if run.planned.tuned else {}),
-        })  # fmt: skip
-
-    def _job(self, active: _ActiveRun, images: Path, external: Path | None, slot: Slot) -> Job:
-        run, weights = active.run, active.run.weights
+    def _replaces(self, run: Run) -> str:
+        """Return the digest of the stale receipt that a run supersedes."""
         stale = self.outcome.done.get(run.run_id) if run.run_id in self.to_supersede else None
-        return Job(
-            spec=run.spec,
-            method_path=run.planned.method.path,
-            files=run.listing.files,
-            pictures=run.pictures,
-            root=run.listing.root,
-            images=images,
-            external=external,
-            weights_file=weights.source.file if weights else None,
-            strides=weights.source.strides if weights else "",
-            results=self.folders.results,
-            staged=active.staged,
-            device=slot.device,
-            threads=slot.threads,
-            score_batch_size=self.options.score_batch_size,
-            replaces=stale.digest() if stale else "",
-            provenance=active.provenance,
-            code=file_digests(method_code(run.planned.method.module)),
-            keep=self._keep(run),
-        )
+        return stale.digest() if stale else ""
 
     def _keep(self, run: Run) -> frozenset[str]:
         """Return artifacts to keep: wanted ones and those stored before."""
@@ -366,13 +317,15 @@ class _Campaign:
                 self.dropped.add(key)
                 self.listener.note(text)
 
-    def _poll(self, engine: LocalEngine, timeout: float) -> None:
+    def _poll(self, engine: Engine, timeout: float) -> None:
         """Handle messages and ends of active runs; send heartbeats."""
         for event in engine.events(timeout):
             if isinstance(event, Ended):
                 self._finish(engine, event)
             else:
                 self._pass_on(*event)
+        if not self.options.wanted():
+            raise KeyboardInterrupt
         heartbeat = time.monotonic() - self.last_heartbeat > HEARTBEAT
         if heartbeat:
             self.last_heartbeat = time.monotonic()
@@ -383,7 +336,7 @@ class _Campaign:
                 why = f"printed more than {LOG_LIMIT >> 20} MiB"
                 self._finish(engine, engine.stop(key, why))
 
-    def _finish(self, engine: LocalEngine, ended: Ended) -> None:
+    def _finish(self, engine: Engine, ended: Ended) -> None:
         """Settle a run whose process has ended."""
         # Why not believe the exit code or a message? Either can be lost or lie: a method may exit
         # with 0 on its own, the process may be killed right after publishing, another command may
@@ -394,7 +347,13 @@ class _Campaign:
         self.room.ended(run)
         reason = self.outcome.failed.get(run.run_id)
         if reason is not None and not ended.stopped:  # the run has recorded it itself
+            shutil.rmtree(active.staged, ignore_errors=True)
             self.listener.failed(run, reason)
+            return
+        if ended.missing:  # that is no failure of the run
+            shutil.rmtree(active.staged, ignore_errors=True)
+            self.outcome.failed[run.run_id] = ended.missing
+            self.listener.failed(run, ended.missing)
             return
         receipt = self._stored(run.run_id)
         before = self.outcome.done.get(run.run_id)

@@ -304,7 +304,14 @@ class Store:
 
     def has(self, run_id: str) -> bool:
         """Whether a run is stored, its digests unchecked."""
-        return os.path.lexists(self.runs / run_id)
+        if os.path.lexists(self.runs / run_id):
+            return True
+        # Where other machines write, a file system may remember for a minute that a name was not
+        # there; what a folder holds it asks anew.
+        try:
+            return run_id in os.listdir(self.runs)
+        except FileNotFoundError:
+            return False
 
     def read(self, run_id: str) -> Receipt:
         """Read a receipt and check every digest.

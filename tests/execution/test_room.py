@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bench.execution import room as module
-from bench.execution.campaign import ExecutionOptions, _Campaign
+from bench.execution.campaign import _Campaign
+from bench.execution.engines.here import ExecutionOptions
 from bench.execution.room import LONGEST_WAIT, TRIES, Room
 from bench.planning.plan import Folders, Plan, Run
 from bench.planning.slots import Slot

@@ -21,63 +21,19 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from bench.errors import RequestError
+from bench.execution.engines.engine import TIME_LIMIT, Ended
 from bench.execution.engines.sockets import open_socket_folder
 from bench.execution.messages import Message, decode_message
 from bench.planning.slots import Slot
 from bench.system.path import current_folder, safe_environment, safe_path
 from bench.system.untrusted import os_reason
-from bench.text import hours
 
-
-@dataclass(frozen=True)
-class Ended:
-    """A process that is over."""
-
-    key: str
-    exit_code: int | None
-    seconds: float
-    stopped: str = ""
-    """Why the engine ended it: `time limit` or the reason given to `stop`; else empty."""
-    lost: bool = False
-    """Whether the fork server died, so that the exit code is unknown."""
-    limit: float = 0.0
-    """The time limit in seconds, where that ended it."""
-
-    @property
-    def kind(self) -> str:
-        """Cause of the end: `method`, `time limit` or `killed`."""
-        if self.stopped:
-            return "time limit" if self.stopped == TIME_LIMIT else "method"
-        return "killed" if self.lost or self.exit_code in _FROM_OUTSIDE else "method"
-
-    @property
-    def reason(self) -> str:
-        """How the process ended, for its failure record."""
-        if self.stopped == TIME_LIMIT:
-            longer = hours(2 * self.limit).replace(" ", "")
-            return (
-                f"ran into the time limit: stopped after {hours(self.limit)}; run again with"
-                f" `--timeout {longer} --retry-failed`"
-            )
-        if self.stopped:
-            return self.stopped
-        if self.lost:
-            return "was lost with the server of processes"
-        if self.exit_code is not None and self.exit_code < 0:
-            name = signal.strsignal(-self.exit_code) or f"signal {-self.exit_code}"
-            hint = "; out of memory?" if self.exit_code == -signal.SIGKILL else ""
-            return f"was ended by a signal ({name}{hint})"
-        return f"ended with exit code {self.exit_code} without a result"
-
-
-TIME_LIMIT = "time limit"
 START = "BENCH_SERVER_START"
 """Variable of what a server is handed for its start, in JSON."""
 _SERVER = "bench.execution.engines.server"
 _TRIES = 3
 _UNKNOWN = 255
 """What `multiprocessing` gives as exit code where the fork server is not there to tell."""
-_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGINT}
 
 
 @dataclass
@@ -207,7 +163,8 @@ class LocalEngine:
         self._free.append(running.slot)
         seconds = time.monotonic() - running.started
         exit_code = running.process.exitcode
-        lost = not stopped and exit_code == _UNKNOWN and _gone(running.server)
+        gone = not stopped and exit_code == _UNKNOWN and _gone(running.server)
+        lost = "the server of processes" if gone else ""
         limit = self._timeout if stopped == TIME_LIMIT and self._timeout is not None else 0.0
         return Ended(key, exit_code, seconds, stopped, lost, limit)
 

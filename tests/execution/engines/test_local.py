@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.execution.engines.local import Ended, LocalEngine
+from bench.execution.engines.engine import Ended
+from bench.execution.engines.local import LocalEngine
 from bench.execution.messages import Note, Progress, encode_message
 from bench.planning.slots import Slot
 
