@@ -241,9 +241,7 @@ COMMAND = ("run", "--suite", "several.toml", "--threads", "1", "--save-models")
 
 
 @pytest.fixture(scope="module")
-def ran(
-    tmp_path_factory: pytest.TempPathFactory, warm_cache: Path
-) -> Iterator[tuple[Bench, str]]:
+def ran(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> Iterator[tuple[Bench, str]]:
     """Runs of the three methods; a fourth, that wants too much memory, has failed."""
     command = Bench(tmp_path_factory.mktemp("unsupervised"), warm_cache)
     (command.folder / "several.toml").write_text(SUITE + AND_GREEDY)
