@@ -26,9 +26,11 @@ gc.disable()  # until the tests are collected: of what is imported nothing is ga
 
 SLOWEST = (
     "methods/test_methods", "whole/test_same_numbers", "whole/test_kills",
-    "methods/test_unsupervised", "whole/test_misbehaving", "planning/test_resources",
-    "whole/test_browser", "whole/test_run", "cli/test_report", "cli/test_doctor",
-    "data/test_external", "whole/test_readme", "whole/", "methods/", "execution/", "cli/", "data/",
+    "methods/test_memseg", "methods/test_patchsvdd", "whole/test_browser", "methods/test_prn",
+    "execution/test_crosscheck", "planning/test_resources", "methods/test_unsupervised",
+    "whole/test_misbehaving", "execution/test_predict", "whole/test_run", "cli/test_report",
+    "cli/test_doctor", "campaigns/test_reference", "report/test_gallery", "data/test_external",
+    "whole/test_readme", "whole/", "methods/", "execution/", "cli/", "report/", "data/",
 )  # fmt: skip
 """Beginnings of test modules, the slowest first: with them at the end one core would wait."""
 

@@ -229,7 +229,9 @@ def test_an_image_that_does_not_decode_is_named_and_fails_its_runs_alone(
     for category in ("washer", "pellet"):
         shutil.copytree(source / category, Path("data/mine") / category)
     Path("data/mine/washer/test/hole/007.bmp").write_bytes(b"not an image")
-    Path("mine.toml").write_text('methods = ["shortcut"]\ndata = ["mine"]\nshots = [1]')
+    Path("mine.toml").write_text(
+        'methods = ["shortcut"]\ndata = ["mine"]\nshots = [1]\nset.image_size = 32'
+    )
     code, out, err = call(capsys, "run", "--suite", "mine.toml")
     assert code == 1
     assert "washer/test/hole/007.bmp does not decode" in out

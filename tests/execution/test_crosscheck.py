@@ -32,7 +32,7 @@ from bench.planning.matrix import Selection
 from bench.planning.plan import Folders
 from tests.fixtures.checkpoints import saved
 
-SMALL = ("weights=none", "image_size=32", "stage=3")
+SMALL = ("weights=none", "image_size=32", "stage=3", "padim.channels=40")
 
 
 def script(folder: Path, body: str) -> Path:
@@ -268,8 +268,8 @@ def test_ours_loads_weights_in_half_precision_as_in_a_run(
 def test_the_other_side_is_handed_images_network_channels_and_settings(
     tmp_path: Path, capsys: Capture
 ) -> None:
-    given = ("--set", "patchcore.coreset=0.25", "--set", "padim.channels=40",
-             "--set", "patchcore.neighbours=3", "--set", "fastflow.flow_steps=1")  # fmt: skip
+    given = ("--set", "patchcore.coreset=0.25", "--set", "patchcore.neighbours=3",
+             "--set", "fastflow.flow_steps=1")  # fmt: skip
     code, _, err = call(capsys, script(tmp_path, STAND_IN), *given)
     assert code == 0, err
     jobs = map(json.loads, (tmp_path / "asked.jsonl").read_text().splitlines())

@@ -51,7 +51,7 @@ def bent(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> Bench:
     command = Bench(tmp_path_factory.mktemp("bent"), warm_cache)
     suite = command.suite("atacnet", "devnet", "dra")
     settings = ("precision=bfloat16", "scales=2", "dra.reference_set=redrawn", "dra.sampler=thirds",
-                "atacnet.view=random")  # fmt: skip
+                "atacnet.view=random", "image_size=16")  # fmt: skip
     told = [part for text in settings for part in ("--set", text)]
     code, said = command("run", "--suite", suite, "--save-models", "--threads", "1", *told)
     assert code == 0, said

@@ -4,6 +4,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,17 @@ from bench.execution.messages import Note, Progress, encode_message
 from bench.planning.slots import Slot
 
 ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server that imports what the test asks for; that of all tests goes on without its stop."""
+    own = forkserver.ForkServer()
+    for name in ("set_forkserver_preload", "ensure_running", "connect_to_new_process"):
+        monkeypatch.setattr(forkserver, name, getattr(own, name))
+    monkeypatch.setattr(forkserver, "_forkserver", own)
+    yield
+    own._stop()  # type: ignore[attr-defined]
 
 
 def obey(argument: str, lifeline: Any, progress: Any, started: float) -> None:
@@ -95,14 +107,12 @@ def test_a_server_takes_nothing_from_the_current_folder(
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # of the tests before
     preload = ["bench.execution.engines.local", "numpy"]
     with LocalEngine([Slot("cpu", 1)], preload, timeout=None) as engine:
         assert os.environ["PYTHONPATH"] == str(ROOT)
         assert "PYTHONSAFEPATH" not in os.environ
         engine.start("one", f"{__name__}:tell", "argument", Slot("cpu", 1))
         seen = events(engine)
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
     (note,) = (event[1] for event in seen if not isinstance(event, Ended))
     assert json.loads(note.text) == ["argument", sys.path, str(ROOT), None, random.__file__]
     assert sys.path[-1] == str(tmp_path)
