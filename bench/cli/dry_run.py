@@ -93,7 +93,7 @@ def picture(
         _matrix(wanted, tallies, width),
         "; ".join(["stored/wanted", *notes]),
     ]
-    needed = state.todo or state.plan.missing
+    needed = (state.todo or state.plan.missing) and slots  # a cluster's nodes are not known here
     needs = chain([""], _needs(state, wanted, results, folders, slots)) if needed else ()
     for part in chain(parts, needs):
         yield fill(part, width, subsequent_indent="  ") if isinstance(part, str) else part

@@ -1,0 +1,204 @@
+"""Runs on nodes of a Dask scheduler: what comes back, and what happens when something dies."""
+
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.store.results import receipts
+from tests.fixtures.command import Bench
+from tests.fixtures.nodes import Nodes, alive, descendants, nodes_of, until
+
+pytest.importorskip("distributed")
+SLOW = tuple(f"tests.fixtures.misbehaving:{name}" for name in ("SlowA", "SlowB", "SlowC", "SlowD"))
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory, warm_cache: Path) -> Any:
+    """A scheduler with two nodes, shared by tests that leave them as they are."""
+    with nodes_of(Bench(tmp_path_factory.mktemp("nodes"), warm_cache)) as started:
+        started.scheduler()
+        started.node("one")
+        started.node("two")
+        yield started
+
+
+def run(bench: Bench, nodes: Nodes, suite: str, *more: str) -> tuple[int, str]:
+    return bench.apart("run", suite, "--engine", "dask", "--scheduler", str(nodes.file), *more)
+
+
+def test_runs_of_nodes_are_those_of_one_machine(
+    nodes: Nodes, tmp_path: Path, warm_cache: Path
+) -> None:
+    far, near = tmp_path / "far", tmp_path / "near"
+    far.mkdir()
+    near.mkdir()
+    code, said = run(
+        Bench(far, warm_cache), nodes, "smoke", "--methods", "shortcut", "--threads", "1"
+    )
+    assert code == 0, said
+    assert Bench(near, warm_cache)("run", "smoke", "--methods", "shortcut")[0] == 0
+    code, said = Bench(tmp_path, warm_cache)("compare", str(far / "results"), str(near / "results"))
+    assert (code, "4 identical, 0 close, 0 different" in said) == (0, True), said
+    assert Bench(far, warm_cache)("verify")[0] == 0
+    assert not [*(far / "results" / "staging").iterdir()]
+    once_more = run(Bench(far, warm_cache), nodes, "smoke", "--methods", "shortcut")
+    assert "4 stored, 0 to do" in once_more[1]
+
+
+def test_a_failure_on_a_node_is_recorded_with_its_log_here(
+    nodes: Nodes, tmp_path: Path, warm_cache: Path
+) -> None:
+    bench = Bench(tmp_path, warm_cache)
+    suite = bench.suite("tests.fixtures.misbehaving:Raises", SLOW[0])
+    code, said = run(bench, nodes, suite)
+    assert code == 1, said
+    (failure,) = [f for p in bench.store.failed.iterdir() for f in bench.store.failures(p.name)]
+    assert failure.kind == "method"
+    assert "Traceback" in failure.traceback
+    assert failure.provenance.device == "cpu"
+    assert (failure.folder / "log.txt").stat().st_size
+    assert [r.spec.method for r in receipts(bench.store)] == ["slow-a"]
+    code, said = run(bench, nodes, suite)
+    assert (code, "failed earlier and would again" in said) == (1, True), said
+
+
+def test_nodes_publish_themselves_in_results_that_they_see(
+    nodes: Nodes, tmp_path: Path, warm_cache: Path
+) -> None:
+    bench = Bench(nodes.bench.folder, warm_cache)  # the nodes' own results
+    code, said = run(bench, nodes, bench.suite(*SLOW[:2]), "--shared-results")
+    assert code == 0, said
+    assert {r.spec.method for r in receipts(bench.store)} == {"slow-a", "slow-b"}
+    assert not [*(bench.store.root / "staging").iterdir()]
+
+
+def test_nothing_listens_but_to_this_machine(nodes: Nodes) -> None:
+    pids = {p for process in nodes.processes.values() for p in descendants(process.pid)}
+    pids |= {process.pid for process in nodes.processes.values()}
+    inodes = {
+        link.readlink().name.strip("socket:[]")
+        for pid in pids
+        for link in Path(f"/proc/{pid}/fd").iterdir()
+        if str(link.readlink()).startswith("socket:")
+    }
+    listening = []
+    for table, loopback in (("tcp", "0100007F"), ("tcp6", "0" * 24 + "01000000")):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                listening.append(fields[1].partition(":")[0] == loopback)
+    assert len(listening) >= 3
+    assert all(listening)
+
+
+@pytest.fixture
+def struck(tmp_path: Path, warm_cache: Path) -> Any:
+    """A cluster to be struck, whose nodes begin as the test says."""
+    with nodes_of(Bench(tmp_path, warm_cache)) as started:
+        started.scheduler()
+        yield started
+
+
+def test_a_node_that_dies_in_a_run_costs_the_run_and_nothing_else(struck: Nodes) -> None:
+    bench = struck.bench
+    struck.node("one")
+    command = bench.start(
+        "run", bench.suite(*SLOW), "--engine", "dask", "--scheduler", str(struck.file)
+    )
+    until(lambda: len(descendants(struck.processes["one"].pid)) >= 4)  # server, tracker and a run
+    orphans = descendants(struck.processes["one"].pid)
+    struck.strike("one")
+    struck.node("two")
+    out, err = command.communicate(timeout=300)
+    assert command.returncode == 0, out + err
+    assert "was lost with its node: starting it again" in out
+    assert {r.spec.method for r in receipts(bench.store)} == {
+        "slow-a",
+        "slow-b",
+        "slow-c",
+        "slow-d",
+    }
+    assert not bench.store.failed.exists() or not [*bench.store.failed.iterdir()]
+    until(lambda: not any(map(alive, orphans)))
+    assert bench("verify")[0] == 0
+
+
+def test_a_scheduler_that_dies_ends_the_command_and_no_run(struck: Nodes) -> None:
+    bench = struck.bench
+    struck.node("one")
+    suite = bench.suite(*SLOW[:2])
+    arguments = ("run", suite, "--engine", "dask", "--scheduler", str(struck.file))
+    command = bench.start(*arguments)
+    until(lambda: len(descendants(struck.processes["one"].pid)) >= 4)
+    struck.strike("scheduler")
+    out, err = command.communicate(timeout=60)
+    assert command.returncode == 2, out + err
+    assert re.search(r"the scheduler at tcp://\S+ is gone; once it runs again, the same", err), err
+    assert not bench.store.failed.exists() or not [*bench.store.failed.iterdir()]
+    struck.strike("one")
+    struck.scheduler()
+    struck.node("two")
+    code, said = bench.apart(*arguments)
+    assert code == 0, said
+    assert {r.spec.method for r in receipts(bench.store)} == {"slow-a", "slow-b"}
+
+
+def test_an_interrupted_command_leaves_nothing_and_continues(struck: Nodes) -> None:
+    bench = struck.bench
+    struck.node("one")
+    arguments = ("run", bench.suite(*SLOW[:2]), "--engine", "dask", "--scheduler", str(struck.file))
+    command = bench.start(*arguments)
+    until(lambda: len(descendants(struck.processes["one"].pid)) >= 4)
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, "the same command continues" in err) == (130, True), out + err
+    assert not [*bench.store.staging.iterdir()]
+    code, said = bench.apart(*arguments)
+    assert code == 0, said
+
+
+def test_a_node_with_other_code_or_without_the_data_makes_no_run(
+    struck: Nodes, tmp_path: Path
+) -> None:
+    bench = struck.bench
+    struck.node("old", BENCH_TEST_TORCH="2.0.1", PYTHONPATH=f"{_old(tmp_path)}:{_root()}")
+    suite = bench.suite(SLOW[0])
+    command = bench.start("run", suite, "--engine", "dask", "--scheduler", str(struck.file))
+    until(lambda: struck.processes["old"].poll() is not None)
+    struck.node("one")
+    out, err = command.communicate(timeout=120)
+    assert command.returncode == 0, out + err
+    assert re.search(r"node \S+ is not used: it has torch 2\.0\.1, the command \d", out), out
+
+
+def _root() -> Path:
+    return Path(__file__).parents[3]
+
+
+def _old(folder: Path) -> Path:
+    """Make a folder whose Python says that it has an older torch."""
+    path = folder / "old"
+    path.mkdir()
+    (path / "sitecustomize.py").write_text(
+        "import importlib.metadata as m, os\nreal = m.version\n"
+        "m.version = lambda n: os.environ['BENCH_TEST_TORCH'] if n == 'torch' else real(n)\n"
+    )
+    return path
+
+
+def test_no_scheduler_is_one_line(tmp_path: Path, warm_cache: Path) -> None:
+    bench = Bench(tmp_path, warm_cache)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    code, said = bench.apart(
+        "run", bench.suite(SLOW[0]), "--engine", "dask", "--scheduler", address
+    )
+    assert code == 2, said
+    assert f"no scheduler answers at {address}" in said
+    assert not [*bench.store.staging.iterdir()]
