@@ -17,13 +17,15 @@ from bench.errors import RequestError
 from bench.text import joined
 
 if TYPE_CHECKING:
-    from bench.execution.engines.dask import DaskEngine
+    from bench.execution.engines.dask import Cluster, DaskEngine
     from bench.execution.engines.here import ExecutionOptions
     from bench.execution.engines.slurm import SlurmJobs
     from bench.planning.plan import Folders
     from bench.store.folder import Store
 
 ENGINES = ("local", "dask", "slurm")
+QUEUED = 7 * 86400.0
+"""Seconds that jobs may wait in SLURM's queue."""
 EXTRA = "pip install 'atacnet-bench[cluster]'"
 CLUSTER_OPTIONS: dict[str, tuple[Any, Any]] = {
     "engine": (
@@ -228,17 +230,26 @@ def cluster_engine(
     threads: int | None,
 ) -> "DaskEngine":
     """Return the engine of other machines; SLURM's jobs are asked for at once."""
+    from bench.execution.engines.dask import DaskEngine
+
+    reached = reached_cluster(cluster, folders)
+    if cluster.slurm is None:
+        return DaskEngine(reached, store, options, threads)
+    return DaskEngine(reached, store, options, threads or cluster.slurm.cpus, patience=QUEUED)
+
+
+def reached_cluster(cluster: ClusterOptions, folders: "Folders") -> "Cluster":
+    """Return the cluster that was asked for; SLURM's jobs are asked for at once."""
     from bench.execution.engines import slurm
     from bench.execution.engines.addresses import scheduler_address, security_for
-    from bench.execution.engines.dask import Cluster, DaskEngine
+    from bench.execution.engines.dask import Cluster
 
     if cluster.slurm is not None:
         exports = folder_variables(folders, shared=cluster.shared)
-        reached = slurm.start(cluster.slurm, exports, shared=cluster.shared)
-        return DaskEngine(reached, store, options, threads or cluster.slurm.cpus, patience=86400.0)
+        return slurm.start(cluster.slurm, exports, shared=cluster.shared)
     address = scheduler_address(str(cluster.scheduler))
     security = security_for(address, cluster.tls, insecure=cluster.insecure)
-    return DaskEngine(Cluster(address, security, cluster.shared), store, options, threads)
+    return Cluster(address, security, cluster.shared)
 
 
 def slurm_script(cluster: ClusterOptions, folders: "Folders") -> str:

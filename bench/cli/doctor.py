@@ -3,12 +3,15 @@
 import collections
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bench.cli import complete
+from bench.cli.cluster import ClusterOptions, cluster_options, reached_cluster
 from bench.cli.options import console, printable, say, shared_options
+from bench.errors import RequestError
 from bench.text import wrapped
 
 if TYPE_CHECKING:
@@ -17,10 +20,13 @@ if TYPE_CHECKING:
     from bench.doctor import Diagnosis
     from bench.planning.plan import Folders
 
+PATIENCE = 120.0
+"""Seconds that a first node may take to come, with a queue before it."""
 STYLES = {"ok": "green", "note": "yellow", "bad": "bold red"}
 
 
 @shared_options()
+@cluster_options
 def doctor_command(
     *,
     suite: Annotated[
@@ -32,19 +38,17 @@ def doctor_command(
         ),
     ] = None,
     folders: "Folders",
+    cluster: ClusterOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check this machine's libraries, torch, disk, data and weights.
+    """Check this machine's libraries, torch, disk, data and weights; or the nodes of --engine.
 
     Exit code: 0 nothing is bad, 1 something is.
     """
-    from bench.doctor import examine
-    from bench.planning.suite import read_suite
-
     findings: list[Diagnosis] = []
     screen = console()
     with screen.status("checking; torch takes some seconds"):
-        for finding in examine(folders, read_suite(suite) if suite else None):
+        for finding in _findings(suite, folders, cluster):
             if not as_json:
                 if findings and findings[-1].group != finding.group:
                     screen.print()
@@ -58,6 +62,22 @@ def doctor_command(
         say(f"\n{counts['ok']} ok, {counts['note']} to note, {counts['bad']} bad")
     if counts["bad"]:
         raise typer.Exit(1)
+
+
+def _findings(
+    suite: str | None, folders: "Folders", cluster: ClusterOptions
+) -> "Iterable[Diagnosis]":
+    """Return the findings of this machine, or of the nodes that are asked for."""
+    from bench.doctor import examine
+    from bench.planning.suite import read_suite
+
+    if cluster.local:
+        return examine(folders, read_suite(suite) if suite else None)
+    from bench.doctor.cluster import check_nodes
+
+    if suite is not None:
+        raise RequestError("--suite is checked on this machine: leave --engine out")
+    return check_nodes(reached_cluster(cluster, folders), PATIENCE)
 
 
 def _lines(finding: "Diagnosis", width: int) -> "Text":

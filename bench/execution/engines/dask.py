@@ -52,6 +52,52 @@ class Cluster:
     started: AbstractContextManager[Any] | None = None
     """What ends the nodes that were started for this command."""
 
+    def close(self) -> None:
+        """End what was started for this command."""
+        if self.started is not None:
+            self.started.__exit__(None, None, None)
+
+
+def _connected(cluster: Cluster) -> Any:
+    """Return a client of a cluster's scheduler; raises RequestError where none answers."""
+    from distributed import Client
+
+    try:
+        return Client(
+            cluster.address, security=cluster.security, timeout=CONNECT, set_as_default=False,
+            name="bench",
+        )  # fmt: skip
+    except (OSError, TimeoutError, ValueError) as error:
+        cluster.close()
+        raise RequestError(
+            f"no scheduler answers at {cluster.address} ({str(error).splitlines()[0]:.120}): is it"
+            " running, and are --scheduler and --tls right?"
+        ) from None
+
+
+def _nodes(client: Any) -> dict[str, str]:
+    """Return the names of the workers that take runs, by address."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return {
+        address: str(about.get("name", address))
+        for address, about in workers.items()
+        if about.get("resources", {}).get(RESOURCE)
+    }
+
+
+def ask_nodes(cluster: Cluster, patience: float) -> list[Mapping[str, Any]]:
+    """Return what each node says of itself, once there is one or `patience` seconds are over."""
+    from bench.execution.engines.node import facts
+
+    client, begun = _connected(cluster), time.monotonic()
+    try:
+        while not (addresses := [*_nodes(client)]) and time.monotonic() - begun < patience:
+            time.sleep(LOOK)
+        return list(client.run(facts, workers=addresses).values()) if addresses else []
+    finally:
+        client.close(timeout=5)
+        cluster.close()
+
 
 @dataclass
 class _Sent:
@@ -90,20 +136,7 @@ class DaskEngine:
 
     def __enter__(self) -> "DaskEngine":
         """Connect to the scheduler; raises RequestError where none answers."""
-        from distributed import Client
-
-        address = self._cluster.address
-        try:
-            self._client = Client(
-                address, security=self._cluster.security, timeout=CONNECT,
-                set_as_default=False, name="bench",
-            )  # fmt: skip
-        except (OSError, TimeoutError, ValueError) as error:
-            self._close_cluster()
-            raise RequestError(
-                f"no scheduler answers at {address} ({str(error).splitlines()[0]:.120}): is it"
-                " running, and are --scheduler and --tls right?"
-            ) from None
+        self._client = _connected(self._cluster)
         self._topic = f"bench-{self._client.id}"
         self._client.subscribe_topic(self._topic, lambda event: self._inbox.put(("", event[1])))
         self._look()
@@ -114,11 +147,7 @@ class DaskEngine:
             if sent.future is not None:
                 sent.future.cancel()
         self._client.close(timeout=5)
-        self._close_cluster()
-
-    def _close_cluster(self) -> None:
-        if self._cluster.started is not None:
-            self._cluster.started.__exit__(None, None, None)
+        self._cluster.close()
 
     @property
     def free(self) -> Sequence[Slot]:
@@ -202,12 +231,8 @@ class DaskEngine:
             return
         self._looked = now
         self._check_scheduler()
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        self._nodes = {
-            address: str(about.get("name", address))
-            for address, about in workers.items()
-            if about.get("resources", {}).get(RESOURCE) and address not in self._refused
-        }
+        nodes = _nodes(self._client)
+        self._nodes = {a: name for a, name in nodes.items() if a not in self._refused}
         if self._nodes:
             self._seen = now
         elif now - self._seen > self._patience:
@@ -272,7 +297,6 @@ class DaskEngine:
             yield key, Note(f"node {answer.node} is not used: it {answer.refused}")
             self._refused.add(sent.node)
             self._nodes.pop(sent.node, None)
-            self._client.retire_workers([sent.node], close_workers=True)
             sent.future = None
         elif answer.lacks:
             yield key, Note(f"node {answer.node} cannot make run {key}: {answer.lacks}")

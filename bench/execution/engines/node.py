@@ -5,8 +5,10 @@ with the worker. The node looks up data, weights and cache by its own variables 
 the others), and makes a run only where everything is what the command has planned with.
 """
 
+import functools
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +33,8 @@ DEVICE = "BENCH_DEVICE"
 """Variable of a worker: the device of its runs."""
 SHIPPED = 256 << 20
 """Bytes of a run that are sent back at most; larger ones need results that all nodes see."""
+LAST_WORDS = 2.0
+"""Seconds until a refusing node ends, in which its answer arrives."""
 QUIET = 1.0
 """Seconds between two messages of a run."""
 
@@ -52,7 +56,12 @@ def make_run(values: Mapping[str, Any]) -> dict[str, Any]:
 
     with TemporaryDirectory(prefix="bench-", dir=worker.local_directory) as scratch:
         try:
-            return as_values(answer(request, Path(scratch), wanted, tell))
+            given = answer(request, Path(scratch), wanted, tell)
+            if given.refused:  # it is of no use to anyone with this code
+                print(f"bench: this node ends: it {given.refused}", file=sys.stderr, flush=True)
+                end = functools.partial(worker.loop.call_later, LAST_WORDS, worker.close)
+                worker.loop.add_callback(end)
+            return as_values(given)
         except KeyboardInterrupt:  # nobody waits for it; passed on, it would end the worker
             return as_values(Answer(platform.node()))
 
@@ -110,6 +119,19 @@ def slot_here(threads: int | None) -> Slot:
     # Without torch, which the worker never imports: the driver's files and what may be seen of it.
     gpu = any(Path("/dev").glob("nvidia[0-9]*")) and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
     return Slot(os.environ.get(DEVICE) or ("cuda:0" if gpu else "cpu"), threads or cpu_count())
+
+
+def facts() -> dict[str, Any]:
+    """Return what this node is and has, as plain values."""
+    folders = folders_here(None)
+    named = {"BENCH_DATA": folders.data, "BENCH_WEIGHTS": folders.weights}
+    return {
+        "node": platform.node(),
+        "versions": versions(),
+        "device": slot_here(None).device,
+        "cores": cpu_count(),
+        "folders": {name: (str(path), path.is_dir()) for name, path in named.items()},
+    }
 
 
 class _Refused(Exception):
