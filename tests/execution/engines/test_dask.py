@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.execution.engines.addresses import FILES
 from bench.store.results import receipts
 from tests.fixtures.command import Bench
 from tests.fixtures.nodes import Nodes, alive, descendants, nodes_of, until
@@ -93,6 +94,15 @@ def test_nothing_listens_but_to_this_machine(nodes: Nodes) -> None:
                 listening.append(fields[1].partition(":")[0] == loopback)
     assert len(listening) >= 3
     assert all(listening)
+
+
+def test_the_doctor_asks_every_node(nodes: Nodes, tmp_path: Path, warm_cache: Path) -> None:
+    bench = Bench(tmp_path, warm_cache)
+    code, said = bench.apart("doctor", "--engine", "dask", "--scheduler", str(nodes.file))
+    assert code == 0, said
+    assert f"{nodes.address}: 2 nodes" in said
+    assert said.count("versions as here") == 2
+    assert "BENCH_DATA" in said, "the nodes of the test have no such folder"
 
 
 @pytest.fixture
@@ -188,6 +198,34 @@ def _old(folder: Path) -> Path:
         "m.version = lambda n: os.environ['BENCH_TEST_TORCH'] if n == 'torch' else real(n)\n"
     )
     return path
+
+
+def test_certificates_keep_strangers_out(struck: Nodes, tmp_path: Path) -> None:
+    from distributed import Security
+
+    folders = [tmp_path / name for name in ("ours", "theirs")]
+    for folder in folders:
+        made = Security.temporary()
+        folder.mkdir()
+        contents = (made.tls_ca_file, made.tls_client_cert, made.tls_client_key)
+        for name, content in zip(FILES, contents, strict=True):
+            (folder / name).write_text(content)
+            (folder / name).chmod(0o600)
+    struck.strike("scheduler")
+    ours, theirs = map(str, folders)
+    options = zip(("--tls-ca-file", "--tls-cert", "--tls-key"), FILES, strict=True)
+    files = [word for option, name in options for word in (option, f"{ours}/{name}")]
+    struck.scheduler("--protocol", "tls", *files)
+    assert struck.address.startswith("tls://127.0.0.1:")
+    struck.node("one", "--tls", ours)
+    bench, there = struck.bench, ("--engine", "dask", "--scheduler", str(struck.file))
+    suite = bench.suite("shortcut")
+    code, said = bench.apart("run", suite, *there)
+    assert (code, "asks for certificates: give their folder, --tls" in said) == (2, True), said
+    code, said = bench.apart("run", suite, *there, "--tls", theirs)
+    assert (code, "no scheduler answers" in said) == (2, True), said
+    code, said = bench.apart("run", suite, *there, "--tls", ours)
+    assert code == 0, said
 
 
 def test_no_scheduler_is_one_line(tmp_path: Path, warm_cache: Path) -> None:
