@@ -26,7 +26,7 @@ NIGHTS = 10
 """Earlier nights that a time is compared with."""
 TIMES = {"latency_s": "time of an image", "step_s": "time of a training step"}
 PEAKS = {"peak_gpu_memory_bytes": "GPU memory", "peak_memory_bytes": "memory"}
-MACHINE = ("device_name", "cpu", "driver", "cuda", "torch", "threads")
+MACHINE = ("device_name", "cpu", "cpu_features", "driver", "cuda", "torch", "threads")
 
 Times = Mapping[str, Mapping[str, float]]
 """Medians over the rounds of each timed configuration, by its name."""

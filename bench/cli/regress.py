@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bench.planning.plan import Folders
     from bench.spec import RunSpec
     from bench.store.receipt import Receipt
+    from bench.store.results import Results
 
 NOTHING, WORSE, CANNOT_JUDGE, UNFIT = 0, 1, 2, 3
 
@@ -57,6 +58,10 @@ def regress_command(
     ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit's XML here.")] = None,
     summary: Annotated[Path | None, typer.Option(help="Write Markdown here.")] = None,
+    renew: Annotated[
+        bool,
+        typer.Option("--renew", help="Make these runs the reference, and show old beside new."),
+    ] = False,
     github: Annotated[
         bool, typer.Option("--github", help="Print GitHub's annotations, too.")
     ] = False,
@@ -66,8 +71,9 @@ def regress_command(
 
     Bits are compared where environment and version are the same; elsewhere the mean of a method
     over 15 runs or more, and the losses of runs of two steps. Times count once a second set of
-    runs, --again, says the same. Exit code: 0 nothing, 1 a regression, 2 it cannot be judged, 3
-    the machine is not fit to judge.
+    runs, --again, says the same. A reference changes by --renew alone, whose table belongs to the
+    review of that change. Exit code: 0 nothing, 1 a regression, 2 it cannot be judged, 3 the
+    machine is not fit to judge; with --renew 0.
     """
     from bench.analysis.regress import regression
     from bench.analysis.slower import night
@@ -104,8 +110,34 @@ def regress_command(
     if github:
         for line in files.annotations([*unfit, *files.troubles(check, slow)]):
             say(line)
-    if code:
+    if renew:
+        _renew(check, stored, reference.absolute(), tell)
+    elif code:
         raise typer.Exit(code)
+
+
+def _renew(
+    check: "Regression", stored: "Results", reference: Path, tell: Callable[[str], None]
+) -> None:
+    """Replace a reference by the runs beside it; raises RequestError unless all are there."""
+    import shutil
+
+    from bench.report.regression import renewal
+    from bench.store.archive import pack
+    from bench.store.results import MANIFEST
+
+    absent = {state: n for state in ("missing", "failed", "damaged") if (n := check.counts[state])}
+    if absent:
+        counts = ", ".join(f"{n} {state}" for state, n in absent.items())
+        raise RequestError(f"a reference has all runs, and of these {counts}: run them first")
+    if not (reference / MANIFEST).is_file():
+        raise RequestError(f"{reference} is no archive: make one with `bench archive --out`")
+    made = reference.with_name(f"{reference.name}.new")
+    count = pack(stored, made, scores_only=True)
+    shutil.rmtree(reference)
+    made.rename(reference)
+    tell(f"{reference.name} has {count} runs now; for the review of that change:\n")
+    tell(renewal(check))
 
 
 def _to_stderr(text: str) -> None:

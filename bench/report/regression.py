@@ -1,6 +1,8 @@
 """A regression check as files that others read: JUnit, Markdown, GitHub's annotations, JSON."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Any
 from xml.etree import ElementTree
 
@@ -93,6 +95,20 @@ def summary(check: Regression, slow: Sequence[Slower], code: int) -> str:
             parts.append(f"And {len(shown) - LISTED} more.\n")
     text = "\n".join(parts)
     return text if len(text) <= LONGEST else text[:LONGEST] + "\n\nCut here.\n"
+
+
+def renewal(check: Regression) -> str:
+    """Return old beside new as Markdown, for the review of a new reference."""
+    methods = dict.fromkeys(run.spec.method for run in check.runs)
+    rows = []
+    for method in methods:
+        runs = [run for run in check.runs if run.spec.method == method]
+        old, new = ([v for v in values if v is not None]
+                    for values in ([r.old for r in runs], [r.new for r in runs]))  # fmt: skip
+        states = Counter(run.state for run in runs)
+        counts = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
+        rows.append([method, *(f"{fmean(v):.4f}" if v else "" for v in (old, new)), counts])
+    return as_markdown([["method", "old AUROC, mean", "new", "runs"], *rows])
 
 
 def _verdict(verdict: str) -> str:

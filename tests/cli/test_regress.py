@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from bench.store.archive import pack
 from tests.fixtures.runs import (
     CLOSE,
     ELSEWHERE,
@@ -200,3 +201,24 @@ def test_json_holds_all_and_nothing_else_is_printed(regress, store):
     assert (code, whole["outcome"], len(whole["runs"])) == (1, 1, 18)
     (changed,) = [run for run in whole["runs"] if run["state"] == "changed"]
     assert (changed["seed"], changed["old"], changed["new"]) == (3, 0.75, 0.0)
+
+
+def test_a_reference_is_renewed_as_a_whole_and_shows_old_beside_new(
+    capsys, regress, reference, store, tmp_path
+):
+    copied(store, only(3, scores=FAR))
+    with_archive = ("--reference", tmp_path / "archive", "--results", store.root)
+    code, _, err = regress("--renew")
+    assert (code, "3 missing: run them first" in err) == (2, True), err
+    timed(store)
+    code, _, err = regress("--renew")
+    assert (code, "is no archive: make one with" in err) == (2, True), err
+    pack(reference, tmp_path / "archive")
+    code, out, _ = bench(capsys, "regress", *with_archive, "--renew")
+    assert code == 0, out
+    assert "archive has 18 runs now" in out
+    row = next(line for line in out.splitlines() if line.startswith("| shortcut"))
+    assert "1 changed" in row
+    assert row.split(" | ")[1] != row.split(" | ")[2]
+    assert not (tmp_path / "archive.new").exists()
+    assert bench(capsys, "regress", *with_archive)[0] == 0
