@@ -17,10 +17,11 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def campaigns(session: nox.Session) -> None:
-    """Kill 200 processes and damage 500 files, and look whether anything is lost; half an hour."""
+    """Kill 200 processes, damage 500 files, strike nodes 20 times: is anything lost? An hour."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.campaigns.kill_campaign", "--kills", "200")
     session.run("python", "-m", "tests.campaigns.corruption_campaign", "--damages", "500")
+    session.run("python", "-m", "tests.campaigns.kill_nodes", "--strikes", "20")
 
 
 @nox.session
@@ -65,7 +66,9 @@ def typecheck(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """Run the tests with the oldest release of every direct dependency but torch's two."""
     project = nox.project.load_toml("pyproject.toml")["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["test"]
+    extras = project["optional-dependencies"]
+    tools = [w for w in extras["test"] if not w.startswith(project["name"])]
+    wanted = project["dependencies"] + extras["cluster"] + tools
     oldest = [w.replace(">=", "==") for w in wanted if not w.startswith("torch")]
     session.install("-e", ".", *oldest)
     session.run(*PYTEST, *session.posargs)
