@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from baselines.blocks.backbone import Backbone, normalise
+from baselines.blocks.loop import learning_rate
 from baselines.blocks.weak import (
     EXTERNAL,
     NORMAL,
@@ -215,6 +216,26 @@ def test_weight_decay_is_adams_own_and_pulls_every_weight(decay: float) -> None:
     for weight in model.parameters():
         step = (0.05 if id(weight) in inside else 0.1) if decay else 0.0
         assert torch.allclose(weight, torch.full_like(weight, 1 - step), atol=1e-5)
+
+
+def test_a_rate_as_a_float64_tensor_moves_weights_by_the_bits_of_a_number() -> None:
+    """And as float32 it does not."""
+
+    def weight(rate: Any) -> torch.Tensor:
+        moved = torch.linspace(-1e-3, 1e-3, 4096).requires_grad_()
+        optimiser = torch.optim.Adam([moved], lr=rate, weight_decay=1e-5, fused=True)
+        schedule = torch.optim.lr_scheduler.StepLR(optimiser, 2, 0.1)
+        for _ in range(8):
+            optimiser.zero_grad()
+            (moved**2).sum().backward()
+            optimiser.step()
+            schedule.step()
+        assert optimiser.param_groups[0]["lr"] is rate or isinstance(rate, float)
+        return moved.detach()
+
+    rate = learning_rate(2e-4, torch.device("cpu"))
+    assert torch.equal(weight(rate), weight(2e-4))
+    assert not torch.equal(weight(torch.tensor(2e-4)), weight(2e-4))
 
 
 def test_the_rate_falls_with_the_epochs() -> None:

@@ -1,0 +1,206 @@
+"""Steps whose numbers are drawn ahead: the same numbers, and nothing that a GPU waits for."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from atacnet.detector import ATACNet
+from baselines.blocks.plan import Plan
+from baselines.blocks.weak import TrainingImages, adam, descend
+from baselines.cutmix import CutMix
+from baselines.devnet import DevNet
+from baselines.dra import DRA
+from baselines.saoe import SAOE
+from bench.detector import BackboneSource, Context, Seeds
+from bench.planning.rehearsal import torch_internals
+from tests.fixtures.fake_cuda import kernels, on_fake_cuda, waits
+
+STEPS: list[tuple[Any, dict[str, Any]]] = [
+    (DevNet, {}),
+    (DevNet, {"pseudo": True, "patch_source": "anomaly", "scales": 2}),
+    (DRA, {}),
+    (DRA, {"sampler": "thirds", "reference_set": "redrawn"}),
+    (SAOE, {}),
+    (SAOE, {"sampler": "thirds", "patch_source": "normal"}),
+    (CutMix, {}),
+    (CutMix, {"patch_source": "anomaly", "pseudo_probability": 0.1}),
+    (ATACNet, {}),
+    (ATACNet, {"view": "random", "padding": 0.1}),
+    (ATACNet, {"view": "raw_augmented", "batch_norm": "shared"}),
+    (ATACNet, {"view": "centre", "pseudo": False}),
+]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def ready(method: Any, backbone: tuple[str, int] = ("resnet18", 1), **given: Any) -> Any:
+    """Return a method in training, and what gives its batches."""
+    torch.manual_seed(0)
+    images = np.random.RandomState(0).randint(0, 256, (16, 3, 32, 32)).astype(np.uint8)
+    source = BackboneSource(*backbone, None)
+    context = Context("cpu", Seeds(0, "d", "c"), batch_size=8, backbone=source, external=images[:3])
+    detector = method(method.Parameters(**given))
+    detector.begin(context)
+    bank = TrainingImages(images[:12], images[12:], context, detector.parameters, detector.plan)
+    detector.prepare(bank)
+    detector.network.train()
+    return detector, detector.batches(bank)
+
+
+def planned(plan: Plan, step: Callable[[], Any], epochs: int, steps: int) -> Iterator[Any]:
+    """Yield what a step gives in each of its turns."""
+    for _ in range(epochs):
+        for left in range(steps, 0, -1):
+            plan.prepare(left)
+            with plan.step():
+                made = step()
+            yield made
+
+
+@pytest.mark.parametrize(("method", "given"), STEPS, ids=str)
+def test_planned_batches_and_losses_are_those_drawn_on_the_spot(
+    method: Any, given: dict[str, Any]
+) -> None:
+    def step_of(detector: Any, batch: Any) -> Callable[[], tuple[Tensor, ...]]:
+        def step() -> tuple[Tensor, ...]:
+            images, kinds = batch()
+            return images, kinds, detector.loss(images, kinds).value.detach()
+
+        return step
+
+    detector, batch = ready(method, **given)
+    spot = step_of(detector, batch)
+    detector, batch = ready(method, **given)
+    for ahead in planned(detector.plan, step_of(detector, batch), 2, 3):
+        assert all(torch.equal(a, b) for a, b in zip(spot(), ahead, strict=True))
+
+
+@pytest.mark.parametrize(("method", "given"), STEPS, ids=str)
+def test_a_step_passes_nothing_between_host_and_gpu_and_its_shapes_are_static(
+    method: Any, given: dict[str, Any]
+) -> None:
+    fake_tensor_mode, *_ = torch_internals()
+    detector, batch = ready(method, **given)
+
+    def step() -> Any:
+        with detector.plan.step():
+            images, kinds = batch()
+            return images, kinds, *detector.loss(images, kinds)
+
+    for left in (3, 2):
+        detector.plan.prepare(left)
+        step()
+    with fake_tensor_mode(allow_non_fake_inputs=True):
+        on_fake_cuda([step, detector])
+        assert waits(step) == []
+        assert all(t.is_cuda for t in (*step(), *detector.network.parameters()) if t is not None)
+
+
+@pytest.mark.parametrize(
+    ("step", "operation"),
+    [
+        (lambda x: x + x.new_tensor([1.0, 2.0]), "_to_copy"),
+        (lambda x: x.exp() + x.cpu().to(x.device), "_to_copy"),
+        (lambda x: x[torch.tensor([1, 0])], "index"),
+        (lambda x: x * torch.ones(()), "mul"),  # a number of the host, captured for good
+        (lambda x: x.nonzero(), "nonzero"),
+        (lambda x: x[x > 0], "index"),
+        (lambda x: x if x.sum() > 0 else -x, "_local_scalar_dense"),
+    ],
+)
+def test_what_a_gpu_would_wait_for_is_found_by_its_line(
+    step: Callable[[Tensor], Tensor], operation: str
+) -> None:
+    fake_tensor_mode, *_ = torch_internals()
+    held = [torch.ones(2)]
+    with fake_tensor_mode(allow_non_fake_inputs=True):
+        on_fake_cuda(held)
+        first = waits(lambda: step(held[0]))[0]
+        assert waits(lambda: held[0].exp().sum()) == []
+    assert first.startswith(f"test_plan.py:{step.__code__.co_firstlineno} ")
+    assert operation in first
+
+
+def test_atacnets_step_is_within_its_budget_of_kernels() -> None:
+    detector, batch = ready(ATACNet, ("resnet50", 3))
+    optimiser = adam(detector.network, detector.parameters)
+
+    def step() -> None:
+        with detector.plan.step():
+            descend(detector.loss(*batch()).value, optimiser, detector.parameters)
+
+    for left in (3, 2):
+        detector.plan.prepare(left)
+        counts = kernels(step)
+    assert 900 < counts.total() <= 1128
+
+
+def counted(plan: Plan) -> tuple[Callable[[], Tensor], list[int]]:
+    """Return a step that takes two draws of one generator, and how often they were drawn."""
+    generator, draws = rng(), [0]
+
+    def first(n: int) -> tuple[Tensor, ...]:
+        draws[0] += 1
+        return torch.rand(n, generator=generator), torch.randperm(n, generator=generator)
+
+    def second() -> tuple[Tensor, ...]:
+        return (torch.randn((), generator=generator),)
+
+    def step() -> Tensor:
+        numbers, order = plan.take(first, 4)
+        return torch.cat([numbers, order.double(), *(t.view(1) for t in plan.take(second))])
+
+    return step, draws
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_an_epoch_is_drawn_ahead_and_never_more(steps: int) -> None:
+    plan = Plan()
+    step, draws = counted(plan)
+    for number, _ in enumerate(planned(plan, step, 3, steps)):
+        assert draws[0] == number // steps * steps + (1 if number == 0 else steps)
+    assert draws[0] == 3 * steps
+
+
+def test_a_long_epoch_is_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("baselines.blocks.plan.AHEAD", 3)
+    plan = Plan()
+    spot, _ = counted(Plan())
+    step, draws = counted(plan)
+    for ahead in planned(plan, step, 2, 8):
+        assert torch.equal(ahead, spot())
+    assert draws[0] == 16
+
+
+def test_outside_of_steps_a_draw_is_made_on_the_spot() -> None:
+    plan = Plan()
+    step, _ = counted(plan)
+    (spot, _), drawn = counted(Plan()), []
+    for ahead in planned(plan, step, 2, 2):
+        drawn.append(ahead)
+        if len(drawn) == 2:  # between epochs, say to score
+            drawn.append(step())
+    assert all(torch.equal(ahead, spot()) for ahead in drawn)
+
+
+@pytest.mark.parametrize("wrong", ["other arguments", "one more", "one less"])
+def test_steps_that_draw_otherwise_than_the_first_are_refused(wrong: str) -> None:
+    plan, turns = Plan(), iter(range(9))
+
+    def draw(n: int) -> tuple[Tensor, ...]:
+        return (torch.zeros(n),)
+
+    def step() -> None:
+        later = next(turns) > 0
+        plan.take(draw, 3 if later and wrong == "other arguments" else 2)
+        for _ in range(1 + later * {"one more": 1, "one less": -1}.get(wrong, 0)):
+            plan.take(draw, 2)
+
+    with pytest.raises(RuntimeError, match=r"a step (takes|does not take)"):
+        list(planned(plan, step, 1, 2))
