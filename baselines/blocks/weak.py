@@ -350,7 +350,8 @@ class WeakMethod:
     settings: ClassVar[frozenset[str]] = frozenset({"precision", "batch_size", "backbone"})
     planned: ClassVar[bool] = False
     """Whether all that `batches` and `loss` draw is taken from `self.plan`, the same every step,
-    and nothing else passes between host and device: then CUDA captures the steps."""
+    and nothing else passes between host and device: then CUDA captures the steps. It is not
+    inherited, since a subclass may draw otherwise."""
     network: Any
 
     def __init__(self, parameters: Any) -> None:
@@ -389,6 +390,8 @@ class WeakMethod:
         """Build the network on the device."""
         network = self.untrained(context)
         self.network = network.to(context.device).to(memory_format=torch.channels_last)
+        if context.device.startswith("cuda"):
+            context.record("layout", "channels_last")
 
     def fit(self, train_set: TrainingSet, context: Context) -> None:
         """Train the network to the last epoch."""
@@ -397,7 +400,8 @@ class WeakMethod:
         images = TrainingImages(normal, anomalous, context, self.parameters, self.plan)
         self.prepare(images)
         batches, p = self.batches(images), self.parameters
-        train(self.network, batches, self.loss, images, p, context, self.after_epoch, self.planned)
+        planned = vars(type(self)).get("planned", False)
+        train(self.network, batches, self.loss, images, p, context, self.after_epoch, planned)
         self.network.eval()
         self.finish()
         self._record_labelled(train_set.anomalous)

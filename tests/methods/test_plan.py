@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from atacnet.detector import ATACNet
+from baselines.blocks.backbone import Backbone
 from baselines.blocks.plan import Plan
-from baselines.blocks.weak import TrainingImages, adam, descend
+from baselines.blocks.weak import BatchLoss, TrainingImages, WeakMethod, adam, descend
 from baselines.cutmix import CutMix
 from baselines.devnet import DevNet
 from baselines.dra import DRA
@@ -18,6 +19,7 @@ from baselines.saoe import SAOE
 from bench.detector import BackboneSource, Context, Seeds
 from bench.planning.rehearsal import torch_internals
 from tests.fixtures.fake_cuda import kernels, on_fake_cuda, waits
+from tests.fixtures.planted import fitted
 
 STEPS: list[tuple[Any, dict[str, Any]]] = [
     (DevNet, {}),
@@ -204,3 +206,26 @@ def test_steps_that_draw_otherwise_than_the_first_are_refused(wrong: str) -> Non
 
     with pytest.raises(RuntimeError, match=r"a step (takes|does not take)"):
         list(planned(plan, step, 1, 2))
+
+
+@pytest.mark.parametrize("inherits", [True, False])
+def test_a_method_of_ones_own_is_not_planned_unless_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, inherits: bool
+) -> None:
+    """It may draw a number by itself in each step, of which a captured one would keep the first."""
+    plans: list[Any] = []
+    monkeypatch.setattr("baselines.blocks.weak.run_steps", lambda *given: plans.append(given[-1]))
+
+    class Own(DevNet if inherits else WeakMethod):  # type: ignore[misc]
+        name, Parameters = "own", DevNet.Parameters
+
+        def build(self, backbone: Backbone) -> Any:
+            return DevNet.build(self, backbone)  # type: ignore[arg-type]
+
+        def loss(self, images: Tensor, kinds: Tensor) -> BatchLoss:
+            raise NotImplementedError
+
+    for method in (Own, DevNet):
+        fitted(method)
+    assert plans[0] is None
+    assert isinstance(plans[1], Plan)
