@@ -14,15 +14,15 @@ from torch import Tensor
 
 Draw = Callable[..., tuple[Tensor, ...]]
 """Draws some of a step's numbers on the CPU; shapes and dtypes are the same in every step."""
-AHEAD = 64
-"""Steps that are drawn at once, at most."""
+AHEAD = 4 << 20
+"""Bytes that are drawn at once, at most, unless a step takes more: Patch-SVDD's takes megabytes."""
 
 
 class Plan:
     """What the steps of a training draw.
 
-    What a step runs asks by `take`. Outside of steps and in the first one that draws on the spot.
-    From the first step the plan learns what each of them draws, and draws it ahead for the others.
+    Code that a step runs asks by `take`. Outside of steps, and in the first one, that draws on the
+    spot. From the first step the plan learns what each of them draws; the others it draws ahead.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -32,7 +32,8 @@ class Plan:
         """What each draw gave, (steps, ...) on the device: the same memory throughout."""
         self._taken: int | None = None
         """How many draws this step has taken; None outside of steps."""
-        self._unused = 0
+        self._bytes, self._unused = 0, 0
+        """What a step draws, and how many steps are drawn for and not yet made."""
 
     def take(self, draw: Draw, *arguments: Any) -> tuple[Tensor, ...]:
         """Return what `draw(*arguments)` gives, on the device.
@@ -40,9 +41,11 @@ class Plan:
         Every step must take the same draws with equal arguments, or RuntimeError is raised.
         """
         if self._taken is None or not self._buffers:
+            drawn = draw(*arguments)
             if self._taken is not None:
                 self._draws.append((draw, arguments))
-            return tuple(drawn.to(self._device) for drawn in draw(*arguments))
+                self._bytes += sum(tensor.nbytes for tensor in drawn)
+            return tuple(tensor.to(self._device) for tensor in drawn)
         number, self._taken = self._taken, self._taken + 1
         if self._draws[number : number + 1] != [(draw, arguments)]:
             raise RuntimeError(f"a step takes {draw}{arguments}, which the first did not take then")
@@ -55,9 +58,10 @@ class Plan:
         call has the most.
         """
         if not self._draws:
-            self._most = min(steps, AHEAD)
+            self._most = steps
             return
         if not self._unused:
+            self._most = max(1, min(self._most, AHEAD // max(1, self._bytes)))
             self._unused = min(steps, self._most)
             self._draw_ahead(self._unused)
         self._unused -= 1

@@ -95,8 +95,8 @@ class TrainingImages:
     def draw_pseudo(self, chosen: Tensor) -> tuple[Tensor, ...]:
         """Draw what turns the chosen of B images, (B,) bool, into pseudo anomalies, on the CPU.
 
-        What `draw_pastes` gives; before it (B,) long, the images whose patches are pasted, unless
-        these are the same.
+        It is what `draw_pastes` gives for B images; before it, unless patches come from the images
+        themselves, the indices of their sources, (B,) long.
         """
         low, high = {
             "same": (0, 0),
@@ -128,19 +128,16 @@ def batches_of(
     pseudo: slice | None,
     augmentations: int = 1,
 ) -> Callable[[], Batch]:
-    """Batches of drawn images.
+    """Batches of the images that `draw` names.
 
-    `draw()` gives indices and kinds, (B,) long each on the CPU. In the slice `pseudo` of a batch,
-    images of the kind PSEUDO are turned into pseudo anomalies.
+    `draw()` gives indices and kinds, (B,) long each on the CPU. Those of the kind PSEUDO, all in
+    the slice `pseudo` of a batch, are turned into pseudo anomalies.
     """
 
     def draw_all() -> tuple[Tensor, ...]:
         indices, kinds = draw()
-        return (
-            indices,
-            kinds,
-            *(images.draw_pseudo(kinds[pseudo] == PSEUDO) if pseudo is not None else ()),
-        )
+        made = () if pseudo is None else images.draw_pseudo(kinds[pseudo] == PSEUDO)
+        return indices, kinds, *made
 
     def batch() -> Batch:
         indices, kinds, *drawn = images.plan.take(draw_all)

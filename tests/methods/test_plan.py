@@ -10,11 +10,13 @@ from torch import Tensor
 
 from atacnet.detector import ATACNet
 from baselines.blocks.backbone import Backbone
+from baselines.blocks.batches import Stream
 from baselines.blocks.plan import Plan
 from baselines.blocks.weak import BatchLoss, TrainingImages, WeakMethod, adam, descend
 from baselines.cutmix import CutMix
 from baselines.devnet import DevNet
 from baselines.dra import DRA
+from baselines.patchsvdd import LEAST_SIZE, PatchSVDD
 from baselines.saoe import SAOE
 from bench.detector import BackboneSource, Context, Seeds
 from bench.planning.rehearsal import torch_internals
@@ -34,6 +36,7 @@ STEPS: list[tuple[Any, dict[str, Any]]] = [
     (ATACNet, {"view": "random", "padding": 0.1}),
     (ATACNet, {"view": "raw_augmented", "batch_norm": "shared"}),
     (ATACNet, {"view": "centre", "pseudo": False}),
+    (PatchSVDD, {}),
 ]
 
 
@@ -42,17 +45,37 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def ready(method: Any, backbone: tuple[str, int] = ("resnet18", 1), **given: Any) -> Any:
-    """Return a method in training, and what gives its batches."""
+    """Return a method in training, and a step up to its loss, which returns all that it made."""
     torch.manual_seed(0)
-    images = np.random.RandomState(0).randint(0, 256, (16, 3, 32, 32)).astype(np.uint8)
+    side = LEAST_SIZE if method is PatchSVDD else 32
+    images = np.random.RandomState(0).randint(0, 256, (16, 3, side, side)).astype(np.uint8)
     source = BackboneSource(*backbone, None)
     context = Context("cpu", Seeds(0, "d", "c"), batch_size=8, backbone=source, external=images[:3])
     detector = method(method.Parameters(**given))
+    if method is PatchSVDD:
+        return detector, patches_step(detector, torch.from_numpy(images) / 255, context)
     detector.begin(context)
     bank = TrainingImages(images[:12], images[12:], context, detector.parameters, detector.plan)
     detector.prepare(bank)
     detector.network.train()
-    return detector, detector.batches(bank)
+    batch = detector.batches(bank)
+
+    def step() -> tuple[Tensor, ...]:
+        taken, kinds = batch()
+        return taken, kinds, *(t for t in detector.loss(taken, kinds) if t is not None)
+
+    return detector, step
+
+
+def patches_step(detector: Any, images: Tensor, context: Context) -> Callable[[], Any]:
+    """Return a step of Patch-SVDD up to its loss."""
+    detector.begin(images.shape[-1], context)
+    draws, noise, stream = rng(1), rng(2), Stream(len(images), rng(3))
+
+    def draw() -> tuple[Tensor, ...]:
+        return (stream.take(4),)
+
+    return lambda: (detector.loss(images, *detector.plan.take(draw), draws, noise),)
 
 
 def planned(plan: Plan, step: Callable[[], Any], epochs: int, steps: int) -> Iterator[Any]:
@@ -69,17 +92,9 @@ def planned(plan: Plan, step: Callable[[], Any], epochs: int, steps: int) -> Ite
 def test_planned_batches_and_losses_are_those_drawn_on_the_spot(
     method: Any, given: dict[str, Any]
 ) -> None:
-    def step_of(detector: Any, batch: Any) -> Callable[[], tuple[Tensor, ...]]:
-        def step() -> tuple[Tensor, ...]:
-            images, kinds = batch()
-            return images, kinds, detector.loss(images, kinds).value.detach()
-
-        return step
-
-    detector, batch = ready(method, **given)
-    spot = step_of(detector, batch)
-    detector, batch = ready(method, **given)
-    for ahead in planned(detector.plan, step_of(detector, batch), 2, 3):
+    _, spot = ready(method, **given)
+    detector, step = ready(method, **given)
+    for ahead in planned(detector.plan, step, 2, 3):
         assert all(torch.equal(a, b) for a, b in zip(spot(), ahead, strict=True))
 
 
@@ -88,12 +103,11 @@ def test_a_step_passes_nothing_between_host_and_gpu_and_its_shapes_are_static(
     method: Any, given: dict[str, Any]
 ) -> None:
     fake_tensor_mode, *_ = torch_internals()
-    detector, batch = ready(method, **given)
+    detector, forward = ready(method, **given)
 
     def step() -> Any:
         with detector.plan.step():
-            images, kinds = batch()
-            return images, kinds, *detector.loss(images, kinds)
+            return forward()
 
     for left in (3, 2):
         detector.plan.prepare(left)
@@ -101,7 +115,7 @@ def test_a_step_passes_nothing_between_host_and_gpu_and_its_shapes_are_static(
     with fake_tensor_mode(allow_non_fake_inputs=True):
         on_fake_cuda([step, detector])
         assert waits(step) == []
-        assert all(t.is_cuda for t in (*step(), *detector.network.parameters()) if t is not None)
+        assert all(t.is_cuda for t in (*step(), *detector.network.parameters()))
 
 
 @pytest.mark.parametrize(
@@ -130,12 +144,13 @@ def test_what_a_gpu_would_wait_for_is_found_by_its_line(
 
 
 def test_atacnets_step_is_within_its_budget_of_kernels() -> None:
-    detector, batch = ready(ATACNet, ("resnet50", 3))
+    detector, forward = ready(ATACNet, ("resnet50", 3))
     optimiser = adam(detector.network, detector.parameters)
 
     def step() -> None:
         with detector.plan.step():
-            descend(detector.loss(*batch()).value, optimiser, detector.parameters)
+            value = forward()[2]
+            descend(value, optimiser, detector.parameters)
 
     for left in (3, 2):
         detector.plan.prepare(left)
@@ -171,7 +186,7 @@ def test_an_epoch_is_drawn_ahead_and_never_more(steps: int) -> None:
 
 
 def test_a_long_epoch_is_drawn_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("baselines.blocks.plan.AHEAD", 3)
+    monkeypatch.setattr("baselines.blocks.plan.AHEAD", 3 * (4 * 4 + 4 * 8 + 4))  # three steps
     plan = Plan()
     spot, _ = counted(Plan())
     step, draws = counted(plan)
