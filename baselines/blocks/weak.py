@@ -110,7 +110,16 @@ class TrainingImages:
     def pseudo(self, images: Tensor, drawn: Sequence[Tensor] = ()) -> Tensor:
         """Turn normal images into pseudo anomalies: those that were drawn, or else all."""
         drawn = drawn or self.draw_pseudo(torch.ones(len(images), dtype=torch.bool))
-        *sources, patches, factors, hue = (tensor.to(images.device) for tensor in drawn)
+        drawn = [tensor.to(images.device) for tensor in drawn]
+        if images.is_cpu and not (chosen := drawn[-3][:, 0] > 0).all():
+            # Shapes may vary here: no time goes into images that nothing is pasted into.
+            images = images.clone()
+            images[chosen] = self._pasted(images[chosen], [tensor[chosen] for tensor in drawn])
+            return images
+        return self._pasted(images, drawn)
+
+    def _pasted(self, images: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+        *sources, patches, factors, hue = drawn
         return paste(images, self.pick(*sources) if sources else images, (patches, factors, hue))
 
     def finish(self, images: Tensor) -> Tensor:

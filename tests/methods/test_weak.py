@@ -106,6 +106,17 @@ def test_the_patch_comes_from_the_named_source() -> None:
         assert not torch.equal(pseudo, bank.pick(torch.arange(10)))
 
 
+@pytest.mark.parametrize("source", ["same", "anomaly"])
+def test_a_cpu_pastes_into_the_chosen_alone_what_a_gpu_pastes_into_all(source: str) -> None:
+    bank = images(TrainingParameters(patch_source=source))
+    picked = bank.pick(torch.arange(6))
+    for chosen in ([0, 1, 0, 0, 1, 1], [0] * 6, [1] * 6):
+        drawn = bank.draw_pseudo(torch.tensor(chosen) == 1)
+        before = picked.clone()
+        assert torch.equal(bank.pseudo(picked, drawn), bank._pasted(picked, drawn))
+        assert torch.equal(picked, before)
+
+
 def test_bad_requests_are_refused() -> None:
     with pytest.raises(MethodError, match="at least 3"):
         thirds_batches(images(TrainingParameters()), 2, torch.Generator())
