@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-WHOLE = (0.0, 0.0, 1.0, 1.0)
-
 
 def boxes_from_maps(
     maps: Tensor, threshold: float = 0.4, padding: float = 0.0
@@ -29,7 +27,7 @@ def boxes_from_maps(
     boxes = torch.stack([left, top, right, bottom], 1)
     side = (boxes[:, 2:] - boxes[:, :2]) * padding
     boxes = torch.cat([boxes[:, :2] - side, boxes[:, 2:] + side], 1).clamp(0, 1)
-    return torch.where(fallback.unsqueeze(1), boxes.new_tensor(WHOLE), boxes), fallback
+    return torch.where(fallback.unsqueeze(1), whole_boxes(boxes), boxes), fallback
 
 
 def _extent(active: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,19 +39,29 @@ def _extent(active: Tensor) -> tuple[Tensor, Tensor]:
     return first / n, (last + 1) / n
 
 
+def whole_boxes(boxes: Tensor) -> Tensor:
+    """Return as many boxes of the whole image, (B, 4)."""
+    return torch.cat([torch.zeros_like(boxes[:, :2]), torch.ones_like(boxes[:, 2:])], 1)
+
+
 def centre_boxes(boxes: Tensor) -> Tensor:
     """Move boxes (B, 4) to the centre of the image; sizes stay."""
     half = (boxes[:, 2:] - boxes[:, :2]) / 2
     return torch.cat([0.5 - half, 0.5 + half], 1)
 
 
-def random_boxes(boxes: Tensor, generator: torch.Generator) -> Tensor:
-    """Move boxes (B, 4) to uniform random places inside the image; sizes stay.
+def draw_corners(n: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw where n boxes lie, (n, 2) float32 in [0, 1), on the CPU."""
+    return (torch.rand(n, 2, generator=generator),)
 
-    `generator` is on the CPU, so that devices see the same places.
+
+def random_boxes(boxes: Tensor, corners: Tensor) -> Tensor:
+    """Move boxes (B, 4) to places inside the image; sizes stay.
+
+    `corners` (B, 2) in [0, 1) are the shares of the room on the left and above.
     """
     size = boxes[:, 2:] - boxes[:, :2]
-    corner = torch.rand(len(boxes), 2, generator=generator).to(boxes.device) * (1 - size)
+    corner = corners * (1 - size)
     return torch.cat([corner, corner + size], 1)
 
 
@@ -64,9 +72,9 @@ def zoom(images: Tensor, boxes: Tensor) -> Tensor:
     are rounded to the nearest one and nothing outside the box is mixed in. No gradient.
     """
     height, width = images.shape[2:]
-    scale = boxes.new_tensor((width, height, width, height))
     with torch.no_grad():
-        left, top, right, bottom = (boxes * scale).round().unbind(1)
+        left, right = (boxes[:, ::2] * width).round().unbind(1)
+        top, bottom = (boxes[:, 1::2] * height).round().unbind(1)
         right, bottom = torch.maximum(right, left + 1), torch.maximum(bottom, top + 1)
         x = _sample_places(left, right, width)
         y = _sample_places(top, bottom, height)

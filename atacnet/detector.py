@@ -50,6 +50,7 @@ class ATACNet(WeakMethod):
 
     name = "atacnet"
     version = 2
+    planned = True
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(TrainingParameters):
@@ -76,9 +77,8 @@ class ATACNet(WeakMethod):
         p = self.parameters
         if p.view == "raw_augmented" and not p.rotation:
             raise MethodError("view = raw_augmented needs rotation above 0: nothing else is drawn")
-        self.deviation = DeviationLoss(
-            p.margin, p.loss_form, p.reference, generator(self.context, "reference")
-        )
+        rng = generator(self.context, "reference")
+        self.deviation = DeviationLoss(p.margin, p.loss_form, p.reference, rng, self.plan)
         self.box_generator = generator(self.context, "boxes")
         self.fallbacks = torch.zeros((), dtype=torch.long, device=self.context.device)
         return Network(
@@ -91,6 +91,7 @@ class ATACNet(WeakMethod):
             top_k=p.top_k,
             batch_norm=p.batch_norm,
             boxes=self.box_generator,
+            plan=self.plan,
         )
 
     def batches(self, images: TrainingImages) -> Callable[[], Batch]:

@@ -7,10 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from atacnet.crop import WHOLE, boxes_from_maps, centre_boxes, random_boxes, zoom
+from atacnet.crop import (
+    boxes_from_maps,
+    centre_boxes,
+    draw_corners,
+    random_boxes,
+    whole_boxes,
+    zoom,
+)
 from atacnet.view_norm import ViewNorm, separate_views
 from baselines.blocks.backbone import Backbone
 from baselines.blocks.deviation import ScoreMap, top_k_mean
+from baselines.blocks.plan import Plan
 from baselines.blocks.saliency import grad_cam
 from baselines.blocks.weak import Seen, WeakNetwork
 
@@ -85,6 +93,7 @@ class Network(WeakNetwork):
         top_k: float = 0.1,
         batch_norm: str = "per_view",
         boxes: torch.Generator | None = None,
+        plan: Plan | None = None,
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view is one of {', '.join(VIEWS)}, not {view!r}")
@@ -103,7 +112,7 @@ class Network(WeakNetwork):
         self.attention = SelfAttention(channels) if attention else nn.Identity()
         self.score_map = ScoreMap(channels)
         self.view, self.threshold, self.padding, self.top_k = view, threshold, padding, top_k
-        self.box_generator = boxes
+        self.box_generator, self._plan = boxes, plan or Plan()
         separate = batch_norm == "per_view" and view != "raw"
         self._norms: list[ViewNorm] = separate_views(self) if separate else []
 
@@ -135,10 +144,11 @@ class Network(WeakNetwork):
         if self.view == "raw":
             return None
         if self.view in ("raw_augmented", "raw_twice"):
-            return images, boxes.new_tensor(WHOLE).expand_as(boxes)
+            return images, whole_boxes(boxes)
         if self.view == "random":
             assert self.box_generator is not None
-            boxes = random_boxes(boxes, self.box_generator)
+            (corners,) = self._plan.take(draw_corners, len(boxes), self.box_generator)
+            boxes = random_boxes(boxes, corners)
         elif self.view == "centre":
             boxes = centre_boxes(boxes)
         return zoom(images, boxes), boxes

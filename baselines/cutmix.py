@@ -31,6 +31,7 @@ from baselines.blocks.weak import (
     TrainingParameters,
     WeakMethod,
     WeakNetwork,
+    batches_of,
 )
 from bench.detector import parameter
 
@@ -80,6 +81,7 @@ class CutMix(WeakMethod):
 
     name = "cutmix"
     version = 1
+    planned = True
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(TrainingParameters):
@@ -104,19 +106,13 @@ class CutMix(WeakMethod):
         rng = generator(self.context, "batches")
         stream = Stream(images.normals + images.anomalies, rng)
 
-        def batch() -> Batch:
+        def draw() -> tuple[Tensor, Tensor]:
             indices = stream.take(self.context.batch_size)
             kinds = torch.where(indices >= images.normals, SEEN, NORMAL)
             chosen = torch.rand(len(kinds), generator=rng) < self.parameters.pseudo_probability
-            pseudo = torch.nonzero(chosen & (kinds == NORMAL)).flatten()
-            kinds[pseudo] = PSEUDO
-            picked = images.pick(indices)
-            if len(pseudo):
-                rows = pseudo.to(picked.device)
-                picked[rows] = images.pseudo(picked[rows])
-            return images.finish(picked), kinds.to(picked.device)
+            return indices, torch.where(chosen & (kinds == NORMAL), PSEUDO, kinds)
 
-        return batch
+        return batches_of(images, draw, slice(None))
 
     def loss(self, images: Tensor, kinds: Tensor) -> BatchLoss:
         """Weighted cross-entropy; pseudo anomalies are class 1."""

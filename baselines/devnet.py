@@ -77,6 +77,7 @@ class DevNet(WeakMethod):
 
     name = "devnet"
     version = 1
+    planned = True
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(TrainingParameters):
@@ -93,9 +94,8 @@ class DevNet(WeakMethod):
     def build(self, backbone: Backbone) -> Network:
         """Return the network."""
         p = self.parameters
-        self.deviation = DeviationLoss(
-            p.margin, reference=p.reference, generator=generator(self.context, "reference")
-        )
+        rng = generator(self.context, "reference")
+        self.deviation = DeviationLoss(p.margin, "hinge", p.reference, rng, self.plan)
         return Network(backbone, p.scales, p.top_k)
 
     def batches(self, images: TrainingImages) -> Callable[[], Batch]:

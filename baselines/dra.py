@@ -48,7 +48,7 @@ from torch import Tensor, nn
 from baselines.blocks.backbone import Backbone, normalise, pyramid
 from baselines.blocks.batches import generator
 from baselines.blocks.deviation import REFERENCES, DeviationLoss, ScoreMap, top_k_mean
-from baselines.blocks.pseudo_anomaly import paste, rotate
+from baselines.blocks.pseudo_anomaly import draw_angles, draw_pastes, paste, turn
 from baselines.blocks.weak import (
     NORMAL,
     PSEUDO,
@@ -161,6 +161,7 @@ class DRA(WeakMethod):
 
     name = "dra"
     version = 1
+    planned = True
 
     @dataclass(frozen=True, kw_only=True)
     class Parameters(TrainingParameters):
@@ -181,9 +182,8 @@ class DRA(WeakMethod):
     def build(self, backbone: Backbone) -> Network:
         """Return the network."""
         p = self.parameters
-        self.deviation = DeviationLoss(
-            p.margin, reference=p.reference, generator=generator(self.context, "reference")
-        )
+        rng = generator(self.context, "reference")
+        self.deviation = DeviationLoss(p.margin, "hinge", p.reference, rng, self.plan)
         return Network(backbone, p.scales, p.top_k, p.hidden)
 
     def batches(self, images: TrainingImages) -> Callable[[], Batch]:
@@ -206,16 +206,25 @@ class DRA(WeakMethod):
         """Return the reference images of one batch, (R, 3, H, W) normalised."""
         images, redrawn = self._pool, self.parameters.reference_set == "redrawn"
         if redrawn:
-            drawn = torch.randperm(len(images), generator=self._draws)
-            images = images[drawn[: self.parameters.reference_images].to(images.device)]
-        images = images.float() / 255
-        if redrawn:
-            turned = torch.rand(len(images), generator=self._draws) < 0.5
-            turned = turned.view(-1, 1, 1, 1).to(images.device)
-            images = torch.where(turned, paste(images, images, self._draws), images)
+            drawn, turned, *patches = self.plan.take(self._draw_references)
+            images = images[drawn].float() / 255
+            pseudo = paste(images, images, patches)
+            images = torch.where(turned.view(-1, 1, 1, 1), pseudo, images)
+        else:
+            images = images.float() / 255
         if redrawn or training:
-            images = rotate(images, self.parameters.rotation, self._draws)
+            angle = self.parameters.rotation
+            (angles,) = self.plan.take(draw_angles, len(images), angle, self._draws)
+            images = turn(images, angles)
         return normalise(images).contiguous(memory_format=torch.channels_last)
+
+    def _draw_references(self) -> tuple[Tensor, ...]:
+        """Draw R of the normals, (R,) long, which turn pseudo, (R,) bool, and their patches."""
+        drawn = torch.randperm(len(self._pool), generator=self._draws)
+        drawn = drawn[: self.parameters.reference_images]
+        turned = torch.rand(len(drawn), generator=self._draws) < 0.5
+        height, width = self._pool.shape[2:]
+        return drawn, turned, *draw_pastes(len(drawn), height, width, self._draws)
 
     def loss(self, images: Tensor, kinds: Tensor) -> BatchLoss:
         """Sum of the four deviation losses, each over the samples that train its head."""

@@ -88,6 +88,7 @@ class SAOE(WeakMethod):
 
     name = "saoe"
     version = 1
+    planned = True
     settings = frozenset({"precision", "batch_size", "backbone", "external"})
 
     @dataclass(frozen=True, kw_only=True)
@@ -118,14 +119,16 @@ class SAOE(WeakMethod):
         external = torch.from_numpy(self.context.external).to(self.context.device)
         stream = Stream(len(external), generator(self.context, "external"))
         count = self.exposed()
+        outside = torch.full((count,), EXTERNAL, device=external.device)
+
+        def draw() -> tuple[Tensor, ...]:
+            return (stream.take(count),)
 
         def batch() -> Batch:
             batch_images, kinds = inner()
-            taken = external[stream.take(count).to(external.device)].float() / 255
-            return (
-                torch.cat([batch_images, images.finish(taken)]),
-                torch.cat([kinds, kinds.new_full((count,), EXTERNAL)]),
-            )
+            (indices,) = images.plan.take(draw)
+            exposed = images.finish(external[indices].float() / 255)
+            return torch.cat([batch_images, exposed]), torch.cat([kinds, outside])
 
         return batch
 

@@ -118,7 +118,8 @@ class Context:
     """`record(name, value)`: keep a fact about the run beside its result, say optimiser_steps.
 
     Of `normal_threshold`, a score that a method fixes on normal training images, the run keeps the
-    accuracy on the test images (`bench.metrics.mean_class_accuracy`)."""
+    accuracy on the test images (`bench.metrics.mean_class_accuracy`). `graphed` and `layout`, how
+    steps ran on a GPU, count as the environment where two runs are compared."""
 
 
 class Detector(Protocol):

@@ -86,9 +86,15 @@ def _channels(layers: nn.Module) -> int:
 
 def normalise(images: Tensor) -> Tensor:
     """Normalise (B, 3, H, W) RGB in [0, 1] by ImageNet's mean and standard deviation."""
-    mean = images.new_tensor(MEAN).view(1, 3, 1, 1)
-    std = images.new_tensor(STD).view(1, 3, 1, 1)
-    return (images - mean) / std
+    return (images - by_channel(images, MEAN)) / by_channel(images, STD)
+
+
+def by_channel(images: Tensor, values: tuple[float, ...]) -> Tensor:
+    """Return a constant of each channel, (1, C, 1, 1), beside images.
+
+    Filled where they are: what `new_tensor` copies from the host makes a GPU wait.
+    """
+    return torch.cat([images.new_full((1, 1, 1, 1), value) for value in values], 1)
 
 
 def pyramid(images: Tensor, scales: int) -> list[Tensor]:

@@ -6,9 +6,17 @@ DevNet for images joined them; DRA keeps both for each of its heads and ATAC-Net
 import torch
 from torch import Tensor, nn
 
+from baselines.blocks.plan import Plan
+
 REFERENCE_DRAWS = 5000
 FORMS = ("hinge", "literal")
 REFERENCES = ("drawn", "constant")
+
+
+def draw_reference(generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of a reference drawn anew, () float32 each."""
+    draws = torch.randn(REFERENCE_DRAWS, generator=generator)
+    return draws.mean(), draws.std()
 
 
 def top_k_mean(maps: Tensor, share: float = 0.1) -> Tensor:
@@ -51,20 +59,21 @@ class DeviationLoss:
         form: str = "hinge",
         reference: str = "drawn",
         generator: torch.Generator | None = None,
+        plan: Plan | None = None,
     ) -> None:
         if form not in FORMS:
             raise ValueError(f"loss_form is one of {', '.join(FORMS)}, not {form!r}")
         if reference not in REFERENCES:
             raise ValueError(f"reference is one of {', '.join(REFERENCES)}, not {reference!r}")
         self.margin, self.form, self.reference = margin, form, reference
-        self.generator = generator
+        self.generator, self._plan = generator, plan or Plan()
 
     def __call__(self, scores: Tensor, labels: Tensor, chosen: Tensor | None = None) -> Tensor:
         """Return the scalar loss; with `chosen`, (B,) bool, the mean is over these alone."""
         deviation = scores
         if self.reference == "drawn":
-            draws = torch.randn(REFERENCE_DRAWS, generator=self.generator)
-            deviation = (scores - draws.mean()) / draws.std()
+            mean, std = self._plan.take(draw_reference, self.generator)
+            deviation = (scores - mean) / std
         normal = (1 - labels) * deviation.abs()
         if self.form == "hinge":
             losses = normal + labels * (self.margin - deviation).clamp(min=0)

@@ -10,10 +10,13 @@ mean grey of the patch; a side is at most the image's.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from baselines.blocks.backbone import by_channel
 
 AREA = (0.02, 0.15)
 ASPECT = (0.3, 1 / 0.3)
@@ -36,16 +39,34 @@ def draw_patches(n: int, height: int, width: int, generator: torch.Generator) ->
     return torch.stack([h, w, *corners]).long().T
 
 
-def paste(images: Tensor, sources: Tensor, generator: torch.Generator) -> Tensor:
+def draw_pastes(n: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw what `paste` makes n pseudo anomalies by, on the CPU.
+
+    (n, 6) long patches, see `draw_patches`; (n, 3) float32 factors of brightness, contrast and
+    saturation; (n,) float32 turns of the hue.
+    """
+    patches = draw_patches(n, height, width, generator).contiguous()
+    factors = 1 + _uniform(n * 3, -JITTER, JITTER, generator)
+    return patches, factors.view(3, n).T.contiguous(), _uniform(n, -JITTER, JITTER, generator)
+
+
+def spread(drawn: tuple[Tensor, ...], chosen: Tensor) -> tuple[Tensor, ...]:
+    """Give the rows drawn to the chosen of n images, (n,) bool, and zeros to the others.
+
+    A patch of zeros has no area: pasted, it changes nothing.
+    """
+    return tuple(d.new_zeros(len(chosen), *d.shape[1:]).index_put_((chosen,), d) for d in drawn)
+
+
+def paste(images: Tensor, sources: Tensor, drawn: Sequence[Tensor]) -> Tensor:
     """Return images (B, 3, H, W) in [0, 1], each with one jittered patch of its source pasted in.
 
-    `sources` has the shape of `images`; pass `images` itself for patches of the same image.
+    `sources` has the shape of `images`; pass `images` itself for patches of the same image. What
+    `draw_pastes` gave says which patches and jitters.
     """
-    n, _, height, width = images.shape
-    patches = draw_patches(n, height, width, generator).contiguous().to(images.device)
-    h, w, source_top, source_left, top, left = patches.view(n, 6, 1, 1).unbind(1)
-    factors = (1 + _uniform(n * 3, -JITTER, JITTER, generator)).view(3, n).to(images.device)
-    hue = _uniform(n, -JITTER, JITTER, generator).to(images.device)
+    height, width = images.shape[2:]
+    patches, factors, hue = drawn
+    h, w, source_top, source_left, top, left = patches.view(-1, 6, 1, 1).unbind(1)
 
     y = torch.arange(height, device=images.device).view(1, -1, 1)
     x = torch.arange(width, device=images.device).view(1, 1, -1)
@@ -58,8 +79,8 @@ def paste(images: Tensor, sources: Tensor, generator: torch.Generator) -> Tensor
 
 
 def _jitter(images: Tensor, inside: Tensor, factors: Tensor, hue: Tensor) -> Tensor:
-    """Jitter brightness, contrast, saturation (factors, (3, B)) and hue (turns, (B,))."""
-    brightness, contrast, saturation = factors.view(3, -1, 1, 1, 1)
+    """Jitter brightness, contrast, saturation (factors, (B, 3)) and hue (turns, (B,))."""
+    brightness, contrast, saturation = factors.view(-1, 3, 1, 1, 1).unbind(1)
     images = (images * brightness).clamp(0, 1)
     area = inside.unsqueeze(1)
     mean = (_grey(images) * area).sum((2, 3), keepdim=True) / area.sum((2, 3), keepdim=True)
@@ -70,8 +91,7 @@ def _jitter(images: Tensor, inside: Tensor, factors: Tensor, hue: Tensor) -> Ten
 
 
 def _grey(images: Tensor) -> Tensor:
-    weights = images.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
-    return (images * weights).sum(1, keepdim=True)
+    return (images * by_channel(images, (0.299, 0.587, 0.114))).sum(1, keepdim=True)
 
 
 def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
@@ -87,14 +107,23 @@ def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
     )
     hue = hue + 6 * turns.view(-1, 1, 1)
     # Each channel falls from the value by the chroma as the hue turns away from it.
-    offset = images.new_tensor((5.0, 3.0, 1.0)).view(1, 3, 1, 1)
-    k = (offset + hue.unsqueeze(1)) % 6
+    k = (by_channel(images, (5.0, 3.0, 1.0)) + hue.unsqueeze(1)) % 6
     return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def draw_angles(n: int, degrees: float, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw n uniform angles in +-degrees, (n,) float32 in radians, on the CPU."""
+    return (torch.deg2rad(_uniform(n, -degrees, degrees, generator)),)
 
 
 def rotate(images: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
     """Rotate each of (B, 3, H, W) by its own uniform angle in +-degrees; corners turn black."""
-    angles = torch.deg2rad(_uniform(len(images), -degrees, degrees, generator)).to(images.device)
+    (angles,) = draw_angles(len(images), degrees, generator)
+    return turn(images, angles.to(images.device))
+
+
+def turn(images: Tensor, angles: Tensor) -> Tensor:
+    """Rotate each of (B, 3, H, W) by its angle, (B,) in radians; corners turn black."""
     cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
     # affine_grid's coordinates span [-1, 1] on both axes, so sines carry the aspect ratio.
     ratio = images.shape[2] / images.shape[3]

@@ -6,7 +6,7 @@ on the device as uint8; a batch is an index, and its augmentation a few tensor o
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from baselines.blocks.backbone import Backbone, normalise
 from baselines.blocks.batches import Stream, generator, in_batches, joined
-from baselines.blocks.loop import run_steps
-from baselines.blocks.pseudo_anomaly import paste, rotate
+from baselines.blocks.loop import learning_rate, run_steps
+from baselines.blocks.plan import Plan
+from baselines.blocks.pseudo_anomaly import draw_angles, draw_pastes, paste, spread, turn
 from bench.detector import Context, Explanation, MethodError, Samples, TrainingSet, parameter
 
 PATCH_SOURCES = ("same", "normal", "anomaly")
@@ -77,11 +78,13 @@ class TrainingImages:
         anomalous: NDArray[np.uint8],
         context: Context,
         parameters: TrainingParameters,
+        plan: Plan | None = None,
     ) -> None:
         if not len(anomalous):
             raise MethodError("a weakly supervised method needs at least one labelled anomaly")
         self.images = torch.from_numpy(np.concatenate([normal, anomalous])).to(context.device)
         self.normals, self.anomalies = len(normal), len(anomalous)
+        self.plan = plan or Plan(context.device)
         self._parameters = parameters
         self._augment = generator(context, "augment")
 
@@ -89,23 +92,70 @@ class TrainingImages:
         """Return images by index, anomalies after the normals: (B, 3, H, W) float in [0, 1]."""
         return self.images[indices.to(self.images.device)].float() / 255
 
-    def pseudo(self, images: Tensor) -> Tensor:
-        """Turn normal images into pseudo anomalies."""
+    def draw_pseudo(self, chosen: Tensor) -> tuple[Tensor, ...]:
+        """Draw what turns the chosen of B images, (B,) bool, into pseudo anomalies, on the CPU.
+
+        It is what `draw_pastes` gives for B images; before it, unless patches come from the images
+        themselves, the indices of their sources, (B,) long.
+        """
         low, high = {
             "same": (0, 0),
             "normal": (0, self.normals),
             "anomaly": (self.normals, self.normals + self.anomalies),
         }[self._parameters.patch_source]
-        sources = images
-        if high:
-            sources = self.pick(torch.randint(low, high, (len(images),), generator=self._augment))
-        return paste(images, sources, self._augment)
+        n, (height, width) = int(chosen.sum()), self.images.shape[2:]
+        sources = [torch.randint(low, high, (n,), generator=self._augment)] if high else []
+        return spread((*sources, *draw_pastes(n, height, width, self._augment)), chosen)
+
+    def pseudo(self, images: Tensor, drawn: Sequence[Tensor] = ()) -> Tensor:
+        """Turn normal images into pseudo anomalies: those that were drawn, or else all."""
+        drawn = drawn or self.draw_pseudo(torch.ones(len(images), dtype=torch.bool))
+        drawn = [tensor.to(images.device) for tensor in drawn]
+        if images.is_cpu and not (chosen := drawn[-3][:, 0] > 0).all():
+            # Shapes may vary here: no time goes into images that nothing is pasted into.
+            images = images.clone()
+            images[chosen] = self._pasted(images[chosen], [tensor[chosen] for tensor in drawn])
+            return images
+        return self._pasted(images, drawn)
+
+    def _pasted(self, images: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+        *sources, patches, factors, hue = drawn
+        return paste(images, self.pick(*sources) if sources else images, (patches, factors, hue))
 
     def finish(self, images: Tensor) -> Tensor:
         """Rotate and normalise a batch; channels last."""
         if self._parameters.rotation:
-            images = rotate(images, self._parameters.rotation, self._augment)
+            angle = self._parameters.rotation
+            (angles,) = self.plan.take(draw_angles, len(images), angle, self._augment)
+            images = turn(images, angles)
         return normalise(images).contiguous(memory_format=torch.channels_last)
+
+
+def batches_of(
+    images: TrainingImages,
+    draw: Callable[[], tuple[Tensor, Tensor]],
+    pseudo: slice | None,
+    augmentations: int = 1,
+) -> Callable[[], Batch]:
+    """Batches of the images that `draw` names.
+
+    `draw()` gives indices and kinds, (B,) long each on the CPU. Those of the kind PSEUDO, all in
+    the slice `pseudo` of a batch, are turned into pseudo anomalies.
+    """
+
+    def draw_all() -> tuple[Tensor, ...]:
+        indices, kinds = draw()
+        made = () if pseudo is None else images.draw_pseudo(kinds[pseudo] == PSEUDO)
+        return indices, kinds, *made
+
+    def batch() -> Batch:
+        indices, kinds, *drawn = images.plan.take(draw_all)
+        picked = images.pick(indices)
+        if pseudo is not None:
+            picked[pseudo] = images.pseudo(picked[pseudo], drawn)
+        return images.finish(picked.repeat(augmentations, 1, 1, 1)), kinds
+
+    return batch
 
 
 def balanced_batches(
@@ -128,20 +178,13 @@ def balanced_batches(
     normal = Stream(images.normals, rng)
     anomalous = Stream(images.anomalies, rng)
     sources = Stream(images.normals, rng)
-    kinds = torch.full((batch_size,), PSEUDO)
-    kinds[:half], kinds[half : half + seen] = NORMAL, SEEN
-    kinds = kinds.to(images.images.device)
+    kinds = torch.tensor([NORMAL] * half + [SEEN] * seen + [PSEUDO] * (half - seen))
 
-    def batch() -> Batch:
+    def draw() -> tuple[Tensor, Tensor]:
         taken = [normal.take(half), images.normals + anomalous.take(seen)]
-        if pseudo:
-            taken.append(sources.take(half - seen))
-        picked = images.pick(torch.cat(taken))
-        if pseudo:
-            picked[half + seen :] = images.pseudo(picked[half + seen :])
-        return images.finish(picked.repeat(augmentations, 1, 1, 1)), kinds
+        return torch.cat([*taken, sources.take(half - seen)]), kinds
 
-    return batch
+    return batches_of(images, draw, slice(half + seen, None) if pseudo else None, augmentations)
 
 
 def thirds_batches(
@@ -157,19 +200,14 @@ def thirds_batches(
     normal = Stream(images.normals, rng)
     anomalous = Stream(images.anomalies, rng)
 
-    def batch() -> Batch:
-        picked = images.pick(
-            torch.cat([normal.take(batch_size - seen), images.normals + anomalous.take(seen)])
-        )
+    def draw() -> tuple[Tensor, Tensor]:
+        taken = [normal.take(batch_size - seen), images.normals + anomalous.take(seen)]
         kinds = torch.full((batch_size,), SEEN)
         turned = torch.rand(batch_size - seen, generator=rng) < 0.5
         kinds[:-seen] = torch.where(turned, PSEUDO, NORMAL)
-        pseudo = torch.nonzero(kinds == PSEUDO).flatten().to(picked.device)
-        if len(pseudo):
-            picked[pseudo] = images.pseudo(picked[pseudo])
-        return images.finish(picked), kinds.to(picked.device)
+        return torch.cat(taken), kinds
 
-    return batch
+    return batches_of(images, draw, slice(-seen))
 
 
 def train(
@@ -180,11 +218,13 @@ def train(
     parameters: TrainingParameters,
     context: Context,
     after_epoch: Callable[[int], None] | None = None,
+    planned: bool = False,
 ) -> None:
     """Train `model` in place to the last epoch.
 
     Adam with clipped gradients; the learning rate falls in steps. `loss(images, kinds)` runs the
     model on one batch. Recorded are the mean training scores of the last epoch, see `EpochScores`.
+    `planned` says that steps take all that they draw from `images.plan`, see `WeakMethod`.
     """
     optimiser = adam(model, parameters)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, parameters.lr_step, parameters.lr_gamma)
@@ -207,7 +247,8 @@ def train(
             seen.clear()
 
     model.train()
-    run_steps(step, parameters.epochs, steps, context, finish_epoch)
+    plan = images.plan if planned else None
+    run_steps(step, parameters.epochs, steps, context, finish_epoch, plan)
     seen.record(context)
 
 
@@ -217,13 +258,15 @@ class EpochScores:
     def __init__(self, margin: float, device: str) -> None:
         self._margin = margin
         self._kinds = torch.arange(EXTERNAL, device=device).unsqueeze(1)
-        self.clear()
+        self._scores = torch.zeros(EXTERNAL, device=device)
+        self._counts = torch.zeros_like(self._scores)
+        self._hinge = torch.zeros((), device=device)
+        self._has_margin = False
 
     def clear(self) -> None:
         """Begin an epoch."""
-        self._scores = torch.zeros(EXTERNAL, device=self._kinds.device)
-        self._counts = torch.zeros_like(self._scores)
-        self._hinge: Tensor | None = None
+        for total in (self._scores, self._counts, self._hinge):
+            total.zero_()
 
     def add(self, result: BatchLoss, kinds: Tensor) -> None:
         """Add a batch of kinds (B,)."""
@@ -231,8 +274,8 @@ class EpochScores:
         self._counts += members.sum(1)
         self._scores += members @ result.scores.detach()
         if result.pushed is not None:
-            hinge = members[SEEN] @ (self._margin - result.pushed.detach()).clamp(min=0)
-            self._hinge = hinge if self._hinge is None else self._hinge + hinge
+            self._hinge += members[SEEN] @ (self._margin - result.pushed.detach()).clamp(min=0)
+            self._has_margin = True
 
     def record(self, context: Context) -> None:
         """Record `train_score_normal`, `_labelled`, `_pseudo` and `labelled_hinge_train`.
@@ -243,20 +286,25 @@ class EpochScores:
         for kind, name in ((NORMAL, "normal"), (SEEN, "labelled"), (PSEUDO, "pseudo")):
             if counts[kind]:
                 context.record(f"train_score_{name}", scores[kind] / counts[kind])
-        if self._hinge is not None and counts[SEEN]:
+        if self._has_margin and counts[SEEN]:
             context.record("labelled_hinge_train", self._hinge.item() / counts[SEEN])
 
 
 def adam(model: nn.Module, parameters: TrainingParameters) -> torch.optim.Optimizer:
     """Return Adam over a model, its backbone at a rate of its own."""
     inside = [p for m in model.modules() if isinstance(m, Backbone) for p in m.parameters()]
-    ids = {id(p) for p in inside}
+    ids, device = {id(p) for p in inside}, next(model.parameters()).device
+    slower = learning_rate(parameters.lr * parameters.backbone_multiplier, device)
     groups: list[dict[str, Any]] = [
-        {"params": inside, "lr": parameters.lr * parameters.backbone_multiplier},
+        {"params": inside, "lr": slower},
         {"params": [p for p in model.parameters() if id(p) not in ids]},
     ]
     return torch.optim.Adam(
-        groups, lr=parameters.lr, weight_decay=parameters.weight_decay, fused=True
+        groups,
+        lr=learning_rate(parameters.lr, device),
+        weight_decay=parameters.weight_decay,
+        fused=True,
+        capturable=device.type == "cuda",
     )
 
 
@@ -306,10 +354,15 @@ class WeakMethod:
 
     supervision: ClassVar[str] = "weak"
     settings: ClassVar[frozenset[str]] = frozenset({"precision", "batch_size", "backbone"})
+    planned: ClassVar[bool] = False
+    """Whether all that `batches` and `loss` draw is taken from `self.plan`, the same every step,
+    and nothing else passes between host and device: then CUDA captures the steps. It is not
+    inherited, since a subclass may draw otherwise."""
     network: Any
 
     def __init__(self, parameters: Any) -> None:
         self.parameters = parameters
+        self.plan = Plan()
 
     def build(self, backbone: Backbone) -> WeakNetwork:
         """Return the untrained network; `self.context` is set."""
@@ -334,7 +387,7 @@ class WeakMethod:
 
     def untrained(self, context: Context) -> WeakNetwork:
         """Return the network as it is before training, on the CPU, and keep the context."""
-        self.context = context
+        self.context, self.plan = context, Plan(context.device)
         if context.backbone is None:
             raise MethodError("this method needs a backbone")
         return self.build(Backbone(context.backbone, context.precision))
@@ -343,16 +396,18 @@ class WeakMethod:
         """Build the network on the device."""
         network = self.untrained(context)
         self.network = network.to(context.device).to(memory_format=torch.channels_last)
+        if context.device.startswith("cuda"):
+            context.record("layout", "channels_last")
 
     def fit(self, train_set: TrainingSet, context: Context) -> None:
         """Train the network to the last epoch."""
         self.begin(context)
-        images = TrainingImages(
-            train_set.normal.images, train_set.anomalous.images, context, self.parameters
-        )
+        normal, anomalous = train_set.normal.images, train_set.anomalous.images
+        images = TrainingImages(normal, anomalous, context, self.parameters, self.plan)
         self.prepare(images)
         batches, p = self.batches(images), self.parameters
-        train(self.network, batches, self.loss, images, p, context, self.after_epoch)
+        planned = vars(type(self)).get("planned", False)
+        train(self.network, batches, self.loss, images, p, context, self.after_epoch, planned)
         self.network.eval()
         self.finish()
         self._record_labelled(train_set.anomalous)

@@ -55,13 +55,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from baselines.blocks.batches import Stream, generator, joined
-from baselines.blocks.loop import run_steps
+from baselines.blocks.loop import learning_rate, run_steps
 from baselines.blocks.neighbours import COLUMNS, ROWS, Bank
+from baselines.blocks.plan import Plan
 from baselines.patchsvdd.patches import (
     DIRECTIONS,
     cut,
+    draw_noise,
     near_pairs,
-    noisy,
     position_pairs,
     spreading,
 )
@@ -182,6 +183,7 @@ class PatchSVDD:
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
+        self.plan = Plan()
 
     def untrained(self, size: int, context: Context) -> Network:
         """Return the network before training, on the CPU, for images of a size; keep both."""
@@ -190,7 +192,7 @@ class PatchSVDD:
                 f"its patches of 64 px need images of {LEAST_SIZE} px at least, not {size}:"
                 f" --set image_size={LEAST_SIZE} or more"
             )
-        self.context = context
+        self.context, self.plan = context, Plan(context.device)
         self.weights = {k: spreading(size, k, STRIDES[k]).to(context.device) for k in SIDES}
         return Network(generator(context, "init"))
 
@@ -217,17 +219,22 @@ class PatchSVDD:
         step = self.step(images)
         steps = parameters.steps_per_epoch or math.ceil(REPEATS * len(images) / context.batch_size)
         self.network.train()
-        run_steps(step, parameters.epochs, steps, context)
+        run_steps(step, parameters.epochs, steps, context, plan=self.plan)
         self.network.eval()
 
     def step(self, images: Tensor) -> Callable[[], Tensor]:
         """Return a function that makes one training step on images and returns its loss."""
         draws, noise = generator(self.context, "batches"), generator(self.context, "augment")
         stream = Stream(len(images), draws)
-        optimiser = torch.optim.Adam(self.network.parameters(), lr=self.parameters.lr, fused=True)
+        weights, device = self.network.parameters(), images.device
+        rate = learning_rate(self.parameters.lr, device)
+        optimiser = torch.optim.Adam(weights, rate, fused=True, capturable=device.type == "cuda")
+
+        def draw() -> tuple[Tensor, ...]:
+            return (stream.take(self.context.batch_size),)
 
         def step() -> Tensor:
-            which = stream.take(self.context.batch_size)
+            (which,) = self.plan.take(draw)
             value = self.loss(images, which, draws, noise)
             optimiser.zero_grad()
             value.backward()
@@ -242,14 +249,16 @@ class PatchSVDD:
         """Return the loss of patches out of the centred images of a batch."""
         value, count, size = images.new_zeros(()), len(which), images.shape[-1]
         for side in SIDES:
-            *far, direction = position_pairs(count, side, size, draws)
-            pairs = [noisy(cut(images, which, at, side), JITTER, noise) for at in far]
-            near = near_pairs(count, side, size, draws)
-            pairs += [cut(images, which, at, side) for at in near]
+            *far, direction = self.plan.take(position_pairs, count, side, size, draws)
+            near = self.plan.take(near_pairs, count, side, size, draws)
+            pairs = [cut(images, which, at, side) for at in (*far, *near)]
+            for i in range(len(far)):
+                (jitter,) = self.plan.take(draw_noise, count, side, JITTER, noise)
+                pairs[i] = pairs[i] + jitter
             patches = torch.cat(pairs).contiguous(memory_format=torch.channels_last)
             one, other, still, moved = self.network.encoders(patches).chunk(4)
             logits = self.network.directions[str(side)](one, other)
-            position = F.cross_entropy(logits, direction.to(logits.device))
+            position = F.cross_entropy(logits, direction)
             svdd = torch.linalg.vector_norm(still - moved, dim=1).mean()
             value = value + position + self.parameters.svdd_weight * svdd
         return value

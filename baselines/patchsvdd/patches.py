@@ -42,11 +42,11 @@ def cut(images: Tensor, which: Tensor, corners: Tensor, side: int) -> Tensor:
     return windows[which.to(images.device), :, down, right]
 
 
-def noisy(patches: Tensor, deviation: float, rng: torch.Generator) -> Tensor:
-    """Add normal noise to each patch (B, 3, K, K): one draw a channel, and one a pixel."""
-    colour = torch.randn(*patches.shape[:2], 1, 1, generator=rng)
-    noise = torch.randn(patches.shape, generator=rng).add_(colour).mul_(deviation)
-    return patches + noise.to(patches.device)
+def draw_noise(count: int, side: int, deviation: float, rng: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw normal noise of patches, (B, 3, K, K): one draw a channel, and one a pixel."""
+    colour = torch.randn(count, 3, 1, 1, generator=rng)
+    noise = torch.randn(count, 3, side, side, generator=rng)
+    return (noise.add_(colour).mul_(deviation),)
 
 
 def spreading(size: int, side: int, stride: int) -> Tensor:

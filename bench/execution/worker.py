@@ -56,6 +56,7 @@ from bench.execution.pixel_metrics import pixel_metrics
 from bench.execution.process import die_with_parent, exit_process, limit_memory, redirect_output
 from bench.execution.timing import Meter, TimingResult, measure
 from bench.registry import load_class
+from bench.store.agreement import recorded_environment
 from bench.store.artifacts import EXPLANATIONS, WORDS
 from bench.store.explanations import read_explanations
 from bench.store.folder import Store
@@ -138,7 +139,7 @@ def _run(job: Job, send: Callable[[Message], None], started: float) -> None:
     measured: dict[str, Any] = scores.metrics(full=not job.spec.shots, threshold=threshold)
     measured["scores_sha256"] = scores.digest()
     usage = {"load_average": load_average(), "peak_memory_bytes": peak_memory()}
-    taken = {**accelerator(job.device), **usage}
+    taken = {**accelerator(job.device), **usage, **recorded_environment(facts, job.device)}
     random_backbone = job.spec.backbone is not None and job.weights_file is None
     if getattr(method, "seedless", False) and not random_backbone:
         taken["seedless"] = True

@@ -1,7 +1,9 @@
 """Agreement of two results of one run."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bench.source import proved_equal
 from bench.store.groups import Provenance
@@ -13,9 +15,12 @@ CLOSE = 0.010
 ENVIRONMENT = (
     "source_sha256", "cpu", "cpu_features", "device_name", "cuda", "cudnn", "threads",
     "score_batch_size", "torch", "torchvision", "numpy", "pillow", "also_loaded",
+    "graphed", "layout",
 )  # fmt: skip
 """The provenance that can change the last digits; where all of it is equal, so are the bits."""
-LATER = frozenset({"cpu_features"})
+RECORDED = ("graphed", "layout")
+"""The part of it that a method records, of its steps on a GPU."""
+LATER = frozenset({"cpu_features", "layout"})
 """What older receipts do not state: it differs only where both do."""
 
 
@@ -71,6 +76,14 @@ def differing(one: Provenance, other: Provenance) -> list[str]:
     return [k for k in ENVIRONMENT if k not in unknown and one.get(k) != other.get(k)]
 
 
+def recorded_environment(facts: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """Return what of a run's facts is its environment as well.
+
+    A step that is not captured states nothing, as in receipts from before there were captured ones.
+    """
+    return {k: facts[k] for k in RECORDED if device.startswith("cuda") and facts.get(k)}
+
+
 def same_source(first: Receipt, second: Receipt) -> bool:
     """Whether the same method code made both, or code proved to give the same numbers."""
     one, other = first.provenance, second.provenance
@@ -81,6 +94,7 @@ def same_source(first: Receipt, second: Receipt) -> bool:
 _NAMES = {
     "source_sha256": "source", "device_name": "device", "score_batch_size": "score batch",
     "also_loaded": "files loaded beside it", "cpu_features": "CPU",
+    "graphed": "captured steps",
 }  # fmt: skip
 
 

@@ -222,6 +222,10 @@ class Provenance(Values):
     driver: str | None
     cuda: str | None
     cudnn: str | None
+    graphed: bool | None
+    """Whether training steps were captured and replayed, on a GPU."""
+    layout: str | None
+    """Of images and weights in training, on a GPU."""
     load_average: float | None
     peak_memory_bytes: int | None
     peak_gpu_memory_bytes: int | None

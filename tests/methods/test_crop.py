@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from atacnet.crop import boxes_from_maps, centre_boxes, random_boxes, zoom
+from atacnet.crop import boxes_from_maps, centre_boxes, draw_corners, random_boxes, zoom
 
 
 def test_the_box_is_the_tightest_around_all_active_cells() -> None:
@@ -82,9 +82,10 @@ def test_zooming_into_the_whole_image_is_the_identity() -> None:
 def test_moved_boxes_keep_their_size_and_stay_inside() -> None:
     boxes = torch.tensor([[0.0, 0.5, 0.25, 1.0], [0.1, 0.1, 0.2, 0.2]]).repeat(100, 1)
     size = boxes[:, 2:] - boxes[:, :2]
-    for moved in (centre_boxes(boxes), random_boxes(boxes, torch.Generator().manual_seed(0))):
+    (corners,) = draw_corners(len(boxes), torch.Generator().manual_seed(0))
+    for moved in (centre_boxes(boxes), random_boxes(boxes, corners)):
         assert torch.allclose(moved[:, 2:] - moved[:, :2], size, atol=1e-6)
         assert moved.min() >= 0
         assert moved.max() <= 1 + 1e-6
     assert torch.allclose(centre_boxes(boxes).view(-1, 2, 2).mean(1), torch.tensor(0.5))
-    assert random_boxes(boxes, torch.Generator().manual_seed(0))[:, 0].std() > 0.1
+    assert random_boxes(boxes, corners)[:, 0].std() > 0.1

@@ -13,8 +13,8 @@ from torch import Tensor
 from baselines.patchsvdd.patches import (
     DIRECTIONS,
     cut,
+    draw_noise,
     near_pairs,
-    noisy,
     position_pairs,
     spreading,
 )
@@ -94,7 +94,7 @@ def test_patches_are_cut_where_their_corners_say() -> None:
 
 
 def test_jitter_is_one_draw_for_a_channel_and_one_for_a_pixel() -> None:
-    noise = noisy(torch.full((300, 3, 32, 32), 0.5), 0.02, rng()) - 0.5
+    (noise,) = draw_noise(300, 32, 0.02, rng())
     colour = noise.mean((2, 3))
     assert colour.std().item() == pytest.approx(0.02, rel=0.1)
     assert torch.corrcoef(colour.T)[0, 1].abs() < 0.2

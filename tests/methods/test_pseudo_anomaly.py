@@ -6,7 +6,14 @@ import torch
 from scipy import stats
 
 from baselines.blocks import pseudo_anomaly
-from baselines.blocks.pseudo_anomaly import draw_patches, paste, rotate, shift_hue
+from baselines.blocks.pseudo_anomaly import (
+    draw_pastes,
+    draw_patches,
+    paste,
+    rotate,
+    shift_hue,
+    spread,
+)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -41,7 +48,7 @@ def test_patches_lie_inside_the_image(size: tuple[int, int]) -> None:
 def test_pasting_changes_the_target_box_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pseudo_anomaly, "JITTER", 0.0)
     images = torch.rand(6, 3, 32, 32, generator=rng(1))
-    pasted = paste(images, images, rng(2))
+    pasted = paste(images, images, draw_pastes(6, 32, 32, rng(2)))
     patches = draw_patches(6, 32, 32, rng(2))
     for image, result, patch in zip(images, pasted, patches, strict=True):
         h, w, source_top, source_left, top, left = patch.tolist()
@@ -54,7 +61,7 @@ def test_pasting_changes_the_target_box_alone(monkeypatch: pytest.MonkeyPatch) -
 def test_the_jitter_changes_the_patch_a_little() -> None:
     images = torch.rand(16, 3, 32, 32, generator=rng(1)) * 0.5 + 0.25
     flat = images.mean((2, 3), keepdim=True).expand_as(images)
-    pasted = paste(flat, flat, rng(2))
+    pasted = paste(flat, flat, draw_pastes(16, 32, 32, rng(2)))
     change = (pasted - flat).abs().amax((1, 2, 3))
     assert (change > 1e-3).all()
     assert (change < 0.25).all()
@@ -96,5 +103,18 @@ def test_a_rotation_keeps_shapes_also_in_oblong_images(monkeypatch: pytest.Monke
 
 def test_the_same_generator_gives_the_same_images() -> None:
     images = torch.rand(4, 3, 16, 16, generator=rng(5))
-    assert torch.equal(paste(images, images, rng(6)), paste(images, images, rng(6)))
-    assert not torch.equal(paste(images, images, rng(6)), paste(images, images, rng(7)))
+    first, again, other = (
+        paste(images, images, draw_pastes(4, 16, 16, rng(seed))) for seed in (6, 6, 7)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("chosen", [[0, 1, 1, 0, 1], [0] * 5, [1] * 5], ids=str)
+def test_pasting_into_some_of_a_batch_is_pasting_into_those_alone(chosen: list[int]) -> None:
+    images, rows = torch.rand(5, 3, 16, 16, generator=rng(5)), torch.tensor(chosen) == 1
+    drawn = draw_pastes(sum(chosen), 16, 16, rng(6))
+    pasted = paste(images, images, spread(drawn, rows))
+    wanted = images.clone()
+    wanted[rows] = paste(images[rows], images[rows], drawn)
+    assert torch.equal(pasted, wanted)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from baselines.blocks.backbone import Backbone, normalise
+from baselines.blocks.loop import learning_rate
 from baselines.blocks.weak import (
     EXTERNAL,
     NORMAL,
@@ -103,6 +104,17 @@ def test_the_patch_comes_from_the_named_source() -> None:
         pseudo = bank.pseudo(bank.pick(torch.arange(10)))
         assert bool((pseudo.amax((1, 2, 3)) > 0.6).all()) == bright
         assert not torch.equal(pseudo, bank.pick(torch.arange(10)))
+
+
+@pytest.mark.parametrize("source", ["same", "anomaly"])
+def test_a_cpu_pastes_into_the_chosen_alone_what_a_gpu_pastes_into_all(source: str) -> None:
+    bank = images(TrainingParameters(patch_source=source))
+    picked = bank.pick(torch.arange(6))
+    for chosen in ([0, 1, 0, 0, 1, 1], [0] * 6, [1] * 6):
+        drawn = bank.draw_pseudo(torch.tensor(chosen) == 1)
+        before = picked.clone()
+        assert torch.equal(bank.pseudo(picked, drawn), bank._pasted(picked, drawn))
+        assert torch.equal(picked, before)
 
 
 def test_bad_requests_are_refused() -> None:
@@ -215,6 +227,26 @@ def test_weight_decay_is_adams_own_and_pulls_every_weight(decay: float) -> None:
     for weight in model.parameters():
         step = (0.05 if id(weight) in inside else 0.1) if decay else 0.0
         assert torch.allclose(weight, torch.full_like(weight, 1 - step), atol=1e-5)
+
+
+def test_a_rate_as_a_float64_tensor_moves_weights_by_the_bits_of_a_number() -> None:
+    """And as float32 it does not."""
+
+    def weight(rate: Any) -> torch.Tensor:
+        moved = torch.linspace(-1e-3, 1e-3, 4096).requires_grad_()
+        optimiser = torch.optim.Adam([moved], lr=rate, weight_decay=1e-5, fused=True)
+        schedule = torch.optim.lr_scheduler.StepLR(optimiser, 2, 0.1)
+        for _ in range(8):
+            optimiser.zero_grad()
+            (moved**2).sum().backward()
+            optimiser.step()
+            schedule.step()
+        assert optimiser.param_groups[0]["lr"] is rate or isinstance(rate, float)
+        return moved.detach()
+
+    rate = learning_rate(2e-4, torch.device("cpu"))
+    assert torch.equal(weight(rate), weight(2e-4))
+    assert not torch.equal(weight(torch.tensor(2e-4)), weight(2e-4))
 
 
 def test_the_rate_falls_with_the_epochs() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.store.agreement import CLOSE as MARGIN
-from bench.store.agreement import ENVIRONMENT, LATER, agreement
+from bench.store.agreement import ENVIRONMENT, LATER, agreement, recorded_environment
 from tests.fixtures.runs import (
     changed,
     receipt_of,
@@ -52,6 +52,18 @@ def test_anything_that_differs_in_the_environment_makes_it_another(key):
         return
     (difference,) = agreement(first, second).environment
     assert difference.endswith(" one and none")
+
+
+def test_how_steps_ran_on_a_gpu_is_environment_and_on_a_cpu_it_is_not():
+    facts = {"graphed": True, "layout": "channels_last", "optimiser_steps": 3}
+    recorded = recorded_environment(facts, "cuda:1")
+    assert recorded == {"graphed": True, "layout": "channels_last"}
+    assert recorded_environment(facts, "cpu") == recorded_environment({}, "cuda:0") == {}
+    # Not captured, by today's code or older, is all the same.
+    assert recorded_environment({"graphed": False}, "cuda:0") == {}
+    found = agreement(result(), result(0.751, "6", **recorded))
+    assert found.environment == ("captured steps none and True",)
+    assert found.kind == "close"
 
 
 def test_it_is_said_in_one_line():
