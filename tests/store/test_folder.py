@@ -44,6 +44,14 @@ def test_a_published_run_is_read_back(store):
     assert list(store.staging.iterdir()) == []
 
 
+def test_a_run_of_another_machine_is_seen_while_its_name_is_not_known_here(store, monkeypatch):
+    """Shared file systems may remember for a minute that a name was not there; listings are new."""
+    publish(store)
+    monkeypatch.setattr(os.path, "lexists", lambda path: False)
+    assert store.has(ID)
+    assert not store.has("0" * 16)
+
+
 def test_an_empty_or_absent_store_holds_nothing(store, tmp_path):
     for empty in (store, Store(tmp_path / "nowhere")):
         assert empty.ids() == []
