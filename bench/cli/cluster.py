@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -80,13 +81,26 @@ CLUSTER_OPTIONS: dict[str, tuple[Any, Any]] = {
     "partition": (Annotated[str | None, typer.Option(help="Of SLURM.", metavar="NAME")], None),
     "account": (Annotated[str | None, typer.Option(help="Of SLURM.", metavar="NAME")], None),
     "gres": (
-        Annotated[str | None, typer.Option(help="gpu:1 by default, '' for none.", metavar="GRES")],
+        Annotated[
+            str | None,
+            typer.Option(help="Of each job; gpu:1 if not given, '' for none.", metavar="GRES"),
+        ],
         None,
     ),
-    "cpus": (Annotated[int | None, typer.Option(help="Of each job.", min=1, metavar="N")], None),
-    "memory": (Annotated[str | None, typer.Option(help="Of each job.", metavar="16GB")], None),
+    "cpus": (
+        Annotated[
+            int | None, typer.Option(help="Of each job; 4 if not given.", min=1, metavar="N")
+        ],
+        None,
+    ),
+    "memory": (
+        Annotated[str | None, typer.Option(help="Of each job; 16GB if not given.", metavar="16GB")],
+        None,
+    ),
     "walltime": (
-        Annotated[str | None, typer.Option(help="Of each job.", metavar="24:00:00")],
+        Annotated[
+            str | None, typer.Option(help="Of each job; 24 hours if not given.", metavar="HH:MM:SS")
+        ],
         None,
     ),
     "interface": (
@@ -197,7 +211,14 @@ def _slurm_jobs(options: Mapping[str, Any]) -> "SlurmJobs":
     given = {n: options[n] for n in _SLURM if options[n] is not None}
     if "sbatch" in given:
         given["sbatch"] = (*table.get("sbatch", ()), *given["sbatch"])
-    return SlurmJobs(**{**table, **given})
+    jobs = SlurmJobs(**{**table, **given})
+    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", jobs.memory):
+        raise RequestError(f"--memory takes a number and a unit, such as 16GB, not {jobs.memory!r}")
+    if not re.fullmatch(r"(\d+-)?\d{1,3}:\d\d(:\d\d)?", jobs.walltime):
+        raise RequestError(
+            f"--walltime takes hours, minutes and seconds, such as 12:00:00, not {jobs.walltime!r}"
+        )
+    return jobs
 
 
 def _slurm_table(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`bench run` and `status`: run suites and follow them."""
 
+import contextlib
 import re
 import sys
 from collections.abc import Sized
@@ -144,12 +145,16 @@ def run_command(
         return
     screen = console()
     order = ExecutionOptions(used_slots, limit, score_batch_size, state.keep, shared=cluster.shared)
-    store, engine = Store(folders.results), None
-    if not cluster.local:
-        engine = cluster_engine(cluster, store, folders, order, threads)
+    store = Store(folders.results)
     try:
         device = used_slots[0].device if used_slots else "cpu"
-        with display_for(screen, state, max(1, len(used_slots)), device) as display:
+        with contextlib.ExitStack() as stack:
+            engine = None
+            if state.todo and not cluster.local:
+                made = cluster_engine(cluster, store, folders, order, threads)
+                engine = stack.enter_context(made)
+            slots = max(1, len(used_slots))
+            display = stack.enter_context(display_for(screen, state, slots, device))
             display.first_line()
             outcome = run_campaign(state, store, folders, order, display, engine)
     except KeyboardInterrupt:

@@ -5,7 +5,6 @@ import contextlib
 import shutil
 import signal
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -74,7 +73,7 @@ def run_campaign(
     folders: Folders,
     options: ExecutionOptions,
     listener: Listener,
-    engine: AbstractContextManager[Engine] | None = None,
+    engine: Engine | None = None,
 ) -> Outcome:
     """Execute the runs left to do; return the outcome of all.
 
@@ -125,7 +124,7 @@ class _Campaign:
         folders: Folders,
         options: ExecutionOptions,
         listener: Listener,
-        engine: AbstractContextManager[Engine] | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self.engine = engine
         self.store, self.folders, self.options, self.listener = store, folders, options, listener
@@ -150,12 +149,18 @@ class _Campaign:
         """Keep the slots busy until nothing is left."""
         if not self.waiting:
             return
-        note = self.listener.note
-        maker = self.engine or ThisMachine(self.options, self.folders, self.waiting, note)
-        with maker as engine_of_runs:
-            while self.waiting or engine_of_runs.running:
-                self.fill(engine_of_runs)
-                self._poll(engine_of_runs, 0.5)
+        if self.engine is not None:
+            self._keep_busy(self.engine)
+            return
+        with ThisMachine(
+            self.options, self.folders, self.waiting, self.listener.note
+        ) as this_machine:
+            self._keep_busy(this_machine)
+
+    def _keep_busy(self, engine: Engine) -> None:
+        while self.waiting or engine.running:
+            self.fill(engine)
+            self._poll(engine, 0.5)
 
     def fill(self, engine: Engine) -> None:
         """Start runs in the free slots."""

@@ -112,7 +112,9 @@ def select(suite: Suite, selection: Selection) -> Suite:
         check_seeds(selection.seeds)
     check_shots(selection.shots or ())
     if selection.outside_method is not None and ":" not in selection.outside_method:
-        raise RequestError(f"--method takes package.module:Class, not {selection.outside_method!r}")
+        own = selection.outside_method
+        hint = f"; of the methods of bench say --methods {own}" if own in METHODS else ""
+        raise RequestError(f"--method takes package.module:Class, not {own!r}{hint}")
     if selection.outside_method is not None and selection.methods is not None:
         raise RequestError("--method replaces the suite's methods: leave --methods out")
     blocks = []
@@ -189,7 +191,11 @@ def expand(suite: Suite, selection: Selection, registry: Registry, data: Path) -
     for text in selection.overrides:
         name = text.partition("=")[0].strip()
         if name not in used_keys:
-            raise RequestError(f"--set {text}: no selected method knows {name!r}")
+            prefix, _, key = name.rpartition(".")
+            known = {k for run in unique.values() if prefix in ("", run.method.name)
+                     for k in (*run.settings, *run.parameters)}  # fmt: skip
+            near = meant(key, known)
+            raise RequestError(f"--set {text}: no selected method knows {name!r}{near}")
     _check_shared_keys(suite, whole, registry)
     runs = list(unique.values())
     if not runs:

@@ -118,7 +118,7 @@ def read_suite(name: str) -> Suite:
 def read_suites(names: Sequence[str]) -> Suite:
     """Return one suite that asks for the runs of all these; raises RequestError."""
     if not names:
-        raise RequestError("which suite? Say `bench run smoke`; `bench list suites` names them")
+        raise RequestError("which suite? Name one, such as smoke; `bench list suites` shows them")
     suites = [read_suite(name) for name in dict.fromkeys(names)]
     if len(suites) == 1:
         return suites[0]

@@ -121,7 +121,7 @@ def test_a_suite_may_be_an_argument_and_its_state_json(capsys: Capture, warm_cac
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run"], "which suite? Say `bench run smoke`; `bench list suites` names them"),
+        (["run"], "which suite? Name one, such as smoke; `bench list suites` shows them"),
         (["run", "smok"], "unknown suite 'smok' (did you mean smoke?); one of"),
         (["run", "smoke", "--nosuch"], "No such option: --nosuch"),
         (["run", "smoke", "--slots", "0"], "Invalid value for '--slots'"),

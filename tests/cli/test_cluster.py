@@ -27,6 +27,8 @@ def test_by_default_runs_are_made_here() -> None:
         ({"engine": "dask"}, "--engine dask takes --scheduler"),
         ({"engine": "dask", "scheduler": "x", "gres": "", "nodes": 1}, "no --gres and --nodes"),
         ({"engine": "slurm", "insecure": True}, "--engine slurm takes no --insecure"),
+        ({"engine": "slurm", "memory": "32"}, "--memory takes a number and a unit, such as 16GB"),
+        ({"engine": "slurm", "walltime": "12h"}, "such as 12:00:00, not '12h'"),
     ],
 )
 def test_options_that_do_not_go_together_are_named(options: dict[str, Any], why: str) -> None:
@@ -99,5 +101,6 @@ def test_the_script_of_a_job_is_shown_before_anything_runs(
                  "#SBATCH --qos=low", "export BENCH_DATA=/the/data"):  # fmt: skip
         assert line in said.splitlines(), said
     assert "BENCH_RESULTS" not in said
+    assert not (tmp_path / ".bench-slurm").exists(), "a dry run leaves nothing"
     assert "--no-nanny" in said
     assert "--resources bench=1" in said

@@ -32,6 +32,8 @@ RESOURCE = "bench"
 NODE = "a node"
 PATIENCE = 600.0
 """Seconds that a command waits for a first node, or for another one where all have gone."""
+SILENCE = 5.0
+"""Seconds without any node after which that is said, once."""
 GONE = ("closed", "closing", "connecting")
 CONNECT = 15.0
 """Seconds within which a scheduler answers."""
@@ -131,7 +133,7 @@ class DaskEngine:
         self._refused: set[str] = set()
         self._nodes: dict[str, str] = {}
         """Names of the nodes that take runs, by address."""
-        self._looked, self._seen = 0.0, time.monotonic()
+        self._looked, self._seen, self._said = 0.0, time.monotonic(), False
         self._tries: collections.Counter[str] = collections.Counter()
 
     def __enter__(self) -> "DaskEngine":
@@ -212,6 +214,9 @@ class DaskEngine:
             elif key in self._sent and self._sent[key].future is content:
                 yield from self._settled(key, content)
         self._look()
+        if not self._nodes and not self._said and time.monotonic() - self._seen > SILENCE:
+            self._said = True
+            yield "", Note(f"no node yet: `bench worker --scheduler {self._cluster.address}`")
         for key in [k for k, sent in self._sent.items() if sent.future is None]:
             yield from self._place_or_give_up(key)
 

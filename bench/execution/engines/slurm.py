@@ -52,8 +52,11 @@ def job_script(jobs: SlurmJobs, folders: Mapping[str, str]) -> str:
     """
     from dask_jobqueue.slurm import SLURMJob
 
-    options = _job_options(jobs, folders)
-    return str(SLURMJob("tls://SCHEDULER", name="bench", **options).job_script())
+    was_there = jobs.folder.exists()
+    script = SLURMJob("tls://SCHEDULER", name="bench", **_job_options(jobs, folders)).job_script()
+    if not was_there:  # it is made for the logs, and a script alone has none
+        jobs.folder.rmdir()
+    return str(script)
 
 
 @contextlib.contextmanager

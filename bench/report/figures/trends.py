@@ -93,17 +93,27 @@ def _shots(place: Place, values: By) -> Figure:
     note = f"Over {counted(most, 'seed')}{' at most' if most > 1 else ''}."
     alt = f"AUROC against shots on {where}. {summary}."
     ticks = sorted({s for by in values.values() for s in by})
-    numbers = _numbers(values, {s: shots_of(s) for s in ticks})
+    numbers = _numbers(values, "labelled", {s: shots_of(s) for s in ticks})
     return Figure(name, "shots", title, note, alt, shots_plot(values, alt), (numbers,))
 
 
-def _numbers(values: By, names: Mapping[int, str]) -> Numbers:
-    """Return estimates, a row per name and a column per method."""
-    rows = (
-        (name, *(estimated(by[i]) if i in by else "" for by in values.values()))
+def _numbers(values: By, what: str, names: Mapping[int, str]) -> Numbers:
+    """Return a row per name and method; what `names` are is the first column's title."""
+    rows = [
+        (name, method, f"{e.mean:.3f}", *_ends(e), str(e.n))
         for i, name in names.items()
-    )
-    return Numbers(("AUROC", *values), tuple(rows))
+        for method, by in values.items()
+        if (e := by.get(i))
+    ]
+    return Numbers((what, "method", "AUROC", "from", "to", "seeds"), tuple(rows))
+
+
+def _ends(estimate: Estimate) -> tuple[str, str]:
+    """Write the ends of an interval, clipped to [0, 1]; nothing for none."""
+    if estimate.interval is None:
+        return "", ""
+    low, high = (min(1.0, max(0.0, end)) for end in estimate.interval)
+    return f"{low:.3f}", f"{high:.3f}"
 
 
 def shots_plot(values: By, alt: str) -> str:
@@ -188,7 +198,7 @@ def _defects(sources: Sources, place: Place, shots: int) -> Figure:
     note = f"Over {counted(seeds, 'seed')}." + choice.left_out(configurations, shown)
     note += f" {left_out} types with fewer images are left out." if left_out else ""
     alt = f"AUROC by type of defect on {where}. {summary}."
-    numbers = _numbers(rows, dict(enumerate(labels)))
+    numbers = _numbers(rows, "defects", dict(enumerate(labels)))
     return Figure(name, "defects", title, note, alt, defects_plot(rows, labels, alt), (numbers,))
 
 

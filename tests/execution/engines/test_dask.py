@@ -239,4 +239,4 @@ def test_no_scheduler_is_one_line(tmp_path: Path, warm_cache: Path) -> None:
     )
     assert code == 2, said
     assert f"no scheduler answers at {address}" in said
-    assert not [*bench.store.staging.iterdir()]
+    assert not bench.store.root.exists()
