@@ -300,7 +300,8 @@ def test_by_chance_is_what_random_boxes_hold() -> None:
     low = random.rand(2, 2) / 2
     boxes = np.concatenate([low, low + random.uniform(0.2, 0.5, (2, 2))], 1).astype(np.float32)
     placed = random_boxes(
-        torch.from_numpy(boxes).repeat(20_000, 1), torch.Generator().manual_seed(0)
+        torch.from_numpy(boxes).repeat(20_000, 1),
+        torch.rand(40_000, 2, generator=torch.Generator().manual_seed(0)),
     ).numpy()
     found = box_recall(placed, np.tile(masks, (20_000, 1, 1)))[0]
     assert box_recall(boxes, masks)[1] == pytest.approx(found, abs=0.005)

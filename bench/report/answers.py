@@ -34,7 +34,25 @@ class Answer:
 
 def answers(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[Answer]:
     """Return the answers that the runs suffice for."""
-    return [*_against_published(tables), *_zoomed(stored), *_best(tables), *_labels(tables)]
+    return [
+        *_published(tables),
+        *_against_published(tables),
+        *_zoomed(stored),
+        *_best(tables),
+        *_labels(tables),
+    ]
+
+
+def _published(tables: Sequence[ReportTable]) -> Iterator[Answer]:
+    """Say how many published numbers were run, how, and with which verdicts."""
+    cells = {(c.key, c.published): c for table in tables for c in table.cells() if c.published}
+    run = [c for c in cells.values() if c.difference is not None]
+    if not run:
+        return
+    stated = sum(not c.departs for c in run)
+    how = "none of them" if not stated else "all of them" if stated == len(run) else str(stated)
+    text = f"{len(run)} of {len(cells)} were run, {how} as stated; {_verdicts(run)}."
+    yield Answer("Do the published numbers hold?", text)
 
 
 # ATAC-Net against the published numbers
@@ -104,7 +122,7 @@ def _zoomed(stored: StoredRuns) -> Iterator[Answer]:
     if tested:
         total = counted(len(tested), "comparison")
         test = f"After Holm's correction it helps in {above} and harms in {below} of {total}"
-    yield Answer("Does the zoomed view help?", f"{shown}. {test}.")
+    yield Answer("Does the zoomed view help?", f"{test}. {shown}.")
 
 
 # The best method of each dataset
