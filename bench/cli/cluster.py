@@ -324,6 +324,7 @@ def worker_command(
     Exit code: 0 stopped, 2 the request cannot be met.
     """
     from bench.execution.engines.addresses import is_loopback, scheduler_address, security_for
+    from bench.execution.engines.dask import PRELOAD
     from bench.planning.slots import slots_for
 
     _check_installed()
@@ -333,7 +334,7 @@ def worker_command(
     command = [
         sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny",
         "--nthreads", "1", "--resources", "bench=1", "--memory-limit", "0",
-        "--dashboard-address", "127.0.0.1:0", "--death-timeout", "60",
+        "--dashboard-address", "127.0.0.1:0", "--preload", PRELOAD, "--death-timeout", "60",
     ]  # fmt: skip
     if host or is_loopback(address):
         command += ["--host", host or "127.0.0.1"]

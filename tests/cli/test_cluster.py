@@ -97,7 +97,8 @@ def test_the_script_of_a_job_is_shown_before_anything_runs(
         "--sbatch=--qos=low", "--data", "/the/data", "--dry-run",
     )  # fmt: skip
     assert code == 0, said
-    for line in ("#SBATCH -p gpu", "#SBATCH --cpus-per-task=8", "#SBATCH --gres=gpu:1",
+    for line in ("#SBATCH --no-requeue",
+                 "#SBATCH -p gpu", "#SBATCH --cpus-per-task=8", "#SBATCH --gres=gpu:1",
                  "#SBATCH --qos=low", "export BENCH_DATA=/the/data"):  # fmt: skip
         assert line in said.splitlines(), said
     assert "BENCH_RESULTS" not in said

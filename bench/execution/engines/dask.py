@@ -29,6 +29,7 @@ from bench.system.files import write_synced
 
 RESOURCE = "bench"
 """What a worker offers one of, so that runs go to ours alone and one at a time."""
+PRELOAD = "bench.execution.engines.preload"
 NODE = "a node"
 PATIENCE = 600.0
 """Seconds that a command waits for a first node, or for another one where all have gone."""

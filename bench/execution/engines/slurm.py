@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import RequestError
-from bench.execution.engines.dask import RESOURCE, Cluster
+from bench.execution.engines.dask import PRELOAD, RESOURCE, Cluster
 from bench.system.untrusted import one_line
 
 SETTINGS: Mapping[str, Any] = {
@@ -98,7 +98,9 @@ def start(jobs: SlurmJobs, folders: Mapping[str, str], *, shared: bool) -> Clust
 
 def _job_options(jobs: SlurmJobs, folders: Mapping[str, str]) -> dict[str, Any]:
     exports = [f"export {name}={shlex.quote(value)}" for name, value in folders.items()]
-    directives = [*([f"--gres={jobs.gres}"] if jobs.gres else []), *jobs.sbatch]
+    gres = [f"--gres={jobs.gres}"] if jobs.gres else []
+    # Jobs that are gone are replaced here; one that SLURM itself began again would come too late.
+    directives = ["--no-requeue", *gres, *jobs.sbatch]
     return {
         "queue": jobs.partition or None,
         "account": jobs.account or None,
@@ -112,7 +114,8 @@ def _job_options(jobs: SlurmJobs, folders: Mapping[str, str]) -> dict[str, Any]:
         "death_timeout": 60,
         "python": sys.executable,
         "worker_extra_args": [
-            "--resources", f"{RESOURCE}=1", "--dashboard-address", "127.0.0.1:0",
+            "--resources", f"{RESOURCE}=1", "--preload", PRELOAD,
+            "--dashboard-address", "127.0.0.1:0",
         ],
         "job_extra_directives": directives,
         "job_script_prologue": [*exports, *jobs.setup],
