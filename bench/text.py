@@ -59,6 +59,12 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" + "s" * (number != 1)
 
 
+def p_words(p: float) -> str:
+    """Write a p value with its letter."""
+    text = p_text(p)
+    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
+
+
 def p_text(p: float) -> str:
     """Return a p value of three decimals, or that it is below the least of them."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"

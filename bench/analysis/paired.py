@@ -12,7 +12,7 @@ from bench.analysis.statistics import Estimate, holm, paired_p, shared_differenc
 from bench.store.receipt import Receipt
 from bench.store.scores import Scores
 from bench.store.tuning import tuning_seeds
-from bench.text import joined
+from bench.text import joined, p_words
 
 AUROC = "auroc"
 REPEATS = 2000
@@ -164,7 +164,7 @@ def written_difference(gap: Difference) -> str:
     spans = [f"[{low:+.3f}, {high:+.3f}]" if low < high else "alike in all"]
     if gap.with_images is not None:
         spans.append("with images [{:+.3f}, {:+.3f}]".format(*gap.with_images))
-    p = "p < 0.001" if gap.p < 0.001 else f"p = {gap.p:.3f}" if low < high else "no spread to test"
+    p = p_words(gap.p) if gap.p < 0.001 or low < high else "no spread to test"
     return f"{estimate.mean:+.3f} {', '.join(spans)}, {p}, {seeds}{_written_rest(gap)}"
 
 

@@ -154,9 +154,15 @@ def holm(p: Mapping[Name, float]) -> dict[Name, float]:
     return adjusted
 
 
+def clipped(interval: tuple[float, float]) -> tuple[float, float]:
+    """Return an interval of AUROC within [0, 1]."""
+    low, high = (min(1.0, max(0.0, end)) for end in interval)
+    return low, high
+
+
 def estimated(estimate: Estimate) -> str:
     """Write a mean AUROC with its seeds and clipped interval."""
     if estimate.interval is None:
         return f"{estimate.mean:.3f} (one seed)"
-    low, high = (min(1.0, max(0.0, end)) for end in estimate.interval)
+    low, high = clipped(estimate.interval)
     return f"{estimate.mean:.3f} ({low:.3f} to {high:.3f}, {estimate.n} seeds)"

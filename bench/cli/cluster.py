@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.options import gpus, printable, say, shared_options
+from bench.cli.options import DeviceOption, SlotsOption, gpus, printable, say, shared_options
 from bench.errors import RequestError
 from bench.text import joined
 
@@ -28,6 +28,12 @@ ENGINES = ("local", "dask", "slurm")
 QUEUED = 7 * 86400.0
 """Seconds that jobs may wait in SLURM's queue."""
 EXTRA = "pip install 'atacnet-bench[cluster]'"
+TlsOption = Annotated[
+    Path | None, typer.Option(help="Folder with ca.pem, cert.pem and key.pem.", metavar="FOLDER")
+]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", help="Without certificates, where nobody else can reach.")
+]
 CLUSTER_OPTIONS: dict[str, tuple[Any, Any]] = {
     "engine": (
         Annotated[
@@ -43,20 +49,8 @@ CLUSTER_OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
-    "tls": (
-        Annotated[
-            Path | None,
-            typer.Option(help="Folder with ca.pem, cert.pem and key.pem.", metavar="FOLDER"),
-        ],
-        None,
-    ),
-    "insecure": (
-        Annotated[
-            bool,
-            typer.Option("--insecure", help="Without certificates, where nobody else can reach."),
-        ],
-        False,
-    ),
+    "tls": (TlsOption, None),
+    "insecure": (InsecureOption, False),
     "shared_results": (
         Annotated[
             bool,
@@ -297,21 +291,14 @@ def folder_variables(folders: "Folders", *, shared: bool) -> dict[str, str]:
 def worker_command(
     folders: "Folders",
     scheduler: Annotated[str, typer.Option(help="Of the runs.", metavar="tls://HOST:PORT|FILE")],
-    tls: Annotated[
-        Path | None,
-        typer.Option(help="Folder with ca.pem, cert.pem and key.pem.", metavar="FOLDER"),
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Without certificates, where nobody else can reach.")
-    ] = False,
+    tls: TlsOption = None,
+    insecure: InsecureOption = False,
     host: Annotated[
         str | None,
         typer.Option(help="This machine's address for the scheduler.", metavar="ADDRESS"),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.", metavar="DEVICE")
-    ] = "auto",
-    slots: Annotated[int, typer.Option(help="Runs at once on each device.", min=1)] = 1,
+    device: DeviceOption = "auto",
+    slots: SlotsOption = 1,
     lifetime: Annotated[
         str | None,
         typer.Option(help="Stop after this time, such as 23h.", metavar="TIME"),
@@ -323,8 +310,13 @@ def worker_command(
 
     Exit code: 0 stopped, 2 the request cannot be met.
     """
-    from bench.execution.engines.addresses import is_loopback, scheduler_address, security_for
-    from bench.execution.engines.dask import PRELOAD
+    from bench.execution.engines.addresses import (
+        certificates,
+        is_loopback,
+        scheduler_address,
+        security_for,
+    )
+    from bench.execution.engines.dask import DEATH_TIMEOUT, WORKER
     from bench.planning.slots import slots_for
 
     _check_installed()
@@ -333,14 +325,13 @@ def worker_command(
     taken = slots_for(device, slots, gpus(device))
     command = [
         sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny",
-        "--nthreads", "1", "--resources", "bench=1", "--memory-limit", "0",
-        "--dashboard-address", "127.0.0.1:0", "--preload", PRELOAD, "--death-timeout", "60",
+        "--nthreads", "1", "--memory-limit", "0", "--death-timeout", str(DEATH_TIMEOUT), *WORKER,
     ]  # fmt: skip
     if host or is_loopback(address):
         command += ["--host", host or "127.0.0.1"]
     if tls is not None:
-        for option, name in (("ca-file", "ca"), ("cert", "cert"), ("key", "key")):
-            command += [f"--tls-{option}", str(tls / f"{name}.pem")]
+        for option, path in zip(("ca-file", "cert", "key"), certificates(tls), strict=True):
+            command += [f"--tls-{option}", str(path)]
     if lifetime:
         command += ["--lifetime", lifetime]
     say(f"{len(taken)} x {taken[0].device.partition(':')[0]} for runs of {printable(address)}")

@@ -14,7 +14,7 @@ from typer.models import OptionInfo
 
 from bench.cli import complete
 from bench.errors import RequestError
-from bench.system.files import expanded
+from bench.system.files import default_cache, expanded
 from bench.system.untrusted import one_line
 from bench.text import counted
 
@@ -52,6 +52,10 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(help="Cache folder; by default the user's.", envvar="BENCH_CACHE"),
 ]
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.", metavar="DEVICE")
+]
+SlotsOption = Annotated[int, typer.Option(help="Runs at once on each device.", min=1)]
 DATA, WEIGHTS, RESULTS = Path("data"), Path("weights"), Path("results")
 
 SELECTION_OPTIONS: dict[str, Any] = {
@@ -249,11 +253,7 @@ def _folders(options: Mapping[str, Any]) -> "Folders":
 
 def cache_or_default(cache: Path | None) -> Path:
     """Return the named cache folder, else the user's."""
-    if cache is None:
-        import platformdirs
-
-        cache = Path(platformdirs.user_cache_dir("atacnet-bench"))
-    return cache.absolute()
+    return (cache or default_cache()).absolute()
 
 
 def print_missing(plan: "Plan") -> list[str]:

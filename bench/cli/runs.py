@@ -11,7 +11,9 @@ import typer
 from bench.cli.cluster import ClusterOptions, cluster_engine, cluster_options, slurm_script
 from bench.cli.formats import print_json
 from bench.cli.options import (
+    DeviceOption,
     JsonOption,
+    SlotsOption,
     console,
     gpus,
     plan_suite,
@@ -44,10 +46,8 @@ def run_command(
     selection: "Selection",
     folders: "Folders",
     cluster: ClusterOptions,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.", metavar="DEVICE")
-    ] = "auto",
-    slots: Annotated[int, typer.Option(help="Runs at once on each device.", min=1)] = 1,
+    device: DeviceOption = "auto",
+    slots: SlotsOption = 1,
     threads: Annotated[
         int | None,
         typer.Option(help="CPU threads of a run; by default its share of the cores.", min=1),

@@ -73,8 +73,8 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
     yield from _times(contents.times)
     for figure in contents.figures:
         yield f"{figure.slug}.svg", f"{figure.svg}\n"
-        for place, numbers in enumerate(figure.numbers, 1):
-            name = figure.slug if place == 1 else f"{figure.slug}-{place}"
+        for number, numbers in enumerate(figure.numbers, 1):
+            name = figure.slug if number == 1 else f"{figure.slug}-{number}"
             rows = [[value.replace("\N{MINUS SIGN}", "-") for value in row] for row in numbers.rows]
             yield f"{name}.csv", as_csv([list(numbers.columns), *rows])
 

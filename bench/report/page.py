@@ -13,6 +13,7 @@ import bench
 from bench.analysis.choices import choices
 from bench.analysis.configurations import REFERENCE
 from bench.analysis.selection import order
+from bench.analysis.statistics import clipped
 from bench.analysis.tables import GLYPHS, WORDS, labelled, named
 from bench.analysis.timing_tables import HEAD
 from bench.analysis.timing_tables import TITLE as TIME_TITLE
@@ -99,5 +100,5 @@ def span(interval: tuple[float, float] | None) -> str:
     """Write an AUROC interval, clipped to [0, 1]; nothing for none."""
     if interval is None:
         return ""
-    low, high = (min(1.0, max(0.0, end)) for end in interval)
+    low, high = clipped(interval)
     return f"{low:.3f} to {high:.3f}"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from bench.data import synthetic
 from bench.data.catalog import OWN_VERSION, SYNTHETIC
-from bench.data.decode import decode_image, is_turned
+from bench.data.decode import decode_image, is_turned, upright_size
 from bench.data.listing import Listing
 from bench.data.masks import find_masks, read_mask
 from bench.data.pixel_digests import PixelDigests
@@ -53,7 +53,7 @@ class Pictures:
         another content, or an older run has seen it lying on its side.
         """
         if dataset == SYNTHETIC.name:
-            return self._embedded(category, file, content)[0]
+            return _embedded(category, file, content)[0]
         listing = self._listing(dataset, category, content)
         if listing is None or file not in {f.path for f in listing.files}:
             return None
@@ -69,14 +69,14 @@ class Pictures:
     def mask(self, dataset: str, category: str, file: str, content: str) -> Image.Image | None:
         """Return what marks an image's defect, at its size; None without a mask that fits."""
         if dataset == SYNTHETIC.name:
-            return self._embedded(category, file, content)[1]
-        picture = self.picture(dataset, category, file, content)
+            return _embedded(category, file, content)[1]
         listing = self._listing(dataset, category, content)
-        if picture is None or listing is None:
+        if listing is None:
             return None
+        path = listing.root / file
         masks = {m.image: m for m in find_masks(listing.root, listing.files)}
         try:
-            return Image.fromarray(read_mask(masks[listing.root / file], picture.size))
+            return Image.fromarray(read_mask(masks[path], upright_size(path)))
         except (KeyError, BenchError):
             return None
 
@@ -100,17 +100,13 @@ class Pictures:
         except BenchError:
             return None, ""
 
-    @staticmethod
-    def _embedded(
-        category: str, file: str, content: str
-    ) -> tuple[Image.Image | None, Image.Image | None]:
-        if EMBEDDED.get(category) != content:
-            return None, None
-        return _embedded(category, file)
 
-
-def _embedded(category: str, file: str) -> tuple[Image.Image | None, Image.Image | None]:
-    """Draw an embedded image and its mask again; None for an unknown name."""
+def _embedded(
+    category: str, file: str, content: str
+) -> tuple[Image.Image | None, Image.Image | None]:
+    """Draw an embedded image and its mask again; None for an unknown name or other content."""
+    if EMBEDDED.get(category) != content:
+        return None, None
     match = re.fullmatch(rf"{re.escape(category)}/(train|test)/([a-z]+)/([0-9]{{3}})\.bmp", file)
     if not match:
         return None, None

@@ -310,7 +310,7 @@ class Store:
         # there; what a folder holds it asks anew.
         try:
             return run_id in os.listdir(self.runs)
-        except FileNotFoundError:
+        except OSError:  # as `lexists` does
             return False
 
     def read(self, run_id: str) -> Receipt:

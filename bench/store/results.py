@@ -93,8 +93,9 @@ def receipts(results: Results) -> Iterator[Receipt]:
 def verified(results: Results, wanted: Iterable[str]) -> tuple[dict[str, Receipt], list[str]]:
     """Return stored receipts of wanted runs, and damaged ids."""
     good, bad = {}, []
+    stored = {*results.ids()}  # listed once: a store that lacks a run lists all of them to say so
     for run_id in wanted:
-        if results.has(run_id):
+        if run_id in stored:
             try:
                 good[run_id] = results.read(run_id)
             except CorruptRun:

@@ -131,6 +131,13 @@ def staged_folder(target: Path, prefix: str = "", *, replace: bool = False) -> I
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def default_cache() -> Path:
+    """Return the user's cache folder."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("atacnet-bench"))
+
+
 def expanded(path: Path) -> Path:
     """Return a path with `~` expanded; raises RequestError.
 

@@ -8,7 +8,6 @@ import collections
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,13 @@ from bench.system.files import write_synced
 
 RESOURCE = "bench"
 """What a worker offers one of, so that runs go to ours alone and one at a time."""
-PRELOAD = "bench.execution.engines.preload"
+WORKER = (
+    "--resources", f"{RESOURCE}=1", "--preload", "bench.execution.engines.preload",
+    "--dashboard-address", "127.0.0.1:0",
+)  # fmt: skip
+"""Options of every worker that makes runs, however it is started."""
+DEATH_TIMEOUT = 60
+"""Seconds that a worker looks for its scheduler."""
 NODE = "a node"
 PATIENCE = 600.0
 """Seconds that a command waits for a first node, or for another one where all have gone."""
@@ -52,13 +57,8 @@ class Cluster:
     """A `distributed.Security`; None without encryption."""
     shared: bool = False
     """Whether nodes publish runs themselves, in results that all of them see."""
-    started: AbstractContextManager[Any] | None = None
-    """What ends the nodes that were started for this command."""
-
-    def close(self) -> None:
-        """End what was started for this command."""
-        if self.started is not None:
-            self.started.__exit__(None, None, None)
+    close: Callable[[], None] = lambda: None
+    """Ends the nodes that were started for this command."""
 
 
 def _connected(cluster: Cluster) -> Any:
@@ -78,14 +78,10 @@ def _connected(cluster: Cluster) -> Any:
         ) from None
 
 
-def _nodes(client: Any) -> dict[str, str]:
-    """Return the names of the workers that take runs, by address."""
+def _nodes(client: Any) -> list[str]:
+    """Return the addresses of the workers that take runs."""
     workers = client.scheduler_info(n_workers=-1)["workers"]
-    return {
-        address: str(about.get("name", address))
-        for address, about in workers.items()
-        if about.get("resources", {}).get(RESOURCE)
-    }
+    return [a for a, about in workers.items() if about.get("resources", {}).get(RESOURCE)]
 
 
 def ask_nodes(cluster: Cluster, patience: float) -> list[Mapping[str, Any]]:
@@ -94,7 +90,7 @@ def ask_nodes(cluster: Cluster, patience: float) -> list[Mapping[str, Any]]:
 
     client, begun = _connected(cluster), time.monotonic()
     try:
-        while not (addresses := [*_nodes(client)]) and time.monotonic() - begun < patience:
+        while not (addresses := _nodes(client)) and time.monotonic() - begun < patience:
             time.sleep(LOOK)
         return list(client.run(facts, workers=addresses).values()) if addresses else []
     finally:
@@ -107,7 +103,6 @@ class _Sent:
     """A run that is on its way."""
 
     order: Order
-    request: Request
     since: float
     future: Any = None
     """None while it waits for a node."""
@@ -132,8 +127,9 @@ class DaskEngine:
         self._sent: dict[str, _Sent] = {}
         self._inbox: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._refused: set[str] = set()
-        self._nodes: dict[str, str] = {}
-        """Names of the nodes that take runs, by address."""
+        self._nodes: list[str] = []
+        """Addresses of the nodes that take runs."""
+        self._versions = versions()
         self._looked, self._seen, self._said = 0.0, time.monotonic(), False
         self._tries: collections.Counter[str] = collections.Counter()
 
@@ -156,10 +152,8 @@ class DaskEngine:
     def free(self) -> Sequence[Slot]:
         """A slot for each node without a run."""
         self._look()
-        return [self._slot()] * max(0, len(self._nodes) - len(self._sent))
-
-    def _slot(self) -> Slot:
-        return Slot(NODE, self._threads or 1)
+        free = max(0, len(self._nodes) - len(self._sent))
+        return [Slot(NODE, self._threads or 1)] * free
 
     @property
     def running(self) -> bool:
@@ -179,15 +173,20 @@ class DaskEngine:
 
     def start(self, order: Order, slot: Slot, meanwhile: Callable[[], None]) -> Provenance:
         """Send a run to a node."""
+        self._sent[order.run.run_id] = _Sent(order, time.monotonic())
+        self._place(order.run.run_id)
+        return self.about(order.run, slot)
+
+    def _request(self, order: Order) -> Request:
         run, options = order.run, self._options
         planned = run.planned
         wanted = {k: v for k, v in vars(planned).items() if k != "method"}
-        request = Request(
+        return Request(
             run_id=run.run_id,
             method=planned.method.path if planned.method.outside else planned.method.name,
             source_sha256=source_hash(planned.method.module),
             wanted={**wanted, "tuned": {}},
-            versions=versions(),
+            versions=self._versions,
             keep=tuple(sorted(order.keep)),
             redo=bool(order.replaces),
             timeout=options.timeout,
@@ -196,9 +195,6 @@ class DaskEngine:
             shared=self._cluster.shared,
             topic=self._topic,
         )
-        self._sent[run.run_id] = _Sent(order, request, time.monotonic())
-        self._place(run.run_id)
-        return self.about(run, slot)
 
     def events(self, timeout: float) -> Iterator[tuple[str, Message] | Ended]:
         """Yield messages and ends of runs; raises RequestError once the scheduler is gone."""
@@ -237,8 +233,7 @@ class DaskEngine:
             return
         self._looked = now
         self._check_scheduler()
-        nodes = _nodes(self._client)
-        self._nodes = {a: name for a, name in nodes.items() if a not in self._refused}
+        self._nodes = [a for a in _nodes(self._client) if a not in self._refused]
         if self._nodes:
             self._seen = now
         elif now - self._seen > self._patience:
@@ -254,6 +249,9 @@ class DaskEngine:
                 " command continues"
             )
 
+    def _forget(self, node: str) -> None:
+        self._nodes = [address for address in self._nodes if address != node]
+
     def _place(self, key: str) -> None:
         """Send a run to a node that is free and may make it, if there is one."""
         from bench.execution.engines.node import make_run
@@ -265,8 +263,9 @@ class DaskEngine:
             return
         self._tries[key] += 1
         sent.node = node
+        name = f"bench-{key}-{self._tries[key]}-{self._topic}"
         sent.future = self._client.submit(
-            make_run, as_values(sent.request), key=f"bench-{key}-{self._tries[key]}-{self._topic}",
+            make_run, as_values(self._request(sent.order)), key=name,
             workers=[node], allow_other_workers=False, resources={RESOURCE: 1}, retries=0,
             pure=False,
         )  # fmt: skip
@@ -275,7 +274,7 @@ class DaskEngine:
     def _place_or_give_up(self, key: str) -> Iterator[tuple[str, Message] | Ended]:
         """Place a run, or end it where each of the nodes lacks something."""
         sent = self._sent[key]
-        if self._nodes and self._nodes.keys() <= sent.lacking.keys():
+        if self._nodes and sent.lacking.keys() >= {*self._nodes}:
             del self._sent[key]
             remedies = dict.fromkeys(sent.lacking[address] for address in self._nodes)
             missing = f"no node can make it: {'; '.join(remedies)}"
@@ -292,7 +291,7 @@ class DaskEngine:
         if future.status != "finished":
             self._check_scheduler()
             error = future.exception(timeout=5) if future.status == "error" else None
-            self._nodes.pop(sent.node, None)  # until the next look
+            self._forget(sent.node)  # until the next look
             del self._sent[key]
             name = type(error).__name__
             gone = error is None or name == "KilledWorker"
@@ -302,7 +301,7 @@ class DaskEngine:
         if answer.refused:
             yield key, Note(f"node {answer.node} is not used: it {answer.refused}")
             self._refused.add(sent.node)
-            self._nodes.pop(sent.node, None)
+            self._forget(sent.node)
             sent.future = None
         elif answer.lacks:
             yield key, Note(f"node {answer.node} cannot make run {key}: {answer.lacks}")

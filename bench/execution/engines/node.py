@@ -27,6 +27,7 @@ from bench.registry import Registry
 from bench.source import source_hash
 from bench.store.folder import Store
 from bench.store.receipt import Receipt
+from bench.system.files import default_cache
 from bench.system.host import cpu_count
 
 DEVICE = "BENCH_DEVICE"
@@ -102,14 +103,12 @@ def folders_here(results: Path | None) -> Folders:
     def named(variable: str, default: str) -> Path:
         return Path(os.path.expanduser(os.environ.get(variable) or default)).absolute()
 
-    import platformdirs
-
     textures = os.environ.get("BENCH_TEXTURES")
     return Folders(
         named("BENCH_DATA", "data"),
         named("BENCH_WEIGHTS", "weights"),
         results or named("BENCH_RESULTS", "results"),
-        named("BENCH_CACHE", platformdirs.user_cache_dir("atacnet-bench")),
+        named("BENCH_CACHE", str(default_cache())),
         Path(textures).absolute() if textures else None,
     )
 

@@ -59,13 +59,13 @@ def as_values(message: Request | Answer) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions that a command and its nodes have to share."""
-    found = {"bench": bench.__version__, "Python": platform.python_version()}
+    installed = {"bench": bench.__version__, "Python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "none"
-    return found
+            installed[package] = "none"
+    return installed
 
 
 def other_versions(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:

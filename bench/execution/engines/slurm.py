@@ -1,16 +1,16 @@
 """SLURM jobs that serve as nodes: a scheduler in this process, a worker in each job."""
 
-import contextlib
+import functools
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.errors import RequestError
-from bench.execution.engines.dask import PRELOAD, RESOURCE, Cluster
+from bench.execution.engines.dask import DEATH_TIMEOUT, WORKER, Cluster
 from bench.system.untrusted import one_line
 
 SETTINGS: Mapping[str, Any] = {
@@ -59,15 +59,6 @@ def job_script(jobs: SlurmJobs, folders: Mapping[str, str]) -> str:
     return str(script)
 
 
-@contextlib.contextmanager
-def _ended(cluster: Any) -> Iterator[None]:
-    """Yield, then cancel all jobs."""
-    try:
-        yield
-    finally:
-        cluster.close(timeout=10)
-
-
 def start(jobs: SlurmJobs, folders: Mapping[str, str], *, shared: bool) -> Cluster:
     """Ask for jobs, and keep asking for those that have ended; raises RequestError."""
     if shutil.which("sbatch") is None:
@@ -91,9 +82,8 @@ def start(jobs: SlurmJobs, folders: Mapping[str, str], *, shared: bool) -> Clust
         cluster.adapt(minimum_jobs=jobs.nodes, maximum_jobs=jobs.nodes, interval=RENEWED)
     except (OSError, ValueError, RuntimeError) as error:
         raise RequestError(f"SLURM takes no jobs: {one_line(str(error))[:300]}") from error
-    context = _ended(cluster)
-    context.__enter__()
-    return Cluster(cluster.scheduler_address, security, shared, context)
+    close = functools.partial(cluster.close, timeout=10)
+    return Cluster(cluster.scheduler_address, security, shared, close)
 
 
 def _job_options(jobs: SlurmJobs, folders: Mapping[str, str]) -> dict[str, Any]:
@@ -111,12 +101,9 @@ def _job_options(jobs: SlurmJobs, folders: Mapping[str, str]) -> dict[str, Any]:
         "walltime": jobs.walltime,
         "interface": jobs.interface or None,
         "nanny": False,  # its workers could have no processes of their own
-        "death_timeout": 60,
+        "death_timeout": DEATH_TIMEOUT,
         "python": sys.executable,
-        "worker_extra_args": [
-            "--resources", f"{RESOURCE}=1", "--preload", PRELOAD,
-            "--dashboard-address", "127.0.0.1:0",
-        ],
+        "worker_extra_args": list(WORKER),
         "job_extra_directives": directives,
         "job_script_prologue": [*exports, *jobs.setup],
         "log_directory": str(jobs.folder.absolute()),

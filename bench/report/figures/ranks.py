@@ -12,7 +12,7 @@ from bench.analysis.statistics import Ranking, ranking
 from bench.report.figures.figure import Figure, Kind, Numbers, Section, slug
 from bench.report.figures.svg import BLUE, label_rows, panels, plotting, svg
 from bench.spec import Place, RunSpec, shots_of
-from bench.text import listed, p_text
+from bench.text import listed, p_text, p_words
 
 _READING = (
     "Mean rank of each method’s AUROC over datasets and categories, 1 is best; one configuration of"
@@ -94,13 +94,13 @@ def _figure(
     out = [f"{method_name(m)} ({len(by_method[m].keys() & {*places})} of {len(places)})"
            for m in by_method if m not in methods]  # fmt: skip
     ranks = listed([f"{m} {rank:.2f}" for m, rank in result.ranks.items()])
-    pairs = listed([f"{a} against {b} {_p(p)}" for (a, b), p in result.pairs.items()])
-    note = f"Means over {' or '.join(map(str, seeds))} seeds. Friedman: {_p(result.p)}." + (
+    pairs = listed([f"{a} against {b} {p_words(p)}" for (a, b), p in result.pairs.items()])
+    note = f"Means over {' or '.join(map(str, seeds))} seeds. Friedman: {p_words(result.p)}." + (
         f" Kept out for missing places: {listed(out)}." if out else ""
     )
     title = f"Ranks across {result.datasets} datasets and categories, {shots_of(shots)}"
     name = slug("ranks", shots_of(shots))
-    alt = f"Mean ranks: {ranks}. Friedman: {_p(result.p)}. Holm-adjusted p: {pairs}."
+    alt = f"Mean ranks: {ranks}. Friedman: {p_words(result.p)}. Holm-adjusted p: {pairs}."
     return Figure(name, "ranks", title, note, alt, plot(result, alt), (_numbers(result),))
 
 
@@ -114,11 +114,6 @@ def _numbers(result: Ranking) -> Numbers:
             for m, rank in result.ranks.items()
         ),
     )
-
-
-def _p(value: float) -> str:
-    text = p_text(value)
-    return f"p < {text[1:]}" if text.startswith("<") else f"p = {text}"
 
 
 def alike(result: Ranking) -> list[tuple[str, str]]:

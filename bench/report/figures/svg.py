@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from html import escape
 from typing import Any
 
+from bench.analysis.statistics import clipped
+
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000",
 )  # fmt: skip
@@ -107,7 +109,7 @@ def draw_interval(
 ) -> None:
     """Draw an interval of AUROC, clipped to [0, 1]; nothing for none."""
     if interval is not None:
-        ends, position = [min(1.0, max(0.0, end)) for end in interval], [at, at]
+        ends, position = clipped(interval), [at, at]
         axis.plot(*((position, ends) if upright else (ends, position)), color=colour, linewidth=1)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from bench.analysis import selection as choice
 from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
 from bench.analysis.labels import method_name, name_of
-from bench.analysis.statistics import Estimate, estimated, mean_interval
+from bench.analysis.statistics import Estimate, clipped, estimated, mean_interval
 from bench.metrics import auroc
 from bench.report.figures.figure import Figure, Kind, Numbers, Section, Sources, slug
 from bench.report.figures.svg import (
@@ -112,7 +112,7 @@ def _ends(estimate: Estimate) -> tuple[str, str]:
     """Write the ends of an interval, clipped to [0, 1]; nothing for none."""
     if estimate.interval is None:
         return "", ""
-    low, high = (min(1.0, max(0.0, end)) for end in estimate.interval)
+    low, high = clipped(estimate.interval)
     return f"{low:.3f}", f"{high:.3f}"
 
 
