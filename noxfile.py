@@ -17,11 +17,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def campaigns(session: nox.Session) -> None:
-    """Kill 200 processes, damage 500 files, strike nodes 20 times: is anything lost? An hour."""
+    """Kill 200 processes, damage 500 files, strike nodes: is anything lost? Two hours."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.campaigns.kill_campaign", "--kills", "200")
     session.run("python", "-m", "tests.campaigns.corruption_campaign", "--damages", "500")
-    session.run("python", "-m", "tests.campaigns.kill_nodes", "--strikes", "20")
+    for engine in ("dask", "slurm"):
+        for strikes, pause in (("20", "8"), ("100", "4")):
+            how = ("--engine", engine, "--strikes", strikes, "--pause", pause)
+            session.run("python", "-m", "tests.campaigns.kill_nodes", *how)
 
 
 @nox.session

@@ -1,19 +1,26 @@
 """Options of other machines, and `bench worker`, which serves as one of them."""
 
-import functools
-import inspect
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.options import DeviceOption, SlotsOption, gpus, printable, say, shared_options
+from bench.cli.options import (
+    DeviceOption,
+    OptionGroup,
+    SlotsOption,
+    gpus,
+    printable,
+    say,
+    shared_options,
+    with_options,
+)
 from bench.errors import RequestError
 from bench.text import joined
 
@@ -28,13 +35,23 @@ ENGINES = ("local", "dask", "slurm")
 QUEUED = 7 * 86400.0
 """Seconds that jobs may wait in SLURM's queue."""
 EXTRA = "pip install 'atacnet-bench[cluster]'"
+PANEL = "Other machines"
+"""The group of these options in the help."""
 TlsOption = Annotated[
-    Path | None, typer.Option(help="Folder with ca.pem, cert.pem and key.pem.", metavar="FOLDER")
+    Path | None,
+    typer.Option(
+        help="Folder with ca.pem, cert.pem and key.pem.", metavar="FOLDER", rich_help_panel=PANEL
+    ),
 ]
 InsecureOption = Annotated[
-    bool, typer.Option("--insecure", help="Without certificates, where nobody else can reach.")
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Without certificates, where nobody else can reach.",
+        rich_help_panel=PANEL,
+    ),
 ]
-CLUSTER_OPTIONS: dict[str, tuple[Any, Any]] = {
+_NODES: dict[str, tuple[Any, Any]] = {
     "engine": (
         Annotated[
             str,
@@ -68,6 +85,8 @@ CLUSTER_OPTIONS: dict[str, tuple[Any, Any]] = {
         ],
         None,
     ),
+}
+_SLURM: dict[str, tuple[Any, Any]] = {
     "nodes": (
         Annotated[int | None, typer.Option(help="SLURM jobs at once.", min=1, metavar="N")],
         None,
@@ -112,9 +131,8 @@ CLUSTER_OPTIONS: dict[str, tuple[Any, Any]] = {
         None,
     ),
 }
+CLUSTER_OPTIONS = _NODES | _SLURM
 """Options of `bench run` and `bench doctor` for other machines, with their defaults."""
-_SLURM = ("nodes", "partition", "account", "gres", "cpus", "memory", "walltime", "interface",
-          "sbatch")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,29 +150,6 @@ class ClusterOptions:
     def local(self) -> bool:
         """Whether runs are made here."""
         return self.engine == "local"
-
-
-def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace a command's parameter `cluster` by the options that it is read from."""
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        if parameter.name == "cluster":
-            parameters += [
-                parameter.replace(name=n, annotation=kind, default=default)
-                for n, (kind, default) in CLUSTER_OPTIONS.items()
-            ]
-        else:
-            parameters.append(parameter)
-
-    @functools.wraps(command)
-    def with_cluster(**values: Any) -> None:
-        cluster = read_cluster({n: values.pop(n) for n in CLUSTER_OPTIONS})
-        command(**values, cluster=cluster)
-
-    every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
-    with_cluster.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-    with_cluster.__annotations__ = {p.name: p.annotation for p in parameters}
-    return with_cluster
 
 
 def read_cluster(options: Mapping[str, Any]) -> ClusterOptions:
@@ -237,6 +232,10 @@ def _slurm_table(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
     return table
 
 
+cluster_options = with_options({"cluster": OptionGroup(CLUSTER_OPTIONS, read_cluster, PANEL)})
+"""Replaces a command's parameter `cluster` by the options that it is read from."""
+
+
 def cluster_engine(
     cluster: ClusterOptions,
     store: "Store",
@@ -290,7 +289,10 @@ def folder_variables(folders: "Folders", *, shared: bool) -> dict[str, str]:
 @shared_options()
 def worker_command(
     folders: "Folders",
-    scheduler: Annotated[str, typer.Option(help="Of the runs.", metavar="tls://HOST:PORT|FILE")],
+    scheduler: Annotated[
+        str,
+        typer.Option(help="Of the runs.", metavar="tls://HOST:PORT|FILE", rich_help_panel=PANEL),
+    ],
     tls: TlsOption = None,
     insecure: InsecureOption = False,
     host: Annotated[

@@ -1,11 +1,11 @@
 """Options that several commands share, and how they print."""
 
-import dataclasses
 import functools
 import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -128,17 +128,59 @@ FOLDER_OPTIONS: dict[str, tuple[Any, Path | None]] = {
 _WHAT = ("suite", *SELECTION_OPTIONS, "where", "against", "tuned_by", "value", "spread")
 _HOW = ("device", "slots", "threads", "score_batch_size", "timeout", "retry_failed", "stale",
         "available_only", "dry_run")  # fmt: skip
-_CLUSTER = ("engine", "scheduler", "tls", "insecure", "shared_results", "cluster", "nodes",
-            "partition", "account", "gres", "cpus", "memory", "walltime", "interface",
-            "sbatch")  # fmt: skip
 PANELS = {
     **dict.fromkeys(_WHAT, "What"),
     **dict.fromkeys((*FOLDER_OPTIONS, "out", "export"), "Where"),
     **dict.fromkeys(_HOW, "How"),
-    **dict.fromkeys(_CLUSTER, "Other machines"),
     **dict.fromkeys(("save_models", "save_maps", "keep_epochs", "overlays"), "Keep"),
 }
 """Groups of options in the help."""
+
+
+@dataclass(frozen=True)
+class OptionGroup:
+    """Options that become one parameter of a command."""
+
+    options: Mapping[str, tuple[Any, Any]]
+    """Annotation and default of each."""
+    read: Callable[[Mapping[str, Any]], Any]
+    """Makes the parameter's value of theirs."""
+    panel: str | None = None
+    """Their group in the help, where `PANELS` does not say it."""
+
+
+def with_options(
+    groups: Mapping[str, OptionGroup],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace a command's parameters of these names by the groups of options that they are."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command).parameters
+        taken = {name: group for name, group in groups.items() if name in own}
+        parameters = []
+        for parameter in own.values():
+            group = taken.get(parameter.name)
+            of_it = {parameter.name: (parameter.annotation, parameter.default)}
+            for name, (annotation, default) in (group.options if group else of_it).items():
+                if group and group.panel:
+                    get_args(annotation)[1].rich_help_panel = group.panel
+                parameters.append(
+                    inspect.Parameter(
+                        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+                    )
+                )
+
+        @functools.wraps(command)
+        def grouped(**values: Any) -> None:
+            for name, group in taken.items():
+                values[name] = group.read({n: values.pop(n) for n in group.options})
+            command(**values)
+
+        grouped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        grouped.__annotations__ = {p.name: p.annotation for p in parameters}
+        return grouped
+
+    return decorate
 
 
 def shared_options(
@@ -150,38 +192,13 @@ def shared_options(
 
     The command then receives the suites' names, one `Selection` and one `Folders`.
     """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command).parameters
-        parameters: list[inspect.Parameter] = []
-        for parameter in own.values():
-            if parameter.name == "suites":
-                parameters += [
-                    _option("suites", SuitesArgument, None),
-                    _option("suite", SuitesOption, None),
-                ]
-            elif parameter.name == "selection":
-                parameters += [_option(n, SELECTION_OPTIONS[n], None) for n in selection]
-            elif parameter.name == "folders":
-                parameters += [_option(n, *FOLDER_OPTIONS[n]) for n in folders]
-            else:
-                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-
-        @functools.wraps(command)
-        def with_options(**values: Any) -> None:
-            if "suites" in own:
-                values["suites"] = [*(values["suites"] or ()), *(values.pop("suite") or ())]
-            if "selection" in own:
-                values["selection"] = _selection({n: values.pop(n) for n in selection})
-            if "folders" in own:
-                values["folders"] = _folders({n: values.pop(n) for n in folders})
-            command(**values)
-
-        with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
-        return homes_expanded(with_options)
-
-    return decorate
+    suites = {"suites": (SuitesArgument, None), "suite": (SuitesOption, None)}
+    decorate = with_options({
+        "suites": OptionGroup(suites, lambda v: [*(v["suites"] or ()), *(v["suite"] or ())]),
+        "selection": OptionGroup({n: (SELECTION_OPTIONS[n], None) for n in selection}, _selection),
+        "folders": OptionGroup({n: FOLDER_OPTIONS[n] for n in folders}, _folders),
+    })  # fmt: skip
+    return lambda command: homes_expanded(decorate(command))
 
 
 def homes_expanded(command: Callable[..., None]) -> Callable[..., None]:
@@ -215,12 +232,6 @@ def _describe(name: str, annotation: Any) -> None:
         types = {*get_args(hint), hint}
         words = {bool: "", Path: "PATH", int: "N", str: "TEXT"}
         about.metavar = next((word for kind, word in words.items() if kind in types), None)
-
-
-def _option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
 
 
 def _selection(options: Mapping[str, Any]) -> "Selection":
@@ -369,4 +380,4 @@ def plan_suite(
         return planned_runs
     runs = tuple(r for r in planned_runs.runs if in_shard(r.run_id, shard))
     tell(f"shard {shard[0]}/{shard[1]}: {len(runs)} of {counted(len(planned_runs.runs), 'run')}")
-    return dataclasses.replace(planned_runs, runs=runs)
+    return replace(planned_runs, runs=runs)
