@@ -77,7 +77,7 @@ def _findings(
 
     if suite is not None:
         raise RequestError("--suite is checked on this machine: leave --engine out")
-    return check_nodes(reached_cluster(cluster, folders), PATIENCE)
+    return check_nodes(reached_cluster(cluster, folders), PATIENCE, folders.results)
 
 
 def _lines(finding: "Diagnosis", width: int) -> "Text":

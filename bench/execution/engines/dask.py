@@ -84,15 +84,24 @@ def _nodes(client: Any) -> list[str]:
     return [a for a, about in workers.items() if about.get("resources", {}).get(RESOURCE)]
 
 
-def ask_nodes(cluster: Cluster, patience: float) -> list[Mapping[str, Any]]:
-    """Return what each node says of itself, once there is one or `patience` seconds are over."""
+def ask_nodes(cluster: Cluster, patience: float, marker: str = "") -> list[Mapping[str, Any]]:
+    """Return what each node says of itself, once there is one or `patience` seconds are over.
+
+    `marker` names a file in the results, which they look for; `ahead_s` is how many seconds a
+    node's clock is ahead of this one.
+    """
     from bench.execution.engines.node import facts
 
     client, begun = _connected(cluster), time.monotonic()
     try:
         while not (addresses := _nodes(client)) and time.monotonic() - begun < patience:
             time.sleep(LOOK)
-        return list(client.run(facts, workers=addresses).values()) if addresses else []
+        if not addresses:
+            return []
+        asked = time.time()
+        nodes = client.run(facts, marker, workers=addresses).values()
+        now = (asked + time.time()) / 2
+        return [{**node, "ahead_s": node["time"] - now} for node in nodes]
     finally:
         client.close(timeout=5)
         cluster.close()

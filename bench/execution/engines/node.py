@@ -120,8 +120,8 @@ def slot_here(threads: int | None) -> Slot:
     return Slot(os.environ.get(DEVICE) or ("cuda:0" if gpu else "cpu"), threads or cpu_count())
 
 
-def facts() -> dict[str, Any]:
-    """Return what this node is and has, as plain values."""
+def facts(marker: str = "") -> dict[str, Any]:
+    """Return what this node is and has, as plain values; `marker` is a file in its results."""
     folders = folders_here(None)
     named = {"BENCH_DATA": folders.data, "BENCH_WEIGHTS": folders.weights}
     return {
@@ -130,6 +130,11 @@ def facts() -> dict[str, Any]:
         "device": slot_here(None).device,
         "cores": cpu_count(),
         "folders": {name: (str(path), path.is_dir()) for name, path in named.items()},
+        "results": str(folders.results),
+        "sees_marker": bool(marker)
+        and folders.results.is_dir()
+        and marker in os.listdir(folders.results),
+        "time": time.time(),
     }
 
 

@@ -96,33 +96,65 @@ def test_nothing_listens_but_to_this_machine(nodes: Nodes) -> None:
     assert all(listening)
 
 
-def test_the_doctor_asks_every_node(nodes: Nodes, tmp_path: Path, warm_cache: Path) -> None:
-    bench = Bench(tmp_path, warm_cache)
-    code, said = bench.apart("doctor", "--engine", "dask", "--scheduler", str(nodes.file))
+def test_the_doctor_asks_every_node(nodes: Nodes, warm_cache: Path) -> None:
+    bench = Bench(nodes.bench.folder, warm_cache)
+    asked = ("--engine", "dask", "--scheduler", str(nodes.file), "--shared-results")
+    code, said = bench.apart("doctor", *asked)
     assert code == 0, said
+    assert "which are not those of" not in said
+    assert said.count("clock 0 s") == 2
+    assert not [*bench.store.root.glob(".doctor-*")]
     assert f"{nodes.address}: 2 nodes" in said
     assert said.count("versions as here") == 2
     assert "BENCH_DATA" in said, "the nodes of the test have no such folder"
 
 
 @pytest.fixture
-def struck(tmp_path: Path, warm_cache: Path) -> Any:
-    """A cluster to be struck, whose nodes begin as the test says."""
-    with nodes_of(Bench(tmp_path, warm_cache)) as started:
-        started.scheduler()
-        yield started
+def struck(nodes: Nodes) -> Nodes:
+    """The same cluster for tests that strike it, whatever an earlier one has left of it."""
+    if nodes.gone("scheduler"):
+        for name in nodes.processes:
+            nodes.strike(name)
+        nodes.scheduler()
+    for name in ("one", "two"):
+        if nodes.gone(name):
+            nodes.node(name)
+    return nodes
 
 
-def test_a_node_that_dies_in_a_run_costs_the_run_and_nothing_else(struck: Nodes) -> None:
-    bench = struck.bench
-    struck.node("one")
+@pytest.fixture
+def bench(tmp_path: Path, warm_cache: Path) -> Bench:
+    return Bench(tmp_path, warm_cache)
+
+
+def busy(nodes: Nodes) -> bool:
+    """Whether both nodes make a run."""
+    pids = [nodes.processes[name].pid for name in ("one", "two")]
+    return all(len(descendants(pid)) >= 4 for pid in pids)  # worker, server, tracker and a run
+
+
+def test_an_interrupted_command_leaves_nothing_and_continues(struck: Nodes, bench: Bench) -> None:
+    suite = bench.suite(*SLOW[:2])
+    arguments = ("run", suite, "--engine", "dask", "--scheduler", str(struck.file))
+    command = bench.start(*arguments)
+    until(lambda: busy(struck))
+    command.send_signal(signal.SIGINT)
+    out, err = command.communicate(timeout=60)
+    assert (command.returncode, "the same command continues" in err) == (130, True), out + err
+    assert not [*bench.store.staging.iterdir()]
+    code, said = bench.apart(*arguments)
+    assert code == 0, said
+
+
+def test_a_node_that_dies_in_a_run_costs_the_run_and_nothing_else(
+    struck: Nodes, bench: Bench
+) -> None:
     command = bench.start(
         "run", bench.suite(*SLOW), "--engine", "dask", "--scheduler", str(struck.file)
     )
-    until(lambda: len(descendants(struck.processes["one"].pid)) >= 4)  # server, tracker and a run
+    until(lambda: busy(struck))
     orphans = descendants(struck.processes["one"].pid)
     struck.strike("one")
-    struck.node("two")
     out, err = command.communicate(timeout=300)
     assert command.returncode == 0, out + err
     assert "was lost with its node: starting it again" in out
@@ -137,44 +169,9 @@ def test_a_node_that_dies_in_a_run_costs_the_run_and_nothing_else(struck: Nodes)
     assert bench("verify")[0] == 0
 
 
-def test_a_scheduler_that_dies_ends_the_command_and_no_run(struck: Nodes) -> None:
-    bench = struck.bench
-    struck.node("one")
-    suite = bench.suite(*SLOW[:2])
-    arguments = ("run", suite, "--engine", "dask", "--scheduler", str(struck.file))
-    command = bench.start(*arguments)
-    until(lambda: len(descendants(struck.processes["one"].pid)) >= 4)
-    struck.strike("scheduler")
-    out, err = command.communicate(timeout=60)
-    assert command.returncode == 2, out + err
-    assert re.search(r"the scheduler at tcp://\S+ is gone; once it runs again, the same", err), err
-    assert not bench.store.failed.exists() or not [*bench.store.failed.iterdir()]
-    struck.strike("one")
-    struck.scheduler()
-    struck.node("two")
-    code, said = bench.apart(*arguments)
-    assert code == 0, said
-    assert {r.spec.method for r in receipts(bench.store)} == {"slow-a", "slow-b"}
-
-
-def test_an_interrupted_command_leaves_nothing_and_continues(struck: Nodes) -> None:
-    bench = struck.bench
-    struck.node("one")
-    arguments = ("run", bench.suite(*SLOW[:2]), "--engine", "dask", "--scheduler", str(struck.file))
-    command = bench.start(*arguments)
-    until(lambda: len(descendants(struck.processes["one"].pid)) >= 4)
-    command.send_signal(signal.SIGINT)
-    out, err = command.communicate(timeout=60)
-    assert (command.returncode, "the same command continues" in err) == (130, True), out + err
-    assert not [*bench.store.staging.iterdir()]
-    code, said = bench.apart(*arguments)
-    assert code == 0, said
-
-
-def test_a_node_with_other_code_or_without_the_data_makes_no_run(
-    struck: Nodes, tmp_path: Path
-) -> None:
-    bench = struck.bench
+def test_a_node_with_other_code_makes_no_run(struck: Nodes, bench: Bench, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        struck.strike(name)
     struck.node("old", BENCH_TEST_TORCH="2.0.1", PYTHONPATH=f"{_old(tmp_path)}:{_root()}")
     suite = bench.suite(SLOW[0])
     command = bench.start("run", suite, "--engine", "dask", "--scheduler", str(struck.file))
@@ -200,7 +197,7 @@ def _old(folder: Path) -> Path:
     return path
 
 
-def test_certificates_keep_strangers_out(struck: Nodes, tmp_path: Path) -> None:
+def test_certificates_keep_strangers_out(bench: Bench, tmp_path: Path) -> None:
     from distributed import Security
 
     folders = [tmp_path / name for name in ("ours", "theirs")]
@@ -211,32 +208,49 @@ def test_certificates_keep_strangers_out(struck: Nodes, tmp_path: Path) -> None:
         for name, content in zip(FILES, contents, strict=True):
             (folder / name).write_text(content)
             (folder / name).chmod(0o600)
-    struck.strike("scheduler")
     ours, theirs = map(str, folders)
     options = zip(("--tls-ca-file", "--tls-cert", "--tls-key"), FILES, strict=True)
     files = [word for option, name in options for word in (option, f"{ours}/{name}")]
-    struck.scheduler("--protocol", "tls", *files)
-    assert struck.address.startswith("tls://127.0.0.1:")
-    struck.node("one", "--tls", ours)
-    bench, there = struck.bench, ("--engine", "dask", "--scheduler", str(struck.file))
-    suite = bench.suite("shortcut")
-    code, said = bench.apart("run", suite, *there)
-    assert (code, "asks for certificates: give their folder, --tls" in said) == (2, True), said
-    code, said = bench.apart("run", suite, *there, "--tls", theirs)
-    assert (code, "no scheduler answers" in said) == (2, True), said
-    code, said = bench.apart("run", suite, *there, "--tls", ours)
-    assert code == 0, said
+    with nodes_of(bench) as nodes:
+        nodes.scheduler("--protocol", "tls", *files)
+        assert nodes.address.startswith("tls://127.0.0.1:")
+        suite = bench.suite("shortcut")
+        asked = ("run", suite, "--engine", "dask", "--scheduler", str(nodes.file))
+        code, said = bench.apart(*asked)
+        assert (code, "asks for certificates: give their folder, --tls" in said) == (2, True), said
+        code, said = bench.apart(*asked, "--tls", theirs)
+        assert (code, "no scheduler answers" in said) == (2, True), said
+        nodes.node("one", "--tls", ours)
+        code, said = bench.apart(*asked, "--tls", ours)
+        assert code == 0, said
 
 
-def test_no_scheduler_is_one_line(tmp_path: Path, warm_cache: Path) -> None:
-    bench = Bench(tmp_path, warm_cache)
+def test_no_scheduler_is_one_line(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.execution.engines.dask.CONNECT", 1.0)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
-    code, said = bench.apart(
-        "run", bench.suite(SLOW[0]), "--engine", "dask", "--scheduler", address
-    )
+    code, said = bench("run", bench.suite(SLOW[0]), "--engine", "dask", "--scheduler", address)
     assert code == 2, said
     assert f"no scheduler answers at {address}" in said
     assert not bench.store.root.exists()
+
+
+def test_a_scheduler_that_dies_ends_the_command_and_no_run(struck: Nodes, bench: Bench) -> None:
+    suite = bench.suite(*SLOW[:2])
+    arguments = ("run", suite, "--engine", "dask", "--scheduler", str(struck.file))
+    command = bench.start(*arguments)
+    until(lambda: busy(struck))
+    struck.strike("scheduler")
+    out, err = command.communicate(timeout=60)
+    assert command.returncode == 2, out + err
+    assert re.search(r"the scheduler at tcp://\S+ is gone; once it runs again, the same", err), err
+    assert not bench.store.failed.exists() or not [*bench.store.failed.iterdir()]
+    for name in ("one", "two"):
+        struck.strike(name)
+    struck.scheduler()
+    struck.node("one")
+    code, said = bench.apart(*arguments)
+    assert code == 0, said
+    assert {r.spec.method for r in receipts(bench.store)} == {"slow-a", "slow-b"}
