@@ -25,14 +25,19 @@ share_server()
 gc.disable()  # until the tests are collected: of what is imported nothing is garbage
 
 SLOWEST = (
-    "methods/test_methods", "whole/test_same_numbers", "whole/test_kills",
-    "methods/test_memseg", "methods/test_patchsvdd", "whole/test_browser", "methods/test_prn",
-    "execution/test_crosscheck", "planning/test_resources", "methods/test_unsupervised",
-    "whole/test_misbehaving", "execution/test_predict", "whole/test_run", "cli/test_report",
-    "cli/test_doctor", "campaigns/test_reference", "report/test_gallery", "data/test_external",
-    "whole/test_readme", "whole/", "methods/", "execution/", "cli/", "report/", "data/",
+    "execution/engines/test_dask", "methods/test_methods", "execution/engines/test_slurm",
+    "whole/test_browser", "whole/test_run", "methods/test_unsupervised", "methods/test_memseg",
+    "whole/test_kills", "methods/test_flows", "whole/test_misbehaving", "whole/test_readme",
+    "planning/test_resources", "whole/test_same_numbers", "methods/test_patchsvdd",
+    "report/test_gallery", "execution/test_crosscheck", "methods/test_prn", "cli/test_doctor",
+    "whole/", "methods/", "execution/", "cli/", "campaigns/", "analysis/", "report/", "data/",
 )  # fmt: skip
 """Beginnings of test modules, the slowest first: with them at the end one core would wait."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one more than cores for `-n auto`: many tests wait for processes that they begin."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
