@@ -13,6 +13,7 @@ from bench.data.layouts import list_category
 from bench.data.listing import fingerprint
 from bench.source import method_code, source_hash, standing
 from bench.system.digests import FingerprintCache
+from bench.system.host import cpu_count
 from tests.fixtures.datasets import make_bottle
 from tests.fixtures.runs import store_at
 from tests.fixtures.server import share_server
@@ -37,7 +38,7 @@ SLOWEST = (
 
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than cores for `-n auto`: many tests wait for processes that they begin."""
-    return (os.cpu_count() or 1) + 1
+    return cpu_count() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
