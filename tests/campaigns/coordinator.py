@@ -47,6 +47,9 @@ class Done:
     def add_done_callback(self, call: Callable[["Done"], None]) -> None:
         call(self)
 
+    def cancel(self) -> None:
+        """It is over."""
+
 
 class MadeUpClient:
     """A client whose nodes have finished every run before they are asked."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import CorruptRun, MethodError, RequestError
+from bench.errors import CorruptRun, MethodError, RequestError, StoreError
 from bench.execution.engines.engine import Ended, Order
 from bench.execution.engines.here import ExecutionOptions
 from bench.execution.engines.request import Answer, Request, as_values, versions
@@ -24,7 +24,7 @@ from bench.store.failures import DISPUTED
 from bench.store.folder import Store
 from bench.store.groups import Provenance
 from bench.store.receipt import read_run
-from bench.system.files import write_synced
+from bench.system.untrusted import os_reason
 
 RESOURCE = "bench"
 """What a worker offers one of, so that runs go to ours alone and one at a time."""
@@ -323,8 +323,11 @@ class DaskEngine:
 
     def _received(self, key: str, order: Order, answer: Answer) -> Iterator[tuple[str, Message]]:
         """Publish or record what a node has sent."""
-        for name, content in answer.files.items():
-            write_synced(order.staged / Path(name).name, content)
+        try:
+            for name, content in answer.files.items():  # flushed to disk as the run is sealed
+                (order.staged / Path(name).name).write_bytes(content)
+        except OSError as error:
+            raise StoreError(f"cannot keep run {key}: {os_reason(error)}") from error
         if answer.failure is not None:
             yield from self._failed(key, order, answer.failure)
         elif answer.files:
