@@ -17,14 +17,23 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def campaigns(session: nox.Session) -> None:
-    """Kill 200 processes, damage 500 files, strike nodes: is anything lost? Two hours."""
+    """Kill 200 processes, damage 500 files: is anything lost? An hour."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.campaigns.kill_campaign", "--kills", "200")
     session.run("python", "-m", "tests.campaigns.corruption_campaign", "--damages", "500")
+
+
+@nox.session
+def cluster(session: nox.Session) -> None:
+    """Strike nodes, let two hosts share a folder, time engines; SLURM, root and bindfs. An hour."""
+    session.install("-e", ".[test]")
     for engine in ("dask", "slurm"):
         for strikes, pause in (("20", "8"), ("100", "4")):
             how = ("--engine", engine, "--strikes", strikes, "--pause", pause)
             session.run("python", "-m", "tests.campaigns.kill_nodes", *how)
+    session.run("python", "-m", "tests.campaigns.two_hosts")
+    session.run("python", "-m", "tests.campaigns.engine_overhead")
+    session.run("python", "-m", "tests.campaigns.coordinator")
 
 
 @nox.session
