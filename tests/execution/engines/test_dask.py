@@ -11,7 +11,7 @@ import pytest
 from bench.execution.engines.addresses import FILES
 from bench.store.results import receipts
 from tests.fixtures.command import Bench
-from tests.fixtures.nodes import Nodes, alive, descendants, nodes_of, until
+from tests.fixtures.nodes import PATIENCE, Nodes, alive, descendants, nodes_of, until
 
 pytest.importorskip("distributed")
 SLOW = tuple(f"tests.fixtures.misbehaving:{name}" for name in ("SlowA", "SlowB", "SlowC", "SlowD"))
@@ -139,7 +139,7 @@ def test_an_interrupted_command_leaves_nothing_and_continues(struck: Nodes, benc
     command = bench.start(*arguments)
     until(lambda: busy(struck))
     command.send_signal(signal.SIGINT)
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=PATIENCE)
     assert (command.returncode, "the same command continues" in err) == (130, True), out + err
     assert not [*bench.store.staging.iterdir()]
     code, said = bench.apart(*arguments)
@@ -155,7 +155,7 @@ def test_a_node_that_dies_in_a_run_costs_the_run_and_nothing_else(
     until(lambda: busy(struck))
     orphans = descendants(struck.processes["one"].pid)
     struck.strike("one")
-    out, err = command.communicate(timeout=300)
+    out, err = command.communicate(timeout=PATIENCE)
     assert command.returncode == 0, out + err
     assert "was lost with its node: starting it again" in out
     assert {r.spec.method for r in receipts(bench.store)} == {
@@ -177,7 +177,7 @@ def test_a_node_with_other_code_makes_no_run(struck: Nodes, bench: Bench, tmp_pa
     command = bench.start("run", suite, "--engine", "dask", "--scheduler", str(struck.file))
     until(lambda: struck.processes["old"].poll() is not None)
     struck.node("one")
-    out, err = command.communicate(timeout=120)
+    out, err = command.communicate(timeout=PATIENCE)
     assert command.returncode == 0, out + err
     assert re.search(r"node \S+ is not used: it has torch 2\.0\.1, the command \d", out), out
 
@@ -243,7 +243,7 @@ def test_a_scheduler_that_dies_ends_the_command_and_no_run(struck: Nodes, bench:
     command = bench.start(*arguments)
     until(lambda: busy(struck))
     struck.strike("scheduler")
-    out, err = command.communicate(timeout=60)
+    out, err = command.communicate(timeout=PATIENCE)
     assert command.returncode == 2, out + err
     assert re.search(r"the scheduler at tcp://\S+ is gone; once it runs again, the same", err), err
     assert not bench.store.failed.exists() or not [*bench.store.failed.iterdir()]

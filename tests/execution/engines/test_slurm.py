@@ -11,7 +11,7 @@ import pytest
 
 from bench.store.results import receipts
 from tests.fixtures.command import Bench
-from tests.fixtures.nodes import until
+from tests.fixtures.nodes import PATIENCE, until
 from tests.fixtures.slurm import NoSlurm, Slurm, slurm_of
 
 pytest.importorskip("dask_jobqueue")
@@ -51,7 +51,7 @@ def test_four_strikes_leave_all_runs_and_no_process(bench: Bench, slurm: Slurm) 
         slurm.set_down(running[0])
     if command.poll() is None and len(bench.store.ids()) < len(SLOW):
         command.kill()
-    command.communicate(timeout=300)
+    command.communicate(timeout=PATIENCE)
     code, said = bench.apart(*arguments(bench, 3))
     assert code == 0, said
     assert {r.spec.method for r in receipts(bench.store)} == {
