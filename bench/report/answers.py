@@ -203,7 +203,7 @@ def _own_best(tables: Sequence[ReportTable]) -> Answer | None:
     shown = "; ".join(leads[:MOST_PLACES])
     more = f"; {len(leads) - MOST_PLACES} more in the tables" * (len(leads) > MOST_PLACES)
     reading = "In brackets 95 % intervals over seeds; methods of a row share their test images."
-    return Answer("Which method is best?", f"{shown}{more}. {reading}")
+    return Answer("Which method is best?", f"Highest mean AUROC on {shown}{more}. {reading}")
 
 
 def _own_lead(block: Block) -> str | None:
@@ -212,8 +212,8 @@ def _own_lead(block: Block) -> str | None:
     most = max((c.key.shots for c in cells), default=0)
     by_row = [{(c.key.method, c.key.shots): c.ours for c in row.cells
                if c.ours and c.key.shots in (0, most)} for row in block.rows]  # fmt: skip
-    count = max(map(len, by_row))
-    chosen = [by for by in by_row if len(by) == count and by]
+    counts = [sum(method != REFERENCE for method, _ in by) for by in by_row]
+    chosen = [by for by, n in zip(by_row, counts, strict=True) if by and n == max(counts)]
     if not chosen:
         return None
     shared = set.intersection(*({*by} for by in chosen))
@@ -221,7 +221,8 @@ def _own_lead(block: Block) -> str | None:
     ranked = sorted(means.keys(), key=lambda which: (-means[which].mean, which))
     methods = [which for which in ranked if which[0] != REFERENCE]
     texts = [_own_text(which, means[which]) for which in methods[:2]]
-    rows = f" ({len(chosen)} categories)" * (len(chosen) > 1)
+    some = f"{len(chosen)} of " * (len(chosen) < len(block.rows))
+    rows = f" ({some}{len(block.rows)} categories)" * (len(block.rows) > 1)
     where = f"{block.dataset}{rows}, {labelled(most)}"
     if not texts:
         return f"{where}: {REFERENCE} alone, {_written(next(iter(means.values())))}"
@@ -251,7 +252,7 @@ def _own_text(which: tuple[str, int], estimate: Estimate) -> str:
 def _written(estimate: Estimate) -> str:
     """Write a mean AUROC with its interval, or that one seed has none."""
     if estimate.interval is None:
-        return f"{estimate.mean:.3f}" + " (one seed)" * (estimate.n == 1)
+        return f"{estimate.mean:.3f}" + " of one seed" * (estimate.n == 1)
     low, high = clipped(estimate.interval)
     return f"{estimate.mean:.3f} [{low:.3f}, {high:.3f}]"
 

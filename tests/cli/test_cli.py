@@ -397,6 +397,7 @@ def test_names_of_ones_own_are_guessed_too(capsys: Capture) -> None:
         (["status", "./mime.toml"], "no suite file ./mime.toml (did you mean mine.toml?)"),
         (["run", "mine.toml"], "unknown key 'shot' (did you mean shots?)"),
         (["run", "smoke", "--set", "epoch=1"], "knows 'epoch' (did you mean epochs?)"),
+        (["run", "smoke", "--set", "devnet.epoch=1"], "'epoch' (did you mean epochs?); it has: "),
     ):
         code, _, err = call(capsys, *arguments)
         assert (code, err.count("\n")) == (2, 1), err
