@@ -189,8 +189,8 @@ class Method:
         values = dict(self.defaults)
         for key, value in given.items():
             if key not in values:
-                known = ", ".join(sorted(values)) or "none"
-                raise RequestError(f"{self.name} has no parameter {key!r}; it has: {known}")
+                known = f"{meant(key, values)}; it has: {', '.join(sorted(values)) or 'none'}"
+                raise RequestError(f"{self.name} has no parameter {key!r}{known}")
             values[key] = typed_like(f"{self.name}.{key}", value, self.defaults[key])
             check_limits(f"{self.name}.{key}", values[key], self.limits.get(key, {}))
         return values

@@ -50,8 +50,10 @@ def wrapped(text: str, width: int, first: str = "", others: str = "") -> list[st
 
 def meant(name: str, known: Iterable[str]) -> str:
     """Return a question after a name that is nearly a known one, else nothing."""
-    near = difflib.get_close_matches(name, list(known), 1, 0.7)
-    return f" (did you mean {near[0]}?)" if near and near[0] != name else ""
+    by_case = {k.casefold(): k for k in known}
+    near = difflib.get_close_matches(name.casefold(), list(by_case), 1, 0.7)
+    name_meant = by_case[near[0]] if near else name
+    return f" (did you mean {name_meant}?)" if name_meant != name else ""
 
 
 def counted(number: int, what: str) -> str:

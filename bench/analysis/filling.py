@@ -291,7 +291,7 @@ def _mean_cell(
     published = table.cells.get(key)
     if missing:
         return MeanCell(published, None, missing)
-    by_seed = _shared_means(configurations)
+    by_seed = shared_means(configurations)
     outcome = None
     if published and by_seed:
         seedless = all(c.seedless for c in configurations)
@@ -314,10 +314,10 @@ def _mean_of(configurations: Sequence[Configuration | None]) -> float | None:
     known = [c for c in configurations if c]
     if len(known) < len(configurations):
         return None
-    return fmean(_shared_means(known) or [c.mean for c in known])
+    return fmean(shared_means(known) or [c.mean for c in known])
 
 
-def _shared_means(configurations: Sequence[Configuration]) -> list[float]:
+def shared_means(configurations: Sequence[Configuration]) -> list[float]:
     """Return the mean over rows of each seed that all of them have."""
     seeds = {seed for c in configurations for seed in c.by_seed}
     rows = [_of_seeds(c, seeds) for c in configurations]

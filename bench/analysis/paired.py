@@ -12,7 +12,7 @@ from bench.analysis.statistics import Estimate, holm, paired_p, shared_differenc
 from bench.store.receipt import Receipt
 from bench.store.scores import Scores
 from bench.store.tuning import tuning_seeds
-from bench.text import joined, p_words
+from bench.text import counted, joined, p_words
 
 AUROC = "auroc"
 REPEATS = 2000
@@ -94,6 +94,12 @@ def family(differences: Mapping[Pair, Difference]) -> dict[Pair, Difference]:
     tested = {key: d.p for key, d in differences.items() if d.over_seeds.n > 1}
     adjusted = holm(tested)
     return {key: replace(d, p=adjusted.get(key, 1.0)) for key, d in differences.items()}
+
+
+def written_family(differences: Iterable[Difference]) -> str:
+    """Say of how many differences the p values are."""
+    tested = sum(d.over_seeds.n > 1 for d in differences)
+    return f"p of {counted(tested, 'difference')} together (Holm)"
 
 
 def crossed_interval(

@@ -315,23 +315,39 @@ def _listed(settings: Mapping[str, Any]) -> str:
     )
 
 
+Against = str | tuple[str, Value]
+"""A column, or a setting and its value: then each column is compared with the one that differs
+from it in this setting alone."""
+
+
 def differences(
     table: ResultTable,
-    against: str | tuple[str, Value],
+    against: Against,
     scores: Callable[[Receipt], Scores],
     tuned_by: Collection[int] = (),
 ) -> dict[tuple[RowKey, str], Difference]:
-    """Return paired differences over shared seeds, as one family.
+    """Return paired differences over shared seeds, as one family; see `all_differences`."""
+    gaps = all_differences(table, [against], scores, tuned_by)
+    return {(row, column): gap for (row, column, _), gap in gaps.items()}
 
-    `against` is a column, or a setting and its value: then each column is compared with the one
-    that differs from it in this setting alone.
+
+def all_differences(
+    table: ResultTable,
+    against: Sequence[Against],
+    scores: Callable[[Receipt], Scores],
+    tuned_by: Collection[int] = (),
+) -> dict[tuple[RowKey, str, Against], Difference]:
+    """Return paired differences from several columns or values, as one family.
+
+    Two that are compared with each other by both are compared once.
     `tuned_by` are seeds that chose a setting, beside those that the runs name themselves.
     Raises RequestError for a column that does not exist, CorruptRun for damaged scores.
     """
     gaps = {}
     compared = set()
-    for (row, column), base in _bases(table, against).items():
-        pair = (row[0], table.specs[row, column], table.specs[row, base])
+    bases = [(c, base, one) for one in against for c, base in _bases(table, one).items()]
+    for (row, column), base, one in bases:
+        pair = (row[0], frozenset({table.specs[row, column], table.specs[row, base]}))
         if column == base or pair in compared:  # two without labels stand in several rows
             continue
         compared.add(pair)
@@ -342,11 +358,11 @@ def differences(
             else seed_difference(runs, other, tuned_by, table.value)
         )
         if gap:
-            gaps[row, column] = gap
+            gaps[row, column, one] = gap
     return family(gaps)
 
 
-def _bases(table: ResultTable, against: str | tuple[str, Value]) -> dict[tuple[RowKey, str], str]:
+def _bases(table: ResultTable, against: Against) -> dict[tuple[RowKey, str], str]:
     """Return the column that each cell is compared with, in the table's order."""
     ordered = [c for c in itertools.product(table.rows, table.columns) if c in table.runs]
     if isinstance(against, str):

@@ -5,6 +5,7 @@ from bench.system.path import use_safe_path
 use_safe_path()  # before anything is imported that a file in the current folder may be named like
 
 import os
+import re
 import sys
 from typing import Annotated, Any
 
@@ -33,6 +34,17 @@ from bench.cli.streams import drop_output, prepare_streams, restart_in_utf8
 from bench.errors import BenchError
 from bench.system.untrusted import one_line
 
+PLAIN = {
+    r"Input should be greater than or equal to (\S+)": r"it must be at least \1",
+    r"Input should be less than or equal to (\S+)": r"it must be at most \1",
+    r"Input should be a valid integer.*": "it must be a whole number",
+    r"Input should be a valid number.*": "it must be a number",
+    r"\S+ is not in the range x>=(\S+)": r"it must be at least \1",
+    r"\S+ is not in the range (\S+)<=x<=(\S+)": r"it must be from \1 to \2",
+    r"'.*' is not a valid int.*": "it must be a whole number",
+    r"'.*' is not a valid float.*": "it must be a number",
+}
+"""What parsers say of numbers, and how people say it."""
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -112,9 +124,16 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
 
 
+def _plain(text: str) -> str:
+    """Return what a parser says of an option's number in plain words."""
+    for pattern, words in PLAIN.items():
+        text = re.sub(pattern, words, text)
+    return text
+
+
 def _show_usage(error: Any) -> None:
     """Print what is wrong with a command line; help where nothing was asked for."""
-    text = " ".join(error.format_message().split()).rstrip(".")
+    text = _plain(" ".join(error.format_message().split()).rstrip("."))
     command = error.ctx.command_path if getattr(error, "ctx", None) else "bench"
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()

@@ -1,12 +1,11 @@
 """`bench audit`: findings about published numbers."""
 
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import say
+from bench.cli.options import say, text_width
 from bench.errors import RequestError
 from bench.text import wrapped
 
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from bench.published.findings import Finding
     from bench.published.tables import PublishedTable
 
-MAX_WIDTH = 100
-"""Longer lines are hard to read."""
 INTRODUCTION = (
     "Published numbers, checked against their own rows and sources; none is from our runs. In "
     "brackets: the source, and how a finding is known."
@@ -36,8 +33,7 @@ def audit_command(
     Means are computed again, copied columns compared with their sources, claims with the tables.
     Each finding says what it rests on and how it is known. It takes no runs and no data.
     """
-    width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
-    say("\n".join(_page(about, width)))
+    say("\n".join(_page(about, text_width())))
 
 
 def _page(about: str | None, width: int) -> Iterator[str]:

@@ -201,9 +201,9 @@ def _slurm_jobs(options: Mapping[str, Any]) -> "SlurmJobs":
     if "sbatch" in given:
         given["sbatch"] = (*table.get("sbatch", ()), *given["sbatch"])
     jobs = SlurmJobs(**{**table, **given})
-    if not re.fullmatch(r"\d+(\.\d+)? ?[KMGT]i?B", jobs.memory):
+    if not re.fullmatch(r"(?=.*[1-9])\d+(\.\d+)? ?[KMGT]i?B", jobs.memory):
         raise RequestError(f"--memory takes a number and a unit, such as 16GB, not {jobs.memory!r}")
-    if not re.fullmatch(r"(\d+-)?\d{1,3}:\d\d(:\d\d)?", jobs.walltime):
+    if not re.fullmatch(r"(?=.*[1-9])(\d+-)?\d{1,3}:\d\d(:\d\d)?", jobs.walltime):
         raise RequestError(
             f"--walltime takes hours, minutes and seconds, such as 12:00:00, not {jobs.walltime!r}"
         )
@@ -228,6 +228,8 @@ def _slurm_table(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
         if type(value) is not wanted:
             word = {str: "a text", list: "a list of texts", int: "a whole number"}[wanted]
             raise RequestError(f"{one_line(file)}: [slurm] {name} is {word}, not {value!r:.80}")
+        if isinstance(value, int) and value < 1:
+            raise RequestError(f"{one_line(file)}: [slurm] {name} is at least 1, not {value}")
         table[name] = tuple(map(str, value)) if isinstance(value, list) else value
     return table
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 def suites(incomplete: str) -> list[str]:
     """Return suites, and suite files of the current folder."""
-    from bench.planning.suite import suite_names
+    from bench.planning.suite import suite_files, suite_names
 
-    files = (path.name for path in Path().glob("*.toml"))
-    return [name for name in (*suite_names(), *files) if name.startswith(incomplete)]
+    names = (*suite_names(), *suite_files(Path()))
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def methods(incomplete: str) -> list[str]:

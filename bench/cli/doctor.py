@@ -10,7 +10,7 @@ import typer
 
 from bench.cli import complete
 from bench.cli.cluster import ClusterOptions, cluster_options, reached_cluster
-from bench.cli.options import console, printable, say, shared_options
+from bench.cli.options import console, printable, say, shared_options, text_width
 from bench.errors import RequestError
 from bench.text import wrapped
 
@@ -52,7 +52,7 @@ def doctor_command(
             if not as_json:
                 if findings and findings[-1].group != finding.group:
                     screen.print()
-                screen.print(_lines(finding, min(100, screen.width)), soft_wrap=True)
+                screen.print(_lines(finding, text_width()), soft_wrap=True)
             findings.append(finding)
     counts = collections.Counter(f.state for f in findings)
     if as_json:

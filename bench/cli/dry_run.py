@@ -1,6 +1,5 @@
 """`bench run --dry-run`: the matrix, and the disk, memory and time it needs."""
 
-import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.errors import StoreError
 from bench.planning.matrix import PlannedRun
 from bench.planning.plan import Folders, Missing, Plan, Run
 from bench.planning.rehearsal import estimate_problem
@@ -26,15 +24,14 @@ from bench.planning.resources import (
     memory_of,
     to_decode,
 )
-from bench.planning.rough_times import RoughTimes
-from bench.planning.runtime import RuntimeEstimate, RuntimeModel, runs_like, step_key
+from bench.planning.rough_times import known_receipts, times_for
+from bench.planning.runtime import RuntimeEstimate, RuntimeModel
 from bench.planning.slots import Slot
 from bench.planning.state import State
 from bench.planning.variants import Variant, shared, variant_name, variant_of
 from bench.spec import place_name, shots_of
 from bench.store.artifacts import artifact_words, stored_artifacts
-from bench.store.receipt import Receipt
-from bench.store.results import Results, receipts
+from bench.store.results import Results
 from bench.system.host import available_memory
 from bench.text import counted, duration, gibibytes, gigabytes
 
@@ -184,7 +181,7 @@ def _cell(tally: Mapping[str, int] | None) -> str:
 def _needs(
     state: State, wanted: Wanted, results: Results, folders: Folders, slots: Sequence[Slot]
 ) -> Iterator[Table | str]:
-    known = _receipts(state, results)
+    known = known_receipts(state, results)
     left = {r.run_id for r in state.todo}
     paces, anywhere = RuntimeModel(known, slots[0]), RuntimeModel(known)
     memory: list[Memory] = []
@@ -223,17 +220,7 @@ def _needs(
         yield from _disk_lines(state, results, folders)
         yield from _time_lines(guesses, len(slots), elsewhere)
         if any(None in group for group in guesses.values()):
-            yield from _rough_line(state.todo, known, slots)
-
-
-def _receipts(state: State, results: Results) -> list[Receipt]:
-    """Return the plan's receipts, or all if those are too few."""
-    known = list(state.done.values())
-    steps = {step_key(r.spec) for r in known}
-    if not all(step_key(run.spec) in steps for run in state.todo):
-        with contextlib.suppress(StoreError):  # a newer bench wrote some of them
-            known += [r for r in receipts(results) if r.run_id not in state.done]
-    return known
+            yield from _rough_line(state, results, slots)
 
 
 def _memory_lines(memory: Iterable[Memory], slots: Sequence[Slot]) -> Iterator[str]:
@@ -284,16 +271,13 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
             )
 
 
-def _rough_line(
-    todo: Sequence[Run], known: Sequence[Receipt], slots: Sequence[Slot]
-) -> Iterator[str]:
+def _rough_line(state: State, results: Results, slots: Sequence[Slot]) -> Iterator[str]:
     """Yield how long all runs roughly take, by reference runs."""
-    times = RoughTimes([r for r in known if runs_like(r, slots[0])], slots[0].device)
-    expected = times.time_left(todo, len(slots))
-    machines = times.machines(todo)
-    if expected and machines:
+    times = times_for(state, results, slots[0])
+    expected = times.time_left(state.todo, len(slots))
+    if expected and expected.rough:
         at_once = f" in {len(slots)} slots" if len(slots) > 1 else ""
-        yield f"time: {expected} for all{at_once}, by reference runs on {machines}"
+        yield f"time: {expected} for all{at_once}, {times.basis(state.todo)}"
 
 
 def _time_lines(

@@ -56,7 +56,14 @@ DeviceOption = Annotated[
     str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:i.", metavar="DEVICE")
 ]
 SlotsOption = Annotated[int, typer.Option(help="Runs at once on each device.", min=1)]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(help="CPU threads of a run; by default its share of the cores.", min=1),
+]
 DATA, WEIGHTS, RESULTS = Path("data"), Path("weights"), Path("results")
+ENDLESS = 100_000
+"""Columns of what is no terminal: programs read lines, and want them whole."""
+EASY_TO_READ = 100
 
 SELECTION_OPTIONS: dict[str, Any] = {
     "seeds": Annotated[
@@ -319,10 +326,18 @@ def split_ints(text: str | None) -> tuple[int, ...] | None:
 
 
 def console() -> "Console":
-    """Return a console on stdout."""
+    """Return a console on stdout; a pipe or a file has lines of any length."""
     from rich.console import Console
 
-    return Console(soft_wrap=False)
+    screen = Console(soft_wrap=False)
+    endless = not screen.is_terminal and "COLUMNS" not in os.environ
+    return Console(soft_wrap=False, width=ENDLESS) if endless else screen
+
+
+def text_width() -> int:
+    """Return the width of running text: easy to read on a terminal, not wrapped in a pipe."""
+    width = console().width
+    return width if width == ENDLESS else min(width, EASY_TO_READ)
 
 
 def printable(text: str) -> str:

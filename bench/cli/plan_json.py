@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bench.planning.rough_times import TimeLeft
     from bench.planning.state import State
 
 
-def plan_as_json(state: "State") -> dict[str, Any]:
+def plan_as_json(state: "State", expected: "TimeLeft | None") -> dict[str, Any]:
     """Return what is wanted, its counts and every run with its state."""
     from bench.planning.plan import missing_lines
-    from bench.planning.runtime import time_left
 
     plan = state.plan
     todo = {run.run_id for run in state.todo}
@@ -37,7 +37,8 @@ def plan_as_json(state: "State") -> dict[str, Any]:
         "stale": len(stale),
         "damaged": len(state.damaged),
         "missing": len(plan.missing),
-        "seconds_left": time_left(state.todo, list(state.done.values()), 1),
+        "seconds_left": expected.seconds if expected and not expected.unknown else None,
+        "seconds_left_are_rough": bool(expected and expected.rough),
         "missing_inputs": missing_lines(plan.missing),
         "notes": list(plan.notes),
         "runs": runs,

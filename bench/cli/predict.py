@@ -57,19 +57,21 @@ def predict_command(
 
     print_form = chosen_format(form, as_json, Format.TEXT)
     stored = open_results(results.absolute())
-    receipt, model = predict.saved_model(stored, find(stored, run_id))
-    target = out or Path(f"predictions-{receipt.run_id}")
-    check_new(target.absolute())
-    test = OwnScores.of_run(stored.scores(receipt.run_id), threshold)
+    run = find(stored, run_id)
     files = predict.find_images(images)
+    test = OwnScores.of_run(stored.scores(run), threshold)
+    target = out or Path(f"predictions-{run}")
+    check_new(target.absolute())
+    slot = slots_for(device, 1, gpus(device), threads)[0]
+    receipt, model = predict.saved_model(stored, run)
     if unused := passed_over([path for path in images if path.is_dir()], files):
         print(f"note: {unused}", file=sys.stderr)
     if predict.method_changed(receipt):
         print("note: the method's code has changed since the run", file=sys.stderr)
     if doubt := too_fine(threshold, test):
         print(f"note: {doubt}", file=sys.stderr)
-    slot = slots_for(device, 1, gpus(device), threads or receipt.provenance.threads)[0]
-    parts = predict.predict_images(receipt, model, files, slot.device, slot.threads)
+    each = threads or receipt.provenance.threads or slot.threads
+    parts = predict.predict_images(receipt, model, files, slot.device, each)
     summary = write_predictions(files, parts, target.absolute(), test, overlays=overlays)
     written = f"{target}: predictions.parquet" + (" and overlays/" if summary.overlays else "")
     if print_form is Format.TEXT:

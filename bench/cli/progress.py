@@ -29,12 +29,14 @@ LINES_BESIDE = 6
 class PlainDisplay:
     """Progress as lines, for logs and pipes."""
 
-    def __init__(self, console: Console, state: State, slots: int, device: str = "cpu") -> None:
+    def __init__(
+        self, console: Console, state: State, slots: int, times: RoughTimes | None = None
+    ) -> None:
         self.console, self.slots = console, slots
         self.began = time.monotonic()
         self.label = ConfigurationNames(r.spec for r in state.plan.runs)
         self.total = len(state.plan.runs)
-        self.times = RoughTimes(state.done.values(), device)
+        self.times = times or RoughTimes(state.done.values(), "cpu")
         self.left = {r.run_id: r for r in state.todo}
         self.expected = self.times.time_left(self.left.values(), self.slots)
         self.expected_at = time.monotonic()
@@ -56,9 +58,7 @@ class PlainDisplay:
         """Print how long it may take, and by what."""
         if not self.left or self.expected is None:
             return
-        machines = self.times.machines(self.left.values()) if self.expected.rough else ""
-        basis = f"by reference runs on {machines}" if machines else "by stored runs of the kind"
-        self.note(f"{self.expected}, {basis}")
+        self.note(f"{self.expected}, {self.times.basis(self.left.values())}")
 
     def epoch(self, run: Run, epoch: int, epochs: int, loss: str) -> None:
         """Print nothing; live display and log show epochs."""
@@ -113,8 +113,10 @@ def _result(run: Run, receipt: Receipt) -> str:
 class LiveDisplay(PlainDisplay):
     """Progress as a bar and a live matrix of categories or methods."""
 
-    def __init__(self, console: Console, state: State, slots: int, device: str = "cpu") -> None:
-        super().__init__(console, state, slots, device)
+    def __init__(
+        self, console: Console, state: State, slots: int, times: RoughTimes | None = None
+    ) -> None:
+        super().__init__(console, state, slots, times)
         self.runs = state.plan.runs
         self.done = set(state.done)
         self.bad: set[str] = set()
@@ -241,7 +243,9 @@ class LiveDisplay(PlainDisplay):
         return Text(f"{done}/{len(ids)}" if ids else "", style=style)
 
 
-def display_for(console: Console, state: State, slots: int, device: str = "cpu") -> PlainDisplay:
+def display_for(
+    console: Console, state: State, slots: int, times: RoughTimes | None = None
+) -> PlainDisplay:
     """Return a live display on a terminal, else plain."""
     kind = LiveDisplay if console.is_terminal else PlainDisplay
-    return kind(console, state, slots, device)
+    return kind(console, state, slots, times)

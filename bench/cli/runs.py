@@ -3,7 +3,7 @@
 import contextlib
 import re
 import sys
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +14,7 @@ from bench.cli.options import (
     DeviceOption,
     JsonOption,
     SlotsOption,
+    ThreadsOption,
     console,
     gpus,
     plan_suite,
@@ -24,12 +25,13 @@ from bench.cli.options import (
 )
 from bench.cli.plan_json import plan_as_json
 from bench.errors import RequestError
-from bench.text import counted, duration
+from bench.text import counted
 
 if TYPE_CHECKING:
     from bench.execution.campaign import Outcome
     from bench.planning.matrix import Selection
     from bench.planning.plan import Folders, Plan
+    from bench.planning.rough_times import TimeLeft
     from bench.planning.slots import Slot
     from bench.planning.state import State
     from bench.planning.suite import Suite
@@ -48,10 +50,7 @@ def run_command(
     cluster: ClusterOptions,
     device: DeviceOption = "auto",
     slots: SlotsOption = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="CPU threads of a run; by default its share of the cores.", min=1),
-    ] = None,
+    threads: ThreadsOption = None,
     score_batch_size: Annotated[
         int, typer.Option(help="Images scored at once; affects the last digits only.", min=1)
     ] = 32,
@@ -105,6 +104,7 @@ def run_command(
     from bench.cli.result_tables import result_tables
     from bench.execution.campaign import run_campaign
     from bench.execution.engines.here import ExecutionOptions
+    from bench.planning.rough_times import times_for
     from bench.planning.state import compare_with_store
     from bench.planning.suite import read_suites
     from bench.store.folder import Store
@@ -128,13 +128,13 @@ def run_command(
             plan, stored, retry_failed=retry_failed, redo_stale=stale, keep=keep
         )
     _check_missing(plan, selection, suite.name, available_only or dry_run)
-    if as_json:
-        print_json(plan_as_json(state))
-        return
     needed = state.todo or (dry_run and plan.missing)
     if not cluster.local:
         _check_cluster(plan, suite.name, device, slots)
-    used_slots = _slots(plan, device, slots, threads) if needed and cluster.local else []
+    used_slots = _slots(plan, device, slots, threads, tell) if needed and cluster.local else []
+    if as_json:
+        print_json(plan_as_json(state, _expected(state, stored, used_slots)[0]))
+        return
     _print_plan(state, len(used_slots))
     _print_keep(state)
     _print_masks(state)
@@ -146,15 +146,16 @@ def run_command(
     screen = console()
     order = ExecutionOptions(used_slots, limit, score_batch_size, state.keep, shared=cluster.shared)
     store = Store(folders.results)
+    with screen.status("estimating the time"):
+        times = times_for(state, store, used_slots[0]) if used_slots else None
     try:
-        device = used_slots[0].device if used_slots else "cpu"
         with contextlib.ExitStack() as stack:
             engine = None
             if state.todo and not cluster.local:
                 made = cluster_engine(cluster, store, folders, order, threads)
                 engine = stack.enter_context(made)
             slots = max(1, len(used_slots))
-            display = stack.enter_context(display_for(screen, state, slots, device))
+            display = stack.enter_context(display_for(screen, state, slots, times))
             display.first_line()
             outcome = run_campaign(state, store, folders, order, display, engine)
     except KeyboardInterrupt:
@@ -198,7 +199,9 @@ def _time_limit(text: str) -> float | None:
     return seconds
 
 
-def _slots(plan: "Plan", device: str, per_device: int, threads: int | None) -> list["Slot"]:
+def _slots(
+    plan: "Plan", device: str, per_device: int, threads: int | None, tell: Callable[[str], None]
+) -> list["Slot"]:
     """Return the requested slots, a single one for timing."""
     from bench.planning.slots import slots_for
 
@@ -207,7 +210,7 @@ def _slots(plan: "Plan", device: str, per_device: int, threads: int | None) -> l
         return requested
     single = slots_for(requested[0].device, 1, gpus(device), threads)
     if len(requested) > 1:
-        say(f"timing runs go one at a time: one slot on {single[0].device}, not {len(requested)}")
+        tell(f"timing runs go one at a time: one slot on {single[0].device}, not {len(requested)}")
     return single
 
 
@@ -219,13 +222,12 @@ def _check_missing(plan: "Plan", selection: "Selection", suite: str, allowed: bo
     """Print notes and missing inputs; raises RequestError unless `allowed`."""
     for line in plan.notes:
         print(f"warning: {printable(line)}", file=sys.stderr)
-    lines = print_missing(plan)
+    print_missing(plan)
     if plan.missing and not allowed:
         total = len(plan.missing) + len(plan.runs)
-        only = f" ({lines[0].rpartition('  [')[0]})" if len(lines) == 1 else ""
         raise RequestError(
-            f"{len(plan.missing)} of {total} runs cannot be done here{only}; fix that, or leave"
-            " them out with --available-only"
+            f"{len(plan.missing)} of {total} runs cannot be done here, as said above; fix that, or"
+            " leave them out with --available-only"
         )
     if not plan.runs and not plan.missing and selection.shard is None:
         raise RequestError(f"nothing of suite {suite} can be run here")
@@ -316,9 +318,18 @@ def _print_dry_run(
 
 @shared_options()
 def status_command(
-    suites: list[str], selection: "Selection", folders: "Folders", *, as_json: JsonOption = False
+    suites: list[str],
+    selection: "Selection",
+    folders: "Folders",
+    *,
+    device: DeviceOption = "auto",
+    slots: SlotsOption = 1,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Count the runs of suites by state, with time left.
+
+    The time left is that of `bench run` with the same --device, --slots and --threads.
 
     Exit code: 0, or 1 where wanted runs have failed or are damaged.
     """
@@ -327,25 +338,45 @@ def status_command(
     from bench.store.open import results_at
 
     suite = read_suites(suites)
-    plan = plan_suite(suite, selection, folders, tell=_to_stderr if as_json else say)
+    tell = _to_stderr if as_json else say
+    with console().status("looking up data and weights"):
+        plan = plan_suite(suite, selection, folders, tell=tell)
     keep = _abilities_to_keep(suite)
     if not folders.results.exists():
         _to_stderr(f"note: nothing is stored yet: there is no folder {folders.results}")
-    state = compare_with_store(plan, results_at(folders.results), keep=keep)
+    stored = results_at(folders.results)
+    with console().status("checking stored runs"):
+        state = compare_with_store(plan, stored, keep=keep)
+    used_slots = _slots(plan, device, slots, threads, tell) if state.todo else []
+    expected, basis = _expected(state, stored, used_slots)
     if as_json:
-        print_json(plan_as_json(state))
+        print_json(plan_as_json(state, expected))
     else:
-        _print_status(state)
+        at_once = f" in {len(used_slots)} slots" if len(used_slots) > 1 else ""
+        known = f"{expected}{at_once}, {basis}" if expected else basis
+        nothing = "nothing that can run here" if plan.missing else "nothing"
+        _print_status(state, known if state.todo else nothing)
     if state.failed or state.damaged:
         raise typer.Exit(1)
 
 
-def _print_status(state: "State") -> None:
+def _expected(
+    state: "State", stored: "Results", slots: list["Slot"]
+) -> "tuple[TimeLeft | None, str]":
+    """Return how long the runs to do take in these slots, and by what."""
+    from bench.planning.rough_times import TimeLeft, times_for
+
+    if not slots:
+        return (None if state.todo else TimeLeft(0.0, rough=False, unknown=0)), ""
+    times = times_for(state, stored, slots[0])
+    expected = times.time_left(state.todo, len(slots))
+    return expected, times.basis(state.todo) if expected else "unknown: no similar run is stored"
+
+
+def _print_status(state: "State", time_to_go: str) -> None:
     from bench.planning.plan import missing_lines
-    from bench.planning.runtime import time_left
 
     plan = state.plan
-    left = time_left(state.todo, list(state.done.values()), 1)
     for name, count in (
         ("wanted", len(plan.runs) + len(plan.missing)),
         ("done", len(state.done)),
@@ -356,10 +387,7 @@ def _print_status(state: "State") -> None:
         ("missing", len(plan.missing)),
     ):
         say(f"{name:8} {count}")
-    waiting = "nothing that can run here" if plan.missing else "nothing"
-    unknown = "unknown: no similar run is stored"
-    time_to_go = duration(left) if left is not None else unknown
-    say(f"{'left':8} {time_to_go if state.todo else waiting}")
+    say(f"{'left':8} {time_to_go}")
     _print_keep(state)
     _print_other_masks(state)
     later = ", tried again once its code has changed, or with --retry-failed"

@@ -16,15 +16,15 @@ from bench.cli.options import (
     split_words,
 )
 from bench.errors import CorruptRun, RequestError
-from bench.text import counted, date_of
+from bench.text import counted, date_of, joined
 
 if TYPE_CHECKING:
     from bench.analysis.paired import Difference
-    from bench.analysis.summary import ResultTable, RowKey
+    from bench.analysis.summary import Against, ResultTable, RowKey
     from bench.store.receipt import Receipt
     from bench.store.results import Results
 
-    Differences = Mapping[tuple[RowKey, str], Difference]
+    Differences = Mapping[tuple[RowKey, str, Against], Difference]
 
 
 def table_command(
@@ -37,10 +37,10 @@ def table_command(
         ),
     ] = None,
     against: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Also print each column's paired difference from this one, or from the one that"
-            " differs in KEY alone.",
+            " differs in KEY alone; given again, all are one family.",
             metavar="COLUMN|KEY=VALUE",
         ),
     ] = None,
@@ -72,53 +72,53 @@ def table_command(
 
     CSV and JSON have a row for each cell, with all digits.
     """
-    from bench.analysis.paired import written_difference
-    from bench.analysis.summary import differences, grid, markdown, notes, tabulate
-    from bench.planning.matrix import assignment
+    from bench.analysis.paired import written_difference, written_family
+    from bench.analysis.summary import all_differences, grid, markdown, notes, tabulate
     from bench.store.open import open_results
 
     print_form = chosen_format(form, as_json, Format.MD)
     only, but = read_where(where or ())
     stored = open_results(results.absolute())
     if spread:
-        if against is not None:
+        if against:
             raise RequestError("--spread compares no columns: leave --against out")
         _print_spread(stored, only, but, print_form)
         return
     summary = tabulate(_all_runs(stored), only, but, value)
+    bases = {_base(text, summary): text for text in against or ()}
     gaps = {}
-    if against is not None:  # before anything is printed
-        by_setting = "=" in against and against not in summary.columns
-        base = assignment("--against", "key=value", against) if by_setting else against
-        gaps = differences(
-            summary, base, lambda receipt: stored.scores(receipt.run_id), _seeds(tuned_by)
+    if against:  # before anything is printed
+        gaps = all_differences(
+            summary, [*bases], lambda receipt: stored.scores(receipt.run_id), _seeds(tuned_by)
         )
-        if not gaps:
-            raise RequestError(f"--against {against}: no other column shares a seed with it")
+        for text in bases.values():
+            if not any(bases[base] == text for _, _, base in gaps):
+                raise RequestError(f"--against {text}: no other column shares a seed with it")
     if print_form is Format.MD:
         say(markdown(summary))
     elif print_form in (Format.CSV, Format.JSON):
-        print_records([*_records(summary, gaps, against)], print_form, "")
+        print_records([*_records(summary, gaps, bases)], print_form, "")
     else:
         head, *rows = grid(summary)
         print_grid([head, *rows], print_form, " ".join(notes(summary)))
-    if against is None or print_form in (Format.CSV, Format.JSON):
+    if not against or print_form in (Format.CSV, Format.JSON):
         return
-    tested = sum(gap.over_seeds.n > 1 for gap in gaps.values())
     images = " and over seeds and test images (crossed bootstrap)" * (value == "auroc")
     introduction = (
-        f"Minus {against}, with 95 % intervals over shared seeds (t){images}; p of"
-        f" {counted(tested, 'difference')} together (Holm):"
+        f"Minus {joined(bases.values())}, with 95 % intervals over shared seeds (t){images};"
+        f" {written_family(gaps.values())}:"
     )
     if print_form is Format.MD:
         say(f"\n{introduction}\n")
-        for ((place, shots), column), gap in gaps.items():
-            say(f"- {place}, {counted(shots, 'shot')}, {column}: {written_difference(gap)}")
+        for ((place, shots), column, base), gap in gaps.items():
+            minus = f" minus {bases[base]}" * (len(bases) > 1)
+            say(f"- {place}, {counted(shots, 'shot')}, {column}{minus}: {written_difference(gap)}")
         return
     differing = [
-        [place, str(shots), column, written_difference(gap)]
-        for ((place, shots), column), gap in gaps.items()
-    ]
+        [place, str(shots), column + f" minus {bases[base]}" * (len(bases) > 1),
+         written_difference(gap)]
+        for ((place, shots), column, base), gap in gaps.items()
+    ]  # fmt: skip
     say()
     print_grid([["data", "shots", "configuration", "difference"], *differing], print_form,
                introduction)  # fmt: skip
@@ -134,10 +134,18 @@ def _all_runs(stored: "Results") -> "Iterator[Receipt]":
             raise CorruptRun(f"{error}: {remedy}") from None
 
 
+def _base(text: str, table: "ResultTable") -> "Against":
+    """Read one --against: a column, or a setting and its value."""
+    from bench.planning.matrix import assignment
+
+    by_setting = "=" in text and text not in table.columns
+    return assignment("--against", "key=value", text) if by_setting else text
+
+
 def _records(
-    table: "ResultTable", gaps: "Differences", against: str | None
+    table: "ResultTable", gaps: "Differences", bases: "Mapping[Against, str]"
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row for each cell, with its difference where one was asked for."""
+    """Yield a row for each cell, and for each difference that was asked for."""
     from statistics import fmean
 
     from bench.analysis.statistics import deviation
@@ -163,7 +171,11 @@ def _records(
                 "finished": date_of(max(finished, default=None), short=False),
                 "runs": " ".join(r.run_id for r in runs),
             }
-            yield record | (_gap_record(gaps.get((row, column))) if against is not None else {})
+            for base, text in bases.items():
+                named = {"against": text} if len(bases) > 1 else {}
+                yield record | named | _gap_record(gaps.get((row, column, base)))
+            if not bases:
+                yield record
 
 
 def _gap_record(gap: "Difference | None") -> dict[str, Any]:

@@ -329,7 +329,8 @@ def find_dataset(name: str, data: Path) -> Dataset:
         own = f"{path} holds no train/good, and no category that does"
         if not folder.is_dir():
             own = f"there is no folder {path} in MVTec's layout"
-        known = f"{meant(name, DATASETS)}: not one of {', '.join(DATASETS)}, and {own}"
+        near = meant(name, (*DATASETS, *_named_folders(data)))
+        known = f"{near}: not one of {', '.join(DATASETS)}, and {own}"
         raise MissingData(f"unknown dataset {name!r}{known}")
     facts = {c: CategoryFacts(0, 0, {}, None) for c in categories}
     return Dataset(
@@ -379,15 +380,19 @@ def unlisted_datasets(data: Path) -> list[str]:
     return lines
 
 
+def _named_folders(data: Path) -> list[str]:
+    """Return what below `data` has the name of a dataset."""
+    try:
+        return sorted(name for name in os.listdir(data) if NAME.match(name))
+    except OSError:
+        return []
+
+
 def find_datasets(data: Path) -> list[Dataset]:
     """Return known datasets and the readable ones below `data`."""
     cards = list(DATASETS.values())
-    try:
-        names = sorted(os.listdir(data))
-    except OSError:
-        return cards
-    for name in names:
-        if name not in DATASETS and NAME.match(name):
+    for name in _named_folders(data):
+        if name not in DATASETS:
             with contextlib.suppress(MissingData, RequestError):
                 cards.append(find_dataset(name, data))
     return cards

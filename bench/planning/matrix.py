@@ -224,7 +224,7 @@ def _check_names(suite: Suite, selection: Selection, registry: Registry, data: P
     for name in selection.methods or ():
         if name not in methods:
             registry.find(name)
-            raise RequestError(f"suite {suite.name} does not run {name}")
+            raise RequestError(f"suite {suite.name} does not run {name}{meant(name, methods)}")
     try:
         categories = {c for b in suite.blocks for d in b.data for _, c in _categories(d, data)}
     except BenchError as error:
@@ -263,7 +263,9 @@ def _check_shared_keys(suite: Suite, whole: Suite, registry: Registry) -> None:
             elif key not in RUN_SETTINGS and not any(
                 key in registry.find(m).defaults for m in methods
             ):
-                raise RequestError(f"suite {suite.name}: no method knows {key!r} in [set]")
+                settings = {*RUN_SETTINGS}.union(*(registry.find(m).defaults for m in own))
+                hint = meant(key, sorted(settings))
+                raise RequestError(f"suite {suite.name}: no method knows {key!r} in [set]{hint}")
 
 
 def _categories(entry: str, data: Path) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Rough times of runs, by the committed reference runs."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,13 +8,15 @@ from pathlib import Path
 from statistics import fmean
 
 import bench
-from bench.errors import BenchError
+from bench.errors import BenchError, StoreError
 from bench.planning.plan import Run
-from bench.planning.runtime import RuntimeModel, training_length
+from bench.planning.runtime import RuntimeModel, runs_like, step_key, training_length
+from bench.planning.slots import Slot
+from bench.planning.state import State
 from bench.spec import RunSpec
 from bench.store.open import open_results
 from bench.store.receipt import Receipt
-from bench.store.results import MANIFEST, receipts
+from bench.store.results import MANIFEST, Results, receipts
 from bench.text import duration, joined
 
 COST = {"resnet18": 1.0, "resnet50": 2.3, "wide_resnet50_2": 6.3, "mobilenet_v2": 0.35, None: 1.0}
@@ -99,6 +102,11 @@ class RoughTimes:
             return None
         return TimeLeft(seconds / max(1, slots), rough, unknown)
 
+    def basis(self, runs: Iterable[Run]) -> str:
+        """Return what the time of `runs` goes by."""
+        machines = self.machines(runs)
+        return f"by reference runs on {machines}" if machines else "by stored runs of the kind"
+
     def machines(self, runs: Iterable[Run]) -> str:
         """Return the machines of the reference runs that rough times go by."""
         unknown = (run.spec for run in runs if self._model.estimate(run) is None)
@@ -122,6 +130,22 @@ class RoughTimes:
             times = [_scaled(r, spec, normals) for r in alike]
             self._by_run[run.run_id] = fmean(times) if times else None
         return self._by_run[run.run_id]
+
+
+def times_for(state: State, results: Results, slot: Slot) -> RoughTimes:
+    """Return the times that all commands tell of a state's runs."""
+    known = [r for r in known_receipts(state, results) if runs_like(r, slot)]
+    return RoughTimes(known, slot.device)
+
+
+def known_receipts(state: State, results: Results) -> list[Receipt]:
+    """Return the plan's receipts, or all if those are too few."""
+    known = list(state.done.values())
+    steps = {step_key(r.spec) for r in known}
+    if not all(step_key(run.spec) in steps for run in state.todo):
+        with contextlib.suppress(StoreError):  # a newer bench wrote some of them
+            known += [r for r in receipts(results) if r.run_id not in state.done]
+    return known
 
 
 def _machine(receipt: Receipt) -> str:

@@ -96,15 +96,16 @@ def read_suite(name: str) -> Suite:
     elif name in suite_names():
         path = Path(str(resources.files("bench").joinpath(f"suites/{name}.toml")))
     else:
+        own = f"{name}.toml"
+        hint = f" (did you mean {own}?)" if Path(own).is_file() else _suite_meant(name)
         raise RequestError(
-            f"unknown suite {name!r}{meant(name, suite_names())}; one of"
-            f" {', '.join(suite_names())}, or a .toml file"
+            f"unknown suite {name!r:.80}{hint}; one of {', '.join(suite_names())}, or a .toml file"
         )
     shown_name = one_line(name)
     try:
         values = read_toml(path)
     except FileNotFoundError:
-        raise RequestError(f"there is no suite file {shown_name}") from None
+        raise RequestError(f"there is no suite file {shown_name}{_suite_meant(name)}") from None
     except OSError as error:
         raise RequestError(f"cannot read suite {shown_name}: {os_reason(error)}") from None
     except ValueError as error:
@@ -113,6 +114,21 @@ def read_suite(name: str) -> Suite:
         return _suite(one_line(title), values)
     except RequestError as error:
         raise RequestError(f"suite {shown_name}: {error}") from None
+
+
+def suite_files(folder: Path) -> list[str]:
+    """Return names of the .toml files in a folder."""
+    try:
+        return sorted(path.name for path in folder.glob("*.toml"))
+    except OSError:
+        return []
+
+
+def _suite_meant(name: str) -> str:
+    """Return a question after a name that is nearly a suite's, or a file's beside it."""
+    folder = expanded(Path(name)).parent
+    files = [one_line(str(Path(name).parent / file)) for file in suite_files(folder)]
+    return meant(name, (*suite_names(), *files))
 
 
 def read_suites(names: Sequence[str]) -> Suite:
@@ -171,7 +187,10 @@ def _block(base: SuiteBlock, values: Mapping[str, Any]) -> SuiteBlock:
             raise RequestError(f"{key} belongs to the top of the file, not into a [[block]]")
     unknown = sorted(values.keys() - _KEYS)
     if unknown:
-        raise RequestError(f"unknown key {unknown[0]!r:.80}; one of {', '.join(sorted(_KEYS))}")
+        raise RequestError(
+            f"unknown key {unknown[0]!r:.80}{meant(unknown[0], _KEYS)}; one of"
+            f" {', '.join(sorted(_KEYS))}"
+        )
     changes: dict[str, Any] = {}
     for key, kind in _LISTS.items():
         if key in values:

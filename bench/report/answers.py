@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from bench.analysis.configurations import REFERENCE, StoredRuns
+from bench.analysis.configurations import REFERENCE, Configuration, StoredRuns
+from bench.analysis.filling import shared_means
 from bench.analysis.paired import written_difference
 from bench.analysis.selection import OURS
-from bench.analysis.statistics import shared_difference
+from bench.analysis.statistics import Estimate, clipped, mean_interval, shared_difference
 from bench.analysis.tables import Block, Cell, ReportTable, Row, labelled, named
 from bench.analysis.verdict import LEAST_SEEDS
 from bench.published.tables import Key, PublishedValue
@@ -33,7 +34,14 @@ class Answer:
 
 
 def answers(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[Answer]:
-    """Return the answers that the runs suffice for."""
+    """Return the answers that the runs suffice for.
+
+    Where nothing published was run, they are about the reader's own data.
+    """
+    ran = [table for table in tables if table.ran]
+    if not any(table.is_published for table in ran):
+        own = [_own_best(ran), *_labels(ran), _lacking(ran)]
+        return [answer for answer in own if answer]
     return [
         *_published(tables),
         *_against_published(tables),
@@ -105,8 +113,8 @@ def _verdicts(cells: Sequence[Cell]) -> str:
 
 def _zoomed(stored: StoredRuns) -> Iterator[Answer]:
     label = ablation.VIEWS[ablation.ATTENTION]
-    pairs = [(a, c.gap) for a in ablation.ablations(stored) for c in a.comparisons
-             if c.label == label]  # fmt: skip
+    several = ablation.ablations(stored)
+    pairs = [(a, c.gap) for a in several for c in a.comparisons if c.label == label]
     if not pairs:
         return
     pairs.sort(key=lambda pair: (pair[0].base != ablation.BASES[0], -pair[1].over_seeds.n))
@@ -122,6 +130,7 @@ def _zoomed(stored: StoredRuns) -> Iterator[Answer]:
     if tested:
         total = counted(len(tested), "comparison")
         test = f"After Holm's correction it helps in {above} and harms in {below} of {total}"
+        test += f". As one family: {ablation.family_of(several)}"
     yield Answer("Does the zoomed view help?", f"{test}. {shown}.")
 
 
@@ -181,6 +190,97 @@ def _lead(block: Block, shots: int) -> _Lead | None:
 def _at(row: Row, shots: int) -> Means:
     """Return the AUROC of the methods that ran in a row with so many labels."""
     return {c.key.method: c.ours.mean for c in row.cells if c.ours and c.key.shots == shots}
+
+
+# The same of own data, of which nothing is published
+
+
+def _own_best(tables: Sequence[ReportTable]) -> Answer | None:
+    """Name the highest mean of each dataset with its interval over seeds; None without any."""
+    leads = [lead for table in tables for block in table.blocks if (lead := _own_lead(block))]
+    if not leads:
+        return None
+    shown = "; ".join(leads[:MOST_PLACES])
+    more = f"; {len(leads) - MOST_PLACES} more in the tables" * (len(leads) > MOST_PLACES)
+    reading = "In brackets 95 % intervals over seeds; methods of a row share their test images."
+    return Answer("Which method is best?", f"Highest mean AUROC on {shown}{more}. {reading}")
+
+
+def _own_lead(block: Block) -> str | None:
+    """Rank the methods of a dataset at its most labels, those without labels among them."""
+    cells = [c for row in block.rows for c in row.cells if c.ours]
+    most = max((c.key.shots for c in cells), default=0)
+    by_row = [{(c.key.method, c.key.shots): c.ours for c in row.cells
+               if c.ours and c.key.shots in (0, most)} for row in block.rows]  # fmt: skip
+    counts = [sum(method != REFERENCE for method, _ in by) for by in by_row]
+    chosen = [by for by, n in zip(by_row, counts, strict=True) if by and n == max(counts)]
+    if not chosen:
+        return None
+    shared = set.intersection(*({*by} for by in chosen))
+    means = {which: _over_rows([by[which] for by in chosen]) for which in shared}
+    ranked = sorted(means.keys(), key=lambda which: (-means[which].mean, which))
+    methods = [which for which in ranked if which[0] != REFERENCE]
+    texts = [_own_text(which, means[which]) for which in methods[:2]]
+    some = f"{len(chosen)} of " * (len(chosen) < len(block.rows))
+    rows = f" ({some}{len(block.rows)} categories)" * (len(block.rows) > 1)
+    where = f"{block.dataset}{rows}, {labelled(most)}"
+    if not texts:
+        return f"{where}: {REFERENCE} alone, {_written(next(iter(means.values())))}"
+    text = f"{where}: {' before '.join(texts)}"
+    if len(texts) == 1:
+        text += ", the only method"
+    statistic = next((means[which] for which in ranked if which[0] == REFERENCE), None)
+    if statistic is not None:
+        above = "above" if means[methods[0]].mean > statistic.mean else "not above"
+        text += f", {above} one image statistic ({REFERENCE} {_written(statistic)})"
+    return text
+
+
+def _over_rows(configurations: Sequence[Configuration]) -> Estimate:
+    """Return the mean over rows of the seeds that all have; else of each row's mean."""
+    by_seed = shared_means(configurations)
+    return mean_interval(by_seed) if by_seed else Estimate(
+        fmean(c.mean for c in configurations), 0, None
+    )  # fmt: skip
+
+
+def _own_text(which: tuple[str, int], estimate: Estimate) -> str:
+    method, shots = which
+    return f"{named(method)}{'' if shots else ' without labels'} {_written(estimate)}"
+
+
+def _written(estimate: Estimate) -> str:
+    """Write a mean AUROC with its interval, or that one seed has none."""
+    if estimate.interval is None:
+        return f"{estimate.mean:.3f}" + " of one seed" * (estimate.n == 1)
+    low, high = clipped(estimate.interval)
+    return f"{estimate.mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _lacking(tables: Sequence[ReportTable]) -> Answer | None:
+    """Say what the runs of own data leave open; None where they leave nothing."""
+    cells = [c for table in tables for c in table.cells()]
+    ran = [c for c in cells if c.ours]
+    lacks = []
+    absent = [c for c in cells if not c.ours]
+    if absent:
+        first = absent[0].key
+        example = f"{named(first.method)}, {labelled(first.shots)}, on {first.category}"
+        lacks.append(f"{len(absent)} of {len(cells)} cells have no run, such as {example}")
+    few = [c for c in ran if c.ours and not c.ours.seedless and c.ours.estimate.n < LEAST_SEEDS]
+    if few:
+        lacks.append(
+            f"{len(few)} of the {len(ran)} that ran have fewer than {LEAST_SEEDS} seeds, too few"
+            " for a test"
+        )
+    methods = {(c.key.method, bool(c.key.shots)) for c in ran if c.key.method != REFERENCE}
+    if methods and len({labels for _, labels in methods}) == 1:
+        other = "without" if next(iter(methods))[1] else "with"
+        lacks.append(f"no method {other} labels ran, so nothing tells what labels are worth")
+    if not lacks:
+        return None
+    text = "; ".join(lacks)
+    return Answer("What is missing?", f"{text[0].upper()}{text[1:]}.")
 
 
 # Methods with labels against those without

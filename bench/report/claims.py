@@ -112,7 +112,9 @@ def _where(place: Place, shots: int) -> str:
 
 
 def _zoomed_view(sources: Sources) -> Iterator[Outcome]:
-    for one in ablation.ablations(sources.stored):
+    several = ablation.ablations(sources.stored)
+    together = ablation.family_of(several)
+    for one in several:
         for comparison in one.comparisons:
             if comparison.label == ablation.VIEWS[ablation.ATTENTION]:
                 gap = comparison.with_images(sources.stored).gap
@@ -120,7 +122,7 @@ def _zoomed_view(sources: Sources) -> Iterator[Outcome]:
                 yield Outcome(
                     one.where,
                     f"AUROC {written_difference(gap)}, against {base}",
-                    f"{_network(one.rest)}; p after Holm over all comparisons of the ablation",
+                    f"{_network(one.rest)}; {together}",
                 )
 
 

@@ -77,6 +77,9 @@ def exports(contents: Contents) -> Iterator[tuple[str, str]]:
             name = figure.slug if number == 1 else f"{figure.slug}-{number}"
             rows = [[value.replace("\N{MINUS SIGN}", "-") for value in row] for row in numbers.rows]
             yield f"{name}.csv", as_csv([list(numbers.columns), *rows])
+        if figure.points:
+            columns, points = figure.points()
+            yield f"{figure.slug}-points.csv", as_csv([list(columns), *map(list, points)])
 
 
 def _forms(name: str, title: str, head: Sequence[str], rows: Grid) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from bench.cli import app, complete, main
 from bench.cli.examples import EXAMPLES
 from tests.fixtures.findings import answer, check
 from tests.fixtures.plans import smoke_plan
-from tests.fixtures.runs import fail, staged, store_at
+from tests.fixtures.runs import SPEC, fail, staged, store_at
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +125,14 @@ def test_a_suite_may_be_an_argument_and_its_state_json(capsys: Capture, warm_cac
         (["run", "smok"], "unknown suite 'smok' (did you mean smoke?); one of"),
         (["run", "smoke", "--nosuch"], "No such option: --nosuch"),
         (["run", "smoke", "--slots", "0"], "Invalid value for '--slots'"),
+        (["run", "smoke", "--slots", "0"], "'--slots': it must be at least 1: `"),
+        (["run", "smoke", "--nodes", "0"], "'--nodes': it must be at least 1: `"),
+        (["run", "smoke", "--threads", "two"], "'--threads': it must be a whole number: `"),
+        (["data", "prepare", "synthetic", "--image-size", "5"], "it must be at least 16: `"),
+        (["data", "prepare", "synthetic", "--image-size", "5000"], "it must be at most 4096: `"),
+        (["compare", "a", "b", "--margin", "x"], "'--margin': it must be a number: `"),
+        (["run", "smoke", "--categories", "Wahser"], "'Wahser' (did you mean washer?)"),
+        (["list", "runs", "--categories", "x"], "neither a results folder"),
         (["run", "smoke", "--json"], "--json prints the plan: give --dry-run, too"),
         (["run", "smoke", "--seeds", "4-0"], "--seeds 4-0: 4-0 is empty"),
         (["run", "smoke", "--shard", "9/8"], "--shard takes I/N such as 2/8"),
@@ -376,3 +384,51 @@ def test_every_command_expands_the_paths_it_receives() -> None:
     ]
     assert len(commands) > 15
     assert {command.callback.__code__.co_name for command in commands} == {"with_homes"}
+
+
+def test_names_of_ones_own_are_guessed_too(capsys: Capture) -> None:
+    parts(Path("data"))
+    Path("mine.toml").write_text('methods = ["shortcut"]\ndata = ["nuts"]\nshot = [1]')
+    for arguments, said in (
+        (["data", "verify", "nutz"], "unknown dataset 'nutz' (did you mean nuts?)"),
+        (["data", "verify", "Nuts/nuts"], "dataset name 'Nuts' may hold only"),
+        (["run", "mine"], "unknown suite 'mine' (did you mean mine.toml?)"),
+        (["run", "mine.tml"], "unknown suite 'mine.tml' (did you mean mine.toml?)"),
+        (["status", "./mime.toml"], "no suite file ./mime.toml (did you mean mine.toml?)"),
+        (["run", "mine.toml"], "unknown key 'shot' (did you mean shots?)"),
+        (["run", "smoke", "--set", "epoch=1"], "knows 'epoch' (did you mean epochs?)"),
+        (["run", "smoke", "--set", "devnet.epoch=1"], "'epoch' (did you mean epochs?); it has: "),
+    ):
+        code, _, err = call(capsys, *arguments)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert said in err
+
+
+def test_what_is_missing_is_said_once(capsys: Capture) -> None:
+    code, _, err = call(capsys, "run", "table1", "--datasets", "head_ct")
+    assert code == 2
+    assert err.count("kaggle.com") == 1
+    assert err.splitlines()[-1].startswith("bench: 60 of 60 runs cannot be done here")
+
+
+def test_predict_refuses_from_left_to_right_before_any_work(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        pytest.fail("the model is read before the request is checked")
+
+    monkeypatch.setattr("bench.execution.predict.saved_model", never)
+    run_id = store_at(Path("results"), SPEC).ids()[0]
+    Path("out").mkdir()
+    Path("photos").mkdir()
+    Image.new("RGB", (8, 8)).save("photos/a.png")
+    bad = ["--out", "out", "--threshold", "x=1", "--device", "cuda:7"]
+    for arguments, said in (
+        (["ffff", "nowhere", *bad], "ffff"),
+        ([run_id, "nowhere", *bad], "there is no file or folder nowhere"),
+        ([run_id, "photos", *bad], "--threshold takes"),
+        ([run_id, "photos", *bad[:2], *bad[4:]], "out is there already"),
+        ([run_id, "photos", *bad[4:]], "--device cuda:7"),
+    ):
+        code, _, err = call(capsys, "predict", *arguments)
+        assert (code, err.count("\n"), said in err) == (2, 1, True), err

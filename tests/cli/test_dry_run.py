@@ -1,5 +1,6 @@
 """What `bench run --dry-run` says."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -74,6 +75,26 @@ def test_it_foretells_memory_disk_and_time(dry: Any) -> None:
 def test_another_number_of_threads_says_nothing_of_the_time(dry: Any) -> None:
     said = " ".join(dry("--seeds", "2", "--threads", "7").split())
     assert "but of another device or number of threads" in said
+
+
+@pytest.mark.parametrize("narrowing", [(), ("--methods", "devnet"), ("--slots", "2")])
+def test_status_tells_the_same_time_as_the_plan(
+    ran: tuple[Bench, str], dry: Any, capsys: Any, narrowing: tuple[str, ...]
+) -> None:
+    options = ("--seeds", "2", *CPU, *narrowing)
+    planned = dry(*options, width=1000)
+    lines = [line for line in planned.splitlines() if line.startswith("time: ")]
+    (foretold,) = [line for line in lines if narrowing[:1] == ("--methods",) or " for all" in line]
+    code, out, err = call(capsys, "status", "--suite", ran[1], *options)
+    assert code == 0, err
+    (left,) = [line.removeprefix("left").strip() for line in out.splitlines() if "left" in line]
+    assert left.partition(", ")[0] == foretold.removeprefix("time: ").partition(", ")[0].replace(
+        " for all", ""
+    )
+    assert ("reference runs on" in left) == ("reference runs on" in foretold)
+    code, out, _ = call(capsys, "status", "--suite", ran[1], *options, "--json")
+    assert json.loads(out)["seconds_left"] > 0
+    assert json.loads(out)["seconds_left_are_rough"] == ("reference runs on" in left)
 
 
 def test_too_little_memory_or_disk_is_a_warning(dry: Any, monkeypatch: pytest.MonkeyPatch) -> None:

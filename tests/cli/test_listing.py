@@ -112,6 +112,44 @@ def test_a_table_is_printed_in_every_form(results, capsys):
     assert "0.750 ± 0.000 (3)" in text
 
 
+def test_several_differences_are_one_family(results, capsys):
+    store = Store(results)
+    others = [replace(SPEC, parameters={"black": black}) for black in (9, 8)]
+    for other in others:
+        publish(store, other, FAR)
+        publish(store, replace(other, seed=1), FAR)
+    options = ("table", "--where", "method=shortcut", "--against", "black=10")
+    both = (*options, "--against", "black=9")
+    out = bench(capsys, *both)[1]
+    assert "Minus black=10 and black=9, with 95 % intervals" in out
+    assert "p of 3 differences together (Holm):" in out
+    assert out.count(" minus black=9: ") == 1, "10 against 9 is 9 against 10"
+    assert "p of 2 differences together (Holm):" in bench(capsys, *options)[1]
+    rows = json.loads(bench(capsys, *both, "--json")[1])
+    assert [r["against"] for r in rows if r["difference"] is not None] == [
+        "black=10", "black=9", "black=10",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [None, "80"])
+def test_lines_for_programs_are_whole_and_those_for_terminals_fit(
+    results, capsys, monkeypatch, columns
+):
+    name = "a_dataset_of_ones_own_with_a_name_that_is_long_enough_for_a_terminal"
+    long = replace(SPEC, dataset=name, category=name)
+    publish(Store(results), long, FAR)
+    monkeypatch.delenv("COLUMNS")
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    piped = not columns
+    for arguments in (("list", "runs"), ("table", "--format", "text"), ("audit", "table 2")):
+        code, out, _ = bench(capsys, *arguments)
+        assert code == 0
+        assert (max(map(len, out.splitlines())) > 80) == piped, arguments
+    (row,) = [li for li in bench(capsys, "list", "runs")[1].splitlines() if long.run_id[:8] in li]
+    assert (name in row) == piped
+
+
 def test_damaged_runs_are_named_with_what_to_do(results, capsys):
     truncate(results / "runs" / OTHER.run_id / "scores.parquet")
     code, out, err = bench(capsys, "list", "runs", "--json")

@@ -68,6 +68,37 @@ def test_a_page_of_own_data_leads_with_them(tmp_path):
     assert "<h1>My &lt;screws&gt;</h1>" in render(found, "My <screws>")
 
 
+MINE = replace(ATACNET, dataset="screws", category="m4")
+
+
+def test_a_page_of_own_data_opens_with_the_best_method_and_what_is_missing():
+    runs = [scored(MINE, 0.9 + seed / 100, seed=seed) for seed in range(3)]
+    runs += [scored(replace(MINE, category="m5"), 0.8 + s / 100, seed=s) for s in range(3)]
+    statistic = replace(MINE, method="shortcut", parameters={"black": 10})
+    alone = answers_of(content_of_times(*runs[:3], scored(statistic, 0.95)))
+    best = alone["Which method is best?"]
+    assert "screws, ten labelled anomalies: ATAC-Net 0.910 [0.885, 0.935], the only method" in best
+    assert "not above one image statistic (shortcut 0.950 of one seed)" in best
+    best, missing = answers_of(content_of_times(*runs, scored(statistic, 0.95))).values()
+    assert "screws (2 categories), ten labelled anomalies: ATAC-Net 0.860 [0.835, 0.885]" in best
+    assert missing.startswith("1 of 4 cells have no run, such as shortcut, ten labelled anomalies,")
+    assert "1 of the 3 that ran have fewer than 3 seeds" in missing
+    assert missing.endswith("no method without labels ran, so nothing tells what labels are worth.")
+
+
+def test_methods_of_own_data_are_ranked_over_categories_with_those_without_labels():
+    places = [replace(MINE, category=c) for c in ("m4", "m5")]
+    runs = [scored(p, v + s / 100, seed=s) for p, v in zip(places, (0.9, 0.8), strict=True)
+            for s in range(3)]  # fmt: skip
+    free = {"dataset": "screws", "shots": 0}
+    runs += [scored(replace(PADIM, **free, category=p.category), 0.7) for p in places]
+    best, labels, missing = answers_of(content_of_times(*runs)).values()
+    assert " on screws (2 categories), ten labelled anomalies: ATAC-Net 0.860 [0.835, " in best
+    assert " before PaDiM without labels 0.700" in best
+    assert "PaDiM without labels 0.700, ATAC-Net with up to 10 0.860" in labels
+    assert "cells have no run" not in missing
+
+
 def test_the_footer_tells_when_and_by_what_a_page_was_made(store):
     made = Made("2026-01-02", "bench report --out '<x>'", "abc")
     page = render(contents(store), made=made)

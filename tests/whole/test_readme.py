@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from bench.cli import main
-from bench.planning.suite import suite_names
+from bench.planning.matrix import Selection, expand
+from bench.planning.suite import read_suite, suite_names
+from bench.registry import Registry
 from bench.store.open import open_results
 from bench.store.results import receipts
 from tests.campaigns import peer_times, step_times, table1_cost
@@ -77,6 +79,23 @@ def shown_commands(text: str) -> set[str]:
     spans = re.findall(r"`(bench [^`]+)`", prose)
     quoted = re.findall(r"<!-- (bench .*?) -->", text)
     return {" ".join(command.split()) for command in (*lines, *spans, *quoted)}
+
+
+def test_the_suite_of_own_data_takes_the_draw_that_is_named_beside_it(
+    tmp_path: Path, warm_cache: Path
+) -> None:
+    text = text_of("README.md")
+    (suite,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    draw, shots = re.findall(r"`(draw = \d+)` and `(shots = \[.*?\])`", text)[0]
+    other = f"{draw}\n" + re.sub(r"shots = \[.*?\]", shots, suite)
+    assert other.count("shots") == 1
+    for place in ("train/good", "test/hole"):
+        (tmp_path / "my_screws" / place).mkdir(parents=True)
+    (tmp_path / "my_screws/train/good/0.png").touch()
+    for content in (suite, other):
+        (tmp_path / "mine.toml").write_text(content)
+        read = read_suite(str(tmp_path / "mine.toml"))
+        assert expand(read, Selection(), Registry(warm_cache), tmp_path)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from bench.analysis.paired import (
     images_interval,
     seed_difference,
     written_difference,
+    written_family,
 )
 from bench.analysis.selection import OURS, cells, configurations, without_parameter
 from bench.report.figures.figure import Figure, Kind, Numbers, Section, slug
@@ -26,7 +27,8 @@ _READING = (
     " augmented for itself each time. Where no such runs are stored, against the whole image seen"
     " once. Differences of AUROC, paired by seed (same draw, same start): mean, 95 % t-interval"
     " over n shared seeds (thick), the same with test images resampled beside seeds (thin), and p"
-    " after Holm over all differences of this section. The claim of the paper’s title holds only"
+    " of all differences of this section together (Holm), of each view from the base and of the"
+    " attention’s box from the others. The claim of the paper’s title holds only"
     " where the attention’s box lies above zero, above the random box and above the centred one."
 )
 ATTENTION, RANDOM, CENTRE = "attention", "random", "centre"
@@ -127,9 +129,16 @@ def ablations(stored: StoredRuns) -> list[Ablation]:
     ]
 
 
+def family_of(several: Sequence[Ablation]) -> str:
+    """Say of how many differences the p values are, as `bench table --against` does."""
+    gaps = [comparison.gap for one in several for comparison in one.comparisons]
+    return written_family(gaps)
+
+
 def plans(stored: StoredRuns) -> list[partial[Figure]]:
     """Plan paired differences from the whole image."""
-    return [partial(_figure, ablation, stored) for ablation in ablations(stored)]
+    several = ablations(stored)
+    return [partial(_figure, ablation, family_of(several), stored) for ablation in several]
 
 
 def _comparisons(views: Mapping[View, Runs]) -> tuple[str, list[Comparison]]:
@@ -155,13 +164,13 @@ def _named(view: View) -> str:
     return VIEWS.get(name, brief(name)) + ("" if block else ", no attention block")
 
 
-def _figure(ablation: Ablation, stored: StoredRuns) -> Figure:
+def _figure(ablation: Ablation, together: str, stored: StoredRuns) -> Figure:
     where, rest = ablation.where, ablation.rest
     comparisons = [c.with_images(stored) for c in ablation.comparisons]
     summary = "; ".join(f"{c.label} {written_difference(c.gap)}" for c in comparisons)
     network = f"{rest.backbone} to stage {rest.stage}, {rest.image_size} px, {rest.precision}"
     base = BASE_WORDS[ablation.base]
-    note = f"Minus {base} if not said. {network} ({stored.label(rest)})."
+    note = f"Minus {base} if not said; {together}. {network} ({stored.label(rest)})."
     alt = f"Differences of AUROC, from {base} if not said, on {where}: {summary}."
     return Figure(
         slug("ablation", where, stored.label(rest)),

@@ -27,7 +27,8 @@ MOST_METHODS = 2 * len(PALETTE)
 
 def draw(tables: Sequence[ReportTable]) -> Iterator[Figure]:
     """Yield one figure where two published numbers or more were run."""
-    cells = {(c.key, c.published): c for table in tables for c in table.cells() if c.difference}
+    cells = {(c.key, c.published): c for table in tables for c in table.cells()
+             if c.difference is not None}  # fmt: skip
     shown = list(cells.values())
     if len(shown) < LEAST:
         return

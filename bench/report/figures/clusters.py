@@ -149,7 +149,19 @@ def _figure(sources: Sources, versions: Mapping[str, Configuration], where: str)
     rows = [(v, signed(c.silhouette, 2), f"{c.kept:.1%}") for v, c in by_name.items()]
     rows += [(version, "not stored", "") for version in missing]
     numbers = Numbers(("version", "silhouette", "variance kept"), tuple(rows))
-    return Figure(name, "clusters", title, note, alt, plot(by_name, alt), (numbers,))
+    planes = {version: thinned(cloud).plane() for version, cloud in by_name.items()}
+    drawn, points = plot(by_name, planes, alt), partial(_points, by_name, planes)
+    return Figure(name, "clusters", title, note, alt, drawn, (numbers,), points)
+
+
+def _points(clouds: Mapping[str, Cloud], planes: Mapping[str, NDArray[np.float64]]) -> Numbers:
+    """Return where each image that is drawn lies in the plane."""
+    rows = tuple(
+        (version, GROUPS[group][0], f"{x:.4f}", f"{y:.4f}")
+        for version, cloud in clouds.items()
+        for group, (x, y) in zip(thinned(cloud).group, planes[version], strict=True)
+    )
+    return Numbers(("version", "images", "x", "y"), rows)
 
 
 def has_classes(cloud: Cloud) -> bool:
@@ -180,7 +192,7 @@ def thinned(cloud: Cloud) -> Cloud:
     return Cloud(cloud.values[rows], cloud.group[rows], cloud.kept)
 
 
-def plot(clouds: Mapping[str, Cloud], alt: str) -> str:
+def plot(clouds: Mapping[str, Cloud], planes: Mapping[str, NDArray[np.float64]], alt: str) -> str:
     """Draw a panel per version, groups by shape and colour."""
     down = -(-len(clouds) // 2)
     with plotting(alt) as plt:
@@ -189,8 +201,7 @@ def plot(clouds: Mapping[str, Cloud], alt: str) -> str:
         for axis in axes[len(clouds) :]:
             axis.set_axis_off()
         for axis, (version, cloud) in zip(axes, clouds.items(), strict=False):
-            few = thinned(cloud)
-            plane = few.plane()
+            few, plane = thinned(cloud), planes[version]
             for i, (group, marker, colour) in enumerate(GROUPS):
                 axis.plot(*plane[few.group == i].T, marker, color=colour, label=group, markersize=3,
                           markeredgewidth=0.8, linestyle="none", fillstyle="none")  # fmt: skip

@@ -34,6 +34,8 @@ class Figure:
     svg: str
     """One <svg> element without styles, scripts or links, for a strict content security policy."""
     numbers: tuple[Numbers, ...] = ()
+    points: Callable[[], Numbers] | None = None
+    """All points of its curves, for a file beside the page: too many to read."""
 
 
 class Sources(NamedTuple):

@@ -185,7 +185,21 @@ def _scores(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) ->
     alt = f"Distributions of anomaly scores on {where}. Overlap of the classes: {overlaps}."
     rows = tuple((m, f"{overlap(*t):.2f}", f"{auroc(*t):.3f}") for m, t in scores.items())
     numbers = Numbers(("method", "overlap", "AUROC"), rows)
-    return Figure(name, "scores", title, note, alt, distributions(scores, alt), (numbers,))
+    drawn = distributions(scores, alt)
+    points = partial(_score_points, scores)
+    return Figure(name, "scores", title, note, alt, drawn, (numbers,), points)
+
+
+def _score_points(scores: Mapping[str, Tested]) -> Numbers:
+    """Return every test score, with the share of its class that scores up to it."""
+    rows = []
+    for method, (score, label) in scores.items():
+        for anomalous, kind in enumerate(("normal", "anomalous")):
+            ordered = np.sort(score[label == bool(anomalous)])
+            shares = np.arange(1, len(ordered) + 1) / max(1, len(ordered))
+            rows += [(method, kind, repr(float(s)), f"{share:.6f}")
+                     for s, share in zip(ordered, shares, strict=True)]  # fmt: skip
+    return Numbers(("method", "images", "score", "share up to it"), tuple(rows))
 
 
 def _roc(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Figure:
@@ -202,7 +216,18 @@ def _roc(stored: StoredRuns, place: Place, shots: int, reader: ScoreCache) -> Fi
     alt = f"ROC curves on {where}. Area under the curve: {areas}."
     rows = tuple((m, f"{choice.mean_auroc(r):.3f}", str(len(r))) for m, r in runs.items())
     numbers = Numbers(("method", "area under the mean curve", "seeds"), rows)
-    return Figure(name, "scores", title, note, alt, roc(runs, alt), (numbers,))
+    points = partial(_roc_points, runs)
+    return Figure(name, "scores", title, note, alt, roc(runs, alt), (numbers,), points)
+
+
+def _roc_points(runs: Mapping[str, Sequence[Tested]]) -> Numbers:
+    """Return the points of the mean curves, two at each rise."""
+    rows = tuple(
+        (method, f"{x:.6f}", f"{y:.6f}")
+        for method, several in runs.items()
+        for x, y in zip(*mean_roc(several), strict=True)
+    )
+    return Numbers(("method", "false positive rate", "true positive rate"), rows)
 
 
 def _area(method: str, runs: Sequence[Tested]) -> str:

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from bench.metrics import auroc
-from bench.report.figures.scores import mean_roc, overlap, roc_points
+from bench.report.figures.scores import (
+    _roc_points,
+    _score_points,
+    mean_roc,
+    overlap,
+    roc_points,
+)
 from tests.fixtures.figures import LABEL, SCORE
 
 
@@ -32,3 +38,15 @@ def test_the_area_under_the_mean_curve_is_the_mean_area():
     few = mean_roc(runs, points=7)
     assert len(few[0]) == 14
     assert (few[0][-1], few[1][-1]) == (1, 1)
+
+
+def test_the_points_that_are_exported_are_those_that_are_drawn():
+    curve = _roc_points({"DRA": [(SCORE, LABEL)]})
+    assert curve.rows[:2] == (("DRA", "0.000000", "0.000000"), ("DRA", "0.000000", "0.500000"))
+    assert curve.rows[-1] == ("DRA", "1.000000", "1.000000")
+    x, y = (np.array([float(row[i]) for row in curve.rows]) for i in (1, 2))
+    assert np.trapezoid(y, x) == pytest.approx(auroc(SCORE, LABEL))
+    scores = _score_points({"DRA": (SCORE, LABEL)})
+    assert len(scores.rows) == len(SCORE)
+    assert {float(row[2]) for row in scores.rows} == {*map(float, SCORE)}
+    assert [row[3] for row in scores.rows if row[1] == "normal"] == ["0.500000", "1.000000"]
