@@ -32,6 +32,8 @@ from bench.store.receipt import Receipt
 
 HEARTBEAT = 10.0
 """Seconds between two signs of life of the runs under way."""
+LOOK_AGAIN = 0.1
+"""Seconds after which a run is read again that could not be read, and was not damaged."""
 LOST_TRIES = 3
 """How often a run is started that is lost with its server of processes or its node."""
 
@@ -268,14 +270,17 @@ class _Campaign:
             try:
                 return self.store.read(run_id)
             except CorruptRun as error:
-                self.quarantine_run(run_id, str(error))
+                if not self.quarantine_run(run_id, str(error)):  # replaced, or not to be seen yet
+                    time.sleep(LOOK_AGAIN)
         return None
 
-    def quarantine_run(self, run_id: str, why: str) -> None:
-        """Quarantine a damaged run, so that it runs again."""
-        if moved := self.store.quarantine_run(run_id):
+    def quarantine_run(self, run_id: str, why: str) -> bool:
+        """Quarantine a damaged run, so that it runs again; return whether there was one."""
+        moved = self.store.quarantine_run(run_id)
+        if moved:
             self.damaged_artifacts[run_id] = artifacts_in(moved)
             self.listener.note(f"{why}: moved to {self.store.quarantine}, runs again")
+        return moved is not None
 
     def _start(self, engine: Engine, run: Run, slot: Slot) -> None:
         # A run that is staged here is claimed, and nodes that see the results would wait for it.

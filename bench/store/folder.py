@@ -304,14 +304,22 @@ class Store:
 
     def has(self, run_id: str) -> bool:
         """Whether a run is stored, its digests unchecked."""
-        if os.path.lexists(self.runs / run_id):
+        run = self.runs / run_id
+        if os.path.lexists(run):
             return True
         # Where other machines write, a file system may remember for a minute that a name was not
         # there; what a folder holds it asks anew.
         try:
-            return run_id in os.listdir(self.runs)
+            if run_id not in os.listdir(self.runs):
+                return False
         except OSError:  # as `lexists` does
             return False
+        # So the run is there and could not be read: who tries to make its folder is told, and what
+        # was remembered is dropped. Should it be gone by now, an empty folder is removed.
+        with contextlib.suppress(OSError):
+            run.mkdir()
+            run.rmdir()
+        return True
 
     def read(self, run_id: str) -> Receipt:
         """Read a receipt and check every digest.

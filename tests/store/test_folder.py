@@ -47,9 +47,13 @@ def test_a_published_run_is_read_back(store):
 def test_a_run_of_another_machine_is_seen_while_its_name_is_not_known_here(store, monkeypatch):
     """Shared file systems may remember for a minute that a name was not there; listings are new."""
     publish(store)
+    before, gone = tree(store.runs), "0" * 16
     monkeypatch.setattr(os.path, "lexists", lambda path: False)
     assert store.has(ID)
-    assert not store.has("0" * 16)
+    assert not store.has(gone)
+    monkeypatch.setattr(os, "listdir", lambda path: [ID, gone])  # removed meanwhile
+    assert store.has(gone)
+    assert tree(store.runs) == before
 
 
 def test_an_empty_or_absent_store_holds_nothing(store, tmp_path):
