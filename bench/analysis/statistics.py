@@ -36,9 +36,9 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
     mean, n = fmean(values), len(values)
     if n < 2:
         return Estimate(mean, n, None)
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    half = float(t.ppf((1 + level) / 2, n - 1)) * stdev(values) / math.sqrt(n)
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * stdev(values) / math.sqrt(n)
     return Estimate(mean, n, (mean - half, mean + half))
 
 

@@ -88,8 +88,6 @@ def mean_roc(
 
 def distributions(by_method: Mapping[str, Tested], alt: str) -> str:
     """Draw cumulative shares of test scores, a panel per method."""
-    import seaborn as sns
-
     across = min(2, len(by_method))
     down = -(-len(by_method) // across)
     kinds = (("normal", NORMAL, "-"), ("anomalous", ANOMALOUS, "--"))
@@ -99,9 +97,9 @@ def distributions(by_method: Mapping[str, Tested], alt: str) -> str:
             axis.set_axis_off()
         for axis, (method, (score, label)) in zip(axes, by_method.items(), strict=False):
             for anomalous, (kind, colour, line) in enumerate(kinds):
-                sns.ecdfplot(
-                    x=score[label == bool(anomalous)].astype(float), ax=axis, color=colour,
-                    linestyle=line, linewidth=1.2, label=kind,
+                axis.ecdf(
+                    score[label == bool(anomalous)], color=colour, linestyle=line, linewidth=1.2,
+                    label=kind,
                 )  # fmt: skip
             axis.set_title(f"{method}: overlap {overlap(score, label):.2f}")
             axis.set(xlabel="", ylabel="")
