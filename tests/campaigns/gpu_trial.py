@@ -2,17 +2,17 @@
 
 There is neither network nor nox there, so all is prepared before. Here, in the repository:
 
-    python -m tests.campaigns.gpu_pack --data DATA --weights WEIGHTS --out .gpu
     pip download --no-deps -d .gpu/wheels NAME ...  # what the machine lacks; for its Python
+    python -m tests.campaigns.gpu_pack --data DATA --weights WEIGHTS --out .gpu
 
-and `.gpu` stays below 64 MiB with the tree. There, in two calls, $OUT being what comes back:
+The second says how large all of it is. There, in two calls, $OUT being what comes back:
 
     pip install --no-index --no-deps --target /tmp/site .gpu/wheels/*.whl
     export PYTHONPATH=$PWD:/tmp/site
     timeout 330 python -m tests.campaigns.gpu_trial --out $OUT
 
-    timeout 360 python -m bench run --suite nightly --set stage=3 --data .gpu/data \
-        --weights .gpu/weights --results /tmp/results --cache /tmp/cache
+    timeout 360 python -m bench run --suite nightly --set stage=3 --seeds 1 --slots 4 \
+        --data .gpu/data --weights .gpu/weights --results /tmp/results --cache /tmp/cache
     python -m bench archive --results /tmp/results --out $OUT/nightly
 
 The first call, in this order: a float32 step of ResNet-50 with contiguous and with channels-last
@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from baselines.blocks import capture
 from bench.execution.determinism import make_deterministic
-from bench.registry import METHODS
+from bench.registry import METHODS, load_class
 from bench.system.files import write_atomically
 from tests.campaigns.same_numbers import ROOT
 from tests.campaigns.step_ratio import answer, ask, started
@@ -157,7 +157,7 @@ def steps(given: Any) -> Iterator[Measurement]:
     """Yield bits and times of captured and eager steps, by method and precision."""
     for precision in ("float32", "bfloat16"):
         for method in given.methods.split(","):
-            if precision == "float32" or "precision" in METHODS[method].settings:
+            if precision == "float32" or "precision" in load_class(METHODS[method].path).settings:
                 yield f"{method} {precision}", functools.partial(compare, given, method, precision)
 
 
