@@ -43,9 +43,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from baselines.blocks.backbone import MEAN, STD, Backbone, normalise
+from baselines.blocks.backbone import MEAN, STD, Backbone, by_channel, normalise
 from baselines.blocks.batches import Stream, generator
-from baselines.blocks.loop import run_steps
+from baselines.blocks.loop import learning_rate, run_steps
+from baselines.blocks.plan import Plan
 from baselines.blocks.weak import Seen, WeakMethod, WeakNetwork
 from bench.detector import Context, MethodError, TrainingSet, parameter
 
@@ -231,9 +232,12 @@ def attention(features: Tensor, target: Tensor, train: bool) -> Tensor:
 
 def pixels(images: Tensor) -> Tensor:
     """Return normalised images (B, 3, H, W) in [0, 1]."""
-    mean = images.new_tensor(MEAN).view(1, 3, 1, 1)
-    std = images.new_tensor(STD).view(1, 3, 1, 1)
-    return images * std + mean
+    return images * by_channel(images, STD) + by_channel(images, MEAN)
+
+
+def draw_noise(shape: torch.Size, rng: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw normal noise of a shape, on the CPU."""
+    return (torch.randn(shape, generator=rng),)
 
 
 class Encoder(nn.Module):
@@ -262,6 +266,7 @@ class CAVGA(WeakMethod):
 
     name = "cavga"
     version = 1
+    planned = True
     supervision: ClassVar[Any] = {"variant": VARIANTS}
     settings = frozenset({"batch_size", "backbone"})
 
@@ -293,7 +298,7 @@ class CAVGA(WeakMethod):
 
     def untrained(self, context: Context) -> Network:
         """Return the network as it is before training, on the CPU, and keep the context."""
-        self.context = context
+        self.context, self.plan = context, Plan(context.device)
         p = self.parameters
         if p.score == "classifier" and not p.weak:
             raise MethodError(f"score = classifier needs variant R_w or D_w, not {p.variant}")
@@ -342,8 +347,11 @@ class CAVGA(WeakMethod):
         of_generator, of_discriminator = self.optimisers()
         attended = torch.zeros((), device=context.device)
 
+        def draw() -> tuple[Tensor, ...]:
+            return (stream.take(context.batch_size),)
+
         def step() -> Tensor:
-            taken = stream.take(context.batch_size).to(images.device)
+            (taken,) = self.plan.take(draw)
             batch = normalise(images[taken].float() / 255)
             batch = batch.contiguous(memory_format=torch.channels_last)
             losses = self.step(batch, labels[taken], of_generator, of_discriminator)
@@ -351,7 +359,8 @@ class CAVGA(WeakMethod):
             return losses.total
 
         self.network.train()
-        run_steps(step, p.epochs, steps, context, self.after_epoch)
+        plan = self.plan if vars(type(self)).get("planned") else None
+        run_steps(step, p.epochs, steps, context, self.after_epoch, plan)
         context.record("attention_loss", float(attended))
 
     def optimisers(self) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
@@ -360,9 +369,16 @@ class CAVGA(WeakMethod):
             self.network.generator_parameters(),
             list(self.network.discriminator.parameters()),
         )
+        device = groups[0][0].device
         one, two = (
-            torch.optim.Adam(g, lr=self.parameters.lr, betas=(0.5, 0.999), fused=True)
-            for g in groups
+            torch.optim.Adam(
+                group,
+                learning_rate(self.parameters.lr, device),
+                betas=(0.5, 0.999),
+                fused=True,
+                capturable=device.type == "cuda",
+            )
+            for group in groups
         )
         return one, two
 
@@ -375,7 +391,7 @@ class CAVGA(WeakMethod):
     ) -> Losses:
         """Make one step of the discriminator and one of the generator on a normalised batch."""
         latent = self.network.encode(batch)
-        noise = torch.randn(latent.mean.shape, generator=self.noise).to(batch.device)
+        (noise,) = self.plan.take(draw_noise, latent.mean.shape, self.noise)
         z = latent.mean + noise * (latent.log_variance / 2).exp()
         again = self.network.decode(z, batch.shape[-1])
         of_discriminator.zero_grad()

@@ -48,8 +48,8 @@ from baselines.blocks.batches import Stream, generator
 from baselines.blocks.coupling import Coupling, Flow
 from baselines.blocks.flows import FlowMethod
 from baselines.blocks.frozen import CHUNK
-from baselines.blocks.loop import run_steps
-from baselines.blocks.pseudo_anomaly import rotate
+from baselines.blocks.loop import learning_rate, run_steps
+from baselines.blocks.pseudo_anomaly import draw_angles, turn
 from bench.detector import BackboneSource, Context, TrainingSet, parameter
 
 DEEPEST = 3
@@ -143,6 +143,11 @@ def fibers_of(level: Tensor) -> Tensor:
     return level.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
 
 
+def draw_order(count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw an order of items, (count,) long on the CPU."""
+    return (torch.randperm(count, generator=rng),)
+
+
 class CFlow(FlowMethod):
     """A conditional flow behind each stage."""
 
@@ -150,6 +155,8 @@ class CFlow(FlowMethod):
     version = 1
     memory_of = ("largest",)
     Parameters = Parameters
+    updates: int
+    """Optimiser steps that a batch makes."""
 
     def stages(self, source: BackboneSource) -> tuple[int, ...]:
         """Read the first stage to the deepest one, the third at least."""
@@ -167,8 +174,8 @@ class CFlow(FlowMethod):
         self.cached = None if p.rotation else self.remembered(self.normal)
         rng = generator(context, "batches")
         step = self.step(self.batches(rng), rng, p.epochs * steps)
-        run_steps(step, p.epochs, steps, context, self.after_epoch)
-        context.record("optimiser_steps", self.optimiser_steps)
+        run_steps(step, p.epochs, steps, context, self.after_epoch, self.plan)
+        context.record("optimiser_steps", self.updates * p.epochs * steps)
         self.finish()
         del self.normal, self.cached
 
@@ -180,11 +187,15 @@ class CFlow(FlowMethod):
         turns = generator(context, "augment")
         images = torch.from_numpy(self.normal.images).to(context.device) if rotation else None
 
+        def draw() -> tuple[Tensor, ...]:
+            return (stream.take(min(context.batch_size, count)),)
+
         def batch() -> list[Tensor]:
-            which = stream.take(min(context.batch_size, count)).to(context.device)
+            (which,) = self.plan.take(draw)
             if images is None:
                 return [level[which] for level in self.cached or ()]
-            turned = rotate(images[which].float() / 255, rotation, turns)
+            (angles,) = self.plan.take(draw_angles, len(which), rotation, turns)
+            turned = turn(images[which].float() / 255, angles)
             return self.read(normalise(turned).contiguous(memory_format=torch.channels_last))
 
         return batch
@@ -194,20 +205,28 @@ class CFlow(FlowMethod):
     ) -> Callable[[], Tensor]:
         """Return a function that trains all flows on a batch and returns the mean loss."""
         p, number = self.parameters, itertools.count()
-        optimisers = [torch.optim.Adam(f.parameters(), lr=p.lr, fused=True) for f in self.flows]
-        self.optimiser_steps = 0
+        optimisers = [self.optimiser(flow) for flow in self.flows]
+
+        def draw_rate() -> tuple[Tensor, ...]:
+            return (torch.tensor(p.rate(next(number) / steps), dtype=torch.float64),)
 
         def step() -> Tensor:
-            rate = p.rate(next(number) / steps)
+            (rate,) = self.plan.take(draw_rate)
             losses = []
             for flow, optimiser, level in zip(self.flows, optimisers, batch(), strict=True):
                 for group in optimiser.param_groups:
-                    group["lr"] = rate
+                    group["lr"].copy_(rate)
                 losses += self.descend(flow, optimiser, level, rng)
-            self.optimiser_steps += len(losses)
+            self.updates = len(losses)
             return torch.stack(losses).mean()
 
         return step
+
+    def optimiser(self, flow: nn.Module) -> torch.optim.Optimizer:
+        """Return Adam over a flow."""
+        weights = list(flow.parameters())
+        rate = learning_rate(self.parameters.lr, weights[0].device)
+        return torch.optim.Adam(weights, rate, fused=True, capturable=rate.is_cuda)
 
     def descend(
         self, flow: nn.Module, optimiser: torch.optim.Optimizer, level: Tensor, rng: torch.Generator
@@ -215,7 +234,7 @@ class CFlow(FlowMethod):
         """Train a flow on the positions of a batch, shuffled; return the losses of its steps."""
         rows, grid = fibers_of(level), level[0, 0].numel()
         count = min(self.parameters.fibers, len(rows))
-        order = torch.randperm(len(rows), generator=rng).to(rows.device)
+        (order,) = self.plan.take(draw_order, len(rows), rng)
         losses = []
         for some in order[: len(rows) // count * count].split(count):
             likelihood, _ = flow.likelihood(rows[some], some % grid)  # type: ignore[operator]

@@ -40,7 +40,7 @@ from baselines.blocks.batches import Stream, generator
 from baselines.blocks.coupling import Coupling, Flow
 from baselines.blocks.flows import FlowMethod
 from baselines.blocks.frozen import AT_ONCE, CHUNK
-from baselines.blocks.loop import run_steps
+from baselines.blocks.loop import learning_rate, run_steps
 from bench.detector import BackboneSource, Context, TrainingSet, parameter
 
 STAGES = (1, 2, 3)
@@ -121,18 +121,25 @@ class FastFlow(FlowMethod):
         p, normals = self.parameters, len(train.normal)
         steps = p.steps_per_epoch or max(1, normals // context.batch_size)
         step = self.step(self.remembered(train.normal))
-        run_steps(step, p.epochs, steps, context, self.after_epoch)
+        run_steps(step, p.epochs, steps, context, self.after_epoch, self.plan)
 
     def step(self, features: list[Tensor]) -> Callable[[], Tensor]:
         """Return a function that makes one training step on features and returns its loss."""
-        p, count = self.parameters, len(features[0])
+        p, count, device = self.parameters, len(features[0]), features[0].device
         stream = Stream(count, generator(self.context, "batches"))
         optimiser = torch.optim.Adam(
-            self.flows.parameters(), lr=p.lr, weight_decay=p.weight_decay, fused=True
+            self.flows.parameters(),
+            lr=learning_rate(p.lr, device),
+            weight_decay=p.weight_decay,
+            fused=True,
+            capturable=device.type == "cuda",
         )
 
+        def draw() -> tuple[Tensor, ...]:
+            return (stream.take(min(self.context.batch_size, count)),)
+
         def step() -> Tensor:
-            which = stream.take(min(self.context.batch_size, count)).to(features[0].device)
+            (which,) = self.plan.take(draw)
             optimiser.zero_grad()
             total = features[0].new_zeros(())
             for flow, level in zip(self.flows, features, strict=True):

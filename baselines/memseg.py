@@ -59,7 +59,8 @@ from torch.nn import functional as F
 from baselines.blocks.backbone import normalise
 from baselines.blocks.batches import Stream, generator, in_batches
 from baselines.blocks.frozen import Features
-from baselines.blocks.loop import run_steps
+from baselines.blocks.loop import learning_rate, run_steps
+from baselines.blocks.plan import Plan
 from baselines.blocks.segmentation import (
     Decoder,
     Fusion,
@@ -222,12 +223,15 @@ class Parameters:
 class Batches:
     """Holds the normal images that train, on the device, and makes batches of them."""
 
-    def __init__(self, images: NDArray[np.uint8], foreground: str, context: Context) -> None:
+    def __init__(
+        self, images: NDArray[np.uint8], foreground: str, context: Context, plan: Plan | None = None
+    ) -> None:
+        self._plan = plan or Plan(context.device)
         self._images = torch.from_numpy(images).to(context.device)
         self._foregrounds = torch.from_numpy(foregrounds(images, foreground)).to(context.device)
         external, rng = context.external, generator(context, "augment")
         outside = None if external is None else torch.from_numpy(external).to(context.device)
-        self._synthesis = Synthesis(rng, outside, generator(context, "external"))
+        self._synthesis = Synthesis(rng, outside, generator(context, "external"), self._plan)
         batches = generator(context, "batches")
         self._first, self._sources = Stream(len(images), batches), Stream(len(images), batches)
         self._normals = (context.batch_size + 1) // 2
@@ -235,12 +239,14 @@ class Batches:
 
     def __call__(self) -> Batch:
         """Return a batch, its first half (or one more) normal."""
-        normal = self._first.take(self._normals).to(self._images.device)
-        sources = self._sources.take(self._made).to(self._images.device)
+        normal, sources = self._plan.take(self._draw)
         picked = self._images[torch.cat([normal, sources])].float() / 255
         made, anomalous = self._synthesis(picked[self._normals :], self._foregrounds[sources])
         nothing = anomalous.new_zeros(self._normals, *anomalous.shape[1:])
         return ready(torch.cat([picked[: self._normals], made])), torch.cat([nothing, anomalous])
+
+    def _draw(self) -> tuple[Tensor, Tensor]:
+        return self._first.take(self._normals), self._sources.take(self._made)
 
 
 def ready(images: Tensor) -> Tensor:
@@ -253,13 +259,14 @@ class MemSeg(WeakMethod):
 
     name = "memseg"
     version = 1
+    planned = True
     supervision = "unsupervised"
     settings = frozenset({"precision", "batch_size", "backbone", "external"})
     Parameters = Parameters
 
     def untrained(self, context: Context) -> Network:
         """Return the network as it is before training, on the CPU, and keep the context."""
-        self.context = context
+        self.context, self.plan = context, Plan(context.device)
         if context.backbone is None:
             raise MethodError("this method needs a backbone")
         if context.batch_size < 2:
@@ -275,7 +282,7 @@ class MemSeg(WeakMethod):
         self.network.remember(ready(i.to(context.device).float() / 255) for i in few)
         context.record("bank_vectors", len(stored))
         context.record("bank_bytes", sum(b.nbytes for b in self.network.bank))
-        self.train(Batches(normal[rest], self.parameters.foreground, context))
+        self.train(Batches(normal[rest], self.parameters.foreground, context, self.plan))
         self.network.eval()
 
     def evaluation(self, samples: Samples) -> Iterator[Tensor]:
@@ -300,16 +307,20 @@ class MemSeg(WeakMethod):
     def train(self, batch: Callable[[], Batch]) -> None:
         """Train the network in place to the last step."""
         p = self.parameters
-        optimiser = adamw(self.network, p)
-        number = itertools.count()
+        optimiser, steps = adamw(self.network, p), itertools.count()
+
+        def draw_rate() -> tuple[Tensor, ...]:
+            return (torch.tensor(p.rate(next(steps)), dtype=torch.float64),)
 
         def step() -> Tensor:
             value = self.segmentation_loss(*batch())
-            descend(value, optimiser, p.rate(next(number)))
+            (rate,) = self.plan.take(draw_rate)
+            descend(value, optimiser, rate)
             return value.detach()
 
         self.network.train()
-        run_steps(step, p.epochs, p.steps_per_epoch, self.context, self.after_epoch)
+        plan = self.plan if vars(type(self)).get("planned") else None
+        run_steps(step, p.epochs, p.steps_per_epoch, self.context, self.after_epoch, plan)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the network and what it remembers."""
@@ -330,21 +341,20 @@ class MemSeg(WeakMethod):
         images = torch.zeros(context.batch_size, 3, size, size)
         anomalous = torch.zeros(context.batch_size, size, size, dtype=torch.bool)
         value = self.segmentation_loss(images, anomalous)
-        descend(value, adamw(self.network, self.parameters), 0.0)
+        descend(value, adamw(self.network, self.parameters), torch.zeros(()))
 
 
 def adamw(network: nn.Module, parameters: Parameters) -> torch.optim.Optimizer:
     """Return AdamW over what is trained."""
     trained = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        trained, lr=parameters.lr, weight_decay=parameters.weight_decay, fused=True
-    )
+    rate, decay = learning_rate(parameters.lr, trained[0].device), parameters.weight_decay
+    return torch.optim.AdamW(trained, rate, weight_decay=decay, fused=True, capturable=rate.is_cuda)
 
 
-def descend(value: Tensor, optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Make one step of a rate down the gradient of a loss."""
+def descend(value: Tensor, optimiser: torch.optim.Optimizer, rate: Tensor) -> None:
+    """Make one step of a rate, (), down the gradient of a loss."""
     optimiser.zero_grad()
     value.backward()
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"].copy_(rate)
     optimiser.step()

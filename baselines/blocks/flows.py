@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from baselines.blocks.batches import generator, joined
 from baselines.blocks.coupling import initialise
 from baselines.blocks.frozen import AT_ONCE, CHUNK, Features, FrozenMethod, channels_of
+from baselines.blocks.plan import Plan
 from bench.detector import BackboneSource, Context, MethodError, Samples
 
 _FLOWS = "flows."
@@ -22,6 +23,10 @@ class FlowMethod(FrozenMethod):
 
     settings: ClassVar[frozenset[str]] = frozenset({"precision", "batch_size", "backbone"})
     flows: nn.ModuleList
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters)
+        self.plan = Plan()
 
     def flow(self, channels: int, side: int) -> nn.Module:
         """Return the flow of a stage whose maps have so many channels and a side."""
@@ -44,6 +49,7 @@ class FlowMethod(FrozenMethod):
 
     def untrained(self, size: int, context: Context) -> nn.ModuleList:
         """Return the flows as they are before training, on the CPU."""
+        self.plan = Plan(context.device)
         flows = self.built(size, context)
         initialise(flows, generator(context, "init"))
         return flows

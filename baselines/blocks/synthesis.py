@@ -18,7 +18,9 @@ encloses is foreground. Where the edges lie on both sides, as on textures, or an
 no foreground, there is no such bound.
 """
 
+import functools
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -26,12 +28,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from baselines.blocks.backbone import by_channel
 from baselines.blocks.batches import Stream
-from baselines.blocks.pseudo_anomaly import rotate, shift_hue
+from baselines.blocks.plan import Plan
+from baselines.blocks.pseudo_anomaly import draw_angles, shift_hue, spread, turn
 
 FOREGROUNDS = ("otsu", "none")
 EXPONENTS = 6
 """Cells along an axis are 2 ** 0 to 2 ** 5."""
+CORNERS = 2 ** (EXPONENTS - 1) + 1
+"""Of the cells along an axis, where they are the most."""
 TURN = 90.0
 LEVEL = 0.5
 BLEND = (0.15, 1.0)
@@ -48,17 +54,24 @@ LEAST = 0.01
 # Masks
 
 
-def perlin(
-    n: int, height: int, width: int, rng: torch.Generator, device: torch.device | str = "cpu"
-) -> Tensor:
-    """Draw n maps of Perlin noise in [-1, 1], each with its own cells and turn: (n, H, W)."""
+def draw_perlin(n: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw what n maps of Perlin noise are made by, on the CPU.
+
+    (2, n) long cells across and down; (2, n) cosine and sine of the turns; (2, n, corners) slopes
+    across and down at the corners of the cells.
+    """
     cells = 2 ** torch.randint(0, EXPONENTS, (2, n), generator=rng)
     turns = math.radians(TURN) * (2 * torch.rand(n, generator=rng) - 1)
-    corners = 2 ** (EXPONENTS - 1) + 1
-    angles = 2 * math.pi * torch.rand(n, corners**2, generator=rng)
-    slopes = torch.stack([angles.cos(), angles.sin()]).to(device)
-    across, down = cells.view(2, n, 1, 1).to(device)
-    cos, sin = turns.cos().view(n, 1, 1).to(device), turns.sin().view(n, 1, 1).to(device)
+    angles = 2 * math.pi * torch.rand(n, CORNERS**2, generator=rng)
+    return cells, *(torch.stack([drawn.cos(), drawn.sin()]) for drawn in (turns, angles))
+
+
+def perlin(drawn: Sequence[Tensor], height: int, width: int) -> Tensor:
+    """Return n maps of Perlin noise in [-1, 1], as `draw_perlin` gave: (n, H, W)."""
+    cells, turns, slopes = drawn
+    n, device = cells.shape[1], cells.device
+    across, down = cells.view(2, n, 1, 1)
+    cos, sin = turns.view(2, n, 1, 1)
 
     # The noise is read at turned places: what rotating its picture would give, without resampling.
     y = ((torch.arange(height, device=device) + 0.5) / height - 0.5).view(1, -1, 1)
@@ -68,10 +81,10 @@ def perlin(
     u, v = u.clamp(0, 1 - 1e-6) * across, v.clamp(0, 1 - 1e-6) * down
     column, row = u.floor(), v.floor()
     u, v = u - column, v - row
-    first = (row * corners + column).long().flatten(1)
+    first = (row * CORNERS + column).long().flatten(1)
 
     def ramp(right: int, below: int) -> Tensor:
-        corner = first + (below * corners + right)
+        corner = first + (below * CORNERS + right)
         slope_x, slope_y = (s.gather(1, corner).view(n, height, width) for s in slopes)
         return slope_x * (u - right) + slope_y * (v - below)
 
@@ -174,7 +187,9 @@ def equalise(images: Tensor, at: Tensor) -> Tensor:
     n, channels, height, width = images.shape
     values = (images * 255).round().long().flatten(2).view(n * channels, -1)
     shifted = values + 256 * torch.arange(n * channels, device=images.device).view(-1, 1)
-    counts = torch.bincount(shifted.flatten(), minlength=256 * n * channels)
+    # Not by bincount: that has a GPU say the largest value before it goes on.
+    counts = shifted.new_zeros(256 * n * channels)
+    counts.scatter_add_(0, shifted.flatten(), torch.ones_like(shifted).flatten())
     reached = counts.view(-1, 256).cumsum(1).float() / (height * width)
     return reached.gather(1, values).view_as(images)
 
@@ -185,23 +200,70 @@ ROTATION = 45.0
 
 
 def _grey(images: Tensor) -> Tensor:
-    return (images * images.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (images * by_channel(images, GREY)).sum(1, keepdim=True)
 
 
-def structural(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Change images (n, 3, H, W) in [0, 1] in three of ten ways each and shuffle their tiles."""
-    n = len(images)
-    changed = images.clone(memory_format=torch.contiguous_format)
-    chosen = torch.rand(n, len(CHANGES) + 1, generator=rng).topk(CHANGED).indices
-    strengths = torch.rand(len(CHANGES), 2, n, 1, 1, 1, generator=rng)
+def replaced(
+    images: Tensor,
+    chosen: Tensor,
+    make: Callable[[Tensor, Sequence[Tensor]], Tensor],
+    sources: Tensor,
+    drawn: Sequence[Tensor],
+) -> Tensor:
+    """Return images with what `make(sources, drawn)` gives in the place of the chosen, (n,) bool.
+
+    All have a row for each image, and each image is made by itself. On a CPU `images` are changed.
+    """
+    if not images.is_cpu:
+        return torch.where(chosen.view(-1, 1, 1, 1), make(sources, drawn), images)
+    # Shapes may vary here: no time goes into images that are not chosen.
+    if chosen.any():
+        images[chosen] = make(sources[chosen], [tensor[chosen] for tensor in drawn])
+    return images
+
+
+def draw_changes(n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw three of ten changes for each of n images, and their strengths, on the CPU.
+
+    (n, 10) bool, the last one the rotation; (n, 9, 2) float32.
+    """
+    three = torch.rand(n, len(CHANGES) + 1, generator=rng).topk(CHANGED).indices
+    strengths = torch.rand(len(CHANGES), 2, n, generator=rng)
+    chosen = torch.zeros(n, len(CHANGES) + 1, dtype=torch.bool).scatter_(1, three, True)
+    return chosen, strengths.permute(2, 0, 1).contiguous()
+
+
+def changed(images: Tensor, chosen: Tensor, strengths: Tensor) -> Tensor:
+    """Return images (n, 3, H, W) in [0, 1] after those of `CHANGES` that `draw_changes` chose."""
+    images = images.clone(memory_format=torch.contiguous_format)
     for k, change in enumerate(CHANGES):
-        ours = (chosen == k).any(1).nonzero().flatten()
-        if len(ours):
-            at, where = strengths[k][:, ours].to(images.device), ours.to(images.device)
-            changed[where] = change(changed[where], at).clamp(0, 1)
-    turned = (chosen == len(CHANGES)).any(1).view(-1, 1, 1, 1).to(images.device)
-    changed = torch.where(turned, rotate(changed, ROTATION, rng), changed)
-    return shuffle(changed, torch.rand(n, TILES**2, generator=rng).argsort(1))
+        make = functools.partial(_within_range, change)
+        images = replaced(images, chosen[:, k], make, images, [strengths[:, k]])
+    return images
+
+
+def _within_range(
+    change: Callable[[Tensor, Tensor], Tensor], images: Tensor, drawn: Sequence[Tensor]
+) -> Tensor:
+    (strengths,) = drawn
+    return change(images, strengths.T[..., None, None, None]).clamp(0, 1)
+
+
+def draw_structural(n: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw what `structural` makes n sources by, on the CPU.
+
+    What `draw_changes` gives; (n,) angles of the rotation; (n, 64) long, the order of the tiles.
+    """
+    changes, angles = draw_changes(n, rng), draw_angles(n, ROTATION, rng)
+    return *changes, *angles, torch.rand(n, TILES**2, generator=rng).argsort(1)
+
+
+def structural(images: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+    """Change images (n, 3, H, W) in [0, 1] in three of ten ways each and shuffle their tiles."""
+    chosen, strengths, angles, order = drawn
+    images = changed(images, chosen, strengths)
+    turned = chosen[:, -1].view(-1, 1, 1, 1)
+    return shuffle(torch.where(turned, turn(images, angles), images), order)
 
 
 def shuffle(images: Tensor, order: Tensor) -> Tensor:
@@ -215,7 +277,7 @@ def shuffle(images: Tensor, order: Tensor) -> Tensor:
     tiles = area.unflatten(3, (TILES, w)).unflatten(2, (TILES, h)).permute(0, 2, 4, 1, 3, 5)
     tiles = tiles.reshape(n, TILES**2, channels, h, w)
     rows = torch.arange(n, device=images.device).view(-1, 1)
-    moved = tiles[rows, order.to(images.device)].view(n, TILES, TILES, channels, h, w)
+    moved = tiles[rows, order].view(n, TILES, TILES, channels, h, w)
     result = images.clone()
     result[:, :, : TILES * h, : TILES * w] = moved.permute(0, 3, 1, 4, 2, 5).reshape(area.shape)
     return result
@@ -229,9 +291,10 @@ class Synthesis:
         augment: torch.Generator,
         external: Tensor | None = None,
         drawn: torch.Generator | None = None,
+        plan: Plan | None = None,
     ) -> None:
         """Take images from elsewhere, (M, 3, H, W) uint8, in the order that `drawn` gives."""
-        self._rng, self._external = augment, external
+        self._rng, self._external, self._plan = augment, external, plan or Plan()
         if external is not None:
             self._stream = Stream(len(external), drawn or augment)
 
@@ -241,26 +304,29 @@ class Synthesis:
         `foreground`, (n, H, W) bool, says where they may be.
         """
         n, _, height, width = images.shape
-        masks = (perlin(n, height, width, self._rng, images.device) > LEVEL) & foreground
-        blend = _between(torch.rand(n, 1, 1, 1, generator=self._rng), *BLEND).to(images.device)
-        blended = torch.lerp(images, self._sources(images), blend)
+        noise = perlin(self._plan.take(draw_perlin, n, self._rng), height, width)
+        masks = (noise > LEVEL) & foreground
+        (blend,) = self._plan.take(draw_blend, n, self._rng)
+        blended = torch.lerp(images, self._sources(images), blend.view(-1, 1, 1, 1))
         return torch.where(masks.unsqueeze(1), blended, images), masks
 
     def _sources(self, images: Tensor) -> Tensor:
         if self._external is None:
-            return structural(images, self._rng)
-        own = torch.rand(len(images), generator=self._rng) < 0.5
-        sources = torch.empty_like(images, memory_format=torch.contiguous_format)
-        for chosen, made in ((own, self._structural), (~own, self._elsewhere)):
-            rows = chosen.nonzero().flatten().to(images.device)
-            if len(rows):
-                sources[rows] = made(images[rows])
-        return sources
+            return structural(images, self._plan.take(draw_structural, len(images), self._rng))
+        own, elsewhere, *drawn = self._plan.take(self._draw_sources, len(images))
+        sources = self._external[elsewhere].float() / 255
+        return replaced(sources, own, structural, images, drawn)
 
-    def _structural(self, images: Tensor) -> Tensor:
-        return structural(images, self._rng)
+    def _draw_sources(self, n: int) -> tuple[Tensor, ...]:
+        """Draw which of n sources are images themselves, (n,) bool, and what all are made by.
 
-    def _elsewhere(self, images: Tensor) -> Tensor:
-        assert self._external is not None
-        taken = self._stream.take(len(images)).to(images.device)
-        return self._external[taken].float() / 255
+        (n,) long, the images from elsewhere; what `draw_structural` gives. Zeros where not needed.
+        """
+        own = torch.rand(n, generator=self._rng) < 0.5
+        changes = spread(draw_structural(int(own.sum()), self._rng), own)
+        return own, *spread((self._stream.take(int((~own).sum())),), ~own), *changes
+
+
+def draw_blend(n: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+    """Draw the shares of n sources, (n,), on the CPU."""
+    return (_between(torch.rand(n, generator=rng), *BLEND),)

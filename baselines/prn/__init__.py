@@ -55,7 +55,8 @@ from torch.nn import functional as F
 
 from baselines.blocks.batches import generator, in_batches
 from baselines.blocks.frozen import channels_of
-from baselines.blocks.loop import run_steps
+from baselines.blocks.loop import learning_rate, run_steps
+from baselines.blocks.plan import Plan
 from baselines.blocks.segmentation import focal_loss
 from baselines.blocks.synthesis import FOREGROUNDS
 from baselines.blocks.weak import WeakMethod
@@ -111,6 +112,7 @@ class PRN(WeakMethod):
 
     name = "prn"
     version = 1
+    planned = True
     supervision: ClassVar[Any] = {"anomalies": ANOMALIES}
     settings = frozenset({"precision", "batch_size", "backbone", "external", "masks"})
     Parameters = Parameters
@@ -119,7 +121,7 @@ class PRN(WeakMethod):
 
     def untrained(self, context: Context) -> Network:
         """Return the network as it is before training, on the CPU, and keep the context."""
-        self.context = context
+        self.context, self.plan = context, Plan(context.device)
         if context.backbone is None:
             raise MethodError("this method needs a backbone")
         if context.batch_size < 4:
@@ -150,7 +152,7 @@ class PRN(WeakMethod):
         context.record("bank_bytes", sum(level.nbytes for level in self.network.prototypes))
         kinds = {"foreground": p.foreground, "copies": p.copies, "turned": p.turned}
         steps = p.steps_per_epoch or -(-2 * len(normal) // context.batch_size)
-        self.train(Batches(normal, labelled, context, **kinds), steps)
+        self.train(Batches(normal, labelled, context, **kinds, plan=self.plan), steps)
         self.network.eval()
 
     def evaluation(self, samples: Samples) -> Iterator[Tensor]:
@@ -175,6 +177,7 @@ class PRN(WeakMethod):
             steps,
             self.context,
             self.after_epoch,
+            self.plan if vars(type(self)).get("planned") else None,
         )
 
     def step(self, batch: Batch, optimiser: torch.optim.Optimizer) -> Tensor:
@@ -188,7 +191,10 @@ class PRN(WeakMethod):
     def optimiser(self) -> torch.optim.Optimizer:
         """Return Adam over what is trained."""
         p, trained = self.parameters, [q for q in self.network.parameters() if q.requires_grad]
-        return torch.optim.Adam(trained, lr=p.lr, weight_decay=p.weight_decay, fused=True)
+        rate = learning_rate(p.lr, trained[0].device)
+        return torch.optim.Adam(
+            trained, rate, weight_decay=p.weight_decay, fused=True, capturable=rate.is_cuda
+        )
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the network, its prototypes, and the side of the images."""

@@ -1,8 +1,7 @@
 """PRN's training batches: normal images, extended anomalies, simulated anomalies, with masks.
 
 An extended anomaly is a labelled one as it is, or changed and pasted onto a normal image. All
-images of a batch at once; every random number comes from a CPU generator, and nothing waits for a
-GPU to say what it holds, except where `baselines.blocks.synthesis.equalise` counts.
+images of a batch at once; every random number comes from a CPU generator.
 """
 
 import numpy as np
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from baselines.blocks.backbone import normalise
 from baselines.blocks.batches import Stream, generator
-from baselines.blocks.pseudo_anomaly import rotate
-from baselines.blocks.synthesis import CHANGED, CHANGES, ROTATION, Synthesis, foregrounds
+from baselines.blocks.plan import Plan
+from baselines.blocks.pseudo_anomaly import draw_angles, turn
+from baselines.blocks.synthesis import ROTATION, Synthesis, changed, draw_changes, foregrounds
 from bench.detector import Context, Samples
 
 PIECES = 8
@@ -31,11 +31,13 @@ Batch = tuple[Tensor, Tensor]
 class Extension:
     """Pastes labelled anomalies, changed, onto normal images."""
 
-    def __init__(self, anomalous: Samples, rng: torch.Generator, device: str) -> None:
+    def __init__(
+        self, anomalous: Samples, rng: torch.Generator, device: str, plan: Plan | None = None
+    ) -> None:
         assert anomalous.masks is not None
         self.images = torch.from_numpy(anomalous.images).to(device)
         self.pieces = torch.from_numpy(pieces_of(anomalous.masks)).to(device)
-        self._rng = rng
+        self._rng, self._plan = rng, plan or Plan(device)
 
     def real(self, which: Tensor) -> tuple[Tensor, Tensor]:
         """Return labelled anomalies (n, 3, H, W) in [0, 1] and their masks (n, H, W)."""
@@ -62,28 +64,25 @@ class Extension:
 
     def _changed(self, images: Tensor, pieces: Tensor) -> tuple[Tensor, Tensor]:
         """Change images in three of ten ways each; the tenth turns them with their pieces."""
-        n = len(images)
-        images = images.clone(memory_format=torch.contiguous_format)
-        chosen = torch.rand(n, len(CHANGES) + 1, generator=self._rng).topk(CHANGED).indices
-        strengths = torch.rand(len(CHANGES), 2, n, 1, 1, 1, generator=self._rng)
-        for k, change in enumerate(CHANGES):
-            ours = (chosen == k).any(1).nonzero().flatten()
-            if len(ours):
-                at, where = strengths[k][:, ours].to(images.device), ours.to(images.device)
-                images[where] = change(images[where], at).clamp(0, 1)
-        both = torch.cat([images, pieces.float()], 1)
-        turned = (chosen == len(CHANGES)).any(1).view(-1, 1, 1, 1).to(images.device)
-        both = torch.where(turned, rotate(both, ROTATION, self._rng), both)
+        chosen, strengths, angles = self._plan.take(self._draw_changes, len(images))
+        both = torch.cat([changed(images, chosen, strengths), pieces.float()], 1)
+        both = torch.where(chosen[:, -1].view(-1, 1, 1, 1), turn(both, angles), both)
         return both[:, :3], both[:, 3:] > 0.5
+
+    def _draw_changes(self, n: int) -> tuple[Tensor, ...]:
+        return *draw_changes(n, self._rng), *draw_angles(n, ROTATION, self._rng)
 
     def _points(self, foreground: Tensor, count: int) -> Tensor:
         """Draw points of each foreground (n, H, W): (n, count, 2) long, row and column."""
         n, _, width = foreground.shape
         reached = foreground.flatten(1).cumsum(1)
-        shares = torch.rand(n, count, generator=self._rng).to(foreground.device)
+        (shares,) = self._plan.take(self._draw_points, n, count)
         ranks = (shares * reached[:, -1:]).floor().long() + 1
         index = torch.searchsorted(reached, ranks).clamp(max=reached.shape[1] - 1)
         return torch.stack([index // width, index % width], 2)
+
+    def _draw_points(self, n: int, count: int) -> tuple[Tensor, ...]:
+        return (torch.rand(n, count, generator=self._rng),)
 
 
 def pieces_of(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -145,13 +144,16 @@ class Batches:
         foreground: str,
         copies: int,
         turned: float,
+        plan: Plan | None = None,
     ) -> None:
+        self._plan = plan or Plan(context.device)
         self._images = torch.from_numpy(normal).to(context.device)
         self._foregrounds = torch.from_numpy(foregrounds(normal, foreground)).to(context.device)
         self._rng, batches = generator(context, "augment"), generator(context, "batches")
         external = context.external
         outside = None if external is None else torch.from_numpy(external).to(context.device)
-        self._synthesis = Synthesis(self._rng, outside, generator(context, "external"))
+        drawn = generator(context, "external")
+        self._synthesis = Synthesis(self._rng, outside, drawn, self._plan)
         self._turned, self._copies = turned, copies
         self._normal, self._sources, self._targets = (
             Stream(len(normal), batches) for _ in range(3)
@@ -162,44 +164,56 @@ class Batches:
         if labelled is not None:
             self._extended = (made + 1) // 2
             self._labelled = len(labelled)
-            self._extension = Extension(labelled, self._rng, context.device)
+            self._extension = Extension(labelled, self._rng, context.device, self._plan)
             self._items = Stream(max(1, len(normal) // 2), batches)
         self._simulated = made - self._extended
 
     def __call__(self) -> Batch:
         """Return a batch: normal images, extended anomalies, simulated anomalies."""
-        picked, foreground = self._pick(self._normal.take(self._normals))
+        picked, foreground = self._pick(self._normal, self._normals)
         parts = [(self._turn(picked, foreground)[0], torch.zeros_like(foreground))]
         if self._extended:
             parts.append(self._extend())
         if self._simulated:
-            sources = self._pick(self._sources.take(self._simulated))
+            sources = self._pick(self._sources, self._simulated)
             parts.append(self._synthesis(*self._turn(*sources)))
         images, masks = (torch.cat(part) for part in zip(*parts, strict=True))
         return normalise(images).contiguous(memory_format=torch.channels_last), masks
 
-    def _pick(self, which: Tensor) -> tuple[Tensor, Tensor]:
-        """Return normal images in [0, 1] and where their objects are."""
-        which = which.to(self._images.device)
+    def _pick(self, stream: Stream, count: int) -> tuple[Tensor, Tensor]:
+        """Return the next normal images of a stream in [0, 1] and where their objects are."""
+        (which,) = self._plan.take(_draw_next, stream, count)
         return self._images[which].float() / 255, self._foregrounds[which]
 
     def _turn(self, images: Tensor, foreground: Tensor) -> tuple[Tensor, Tensor]:
         """Rotate a share of images, with their foregrounds."""
-        chosen = torch.rand(len(images), 1, 1, 1, generator=self._rng) < self._turned
+        chosen, angles = self._plan.take(self._draw_turns, len(images))
         both = torch.cat([images, foreground.unsqueeze(1).float()], 1)
-        both = torch.where(chosen.to(images.device), rotate(both, TURN, self._rng), both)
+        both = torch.where(chosen, turn(both, angles), both)
         return both[:, :3], both[:, 3] > 0.5
+
+    def _draw_turns(self, n: int) -> tuple[Tensor, ...]:
+        chosen = torch.rand(n, 1, 1, 1, generator=self._rng) < self._turned
+        return chosen, *draw_angles(n, TURN, self._rng)
 
     def _extend(self) -> tuple[Tensor, Tensor]:
         """Return extended anomalies and their masks."""
-        items = self._items.take(self._extended)
-        any_of = torch.randint(self._labelled, (self._extended,), generator=self._rng)
-        as_is = items < self._copies * self._labelled
-        which = torch.where(as_is, items % self._labelled, any_of).to(self._images.device)
-        targets = self._pick(self._targets.take(self._extended))
+        which, as_is = self._plan.take(self._draw_extended)
+        targets = self._pick(self._targets, self._extended)
         real, pasted = self._extension.real(which), self._extension.pasted(which, *targets)
-        as_is = as_is.view(-1, 1, 1).to(self._images.device)
+        as_is = as_is.view(-1, 1, 1)
         return (
             torch.where(as_is.unsqueeze(1), real[0], pasted[0]),
             torch.where(as_is, real[1], pasted[1]),
         )
+
+    def _draw_extended(self) -> tuple[Tensor, Tensor]:
+        """Draw labelled anomalies, (n,) long, and which are shown as they are, (n,) bool."""
+        items = self._items.take(self._extended)
+        any_of = torch.randint(self._labelled, (self._extended,), generator=self._rng)
+        as_is = items < self._copies * self._labelled
+        return torch.where(as_is, items % self._labelled, any_of), as_is
+
+
+def _draw_next(stream: Stream, count: int) -> tuple[Tensor, ...]:
+    return (stream.take(count),)

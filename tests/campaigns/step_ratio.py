@@ -14,59 +14,48 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.campaigns.same_numbers import check_out, copy_tree
+from tests.campaigns.same_numbers import ROOT, check_out, copy_tree
 
 METHODS = ("devnet", "dra", "saoe", "cutmix", "atacnet")
-CHILD = """
-import sys, time
-time.perf_counter = time.process_time
-import numpy as np
-from bench.detector import BackboneSource, Context, Samples, Seeds, TrainingSet
-from bench.execution.determinism import make_deterministic
-from bench.registry import METHODS, load_class
-
-size, batch, steps = map(int, sys.argv[1:])
-pixels = np.random.RandomState(0).randint(0, 256, (40, 3, size, size)).astype(np.uint8)
-
-def samples(images):
-    ones = np.ones(len(images), np.int64)
-    return Samples(images, ("",) * len(images), ones, ones, ("RGB",) * len(images), ones)
-
-for line in sys.stdin:
-    seeds, facts = Seeds(0, "d", "c"), {}
-    make_deterministic(1, seeds["init"])
-    cls = load_class(METHODS[line.strip()].path)
-    context = Context("cpu", seeds, batch_size=batch, external=pixels[:8],
-                      backbone=BackboneSource("resnet18", 3, None), record=facts.__setitem__)
-    detector = cls(cls.Parameters(epochs=1, steps_per_epoch=steps))
-    detector.fit(TrainingSet(samples(pixels[:30]), samples(pixels[30:])), context)
-    print(batch / facts["train_images_per_s"], flush=True)
-"""
+SCRIPT = ROOT / "tests/fixtures/random_fit.py"
 
 
-def started(tree: Path, *sizes: int) -> "subprocess.Popen[str]":
-    """Start the process that fits methods by the code of a tree."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1"}
-    command = [sys.executable, "-c", CHILD, *map(str, sizes)]
+def started(tree: Path, *settings: object) -> "subprocess.Popen[str]":
+    """Start a process that serves fits by the code of a tree, see `tests.fixtures.random_fit`."""
+    path = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, str(SCRIPT), *map(str, settings)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
 
-def seconds(process: "subprocess.Popen[str]", method: str) -> float:
-    """Return the time of a step of one fit."""
+def ask(process: "subprocess.Popen[str]", *fit: object) -> None:
+    """Ask a process for a fit: method, precision, steps."""
     assert process.stdin
+    print(*fit, file=process.stdin, flush=True)
+
+
+def answer(process: "subprocess.Popen[str]") -> float:
+    """Return the seconds of a step of the fit that was asked for."""
     assert process.stdout
-    print(method, file=process.stdin, flush=True)
     return float(process.stdout.readline())
+
+
+def seconds(process: "subprocess.Popen[str]", *fit: object) -> float:
+    """Return the time of a step of one fit."""
+    ask(process, *fit)
+    return answer(process)
 
 
 def ratios(old: Path, new: Path, method: str, turns: int, *sizes: int) -> list[float]:
     """Return new over old of each turn; the first comes second in every other."""
-    processes = [started(tree, *sizes) for tree in (old, new)]
+    side, batch, steps = sizes
+    settings = "process_time", "cpu", side, batch, "resnet18"
+    processes = [started(tree, *settings) for tree in (old, new)]
     measured = []
     for turn in range(turns + 1):
         order = (0, 1) if turn % 2 else (1, 0)
-        took = {number: seconds(processes[number], method) for number in order}
+        took = {number: seconds(processes[number], method, "float32", steps) for number in order}
         measured.append(took[1] / took[0])
     for process in processes:
         process.communicate()

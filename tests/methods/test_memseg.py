@@ -23,7 +23,16 @@ from baselines.blocks.segmentation import (
     l1_loss,
     spatial_gates,
 )
-from baselines.blocks.synthesis import CHANGES, Synthesis, foregrounds, perlin, shuffle, structural
+from baselines.blocks.synthesis import (
+    CHANGES,
+    Synthesis,
+    draw_perlin,
+    draw_structural,
+    foregrounds,
+    perlin,
+    shuffle,
+    structural,
+)
 from baselines.memseg import Batches, MemSeg, Network, Parameters, top_mean
 from bench.detector import BackboneSource, Context, MethodError, Samples, Seeds, TrainingSet
 from bench.execution.determinism import make_deterministic
@@ -50,7 +59,7 @@ def photographs(n: int, size: int = 32) -> Tensor:
 @pytest.mark.parametrize("size", [(24, 24), (17, 40)])
 def test_perlin_noise_is_what_a_sum_by_hand_gives(size: tuple[int, int]) -> None:
     height, width = size
-    noise = perlin(6, height, width, rng(3))
+    noise = perlin(draw_perlin(6, rng(3)), height, width)
     draws = rng(3)
     cells = 2 ** torch.randint(0, 6, (2, 6), generator=draws)
     turns = math.pi / 2 * (2 * torch.rand(6, generator=draws) - 1)
@@ -72,7 +81,7 @@ def test_perlin_noise_is_what_a_sum_by_hand_gives(size: tuple[int, int]) -> None
 
 
 def test_the_noise_spans_its_range_and_a_twentieth_of_it_is_over_the_threshold() -> None:
-    noise = perlin(400, 64, 64, rng(1))
+    noise = perlin(draw_perlin(400, rng(1)), 64, 64)
     assert noise.abs().max() <= 1
     assert noise.max() > 0.9
     assert noise.min() < -0.9
@@ -82,7 +91,7 @@ def test_the_noise_spans_its_range_and_a_twentieth_of_it_is_over_the_threshold()
 
 
 def test_masks_of_one_batch_have_nothing_to_do_with_each_other() -> None:
-    over = (perlin(300, 32, 32, rng(2)) > 0.5).flatten(1).float()
+    over = (perlin(draw_perlin(300, rng(2)), 32, 32) > 0.5).flatten(1).float()
     over = over[over.amax(1) > 0]
     shared = torch.corrcoef(over).fill_diagonal_(0)
     assert abs(shared.mean()) < 0.02
@@ -158,6 +167,19 @@ def test_half_of_the_sources_are_from_elsewhere_and_the_blend_is_uniform(
     assert stats.kstest(blend.numpy(), stats.uniform(0.15, 0.85).cdf).pvalue > 1e-3
     from_elsewhere = (result[:, 1].amax((1, 2)) > 0).float().mean()
     assert abs(from_elsewhere - 0.5) < 0.06
+
+
+@pytest.mark.parametrize("external", [None, TEXTURES], ids=["structural", "textures"])
+def test_a_gpu_makes_what_a_cpu_makes_of_those_that_need_it(
+    monkeypatch: pytest.MonkeyPatch, external: Any
+) -> None:
+    """There all images are changed in all ways, since the shapes must not vary."""
+    images, everywhere = photographs(9), torch.ones(9, 32, 32, dtype=torch.bool)
+    wanted = [made(images, everywhere, external, seed) for seed in range(4)]
+    monkeypatch.setattr(Tensor, "is_cpu", False, raising=False)
+    for seed, pair in enumerate(wanted):
+        again = made(images, everywhere, external, seed)
+        torch.testing.assert_close(again, pair, rtol=0, atol=1e-6)
 
 
 # Foregrounds
@@ -268,9 +290,10 @@ def test_every_image_gets_three_of_the_ten_changes(monkeypatch: pytest.MonkeyPat
     n = 2000
     digits = [lambda images, at, k=k: images + 2.0**-k for k in range(1, len(CHANGES) + 1)]
     monkeypatch.setattr(synthesis, "CHANGES", tuple(digits))
-    monkeypatch.setattr(synthesis, "rotate", lambda images, *_: images + 2.0**-10)
+    monkeypatch.setattr(synthesis, "turn", lambda images, *_: images + 2.0**-10)
     monkeypatch.setattr(synthesis, "shuffle", lambda images, order: images)
-    seen = (structural(torch.zeros(n, 3, 1, 1), rng())[:, 0, 0, 0] * 1024).long()
+    made = structural(torch.zeros(n, 3, 1, 1), draw_structural(n, rng()))
+    seen = (made[:, 0, 0, 0] * 1024).long()
     bits = torch.stack([seen >> k & 1 for k in range(10)])
     assert (bits.sum(0) == 3).all()
     assert (abs(bits.float().mean(1) - 0.3) < 0.05).all()

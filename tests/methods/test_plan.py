@@ -1,5 +1,6 @@
 """Steps whose numbers are drawn ahead: the same numbers, and nothing that a GPU waits for."""
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from atacnet.detector import ATACNet
+from baselines import cavga
 from baselines.blocks.backbone import Backbone
 from baselines.blocks.batches import Stream
 from baselines.blocks.plan import Plan
@@ -20,15 +22,21 @@ from baselines.blocks.weak import (
     adam,
     descend,
 )
+from baselines.cavga import CAVGA
+from baselines.cflow import CFlow
 from baselines.cutmix import CutMix
 from baselines.devnet import DevNet
 from baselines.dra import DRA
+from baselines.fastflow import FastFlow
+from baselines.memseg import MemSeg
 from baselines.patchsvdd import LEAST_SIZE, PatchSVDD
+from baselines.prn import PRN
 from baselines.saoe import SAOE
-from bench.detector import BackboneSource, Context, Seeds
+from bench.detector import BackboneSource, Context, Seeds, TrainingSet
 from bench.planning.rehearsal import torch_internals
 from tests.fixtures.fake_cuda import kernels, on_fake_cuda, waits
 from tests.fixtures.planted import fitted
+from tests.fixtures.random_fit import random_images, samples
 
 STEPS: list[tuple[Any, dict[str, Any]]] = [
     (DevNet, {}),
@@ -45,6 +53,18 @@ STEPS: list[tuple[Any, dict[str, Any]]] = [
     (ATACNet, {"view": "centre", "pseudo": False}),
     (PatchSVDD, {}),
 ]
+STEPS_OF_FITS: list[tuple[Any, dict[str, Any]]] = [
+    (MemSeg, {}),
+    (MemSeg, {"external": False}),
+    (PRN, {"width": 4}),
+    (PRN, {"width": 4, "anomalies": "simulated", "external": False}),
+    (FastFlow, {"flow_steps": 2}),
+    (CFlow, {"blocks": 2, "fibers": 64}),
+    (CFlow, {"blocks": 1, "fibers": 64, "rotation": 0.0, "permutation": "hard"}),
+    (CAVGA, {"variant": "R_u"}),
+    (CAVGA, {"variant": "D_w"}),
+]
+"""Methods whose `fit` makes the step, with backward pass and optimiser."""
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -55,7 +75,7 @@ def ready(method: Any, backbone: tuple[str, int] = ("resnet18", 1), **given: Any
     """Return a method in training, and a step up to its loss, which returns all that it made."""
     torch.manual_seed(0)
     side = LEAST_SIZE if method is PatchSVDD else 32
-    images = np.random.RandomState(0).randint(0, 256, (16, 3, side, side)).astype(np.uint8)
+    images = random_images(16, side)
     source = BackboneSource(*backbone, None)
     context = Context("cpu", Seeds(0, "d", "c"), batch_size=8, backbone=source, external=images[:3])
     detector = method(method.Parameters(**given))
@@ -85,6 +105,33 @@ def patches_step(detector: Any, images: Tensor, context: Context) -> Callable[[]
     return lambda: (detector.loss(images, *detector.plan.take(draw), draws, noise),)
 
 
+class _StepReadyError(Exception):
+    """The step is made, nothing of it done."""
+
+
+def of_fit(
+    patch: pytest.MonkeyPatch, method: Any, external: bool = True, **given: Any
+) -> tuple[Any, Callable[[], tuple[Tensor, ...]]]:
+    """Return a method and the step that its `fit` would give to the training loop."""
+    torch.manual_seed(0)
+    images = random_images(16, 32)
+    context = Context(
+        "cpu", Seeds(0, "d", "c"), batch_size=8, backbone=BackboneSource("resnet18", 3, None),
+        external=images[:3] if external else None,
+    )  # fmt: skip
+    steps: list[Callable[[], Tensor]] = []
+
+    def run_steps(step: Callable[[], Tensor], *_: Any, **__: Any) -> None:
+        steps.append(step)
+        raise _StepReadyError
+
+    detector = method(method.Parameters(**given))
+    patch.setattr(sys.modules[method.__module__], "run_steps", run_steps)
+    with pytest.raises(_StepReadyError):
+        detector.fit(TrainingSet(samples(images[:12]), samples(images[12:])), context)
+    return detector, lambda: (steps[0](),)
+
+
 def planned(plan: Plan, step: Callable[[], Any], epochs: int, steps: int) -> Iterator[Any]:
     """Yield what a step gives in each of its turns."""
     for _ in range(epochs):
@@ -105,12 +152,39 @@ def test_planned_batches_and_losses_are_those_drawn_on_the_spot(
         assert all(torch.equal(a, b) for a, b in zip(spot(), ahead, strict=True))
 
 
+@pytest.mark.parametrize(("method", "given"), STEPS_OF_FITS, ids=str)
+def test_planned_steps_are_those_that_draw_on_the_spot(
+    monkeypatch: pytest.MonkeyPatch, method: Any, given: dict[str, Any]
+) -> None:
+    _, spot = of_fit(monkeypatch, method, **given)
+    detector, step = of_fit(monkeypatch, method, **given)
+    losses = [(spot()[0].item(), ahead[0].item()) for ahead in planned(detector.plan, step, 2, 3)]
+    assert len(set(losses)) == 6
+    assert all(np.isfinite(a) and a == b for a, b in losses)
+
+
 @pytest.mark.parametrize(("method", "given"), STEPS, ids=str)
 def test_a_step_passes_nothing_between_host_and_gpu_and_its_shapes_are_static(
     method: Any, given: dict[str, Any]
 ) -> None:
-    fake_tensor_mode, *_ = torch_internals()
     detector, forward = ready(method, **given)
+    assert_static(detector, forward)
+
+
+@pytest.mark.parametrize(("method", "given"), STEPS_OF_FITS, ids=str)
+def test_a_step_of_a_fit_passes_nothing_between_host_and_gpu_and_its_shapes_are_static(
+    monkeypatch: pytest.MonkeyPatch, method: Any, given: dict[str, Any]
+) -> None:
+    """Without gradients, which fake tensors cannot have: they ask the host for nothing."""
+    detector, forward = of_fit(monkeypatch, method, **given)
+    monkeypatch.setattr(Tensor, "backward", lambda *_, **__: None)
+    monkeypatch.setattr(cavga, "attention", lambda features, *_: features.sum(1).sigmoid())
+    assert_static(detector, forward)
+
+
+def assert_static(detector: Any, forward: Callable[[], Any]) -> None:
+    """Assert that a step neither copies nor has shapes that depend on data, once planned."""
+    fake_tensor_mode, *_ = torch_internals()
 
     def step() -> Any:
         with detector.plan.step():
@@ -122,7 +196,8 @@ def test_a_step_passes_nothing_between_host_and_gpu_and_its_shapes_are_static(
     with fake_tensor_mode(allow_non_fake_inputs=True):
         on_fake_cuda([step, detector])
         assert waits(step) == []
-        assert all(t.is_cuda for t in (*step(), *detector.network.parameters()))
+        network = detector.flows if hasattr(detector, "flows") else detector.network
+        assert all(t.is_cuda for t in (*step(), *network.parameters()))
 
 
 def test_what_an_epoch_adds_up_stays_on_the_gpu() -> None:
