@@ -92,7 +92,7 @@ def two_nodes(hosts: list[Host], nodes: Nodes, seeds: int) -> str:
         return ended(hosts[0].start(*asked, *to_nodes))
     finally:
         for worker in workers:
-            worker.terminate()
+            worker.kill()  # `unshare` passes nothing gentler on
             worker.communicate()
 
 
