@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import torch
+import torch._inductor.config  # as `use_deterministic_algorithms` does: once, not in each run
 
 
 def make_deterministic(threads: int, seed: int, device: str = "cpu") -> None:
