@@ -76,12 +76,15 @@ def run_campaign(
     options: ExecutionOptions,
     listener: Listener,
     engine: Engine | None = None,
+    *,
+    compact: bool = True,
 ) -> Outcome:
     """Execute the runs left to do; return the outcome of all.
 
     They are made on this machine where no other `engine` is given.
     A run that fails is recorded and the others go on. An interrupt, or a disk that refuses
     (StoreError), ends the processes under way and is passed on; what was finished stays.
+    The store's table is made anew at the end, unless `compact` leaves that to another command.
     """
     store.open_for_writing()
     campaign = _Campaign(state, store, folders, options, listener, engine)
@@ -92,13 +95,15 @@ def run_campaign(
         campaign.go()
     except BaseException:
         campaign.clean_up()
-        with contextlib.suppress(StoreError):  # what stopped the command matters more
-            store.compact()
+        if compact:
+            with contextlib.suppress(StoreError):  # what stopped the command matters more
+                store.compact()
         raise
-    try:
-        store.compact()
-    except StoreError as error:  # the results are there; the table can be made at any time
-        listener.note(f"{store.table} could not be updated: {error}")
+    if compact:
+        try:
+            store.compact()
+        except StoreError as error:  # the results are there; the table can be made at any time
+            listener.note(f"{store.table} could not be updated: {error}")
     return campaign.outcome
 
 

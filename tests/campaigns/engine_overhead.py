@@ -61,18 +61,30 @@ def cpu_seconds(pid: int) -> float:
 
 def measured(bench: Bench, nodes: Nodes, runs: int, repeats: int) -> dict[str, list[Cost]]:
     """Return the costs of a run by each engine, in turns."""
-    dask = ("--engine", "dask", "--scheduler", str(nodes.file))
-    engines = {"local": ("--slots", "2"), "shared": (*dask, "--shared-results"), "shipped": dask}
+    engines = {
+        "local": ("--slots", "2"),
+        "shared": (*dask(nodes), "--shared-results"),
+        "shipped": dask(nodes),
+    }
     costs = defaultdict(list)
-    numbers = itertools.count()
+    seed = itertools.count(FEW)
     for _, (engine, options) in itertools.product(range(repeats), engines.items()):
-        first = next(numbers) * (FEW + FEW + runs)
-        few = f"{first}-{first + FEW - 1}"
-        many = f"{first + FEW}-{first + FEW + FEW + runs - 1}"
-        given = ("run", bench.suite(NO_OP), *options, "--threads", "1", "--seeds")
-        less, more = (cost_of(bench, nodes, (*given, seeds)) for seeds in (few, many))
+        less, more = (
+            cost_of(bench, nodes, command(bench, f"{seeds[0]}-{seeds[-1]}", *options))
+            for seeds in ([next(seed) for _ in range(n)] for n in (FEW, FEW + runs))
+        )
         costs[engine].append(more.over(less, runs))
     return costs
+
+
+def dask(nodes: Nodes) -> tuple[str, ...]:
+    """Return the options that send runs to nodes."""
+    return ("--engine", "dask", "--scheduler", str(nodes.file))
+
+
+def command(bench: Bench, seeds: str, *options: str) -> tuple[str, ...]:
+    """Return the command that makes runs that do nothing."""
+    return ("run", bench.suite(NO_OP), "--seeds", seeds, "--threads", "1", *options)
 
 
 def main() -> None:
@@ -83,10 +95,10 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), Path(folder, "cache"))
-        bench.apart("run", bench.suite(NO_OP), "--seeds", "1", "--results", f"{folder}/warm")
         with nodes_of(bench) as nodes:
             nodes.scheduler()
             nodes.node("two", "--slots", "2")
+            cost_of(bench, nodes, command(bench, "8-9", *dask(nodes)))  # what is first costs more
             costs = measured(bench, nodes, given.runs, given.repeats)
 
     local = statistics.median(cost.wall for cost in costs["local"])

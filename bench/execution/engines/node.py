@@ -93,7 +93,7 @@ def answer(
         [slot_here(request.threads)], request.timeout, request.score_batch_size,
         frozenset(request.keep), wanted=wanted,
     )  # fmt: skip
-    outcome = run_campaign(state, store, folders, options, _Teller(tell))
+    outcome = run_campaign(state, store, folders, options, _Teller(tell), compact=False)
     return _outcome(request, node, store, outcome)
 
 
