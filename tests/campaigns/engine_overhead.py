@@ -70,7 +70,7 @@ def measured(bench: Bench, nodes: Nodes, runs: int, repeats: int) -> dict[str, l
     seed = itertools.count(FEW)
     for _, (engine, options) in itertools.product(range(repeats), engines.items()):
         less, more = (
-            cost_of(bench, nodes, command(bench, f"{seeds[0]}-{seeds[-1]}", *options))
+            cost_of(bench, nodes, no_ops(bench, f"{seeds[0]}-{seeds[-1]}", *options))
             for seeds in ([next(seed) for _ in range(n)] for n in (FEW, FEW + runs))
         )
         costs[engine].append(more.over(less, runs))
@@ -82,7 +82,7 @@ def dask(nodes: Nodes) -> tuple[str, ...]:
     return ("--engine", "dask", "--scheduler", str(nodes.file))
 
 
-def command(bench: Bench, seeds: str, *options: str) -> tuple[str, ...]:
+def no_ops(bench: Bench, seeds: str, *options: str) -> tuple[str, ...]:
     """Return the command that makes runs that do nothing."""
     return ("run", bench.suite(NO_OP), "--seeds", seeds, "--threads", "1", *options)
 
@@ -98,7 +98,7 @@ def main() -> None:
         with nodes_of(bench) as nodes:
             nodes.scheduler()
             nodes.node("two", "--slots", "2")
-            cost_of(bench, nodes, command(bench, "8-9", *dask(nodes)))  # what is first costs more
+            cost_of(bench, nodes, no_ops(bench, "8-9", *dask(nodes)))  # what is first costs more
             costs = measured(bench, nodes, given.runs, given.repeats)
 
     local = statistics.median(cost.wall for cost in costs["local"])
