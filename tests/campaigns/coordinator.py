@@ -30,6 +30,7 @@ from bench.store.receipt import Receipt, seal_run
 from tests.fixtures.command import Bench
 
 NO_OP = "tests.fixtures.misbehaving:Good"
+SHOTS = ", ".join(map(str, range(1, 11)))
 RUN_SECONDS = 300.0
 
 
@@ -95,15 +96,15 @@ class Silent:
         raise AssertionError(text)
 
 
-def planned(folders: Folders, suite: str, runs: int) -> Plan:
-    """Plan one run a seed."""
-    selection = Selection(seeds=tuple(range(runs)))
+def planned(folders: Folders, suite: str, seeds: int) -> Plan:
+    """Plan ten runs a seed."""
+    selection = Selection(seeds=tuple(range(seeds)))
     return plan_suite(read_suites([suite]), selection, folders, tell=lambda text: None)
 
 
 def answers_of(plan: Plan, store: Store, folder: Path) -> dict[str, Mapping[str, Any]]:
     """Return what a node would send for each run: those of the one in `store`, renamed."""
-    (stored,) = store.ids()
+    stored = store.ids()[0]
     template, files = store.read(stored), store.runs / stored
     scores = {n: (files / n).read_bytes() for n in template.files}
     answers = {}
@@ -135,26 +136,25 @@ def directed(plan: Plan, folders: Folders, client: MadeUpClient) -> tuple[Outcom
 def main() -> None:
     """Measure, and print the rate beside what the nodes ask for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--seeds", type=int, default=1000, help="ten runs each; 1000 at most")
     parser.add_argument("--nodes", type=int, default=500)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         bench = Bench(folder, folder / "cache")
-        suite = bench.suite(NO_OP)
-        code, said = bench.apart("run", suite, "--seeds", "1")
+        suite = bench.suite(NO_OP, shots=SHOTS)
+        code, said = bench.apart("run", suite, "--seeds", "1", "--shots", "1")
         assert code == 0, said
         folders = Folders(folder, folder, folder / "all", folder / "cache")
-        plan = planned(folders, suite, given.runs)
+        plan = planned(folders, suite, given.seeds)
         client = MadeUpClient(given.nodes, answers_of(plan, bench.store, folder / "sent"))
         outcome, wall, cpu = directed(plan, folders, client)
-        assert len(outcome.done) == given.runs
-        stored = len(Store(folders.results).ids())
-        assert stored == given.runs
-    rate, asked = given.runs / wall, given.nodes / RUN_SECONDS
+        runs = len(plan.runs)
+        assert len(outcome.done) == len(Store(folders.results).ids()) == runs
+    rate, asked = runs / wall, given.nodes / RUN_SECONDS
     print(
-        f"{given.runs} runs of {given.nodes} nodes: {wall:.0f} s, {rate:.0f} runs/s"
-        f" ({1000 * cpu / given.runs:.1f} ms of CPU a run), {rate / asked:.0f} times what these"
+        f"{runs} runs of {given.nodes} nodes: {wall:.0f} s, {rate:.0f} runs/s"
+        f" ({1000 * cpu / runs:.1f} ms of CPU a run), {rate / asked:.0f} times what these"
         f" nodes ask for where a run takes {RUN_SECONDS / 60:.0f} minutes"
     )
 
