@@ -474,13 +474,13 @@ def test_timing_runs_get_one_slot_and_all_cores(
     monkeypatch.setattr("bench.planning.slots.cpu_count", lambda: 16)
     plan = planned(cells(MINE), tmp_path, warm_cache)
     first = "cuda:0" if gpus else "cpu"
-    assert _slots(plan, device, per_device, None) == [Slot(first, 16)]
+    assert _slots(plan, device, per_device, None, print) == [Slot(first, 16)]
     said = f"timing runs go one at a time: one slot on {first}, not {asked}\n"
     assert capsys.readouterr().out == said
-    assert _slots(plan, first, 1, 3) == [Slot(first, 3)]
+    assert _slots(plan, first, 1, 3, print) == [Slot(first, 3)]
     assert not capsys.readouterr().out
     other = planned(cells(MINE.replace('"timing"', '"accuracy"')), tmp_path, warm_cache)
-    assert len(_slots(other, device, per_device, None)) == asked
+    assert len(_slots(other, device, per_device, None, print)) == asked
 
 
 # What is made of them

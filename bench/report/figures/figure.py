@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bench.analysis.configurations import StoredRuns
@@ -34,7 +34,7 @@ class Figure:
     svg: str
     """One <svg> element without styles, scripts or links, for a strict content security policy."""
     numbers: tuple[Numbers, ...] = ()
-    points: Callable[[], Numbers] | None = None
+    points: Callable[[], Numbers] | None = field(default=None, compare=False)
     """All points of its curves, for a file beside the page: too many to read."""
 
 
