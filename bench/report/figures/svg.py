@@ -143,7 +143,13 @@ def svg(figure: Any, alt: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r"<[^<>!?]+>", lambda match: _tag(match[0]), text)
     text = re.sub(r"\s*\n\s*", " ", text).strip()
-    drawn = f'<svg {head(alt)} stroke-linejoin="round"{text.removeprefix("<svg")}'
+    text = text.replace("> <", "><").replace("<defs></defs>", "")
+    text = text.removeprefix("<svg")
+    fonts = {*re.findall(r' font-family="[^"]*"', text)}
+    if len(fonts) == 1:  # it is said once, not at each word
+        (font,) = fonts
+        text = font + text.replace(font, "")
+    drawn = f'<svg {head(alt)} stroke-linejoin="round"{text}'
     if for_print:
         _PRINTS.get()[drawn] = for_print
     return drawn
@@ -180,7 +186,8 @@ def head(alt: str) -> str:
 def _tag(tag: str) -> str:
     tag = re.sub(r' style="([^"]*)"', _attributes, tag)
     tag = re.sub(r' id="[\w.]+_\d+"', "", tag)  # alike in every figure, and never referred to
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
+    tag = re.sub(r' transform="rotate\(-0 [^"]*"', "", tag)
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag.replace(' "', '"'))
 
 
 def _attributes(match: re.Match[str]) -> str:

@@ -17,6 +17,16 @@ def test_numbers_lose_digits_as_coordinates_not_as_text():
     assert not re.search(r' d="[^"]*\.\d{3}', drawn)
 
 
+def test_a_font_is_said_once_and_only_turned_words_are_turned():
+    with plotting("key") as plt:
+        figure, (axis,) = panels(plt, 1.0)
+        axis.set(xlabel="across", ylabel="up", title="title")
+        drawn = checked(svg(figure, "alt"))
+    assert drawn.count("<text") > 10
+    assert drawn.count("font-family") == 1
+    assert re.findall(r"rotate\((\S+)", drawn) == ["-90"]
+
+
 def test_a_method_looks_the_same_in_every_figure():
     one, two = marks(["ATAC-Net", "PaDiM", "shortcut"]), marks(["CutMix", "ATAC-Net"])
     assert one[0] == two[1]
