@@ -50,7 +50,7 @@ def best_configurations(stored: StoredRuns, place: Place, shots: int) -> list[Co
 
 def left_out(ran: Sequence[Configuration], shown: Sequence[Configuration]) -> str:
     """Return a sentence that names the methods that a figure leaves out."""
-    more = [method_name(c.row.method) for c in ran if c not in shown]
+    more = dict.fromkeys(method_name(c.row.method) for c in ran if c not in shown)
     return f" Also ran: {joined(more)}." if more else ""
 
 
