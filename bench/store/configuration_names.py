@@ -2,11 +2,11 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import fields
 from typing import Any
 
-from bench.spec import LATER, Place, RunSpec, place_of
+from bench.spec import LATER, RunSpec, place_of
 
 LEAST_DIGITS = 8
 OF_A_PLACE = ("external", "masks")
@@ -26,10 +26,10 @@ class ConfigurationNames:
 
     def __init__(self, specs: Iterable[RunSpec]) -> None:
         self._values: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
-        self._of_places: dict[tuple[str, Place, str], set[str | None]] = defaultdict(set)
+        self._of_places: dict[Hashable, set[str | None]] = defaultdict(set)
         for spec in specs:
             for key in OF_A_PLACE:
-                self._of_places[spec.method, place_of(spec), key].add(getattr(spec, key))
+                self._of_places[_apart_from(key, spec)].add(getattr(spec, key))
             for key, value in _settings(spec).items():
                 self._values[spec.method][key].add(value)
 
@@ -42,7 +42,7 @@ class ConfigurationNames:
             if (value is not None if key in LATER else len(values[key]) > 1)
         ]
         for key in OF_A_PLACE:
-            known = self._of_places[spec.method, place_of(spec), key]
+            known = self._of_places[_apart_from(key, spec)]
             if len({_parted(value or "")[1] for value in known}) > 1:
                 varied.append(f"{key} {_written(getattr(spec, key), known)}")
         return f"{spec.method} {' '.join(varied)}".strip()
@@ -53,6 +53,11 @@ def _settings(spec: RunSpec) -> dict[str, Any]:
     names = [f.name for f in fields(spec) if f.name not in _NAMED_ELSEWHERE]
     own = {name: getattr(spec, name) for name in names}
     return {**spec.parameters, **own, "external": source_of(spec.external)}
+
+
+def _apart_from(key: str, spec: RunSpec) -> Hashable:
+    """Return a key and all that specs of one name have in common, whatever it is in each."""
+    return key, spec.method, place_of(spec), tuple(_settings(spec).items())
 
 
 def source_of(external: str | None) -> str | None:
