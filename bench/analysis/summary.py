@@ -316,8 +316,10 @@ def _listed(settings: Mapping[str, Any]) -> str:
 
 
 Against = str | tuple[str, Value]
-"""A column, or a setting and its value: then each column is compared with the one that differs
-from it in this setting alone."""
+"""A column, or a setting and its value.
+
+Then each column is compared with the one that differs from it in this setting alone.
+"""
 
 
 def differences(

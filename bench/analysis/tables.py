@@ -1,7 +1,7 @@
 """Tables of a report: published numbers, ours, and the verdict."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -283,6 +283,11 @@ class ReportTable:
         shown = (cell.ours for cell in self.cells() if cell.ours and cell.published)
         counts = Counter(text for configuration in shown for text in configuration.departures)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def each_once(cells: Iterable[Cell]) -> list[Cell]:
+    """Return one cell for each published number, which several tables may hold."""
+    return list({(c.key, c.published): c for c in cells}.values())
 
 
 def named(method: str) -> str:

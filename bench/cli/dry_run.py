@@ -31,6 +31,7 @@ from bench.planning.state import State
 from bench.planning.variants import Variant, shared, variant_name, variant_of
 from bench.spec import place_name, shots_of
 from bench.store.artifacts import artifact_words, stored_artifacts
+from bench.store.receipt import Receipt
 from bench.store.results import Results
 from bench.system.host import available_memory
 from bench.text import counted, duration, gibibytes, gigabytes
@@ -220,7 +221,7 @@ def _needs(
         yield from _disk_lines(state, results, folders)
         yield from _time_lines(guesses, len(slots), elsewhere)
         if any(None in group for group in guesses.values()):
-            yield from _rough_line(state, results, slots)
+            yield from _rough_line(state.todo, known, slots)
 
 
 def _memory_lines(memory: Iterable[Memory], slots: Sequence[Slot]) -> Iterator[str]:
@@ -271,13 +272,15 @@ def _disk_lines(state: State, results: Results, folders: Folders) -> Iterator[st
             )
 
 
-def _rough_line(state: State, results: Results, slots: Sequence[Slot]) -> Iterator[str]:
+def _rough_line(
+    todo: Sequence[Run], known: Iterable[Receipt], slots: Sequence[Slot]
+) -> Iterator[str]:
     """Yield how long all runs roughly take, by reference runs."""
-    times = times_for(state, results, slots[0])
-    expected = times.time_left(state.todo, len(slots))
+    times = times_for(known, slots[0])
+    expected = times.time_left(todo, len(slots))
     if expected and expected.rough:
         at_once = f" in {len(slots)} slots" if len(slots) > 1 else ""
-        yield f"time: {expected} for all{at_once}, {times.basis(state.todo)}"
+        yield f"time: {expected} for all{at_once}, {times.basis(todo)}"
 
 
 def _time_lines(

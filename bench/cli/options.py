@@ -335,7 +335,7 @@ def console() -> "Console":
 
 
 def text_width() -> int:
-    """Return the width of running text: easy to read on a terminal, not wrapped in a pipe."""
+    """Return the width of running text: easy to read, and endless in a pipe."""
     width = console().width
     return width if width == ENDLESS else min(width, EASY_TO_READ)
 

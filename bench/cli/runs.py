@@ -104,7 +104,7 @@ def run_command(
     from bench.cli.result_tables import result_tables
     from bench.execution.campaign import run_campaign
     from bench.execution.engines.here import ExecutionOptions
-    from bench.planning.rough_times import times_for
+    from bench.planning.rough_times import known_receipts, times_for
     from bench.planning.state import compare_with_store
     from bench.planning.suite import read_suites
     from bench.store.folder import Store
@@ -147,7 +147,8 @@ def run_command(
     order = ExecutionOptions(used_slots, limit, score_batch_size, state.keep, shared=cluster.shared)
     store = Store(folders.results)
     with screen.status("estimating the time"):
-        times = times_for(state, store, used_slots[0]) if used_slots else None
+        known = known_receipts(state, store) if used_slots else []
+        times = times_for(known, used_slots[0]) if used_slots else None
     try:
         with contextlib.ExitStack() as stack:
             engine = None
@@ -364,11 +365,11 @@ def _expected(
     state: "State", stored: "Results", slots: list["Slot"]
 ) -> "tuple[TimeLeft | None, str]":
     """Return how long the runs to do take in these slots, and by what."""
-    from bench.planning.rough_times import TimeLeft, times_for
+    from bench.planning.rough_times import TimeLeft, known_receipts, times_for
 
     if not slots:
         return (None if state.todo else TimeLeft(0.0, rough=False, unknown=0)), ""
-    times = times_for(state, stored, slots[0])
+    times = times_for(known_receipts(state, stored), slots[0])
     expected = times.time_left(state.todo, len(slots))
     return expected, times.basis(state.todo) if expected else "unknown: no similar run is stored"
 

@@ -108,20 +108,18 @@ def table_command(
         f"Minus {joined(bases.values())}, with 95 % intervals over shared seeds (t){images};"
         f" {written_family(gaps.values())}:"
     )
+    differing = [
+        (place, shots, column + f" minus {bases[base]}" * (len(bases) > 1), written_difference(gap))
+        for ((place, shots), column, base), gap in gaps.items()
+    ]
     if print_form is Format.MD:
         say(f"\n{introduction}\n")
-        for ((place, shots), column, base), gap in gaps.items():
-            minus = f" minus {bases[base]}" * (len(bases) > 1)
-            say(f"- {place}, {counted(shots, 'shot')}, {column}{minus}: {written_difference(gap)}")
+        for place, shots, compared, difference in differing:
+            say(f"- {place}, {counted(shots, 'shot')}, {compared}: {difference}")
         return
-    differing = [
-        [place, str(shots), column + f" minus {bases[base]}" * (len(bases) > 1),
-         written_difference(gap)]
-        for ((place, shots), column, base), gap in gaps.items()
-    ]  # fmt: skip
+    head = ["data", "shots", "configuration", "difference"]
     say()
-    print_grid([["data", "shots", "configuration", "difference"], *differing], print_form,
-               introduction)  # fmt: skip
+    print_grid([head, *([*map(str, line)] for line in differing)], print_form, introduction)
 
 
 def _all_runs(stored: "Results") -> "Iterator[Receipt]":

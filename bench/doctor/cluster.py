@@ -51,8 +51,8 @@ def _check_shared(node: Mapping[str, Any], results: Path) -> Iterator[Diagnosis]
     """Say whether a node sees the command's results, by a clock like its own."""
     name, sees = str(node["node"]), node["sees_marker"]
     todo = "" if sees else "--shared-results needs one folder that all see: set BENCH_RESULTS there"
-    found = f"results {node['results']}{'' if sees else f', which are not those of {results}'}"
-    yield diagnose(GROUP, name, found, todo, bad=True)
+    theirs = f"results {node['results']}{'' if sees else f', which are not those of {results}'}"
+    yield diagnose(GROUP, name, theirs, todo, bad=True)
     seconds = node["ahead_s"]
     todo = "" if abs(seconds) < APART else "set the clocks: runs under way may be made twice"
     way = "ahead of" if seconds > 0 else "behind"
@@ -61,9 +61,9 @@ def _check_shared(node: Mapping[str, Any], results: Path) -> Iterator[Diagnosis]
 
 def _check_node(node: Mapping[str, Any]) -> Iterator[Diagnosis]:
     name, other = str(node["node"]), other_versions(versions(), node["versions"])
-    found = other or "versions as here"
+    installed = other or "versions as here"
     todo = "install what the command has: such a node is sent away" if other else ""
-    yield diagnose(GROUP, name, found, todo, bad=True)
+    yield diagnose(GROUP, name, installed, todo, bad=True)
     yield diagnose(GROUP, name, f"device {node['device']}, {node['cores']} cores", "")
     for variable, (path, there) in node["folders"].items():
         todo = "" if there else f"set {variable} there, or `bench worker --{variable[6:].lower()}`"

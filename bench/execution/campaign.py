@@ -33,7 +33,7 @@ from bench.store.receipt import Receipt
 HEARTBEAT = 10.0
 """Seconds between two signs of life of the runs under way."""
 LOOK_AGAIN = 0.1
-"""Seconds after which a run is read again that could not be read, and was not damaged."""
+"""Seconds until a run that cannot be read, and is not damaged, is read again."""
 LOST_TRIES = 3
 """How often a run is started that is lost with its server of processes or its node."""
 

@@ -132,10 +132,9 @@ class RoughTimes:
         return self._by_run[run.run_id]
 
 
-def times_for(state: State, results: Results, slot: Slot) -> RoughTimes:
-    """Return the times that all commands tell of a state's runs."""
-    known = [r for r in known_receipts(state, results) if runs_like(r, slot)]
-    return RoughTimes(known, slot.device)
+def times_for(known: Iterable[Receipt], slot: Slot) -> RoughTimes:
+    """Return the times that all commands tell, of what `known_receipts` gave."""
+    return RoughTimes([r for r in known if runs_like(r, slot)], slot.device)
 
 
 def known_receipts(state: State, results: Results) -> list[Receipt]:

@@ -11,7 +11,7 @@ from bench.analysis.filling import shared_means
 from bench.analysis.paired import written_difference
 from bench.analysis.selection import OURS
 from bench.analysis.statistics import Estimate, clipped, mean_interval, shared_difference
-from bench.analysis.tables import Block, Cell, ReportTable, Row, labelled, named
+from bench.analysis.tables import Block, Cell, ReportTable, Row, each_once, labelled, named
 from bench.analysis.verdict import LEAST_SEEDS
 from bench.published.tables import Key, PublishedValue
 from bench.report.figures import ablation
@@ -53,8 +53,8 @@ def answers(stored: StoredRuns, tables: Sequence[ReportTable]) -> list[Answer]:
 
 def _published(tables: Sequence[ReportTable]) -> Iterator[Answer]:
     """Say how many published numbers were run, how, and with which verdicts."""
-    cells = {(c.key, c.published): c for table in tables for c in table.cells() if c.published}
-    run = [c for c in cells.values() if c.difference is not None]
+    cells = each_once(c for table in tables for c in table.cells() if c.published)
+    run = [c for c in cells if c.difference is not None]
     if not run:
         return
     stated = sum(not c.departs for c in run)

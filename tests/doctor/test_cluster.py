@@ -28,8 +28,8 @@ def said_of(
         return [{**NODE, **changes}]
 
     monkeypatch.setattr(cluster, "ask_nodes", ask_nodes)
-    found = check_nodes(Cluster("tcp://127.0.0.1:1", shared=shared), 1.0, results)
-    states = {finding.found: finding.state for finding in found}
+    findings = check_nodes(Cluster("tcp://127.0.0.1:1", shared=shared), 1.0, results)
+    states = {finding.found: finding.state for finding in findings}
     assert bool(asked[0]) == shared
     assert not results.exists() or not [*results.iterdir()]
     return states

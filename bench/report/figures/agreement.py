@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench.analysis.tables import Cell, ReportTable, named
+from bench.analysis.tables import Cell, ReportTable, each_once, named
 from bench.report.figures.figure import Figure, Numbers, slug
 from bench.report.figures.svg import (
     PALETTE,
@@ -27,9 +27,8 @@ MOST_METHODS = 2 * len(PALETTE)
 
 def draw(tables: Sequence[ReportTable]) -> Iterator[Figure]:
     """Yield one figure where two published numbers or more were run."""
-    cells = {(c.key, c.published): c for table in tables for c in table.cells()
-             if c.difference is not None}  # fmt: skip
-    shown = list(cells.values())
+    cells = (c for table in tables for c in table.cells())
+    shown = each_once(c for c in cells if c.difference is not None)
     if len(shown) < LEAST:
         return
     below = sum((c.difference or 0.0) < 0 for c in shown)

@@ -11,10 +11,9 @@ import pytest
 from bench.execution.engines.addresses import FILES
 from bench.store.results import receipts
 from tests.fixtures.command import Bench
-from tests.fixtures.nodes import PATIENCE, Nodes, alive, descendants, nodes_of, until
+from tests.fixtures.nodes import PATIENCE, SLOW, Nodes, alive, descendants, nodes_of, until
 
 pytest.importorskip("distributed")
-SLOW = tuple(f"tests.fixtures.misbehaving:{name}" for name in ("SlowA", "SlowB", "SlowC", "SlowD"))
 
 
 @pytest.fixture(scope="module")

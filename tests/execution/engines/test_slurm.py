@@ -11,11 +11,10 @@ import pytest
 
 from bench.store.results import receipts
 from tests.fixtures.command import Bench
-from tests.fixtures.nodes import PATIENCE, until
+from tests.fixtures.nodes import PATIENCE, SLOW, until
 from tests.fixtures.slurm import NoSlurm, Slurm, slurm_of
 
 pytest.importorskip("dask_jobqueue")
-SLOW = tuple(f"tests.fixtures.misbehaving:{name}" for name in ("SlowA", "SlowB", "SlowC", "SlowD"))
 PORT = 17917
 
 
